@@ -1,0 +1,50 @@
+"""BART: an encoder-decoder; its causal-lm is the decoder alone."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, decoder_axes, encoder_decoder_axes
+from parity.onnx.config import OnnxSeq2SeqConfigWithPast
+
+
+class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):
+    """Token ids and masks of both sides, and caches; for causal-lm those of the decoder alone."""
+
+    @property
+    def inputs(self):
+        axes = decoder_axes if self.task == "causal-lm" else encoder_decoder_axes
+        inputs = axes(self.use_past)
+        if self.task == "sequence-classification":
+            # The head reads the decoder where the encoder's tokens end: both must be equally long.
+            inputs = OrderedDict((name, {0: "batch", 1: "sequence"}) for name in inputs)
+        if self.use_past:
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+        return inputs
+
+
+ARCHITECTURE = Architecture(
+    model_type="bart",
+    kind="encoder-decoder",
+    onnx_config=BartOnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "seq2seq-lm",
+        "seq2seq-lm-with-past",
+        "sequence-classification",
+        "question-answering",
+    ),
+    tiny={
+        "vocab_size": 96,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 40,
+        "max_position_embeddings": 48,
+    },
+    preprocessor="bart",
+)

@@ -1,0 +1,30 @@
+"""BERT: an encoder with token types."""
+
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class BertOnnxConfig(OnnxConfig):
+    """Token ids, attention mask and token types."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "attention_mask", "token_type_ids")
+
+
+ARCHITECTURE = Architecture(
+    model_type="bert",
+    kind="encoder",
+    onnx_config=BertOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+    },
+    preprocessor="bert",
+    smoke=("default", "masked-lm"),
+)

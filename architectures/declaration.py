@@ -1,0 +1,130 @@
+"""The vocabulary of a declaration: what one architecture claims. Data only; imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity.onnx.config import OnnxConfig
+
+FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
+KINDS = ("encoder", "decoder", "encoder-decoder", "vision")
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The lowest opset that works, when it is above the exporter's own, and why the one below does not."""
+
+    opset: int
+    reason: str
+    issue: str
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A tracked upstream bug: the cells it matches are expected to fail, strictly, with that exception.
+
+    Args:
+        features, opsets, checks: what it matches; empty matches all.
+        raises: the exception's class name in `parity.errors`.
+        reason: what goes wrong, in one sentence.
+        issue: the upstream thread.
+        versions: the requirement that the environment must meet for it, such as `transformers>=5`.
+    """
+
+    raises: str
+    reason: str
+    issue: str
+    versions: str
+    features: tuple[str, ...] = ()
+    opsets: tuple[int, ...] = ()
+    checks: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("raises", "reason", "issue", "versions"):
+            if not getattr(self, name):
+                raise ValueError(f"deviation: {name} is empty, should say it")
+
+    def matches(self, feature: str, opset: int, check: str) -> bool:
+        """Whether this check of this cell is expected to fail."""
+        return (
+            (not self.features or feature in self.features)
+            and (not self.opsets or opset in self.opsets)
+            and (not self.checks or check in self.checks)
+        )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
+
+    Args:
+        model_type: as transformers names it, with `_`.
+        kind: one of `KINDS`.
+        onnx_config: the class that users import.
+        features: the features claimed, in the order in which they are listed to users.
+        tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
+        preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`.
+        floor: the lowest opset, when it is above the exporter's own.
+        deviations: tracked upstream bugs.
+        smoke: features that `pytest -m smoke` tries.
+    """
+
+    model_type: str
+    kind: str
+    onnx_config: type[OnnxConfig]
+    features: tuple[str, ...]
+    tiny: Mapping[str, Any]
+    preprocessor: str
+    floor: Floor | None = None
+    deviations: tuple[Deviation, ...] = ()
+    smoke: tuple[str, ...] = field(default=())
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.model_type}: kind {self.kind!r}, should be one of {', '.join(KINDS)}")
+        unknown = [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
+        unknown += [f for f in self.smoke if f not in self.features]
+        if unknown or len(set(self.features)) != len(self.features) or not self.features:
+            raise ValueError(f"{self.model_type}: features {', '.join(unknown) or self.features}: unknown or repeated")
+
+    @property
+    def name(self) -> str:
+        """The architecture in ids and tables: the model type with `-`."""
+        return self.model_type.replace("_", "-")
+
+
+def token_axes(task: str, *names: str) -> OrderedDict[str, dict[int, str]]:
+    """The inputs of a text encoder: (batch, sequence), or (batch, choice, sequence) for multiple-choice."""
+    axes = ("batch", "choice", "sequence") if task == "multiple-choice" else ("batch", "sequence")
+    return OrderedDict((name, dict(enumerate(axes))) for name in names)
+
+
+def decoder_axes(use_past: bool) -> OrderedDict[str, dict[int, str]]:
+    """Token ids and mask of a decoder; with a past, the mask is as long as both together."""
+    mask = "past_sequence + sequence" if use_past else "sequence"
+    return OrderedDict(input_ids={0: "batch", 1: "sequence"}, attention_mask={0: "batch", 1: mask})
+
+
+def encoder_decoder_axes(use_past: bool) -> OrderedDict[str, dict[int, str]]:
+    """Token ids and masks of an encoder and its decoder; with a past, the decoder's mask is as long as both."""
+    mask = "past_decoder_sequence + decoder_sequence" if use_past else "decoder_sequence"
+    return OrderedDict(
+        input_ids={0: "batch", 1: "encoder_sequence"},
+        attention_mask={0: "batch", 1: "encoder_sequence"},
+        decoder_input_ids={0: "batch", 1: "decoder_sequence"},
+        decoder_attention_mask={0: "batch", 1: mask},
+    )
+
+
+ENCODER_FEATURES = (
+    "default",
+    "masked-lm",
+    "causal-lm",
+    "sequence-classification",
+    "multiple-choice",
+    "token-classification",
+    "question-answering",
+)

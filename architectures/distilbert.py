@@ -1,0 +1,29 @@
+"""DistilBERT: an encoder without token types."""
+
+from parity.architectures.declaration import Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class DistilBertOnnxConfig(OnnxConfig):
+    """Token ids and attention mask."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "attention_mask")
+
+
+ARCHITECTURE = Architecture(
+    model_type="distilbert",
+    kind="encoder",
+    onnx_config=DistilBertOnnxConfig,
+    features=(
+        "default",
+        "masked-lm",
+        "sequence-classification",
+        "multiple-choice",
+        "token-classification",
+        "question-answering",
+    ),
+    tiny={"vocab_size": 96, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40},
+    preprocessor="distilbert",
+)

@@ -1,0 +1,53 @@
+"""OpenAI GPT-2: a decoder with absolute positions."""
+
+from parity.architectures.declaration import Architecture, decoder_axes
+from parity.onnx.config import OnnxConfigWithPast
+
+
+class GPT2OnnxConfig(OnnxConfigWithPast):
+    """Token ids, caches and attention mask; the graph derives position ids from the mask, as `generate` does."""
+
+    @property
+    def inputs(self):
+        inputs = decoder_axes(self.use_past)
+        if self.use_past:
+            mask = inputs.pop("attention_mask")
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+            inputs["attention_mask"] = mask
+        return inputs
+
+    @property
+    def values_override(self):
+        # A batch of sequences is classified at its last token before the padding: without an id for it, it cannot be.
+        padding = {} if self._config.pad_token_id is not None else {"pad_token_id": 0}
+        return {**super().values_override, **padding}
+
+    @property
+    def num_layers(self):
+        return self._config.n_layer
+
+    @property
+    def num_attention_heads(self):
+        return self._config.n_head
+
+    @property
+    def default_onnx_opset(self):
+        return 13
+
+
+ARCHITECTURE = Architecture(
+    model_type="gpt2",
+    kind="decoder",
+    onnx_config=GPT2OnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "sequence-classification",
+        "token-classification",
+    ),
+    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48},
+    preprocessor="gpt2",
+    smoke=("causal-lm-with-past",),
+)

@@ -1,0 +1,56 @@
+"""Finds declarations: every module beside this one, and entry points of other packages."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import pkgutil
+from pathlib import Path
+
+from parity.architectures.declaration import Architecture
+
+ENTRY_POINT = "parity.architectures"
+_NOT_DECLARATIONS = ("declaration", "registry", "matrix", "conftest")
+
+
+@functools.cache
+def architectures() -> tuple[Architecture, ...]:
+    """All declarations, by name. A module is one file: it needs no other edit.
+
+    Raises:
+        ValueError: a module without the object ARCHITECTURE, or two declarations of one model type.
+    """
+    found = {}
+    for source, architecture in [*_own(), *_from_entry_points()]:
+        if not isinstance(architecture, Architecture):
+            raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
+        if architecture.model_type in found:
+            raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
+        found[architecture.model_type] = architecture
+    return tuple(found[name] for name in sorted(found))
+
+
+def architecture(model_type: str) -> Architecture:
+    """The declaration of a model type, spelled with `-` or `_`.
+
+    Raises:
+        KeyError
+    """
+    wanted = model_type.lower().replace("-", "_")
+    for found in architectures():
+        if found.model_type == wanted:
+            return found
+    raise KeyError(f"{model_type} is not declared; declared: {', '.join(a.name for a in architectures())}")
+
+
+def _own():
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in _NOT_DECLARATIONS and not module.name.startswith(("test_", "_")):
+            name = f"parity.architectures.{module.name}"
+            yield name, getattr(importlib.import_module(name), "ARCHITECTURE", None)
+
+
+def _from_entry_points():
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT):
+        yield entry.value, entry.load()

@@ -1,0 +1,38 @@
+"""ResNet: a convolutional image encoder for images of any size."""
+
+from collections import OrderedDict
+
+from packaging import version
+
+from parity.architectures.declaration import Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class ResNetOnnxConfig(OnnxConfig):
+    """Pixels; batch, height and width are dynamic."""
+
+    torch_onnx_minimum_version = version.parse("1.11")
+
+    @property
+    def inputs(self):
+        return OrderedDict(pixel_values={0: "batch", 2: "height", 3: "width"})
+
+    @property
+    def outputs(self):
+        if self.task == "default":
+            return OrderedDict(last_hidden_state={0: "batch", 2: "feature_height", 3: "feature_width"})
+        return super().outputs
+
+    @property
+    def atol_for_validation(self):
+        return 1e-3
+
+
+ARCHITECTURE = Architecture(
+    model_type="resnet",
+    kind="vision",
+    onnx_config=ResNetOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 1], "layer_type": "basic"},
+    preprocessor="image32",
+)

@@ -1,0 +1,30 @@
+"""RoBERTa: an encoder whose positions skip the padding token."""
+
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class RobertaOnnxConfig(OnnxConfig):
+    """Token ids and attention mask."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "attention_mask")
+
+
+ARCHITECTURE = Architecture(
+    model_type="roberta",
+    kind="encoder",
+    onnx_config=RobertaOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 42,
+        "type_vocab_size": 1,
+    },
+    preprocessor="roberta",
+)

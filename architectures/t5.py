@@ -1,0 +1,45 @@
+"""T5: an encoder-decoder with relative positions."""
+
+from parity.architectures.declaration import Architecture, Floor, encoder_decoder_axes
+from parity.onnx.config import OnnxSeq2SeqConfigWithPast
+
+
+class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):
+    """Token ids and masks of both sides, and caches."""
+
+    @property
+    def inputs(self):
+        inputs = encoder_decoder_axes(self.use_past)
+        if self.use_past:
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+        return inputs
+
+    @property
+    def default_onnx_opset(self):
+        return 13
+
+
+ARCHITECTURE = Architecture(
+    model_type="t5",
+    kind="encoder-decoder",
+    onnx_config=T5OnnxConfig,
+    features=("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past"),
+    tiny={
+        "vocab_size": 96,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "num_heads": 4,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 20,
+    },
+    preprocessor="t5",
+    floor=Floor(
+        opset=12,
+        reason="Min takes int64 only from opset 12, and relative position buckets are int64",
+        issue="https://onnx.ai/onnx/operators/onnx__Min.html",
+    ),
+    smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
+)

@@ -1,0 +1,44 @@
+"""ViT: an image encoder for images of one size."""
+
+from collections import OrderedDict
+
+from packaging import version
+
+from parity.architectures.declaration import Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class ViTOnnxConfig(OnnxConfig):
+    """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
+
+    torch_onnx_minimum_version = version.parse("1.11")
+
+    @property
+    def inputs(self):
+        return OrderedDict(pixel_values={0: "batch"})
+
+    @property
+    def outputs(self):
+        return OrderedDict((name, {0: "batch"}) for name in super().outputs)
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="vit",
+    kind="vision",
+    onnx_config=ViTOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "image_size": 32,
+        "patch_size": 8,
+    },
+    preprocessor="image32",
+    smoke=("image-classification",),
+)

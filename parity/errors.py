@@ -1,0 +1,79 @@
+"""One exception class per stage of an export, each with the exit status that the commands give it."""
+
+
+class ParityError(Exception):
+    """Base of everything parity raises on purpose; its text is one message for a person."""
+
+    exit_status = 1
+    stage = "parity"
+
+
+class UsageError(ParityError, ValueError):
+    """What was asked for cannot be right: an unknown feature, an opset out of range, a missing path."""
+
+    exit_status = 2
+    stage = "usage"
+
+
+class CheckpointError(ParityError, OSError):
+    """A checkpoint that is there but cannot be loaded whole: no weights, truncated, needing code to run."""
+
+    stage = "load"
+
+
+class ExportError(ParityError, RuntimeError):
+    """The exporter raised, or did not deliver the file that was asked for."""
+
+    stage = "export"
+
+
+class OutputError(ParityError, OSError):
+    """The destination cannot be written."""
+
+    stage = "write"
+
+
+class SessionError(ParityError, RuntimeError):
+    """The backend refuses to load the artifact, or raises while running it."""
+
+    stage = "session"
+
+
+class Mismatch(ParityError, ValueError):
+    """The artifact disagrees with the claim or with the reference; `rows` holds the verdict rows."""
+
+    stage = "comparison"
+
+    def __init__(self, message, rows=()):
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
+class ContractMismatch(Mismatch):
+    """Opset, names, order, ranks or dynamic axes read back from the file are not those asked for."""
+
+    stage = "contract"
+
+
+class NameMismatch(ContractMismatch):
+    """An output or input is missing, misnamed or out of order."""
+
+    stage = "names"
+
+
+class DtypeMismatch(Mismatch):
+    """An output has another dtype than the reference."""
+
+    stage = "dtype"
+
+
+class ShapeMismatch(Mismatch):
+    """An output has another shape than the reference."""
+
+    stage = "shape"
+
+
+class ValueMismatch(Mismatch):
+    """An output has other values than the reference."""
+
+    stage = "values"

@@ -1,0 +1,125 @@
+"""An ONNX file → its contract: opset, names, order, dtypes, ranks, dynamic axes; and the rows against a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parity.errors import ExportError
+from parity.judge.rows import Row
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a file: numpy dtype name, and one int (static) or str (dynamic) for each axis."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an ONNX file says of itself."""
+
+    opset: int
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    metadata: Mapping[str, str]
+
+
+def read(path: Path) -> Contract:
+    """The contract of the file at `path`; external data is not loaded.
+
+    Raises:
+        ExportError: no readable ONNX file.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ExportError(f"{path}: is not a readable ONNX file: {' '.join(str(error).split())[:200]}") from error
+    opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if not opsets:
+        raise ExportError(f"{path}: names no opset of the default domain, should name exactly one")
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return Contract(
+        opset=opsets[0],
+        inputs=tuple(_value(v) for v in model.graph.input if v.name not in initializers),
+        outputs=tuple(_value(v) for v in model.graph.output),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )
+
+
+def _value(info):
+    import onnx
+
+    tensor = info.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    axes = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+    return Value(info.name, dtype, axes)
+
+
+def rows(
+    contract: Contract,
+    *,
+    opset: int | None,
+    inputs: Mapping[str, Mapping[int, str]],
+    outputs: Mapping[str, Mapping[int, str]],
+    dtypes: Mapping[str, str],
+    ranks: Mapping[str, int],
+    ordered: bool = True,
+) -> list[Row]:
+    """Verdict rows of a file against what was asked for.
+
+    Args:
+        opset: the opset asked for; None takes any.
+        inputs, outputs: declared names, in order, with their dynamic axes.
+        dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
+        ordered: whether the order of the names is part of the claim.
+    """
+    found = []
+    if opset is not None:
+        right = contract.opset == opset
+        message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
+        found.append(Row("opset", "file", right, message, figures={"opset": contract.opset}))
+    found.append(_names("input", [v.name for v in contract.inputs], list(inputs), ordered))
+    found.append(_names("output", [v.name for v in contract.outputs], list(outputs), ordered))
+    for kind, values, declared in (("input", contract.inputs, inputs), ("output", contract.outputs, outputs)):
+        for value in values:
+            if value.name in declared:
+                found.append(_dtype_and_rank(kind, value, dtypes.get(value.name), ranks.get(value.name)))
+                found.append(_axes(kind, value, declared[value.name]))
+    return found
+
+
+def _names(kind, got: Sequence[str], expected: Sequence[str], ordered):
+    right = got == expected if ordered else sorted(got) == sorted(expected)
+    message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(expected)}"
+    return Row("names", f"{kind}s", right, message)
+
+
+def _dtype_and_rank(kind, value: Value, dtype, rank):
+    wrong = []
+    if dtype is not None and value.dtype != dtype:
+        wrong.append(f"dtype {value.dtype}, should be {dtype}")
+    if rank is not None and value.axes and len(value.axes) != rank:
+        wrong.append(f"{len(value.axes)} axes, should be {rank}")
+    return Row("dtype", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
+
+
+def _axes(kind, value: Value, declared: Mapping[int, str]):
+    wrong = [
+        f"axis {axis} ({name}) is fixed to {value.axes[axis]}, should be dynamic"
+        for axis, name in declared.items()
+        if axis < len(value.axes) and isinstance(value.axes[axis], int)
+    ]
+    if kind == "input":
+        wrong += [
+            f"axis {axis} is dynamic ({size}), should be fixed: nothing is claimed for other sizes there"
+            for axis, size in enumerate(value.axes)
+            if isinstance(size, str) and axis not in declared
+        ]
+    return Row("axes", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")

@@ -1,0 +1,258 @@
+"""A checkpoint → its configuration, eager model, preprocessor and fingerprint; every failure is one clear message."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from parity.environment import at_least, version_of
+from parity.errors import CheckpointError, UsageError
+
+SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+TENSORFLOW_WEIGHTS = ("tf_model.h5", "tf_model.h5.index.json")
+_PREPROCESSOR_FILES = {
+    "processor": ("processor_config.json",),
+    "tokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"),
+    "image_processor": ("preprocessor_config.json",),
+}
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def locate(source: str) -> Path | None:
+    """The directory of a local checkpoint, or None for what can be a Hub id.
+
+    Raises:
+        UsageError: neither a directory nor the form of a Hub id.
+        CheckpointError: the directory has no configuration or no weights.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        if _HUB_ID.fullmatch(source) and not source.startswith("."):
+            return None
+        raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
+    if not path.is_dir():
+        raise UsageError(f"--model {source}: is a file, should be the directory that holds config.json and the weights")
+    found = {child.name for child in path.iterdir()}
+    if not found:
+        raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
+    if "config.json" not in found:
+        raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
+    if found.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
+        raise CheckpointError(
+            f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
+            " save the trained model there with save_pretrained"
+        )
+    return path
+
+
+def framework_of(directory: Path) -> str:
+    """`pt` or `tf`, by the weights that the directory holds; PyTorch's are preferred."""
+    pytorch = any((directory / name).exists() for name in SAFE_WEIGHTS + PICKLED_WEIGHTS)
+    return "pt" if pytorch else "tf"
+
+
+def load_config(source: str, cache_dir: str | None = None):
+    """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
+    locate(source)
+    from transformers import AutoConfig
+
+    with _told(source, "its configuration"):
+        return AutoConfig.from_pretrained(source, cache_dir=cache_dir)
+
+
+def load_model(
+    source: str,
+    model_class: type,
+    *,
+    framework: str | None = None,
+    cache_dir: str | None = None,
+    attention: str = "eager",
+) -> tuple[Any, list[str]]:
+    """The model in float32 and eval mode, and the names of the weights that the checkpoint lacks.
+
+    Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
+    transformers does: a caller that goes on must know that no output depends on them.
+
+    Raises:
+        UsageError, CheckpointError: see `locate`; and weights that are truncated, do not fit, or want code to run.
+    """
+    directory = locate(source)
+    if directory is not None:
+        framework = framework or framework_of(directory)
+    if framework == "tf":
+        _require_tensorflow(source)
+    dtype = "dtype" if at_least("transformers", "4.56") else "torch_dtype"
+    import torch
+
+    with _told(source, "its weights"), _quiet_transformers():
+        options = {"from_tf": True} if framework == "tf" else {"weights_only": True}
+        model, info = model_class.from_pretrained(
+            source,
+            cache_dir=cache_dir,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **{dtype: torch.float32},
+            **options,
+        )
+    return model.eval(), sorted(info["missing_keys"])
+
+
+def _require_tensorflow(source):
+    if at_least("transformers", "5"):
+        raise CheckpointError(
+            f"{source}: holds TensorFlow weights, which transformers {version_of('transformers')} cannot read;"
+            " install transformers<5 with tensorflow and tf-keras, or convert it once there with"
+            " from_pretrained(…, from_tf=True).save_pretrained(…)"
+        )
+    if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
+        raise CheckpointError(f"{source}: holds TensorFlow weights; install tensorflow-cpu and tf-keras to read them")
+
+
+@contextlib.contextmanager
+def _quiet_transformers():
+    """Loading bars and reports are for training; what matters of them is raised or returned."""
+    from transformers.utils import logging as transformers_logging
+
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _told(source, what):
+    """Any exception of a loader becomes one CheckpointError that names the checkpoint and what to do."""
+    try:
+        yield
+    except (UsageError, CheckpointError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{source}: {what} cannot be loaded: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    if "trust_remote_code" in text:
+        return "it needs code of its own, which parity does not run; use an architecture that transformers has"
+    if "weights_only" in text or name == "UnpicklingError":
+        return (
+            "pytorch_model.bin is not a plain pickle of tensors: it wants to run code, or is damaged; convert it to"
+            " safetensors where you trust it"
+        )
+    if name == "SafetensorError" or "PytorchStreamReader" in text or "central directory" in text:
+        return f"the file is truncated or damaged ({text[:200]}); copy or download it again"
+    if "We couldn't connect" in text or "offline mode" in text or name in ("ConnectError", "LocalEntryNotFoundError"):
+        return "it is no directory here, and the Hub cannot be reached; give a local checkpoint or check the network"
+    if "is not a local folder" in text or "Repository Not Found" in text or "404" in text:
+        return "it is no directory here and the Hub has no such model; check the spelling"
+    return f"{name}: {text[:400]}"
+
+
+def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | None:
+    """Where the file `name` of a checkpoint lies, None when the checkpoint has none."""
+    directory = Path(source).expanduser()
+    if directory.is_dir():
+        return directory / name if (directory / name).is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        source,
+        name,
+        cache_dir=cache_dir,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(found) if found else None
+
+
+def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None):
+    """The checkpoint's tokenizer, image processor, feature extractor or processor; None when `auto` finds none.
+
+    Args:
+        kind: `auto`, `tokenizer`, `image_processor`, `feature_extractor` or `processor`.
+
+    Raises:
+        UsageError: `auto` finds a tokenizer and an image processor, but nothing that joins them.
+        CheckpointError: the files are there and cannot be read, or are not there and `kind` names them.
+    """
+    if kind == "auto":
+        kinds = [k for k, names in _PREPROCESSOR_FILES.items() if any(has_file(source, n, cache_dir) for n in names)]
+        if not kinds:
+            return None
+        if "processor" not in kinds and len(kinds) > 1:
+            raise UsageError(
+                f"{source}: has a tokenizer and an image processor or feature extractor, but no processor that joins"
+                " them; choose one with --preprocessor tokenizer, image_processor or feature_extractor"
+            )
+        kind = kinds[0]
+    import transformers
+
+    classes = {
+        "tokenizer": "AutoTokenizer",
+        "image_processor": "AutoImageProcessor",
+        "feature_extractor": "AutoFeatureExtractor",
+        "processor": "AutoProcessor",
+    }
+    with _told(source, f"its {kind.replace('_', ' ')}"), _quiet_transformers():
+        try:
+            return getattr(transformers, classes[kind]).from_pretrained(source, cache_dir=cache_dir)
+        except ValueError:
+            if kind != "image_processor":
+                raise
+            return transformers.AutoFeatureExtractor.from_pretrained(source, cache_dir=cache_dir)
+
+
+def fingerprint(source: str, cache_dir: str | None = None) -> str:
+    """SHA-256 over the names and contents of the checkpoint's configuration and weights, as `sha256:…`."""
+    configuration = has_file(source, "config.json", cache_dir)
+    directory = configuration.parent if configuration else Path(source)
+    patterns = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*")
+    files = sorted({path for pattern in patterns for path in directory.glob(pattern)})
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def random_weights_reach_outputs(model, missing: list[str], outputs) -> list[str]:
+    """Which of the `missing` weights the outputs depend on: filled with NaN, they show. Ends with zeros there.
+
+    Args:
+        missing: names from `load_model`.
+        outputs: a function without arguments that runs the model and returns its output tensors.
+    """
+    import torch
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {tensor.data_ptr() for name, tensor in parameters.items() if name not in missing}
+    absent = [name for name in missing if name in parameters and parameters[name].data_ptr() not in loaded]
+    if not absent:
+        return []
+    try:
+        for name in absent:
+            parameters[name].data.fill_(float("nan"))
+        with torch.no_grad():
+            reached = any(bool(tensor.isnan().any()) for tensor in outputs())
+    finally:
+        for name in absent:
+            parameters[name].data.zero_()
+    return absent if reached else []

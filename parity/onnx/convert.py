@@ -1,0 +1,324 @@
+"""A model and its OnnxConfig → an ONNX file; the file and a reference model → a verdict.
+
+Drop-in for `transformers.onnx.convert`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.version import Version, parse
+
+from parity import __version__
+from parity.environment import version_of
+from parity.errors import ExportError, ParityError, UsageError
+from parity.files import append_metadata, data_file, gather_external_data, publish, staged
+from parity.judge import contract
+
+from .config import OnnxConfig, _one_preprocessor
+
+if TYPE_CHECKING:
+    from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+logger = logging.getLogger("parity.onnx")
+
+ORT_QUANTIZE_MINIMUM_VERSION = parse("1.4.0")
+
+MINIMUM_OPSET = 11
+MAXIMUM_OPSET = 20
+# scaled_dot_product_attention, and the triu of its masks, have no lowering below.
+SDPA_MINIMUM_OPSET = 14
+
+
+def check_onnxruntime_requirements(minimum_version: Version):
+    """Refuse an environment without ONNX Runtime, or with one older than `minimum_version`.
+
+    Raises:
+        ImportError
+    """
+    installed = version_of("onnxruntime")
+    if installed is None:
+        raise ImportError("onnxruntime is not installed: pip install onnxruntime")
+    if parse(installed) < minimum_version:
+        raise ImportError(
+            f"onnxruntime: {installed} is installed, should be at least {minimum_version}:"
+            " pip install --upgrade onnxruntime"
+        )
+
+
+def check_opset(opset: int, minimum: int = MINIMUM_OPSET, subject: str = "this exporter", reason: str = "") -> None:
+    """Refuse an opset that the exporter, or the model, cannot deliver.
+
+    Raises:
+        UsageError
+    """
+    if not minimum <= opset <= MAXIMUM_OPSET:
+        why = f" ({reason})" if reason and opset < minimum else ""
+        raise UsageError(f"opset: got {opset}, {subject} delivers {minimum} to {MAXIMUM_OPSET}{why}")
+
+
+def export(
+    preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
+    model: PreTrainedModel,
+    config: OnnxConfig,
+    opset: int,
+    output: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str = "cpu",
+) -> tuple[list[str], list[str]]:
+    """Write the model as an ONNX file of exactly that opset.
+
+    The model is handed back as it came: training flags, configuration, device, weights and ties. The file appears
+    whole or not at all; one that stood there before is replaced only by a finished one.
+
+    Args:
+        preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
+        opset: 11 to 20.
+        output: the file to write; weights over 2 GB go beside it, into `<output>_data`.
+        tokenizer: deprecated name of `preprocessor`.
+        device: where the model runs while it is traced, `cpu` or `cuda`.
+
+    Returns:
+        The names of `forward`'s parameters that are inputs, in its order, and the names of the outputs.
+
+    Raises:
+        UsageError (a ValueError): an opset out of range; inputs that the model does not take.
+        ExportError (a RuntimeError): the exporter fails, or its file is not what was asked for.
+        OutputError (an OSError): `output` cannot be written.
+    """
+    if not hasattr(model, "named_parameters"):
+        raise UsageError(
+            f"model: got {type(model).__name__}, should be a PyTorch model; load TensorFlow weights with"
+            " from_pretrained(…, from_tf=True)"
+        )
+    return export_pytorch(preprocessor, model, config, opset, output, tokenizer=tokenizer, device=device)
+
+
+def export_pytorch(
+    preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
+    model: PreTrainedModel,
+    config: OnnxConfig,
+    opset: int,
+    output: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str = "cpu",
+) -> tuple[list[str], list[str]]:
+    """`export` of a PyTorch model; see there."""
+    import torch
+
+    from parity.traceable import Layout, Traceable, attention_of, prepared
+
+    preprocessor = _one_preprocessor(preprocessor, tokenizer)
+    check_opset(opset)
+    if not config.is_torch_support_available:
+        logger.warning(
+            "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version
+        )
+    output = Path(output)
+    where, before = torch.device(device), model.device
+    attention = "eager" if opset < SDPA_MINIMUM_OPSET else None
+    with staged(output) as stage, prepared(model, config.values_override, attention):
+        implementation = attention_of(model)
+        logger.info("Using framework PyTorch: %s", version_of("torch"))
+        for name, value in (config.values_override or {}).items():
+            logger.info("Overriding configuration item %s -> %s", name, value)
+        nested = _generate(config, preprocessor)
+        fits, matched = ensure_model_and_config_inputs_match(model, nested)
+        if not fits:
+            raise UsageError(
+                f"inputs: {', '.join(sorted(set(nested) - set(matched)))} generated by {type(config).__name__}, but"
+                f" {type(model).__name__}.forward does not take them"
+            )
+        layout = Layout.of(config, nested)
+        undeclared = [name for name in layout.names if name not in config.inputs]
+        if undeclared:
+            logger.info("Left out, because the configuration does not declare them: %s", ", ".join(undeclared))
+        layout = layout.ordered(config.inputs)
+        if not layout.slots:
+            raise UsageError(f"inputs: {type(config).__name__} declares none of {', '.join(nested)}")
+        outputs = list(config.outputs)
+        flat = layout.flatten(nested)
+        path = stage / output.name
+        try:
+            model.to(where)
+            config.patch_ops()
+            tensors = tuple(flat[name].to(where) for name in layout.names)
+            _trace(Traceable(model, config, layout, outputs), tensors, path, layout.names, outputs, config, opset)
+        finally:
+            config.restore_ops()
+            model.to(before)
+        gather_external_data(path, data_file(output).name)
+        inputs = {name: config.inputs[name] for name in layout.names}
+        _restore_dead_inputs(path, inputs, flat, config.dead_inputs)
+        _require_contract(path, opset, inputs, config.outputs, flat)
+        append_metadata(path, _metadata(config, opset, implementation))
+        publish(path, output)
+    return matched, outputs
+
+
+def _generate(config, preprocessor):
+    from transformers.utils import TensorType
+
+    return dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
+
+
+def _trace(traceable, tensors, path, inputs, outputs, config, opset):
+    import torch
+
+    options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    axes = dict(chain(((name, dict(config.inputs[name])) for name in inputs), config.outputs.items()))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                traceable,
+                tensors,
+                str(path),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=axes,
+                do_constant_folding=True,
+                opset_version=opset,
+                **options,
+            )
+    except ParityError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or "No space left" in str(error):
+            raise
+        text = " ".join(str(error).split())
+        raise ExportError(f"opset {opset}: the exporter failed: {type(error).__name__}: {text[:500]}") from error
+
+
+def _restore_dead_inputs(path, inputs, flat, dead):
+    """The exporter drops inputs that it never reads; those declared dead are put back where they were asked for."""
+    if not dead:
+        return
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    present = {value.name: value for value in model.graph.input}
+    for name in dead:
+        if name in inputs and name not in present:
+            tensor = flat[name]
+            shape = [inputs[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
+            dtype = onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+            present[name] = onnx.helper.make_tensor_value_info(name, dtype, shape)
+    ordered = [present[name] for name in inputs if name in present]
+    del model.graph.input[:]
+    model.graph.input.extend(ordered)
+    path.write_bytes(model.SerializeToString())
+
+
+def _require_contract(path, opset, inputs, outputs, flat):
+    names = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in flat.items()}
+    ranks = {name: tensor.dim() for name, tensor in flat.items()}
+    rows = contract.rows(
+        contract.read(path), opset=opset, inputs=inputs, outputs=outputs, dtypes=names, ranks=ranks
+    )
+    wrong = [row.message for row in rows if not row.passed]
+    if wrong:
+        raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))
+
+
+def _metadata(config, opset, attention) -> dict[str, str]:
+    past = "-with-past" if getattr(config, "use_past", False) else ""
+    return {
+        "parity": __version__,
+        "torch": version_of("torch") or "",
+        "transformers": version_of("transformers") or "",
+        "feature": config.task + past,
+        "opset": str(opset),
+        "attention": attention,
+    }
+
+
+def validate_model_outputs(
+    config: OnnxConfig,
+    preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
+    reference_model: PreTrainedModel,
+    onnx_model: Path,
+    onnx_named_outputs: list[str],
+    atol: float,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+):
+    """Compare the file with the model at several shapes, `atol` being a hard limit on every difference.
+
+    The shapes come from `config.generate_dummy_inputs` with other sizes; the first is that of the export.
+
+    Raises:
+        ValueError: names, dtypes, shapes or values differ; the message names every bad output with count, worst
+            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch).
+        RuntimeError: ONNX Runtime refuses the file (SessionError).
+    """
+    from parity import validation
+    from parity.onnx.log import validation_lines
+    from parity.reference import answers
+    from parity.samples import Source
+    from parity.sessions import OnnxSession
+
+    preprocessor = _one_preprocessor(preprocessor, tokenizer)
+    logger.info("Validating ONNX model...")
+    source = Source(config, preprocessor, reference_model.config)
+    samples = validation.choose_samples(source, longest=longest_sequence(reference_model), resize=False)
+    references = answers(reference_model, config, samples, exact=False)
+    require_outputs(onnx_named_outputs, references[0].eager)
+    session = OnnxSession(Path(onnx_model))
+    found = validation.compare(
+        lambda inputs: session.run(inputs, onnx_named_outputs),
+        config,
+        samples,
+        [_only(answer, onnx_named_outputs) for answer in references],
+        atol=atol,
+        traced=source.axes,
+    )
+    for line in validation_lines(found, atol=atol):
+        logger.info(line)
+    found.raise_on_failure()
+
+
+def _only(answer, names):
+    from parity.reference import Answers
+
+    return Answers({name: answer.eager[name] for name in names})
+
+
+def require_outputs(named: Iterable[str], returned: Mapping) -> None:
+    """Refuse output names that the reference model does not return.
+
+    Raises:
+        NameMismatch
+    """
+    from parity.errors import NameMismatch
+
+    absent = [name for name in named if name not in returned]
+    if absent:
+        raise NameMismatch(
+            f"output names: {', '.join(absent)} in the file, but the reference model returns {', '.join(returned)}"
+        )
+
+
+def longest_sequence(model) -> int | None:
+    """The longest sequence that the model's position table holds, in tokens; None where it has none."""
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if isinstance(longest, int) and longest > 0:
+        # Positions that start after the padding index (roberta) leave that many fewer.
+        offset = getattr(config, "pad_token_id", None) or 0
+        return longest - offset - 1 if offset and longest > 8 else longest
+    return None
+
+
+def ensure_model_and_config_inputs_match(model, model_inputs: Iterable[str]) -> tuple[bool, list[str]]:
+    """Whether the model's `forward` takes all of `model_inputs`, and those it takes in its own order."""
+    from parity.traceable import parameters_of
+
+    wanted = set(model_inputs)
+    parameters = parameters_of(type(model))
+    return wanted <= set(parameters), [name for name in parameters if name in wanted]

@@ -1,0 +1,232 @@
+"""Which features each architecture has, and which Auto class loads each. Drop-in for `transformers.onnx.features`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity import models
+from parity.environment import at_least, version_of
+from parity.errors import UsageError
+
+from .config import OnnxConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# Later names stand in where a transformers generation dropped the first.
+_AUTO_CLASSES = {
+    "default": ("AutoModel",),
+    "masked-lm": ("AutoModelForMaskedLM",),
+    "causal-lm": ("AutoModelForCausalLM",),
+    "seq2seq-lm": ("AutoModelForSeq2SeqLM",),
+    "sequence-classification": ("AutoModelForSequenceClassification",),
+    "token-classification": ("AutoModelForTokenClassification",),
+    "multiple-choice": ("AutoModelForMultipleChoice",),
+    "object-detection": ("AutoModelForObjectDetection",),
+    "question-answering": ("AutoModelForQuestionAnswering",),
+    "image-classification": ("AutoModelForImageClassification",),
+    "image-segmentation": ("AutoModelForImageSegmentation", "AutoModelForUniversalSegmentation"),
+    "masked-im": ("AutoModelForMaskedImageModeling",),
+    "semantic-segmentation": ("AutoModelForSemanticSegmentation",),
+    "vision2seq-lm": ("AutoModelForVision2Seq", "AutoModelForImageTextToText"),
+    "speech2seq-lm": ("AutoModelForSpeechSeq2Seq",),
+}
+
+
+class _AutoModels(Mapping):
+    """Task → Auto class, imported when it is looked up: naming the tasks costs no torch."""
+
+    def __getitem__(self, task: str) -> type:
+        import transformers
+
+        for name in _AUTO_CLASSES[task]:
+            found = getattr(transformers, name, None)
+            if found is not None:
+                return found
+        raise KeyError(f"{task}: transformers {version_of('transformers')} has none of {', '.join(_AUTO_CLASSES[task])}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_AUTO_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_AUTO_CLASSES)
+
+
+class _ModelTypes(dict):
+    """Model type → features; `big-bird` and `big_bird` name the same."""
+
+    @staticmethod
+    def _key(model_type):
+        return model_type.lower().replace("_", "-")
+
+    def __getitem__(self, model_type):
+        return super().__getitem__(self._key(model_type))
+
+    def __setitem__(self, model_type, features):
+        super().__setitem__(self._key(model_type), features)
+
+    def __contains__(self, model_type):
+        return super().__contains__(self._key(model_type))
+
+
+def supported_features_mapping(
+    *supported_features: str, onnx_config_cls: str | type[OnnxConfig] | None = None
+) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+    """Feature → constructor of its OnnxConfig.
+
+    Args:
+        onnx_config_cls: the OnnxConfig class, or its dotted name (`parity.architectures.bert.BertOnnxConfig`; names of
+            the old package, `models.bert.BertOnnxConfig`, are found there too).
+
+    Raises:
+        ValueError: no class is given.
+    """
+    if onnx_config_cls is None:
+        raise ValueError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
+    if isinstance(onnx_config_cls, str):
+        import importlib
+
+        module, _, name = onnx_config_cls.rpartition(".")
+        if module.startswith("models."):
+            module = "parity.architectures." + module.split(".")[1]
+        onnx_config_cls = getattr(importlib.import_module(module), name)
+    return {
+        feature: partial(
+            onnx_config_cls.with_past if feature.endswith("-with-past") else onnx_config_cls.from_model_config,
+            task=FeaturesManager.feature_to_task(feature),
+        )
+        for feature in supported_features
+    }
+
+
+class FeaturesManager:
+    """Features by architecture, read from the declarations under `parity.architectures`."""
+
+    _TASKS_TO_AUTOMODELS = _AutoModels()
+    _SUPPORTED_MODEL_TYPE = _ModelTypes()
+    AVAILABLE_FEATURES: list[str] = []  # noqa: RUF012 - a class attribute in the old package
+
+    @staticmethod
+    def get_supported_features_for_model_type(
+        model_type: str, model_name: str | None = None
+    ) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+        """Feature → OnnxConfig constructor for a model type, spelled with `-` or `_`.
+
+        Raises:
+            KeyError: no such model type; `model_name` only appears in the message.
+        """
+        types = FeaturesManager._SUPPORTED_MODEL_TYPE
+        if model_type not in types:
+            subject = f"{model_type} ({model_name})" if model_name else model_type
+            raise KeyError(
+                f"{subject} is not supported yet; supported: {', '.join(types)}. One file under architectures/ adds it"
+            )
+        return types[model_type]
+
+    @staticmethod
+    def feature_to_task(feature: str) -> str:
+        """The task of a feature: the feature without `-with-past`."""
+        return feature.removesuffix("-with-past")
+
+    @staticmethod
+    def _validate_framework_choice(framework: str):
+        if framework not in ("pt", "tf"):
+            raise ValueError(f"framework: got {framework}, should be pt or tf")
+        if framework == "tf":
+            if at_least("transformers", "5"):
+                raise RuntimeError(
+                    f"framework tf: transformers {version_of('transformers')} reads no TensorFlow weights; install"
+                    " transformers<5 with tensorflow and tf-keras"
+                )
+            if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
+                raise RuntimeError("framework tf: TensorFlow is not installed: pip install tensorflow-cpu tf-keras")
+
+    @staticmethod
+    def get_model_class_for_feature(feature: str, framework: str = "pt") -> type:
+        """The Auto class that loads a feature. TensorFlow weights are read into PyTorch models.
+
+        Raises:
+            KeyError: no such feature.
+            ValueError, RuntimeError: `framework` is neither pt nor tf, or cannot be had here.
+        """
+        FeaturesManager._validate_framework_choice(framework)
+        task = FeaturesManager.feature_to_task(feature)
+        if task not in FeaturesManager._TASKS_TO_AUTOMODELS:
+            raise KeyError(f"feature: got {feature}, should be one of {', '.join(FeaturesManager.AVAILABLE_FEATURES)}")
+        return FeaturesManager._TASKS_TO_AUTOMODELS[task]
+
+    @staticmethod
+    def determine_framework(model: str, framework: str | None = None) -> str:
+        """`framework` itself when given, else that of a local checkpoint's weights, else `pt`.
+
+        Raises:
+            FileNotFoundError: a local directory without weights.
+        """
+        if framework is not None:
+            return framework
+        if not Path(model).is_dir():
+            return "pt"
+        if not any((Path(model) / n).is_file() for n in models.SAFE_WEIGHTS + models.PICKLED_WEIGHTS + models.TENSORFLOW_WEIGHTS):
+            raise FileNotFoundError(
+                f"{model}: has no weights, should have model.safetensors or pytorch_model.bin (PyTorch) or tf_model.h5"
+                " (TensorFlow)"
+            )
+        return models.framework_of(Path(model))
+
+    @staticmethod
+    def get_model_from_feature(
+        feature: str, model: str, framework: str | None = None, cache_dir: str | None = None
+    ) -> PreTrainedModel:
+        """The checkpoint as the model of a feature, in float32, with eager attention, in eval mode.
+
+        Raises:
+            UsageError, CheckpointError: see `parity.models.load_model`.
+        """
+        framework = FeaturesManager.determine_framework(model, framework)
+        model_class = FeaturesManager.get_model_class_for_feature(feature, framework)
+        return models.load_model(model, model_class, framework=framework, cache_dir=cache_dir)[0]
+
+    @staticmethod
+    def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Callable]:
+        """The model's type and the constructor of its OnnxConfig for a feature.
+
+        Raises:
+            KeyError: the model's type is not supported.
+            ValueError: the feature is not; the message lists those that are.
+        """
+        return model.config.model_type, constructor(model.config.model_type, feature, getattr(model, "name", ""))
+
+    @staticmethod
+    def get_config(model_type: str, feature: str) -> Callable[[PretrainedConfig], OnnxConfig]:
+        """The OnnxConfig constructor of a model type and feature."""
+        return FeaturesManager._SUPPORTED_MODEL_TYPE[model_type][feature]
+
+
+def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:
+    """The OnnxConfig constructor of a model type and feature.
+
+    Raises:
+        KeyError: the model type is not supported.
+        UsageError (a ValueError): the feature is not; the message lists those that are.
+    """
+    features = FeaturesManager.get_supported_features_for_model_type(model_type, model_name)
+    if feature not in features:
+        raise UsageError(f"{model_type} doesn't support feature {feature}; supported: {', '.join(features)}")
+    return features[feature]
+
+
+def _read_declarations():
+    from parity.architectures import registry
+
+    for architecture in registry.architectures():
+        FeaturesManager._SUPPORTED_MODEL_TYPE[architecture.model_type] = supported_features_mapping(
+            *architecture.features, onnx_config_cls=architecture.onnx_config
+        )
+    found = {feature for features in FeaturesManager._SUPPORTED_MODEL_TYPE.values() for feature in features}
+    FeaturesManager.AVAILABLE_FEATURES[:] = sorted(found)
+
+
+_read_declarations()

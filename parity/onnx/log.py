@@ -1,0 +1,53 @@
+"""A validation → the lines that `transformers.onnx` printed, and beside them what it never said."""
+
+from __future__ import annotations
+
+from parity.judge.ratio import LIMIT, REPORT
+from parity.validation import Validation, told
+
+_STEP = " " * 8
+
+
+def validation_lines(validation: Validation, *, atol: float | None, expected_atol: float | None = None) -> list[str]:
+    """The log of one validation, without its first line.
+
+    Args:
+        atol: the hard limit that was asked for; None when the error ratio decided alone.
+        expected_atol: the configuration's `atol_for_validation`, to compare with when there is no hard limit.
+    """
+    names = "{" + ", ".join(repr(name) for name in validation.shapes) + "}"
+    wrong_names = [row for row in validation.failures if row.check == "names"]
+    mark = "[x] ONNX model output names do not match" if wrong_names else "[✓] ONNX model output names match"
+    lines = [f"{_STEP}-{mark} reference model ({names})"]
+    for name, shape in validation.shapes.items():
+        lines.append(f'{_STEP}- Validating ONNX Model output "{name}":')
+        lines += [f"{_STEP * 2}-{line}" for line in _output_lines(validation, name, shape, atol, expected_atol)]
+    lines.append(f"{_STEP}- Validated at {len(validation.samples)} shapes:")
+    for sample in dict.fromkeys(map(str, validation.samples)):
+        bad = [row for row in validation.failures if row.where == sample]
+        mark = "[x]" if bad else "[✓]"
+        lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {validation.worst(where=sample):.2g}")
+    return lines
+
+
+def _output_lines(validation, name, shape, atol, expected_atol):
+    failed = [row for row in validation.failures if row.subject in (name, "session")]
+    if failed:
+        return [f"[x] {told(row)}" for row in failed]
+    lines = [f"[✓] {shape} matches {shape}"]
+    limit = atol if atol is not None else expected_atol
+    worst, ratio = validation.worst(name), validation.ratios().get(name)
+    if limit is None or worst <= limit:
+        lines.append(f"[✓] all values close (atol: {limit})")
+        if ratio is not None:
+            lines.append(f"[✓] error ratio {ratio:.2f} ≤ {LIMIT:g}{_note(ratio)}; largest difference {worst:.2g}")
+    else:
+        lines.append(
+            f"[✓] all values within the error ratio ({ratio:.2f} ≤ {LIMIT:g}){_note(ratio)};"
+            f" largest difference {worst:.2g}, above atol {limit}"
+        )
+    return lines
+
+
+def _note(ratio):
+    return f" (above {REPORT:g}: worth a look)" if ratio > REPORT else ""

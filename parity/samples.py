@@ -1,0 +1,219 @@
+"""Inputs to compare on: sizes for every axis that a configuration names, token values, padding on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from parity.errors import ExportError
+from parity.traceable import Layout
+
+# Inputs whose integers are ids of the vocabulary; all others keep what the configuration generated.
+_TOKEN_INPUTS = ("input_ids", "decoder_input_ids")
+_MASK_OF = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of the model: nested arguments, the size of every named axis, and how rows are padded."""
+
+    sizes: Mapping[str, int]
+    padding: str
+    inputs: Mapping[str, Any] = field(repr=False)
+
+    def __str__(self):
+        sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if "+" not in name)
+        return sizes + (f", padded {self.padding}" if self.padding else "")
+
+
+class Sizes:
+    """The sizes of named axes, read off tensors and imposed on tensors; `a + b` is as long as `a` and `b` together.
+
+    Names of the old package contradict themselves in places (one name, two sizes); `consistent` tells.
+    """
+
+    def __init__(self, axes: Mapping[str, Mapping[int, str]], flat: Mapping[str, torch.Tensor]):
+        self._axes = {name: dict(of) for name, of in axes.items() if name in flat}
+        self.consistent = True
+        self.traced: dict[str, int] = {}
+        sums = []
+        for name, of in self._axes.items():
+            for axis, axis_name in of.items():
+                size = flat[name].shape[axis]
+                if "+" in axis_name:
+                    sums.append((axis_name, size))
+                elif self.traced.setdefault(axis_name, size) != size:
+                    self.consistent = False
+        for axis_name, size in sums:
+            if self._evaluate(axis_name, self.traced) != size:
+                self.consistent = False
+
+    @staticmethod
+    def _evaluate(axis_name, sizes):
+        parts = [part.strip() for part in axis_name.split("+")]
+        return sum(sizes[part] for part in parts) if all(part in sizes for part in parts) else None
+
+    def resize(self, flat: Mapping[str, torch.Tensor], wanted: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """The tensors cut (their ends kept) or repeated along every axis, to the sizes `wanted`."""
+        sizes = {**self.traced, **wanted}
+        resized = {}
+        for name, tensor in flat.items():
+            for axis, axis_name in self._axes.get(name, {}).items():
+                tensor = _resized(tensor, axis, self._evaluate(axis_name, sizes))
+            resized[name] = tensor
+        return resized
+
+
+def _resized(tensor, axis, size):
+    """Cut to the last `size` entries, or grown by repeating what stands between the first entry and the last."""
+    have = tensor.shape[axis]
+    if size <= have:
+        return tensor.narrow(axis, have - size, size)
+    if have == 0:
+        return tensor.new_zeros(*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
+    middle = range(1, have - 1) if have > 2 else range(have)
+    index = [0, *(middle[i % len(middle)] for i in range(size - 2)), have - 1][:size]
+    return tensor.index_select(axis, torch.tensor(index))
+
+
+class Source:
+    """Samples for one configuration and preprocessor.
+
+    Args:
+        onnx_config: an OnnxConfig.
+        preprocessor: what its `generate_dummy_inputs` wants.
+        model_config: the model's configuration, for the sizes of its vocabularies.
+    """
+
+    def __init__(self, onnx_config, preprocessor, model_config):
+        self.onnx_config = onnx_config
+        self.preprocessor = preprocessor
+        self.dummy = self._generate()
+        self.layout = Layout.of(onnx_config, self.dummy)
+        self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
+        text = getattr(model_config, "get_text_config", lambda: model_config)()
+        self._vocabulary = getattr(text, "vocab_size", None)
+        self._token_types = getattr(text, "type_vocab_size", None)
+        unknown = getattr(preprocessor, "unk_token_id", None)
+        self._special = {i for i in getattr(preprocessor, "all_special_ids", None) or [] if i != unknown}
+        pad = getattr(preprocessor, "pad_token_id", None)
+        self._pad = pad if pad is not None else getattr(text, "pad_token_id", None) or 0
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The size of every named axis in the dummy inputs, those of the export."""
+        return dict(self._sizes.traced)
+
+    @property
+    def resizable(self) -> bool:
+        """Whether the axis names agree with the dummy inputs, so that other sizes can be imposed on these."""
+        return self._sizes.consistent and bool(self._sizes.traced)
+
+    def _generate(self, **sizes):
+        from transformers.utils import TensorType
+
+        if self.preprocessor is None:
+            raise ExportError(
+                "the checkpoint has no tokenizer, image processor or feature extractor to make inputs with; save the"
+                " model's own one beside its weights with save_pretrained"
+            )
+        return dict(self.onnx_config.generate_dummy_inputs(self.preprocessor, framework=TensorType.PYTORCH, **sizes))
+
+    def generated(self, *, batch_size=-1, seq_length=-1, padding="", seed=None) -> Sample:
+        """What `generate_dummy_inputs` makes at these sizes; with a seed its values are varied."""
+        sizes = {"batch_size": batch_size, "seq_length": seq_length}
+        asked = {name: size for name, size in sizes.items() if size > 0}
+        nested = self._generate(**asked) if asked else self.dummy
+        flat = Layout.of(self.onnx_config, nested).flatten(nested)
+        return self._sample(flat, padding, seed, Sizes(self.onnx_config.inputs, flat).traced)
+
+    def resized(self, sizes: Mapping[str, int], *, padding="", seed=0) -> Sample:
+        """The dummy inputs cut or repeated to any sizes of the named axes, with varied values."""
+        unknown = sorted(set(sizes) - set(self._sizes.traced))
+        if unknown:
+            raise KeyError(f"axes: {', '.join(unknown)} asked for, the inputs name {', '.join(self._sizes.traced)}")
+        flat = self._sizes.resize(self.layout.flatten(self.dummy), sizes)
+        return self._sample(flat, padding, seed, {**self._sizes.traced, **sizes})
+
+    def _sample(self, flat, padding, seed, sizes):
+        flat = dict(flat)
+        if seed is not None:
+            self._vary(flat, torch.Generator().manual_seed(seed))
+        if padding:
+            self._pad_rows(flat, padding)
+        return Sample(sizes, padding, self.layout.nest(flat))
+
+    def _vary(self, flat, generator):
+        for name, tensor in flat.items():
+            if name in _TOKEN_INPUTS and self._vocabulary:
+                allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
+                drawn = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
+                kept = torch.zeros_like(tensor, dtype=torch.bool)
+                for special in self._special:
+                    kept |= tensor == special
+                flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
+            elif name == "token_type_ids" and self._token_types:
+                flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
+            elif name == "pixel_values" or name.startswith("past_key_values."):
+                flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+
+    def _pad_rows(self, flat, padding):
+        """The first row stays whole, the last loses about half of its tokens, those between them a few."""
+        for tokens, mask in _MASK_OF.items():
+            if tokens not in flat or mask not in flat:
+                continue
+            ids, ones = flat[tokens].clone(), flat[mask].clone()
+            rows, length = ids.flatten(0, -2), ids.shape[-1]
+            masks = ones.flatten(0, -2)
+            for index in range(len(rows)):
+                count = length // 2 if index == len(rows) - 1 else min(index, length - 1)
+                if count == 0:
+                    continue
+                if masks.shape[-1] != length:
+                    # With a past the padding stands in front of it, whichever side was asked for.
+                    masks[index, :count] = 0
+                    continue
+                blank, kept = rows.new_full((count,), self._pad), rows[index, count:].clone()
+                rows[index] = torch.cat([blank, kept] if padding == "left" else [kept, blank])
+                masks[index, slice(None, count) if padding == "left" else slice(length - count, None)] = 0
+            flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
+
+
+def default_sizes(traced: Mapping[str, int], longest: int | None = None) -> list[tuple[dict[str, int], str]]:
+    """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
+
+    Args:
+        traced: the named axes of the inputs with their sizes at the export; images are made larger or smaller by some
+            pixels, the rest is independent of it.
+        longest: the longest sequence that the model takes, in tokens.
+    """
+    limit = longest or 10**6
+    rows = [
+        (1, 7, 11, 2, 5, 3, 0, ""),
+        (3, 1, 1, 1, 1, 1, 0, ""),
+        (1, 1, 5, 3, 0, 2, 32, ""),
+        (3, 9, 4, 9, 3, 3, 0, "left"),
+        (3, 12, 13, 6, 1, 4, 13, "right"),
+        (2, 31, 29, 17, 7, 2, -7, ""),
+        (3, 16, 8, 8, 0, 1, 0, "right"),
+        (2, 13, 6, 3, 2, 5, 5, "left"),
+    ]
+    found = []
+    for batch, sequence, encoder, decoder, past, choice, pixels, padding in rows:
+        sizes = {
+            "batch": batch,
+            "sequence": min(sequence, limit - past),
+            "encoder_sequence": min(encoder, limit),
+            "decoder_sequence": min(decoder, limit - past),
+            "past_sequence": past,
+            "past_decoder_sequence": past,
+            "choice": choice,
+            "height": traced.get("height", 0) + pixels,
+            "width": traced.get("width", 0) + 2 * pixels,
+        }
+        masked = any("sequence" in name for name in traced)
+        found.append(({name: sizes[name] for name in traced if name in sizes}, padding if masked else ""))
+    return found

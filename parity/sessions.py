@@ -1,0 +1,58 @@
+"""An artifact → a callable: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from parity.environment import threads
+from parity.errors import SessionError
+
+
+class OnnxSession:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Raises:
+        SessionError: ONNX Runtime refuses the file, or one run of it.
+    """
+
+    engine = "onnxruntime"
+
+    def __init__(self, path: Path):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors come as exceptions
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise SessionError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        self.input_names = tuple(value.name for value in self._session.get_inputs())
+        self.output_names = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The outputs (all of them by default) for the inputs, both by name; inputs that the file lacks are left out.
+
+        Raises:
+            SessionError: the run fails, an input or an output is missing.
+        """
+        names = list(outputs if outputs is not None else self.output_names)
+        unknown = [name for name in names if name not in self.output_names]
+        if unknown:
+            raise SessionError(f"outputs: {', '.join(unknown)} asked for, the file has {', '.join(self.output_names)}")
+        missing = [name for name in self.input_names if name not in inputs]
+        if missing:
+            raise SessionError(f"inputs: the file wants {', '.join(missing)}, given are {', '.join(inputs)}")
+        feed = {name: np.ascontiguousarray(inputs[name]) for name in self.input_names}
+        try:
+            return dict(zip(names, self._session.run(names, feed), strict=True))
+        except Exception as error:
+            raise SessionError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,182 @@
+"""A model as a function of flat named tensors: what tracers can follow and what every backend can be compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parity import caches
+from parity.errors import ExportError, NameMismatch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each flat tensor stands in the nested arguments: (flat name, key, layer, index), layer None for a tensor."""
+
+    slots: tuple[tuple[str, str, int | None, int | None], ...]
+
+    @classmethod
+    def of(cls, onnx_config, nested: Mapping[str, Any]) -> Layout:
+        """The layout of `generate_dummy_inputs`' result, named by `flatten_output_collection_property`."""
+        slots = []
+        for key, value in nested.items():
+            if not isinstance(value, (list, tuple)):
+                slots.append((key, key, None, None))
+                continue
+            places = [tuple((key, i, j) for j in range(len(layer))) for i, layer in enumerate(value)]
+            flat = onnx_config.flatten_output_collection_property(key, places)
+            slots.extend((name, *place) for name, place in flat.items())
+        return cls(tuple(slots))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(slot[0] for slot in self.slots)
+
+    def ordered(self, order) -> Layout:
+        """The slots that `order` names, in its order."""
+        by_name = {slot[0]: slot for slot in self.slots}
+        return Layout(tuple(by_name[name] for name in order if name in by_name))
+
+    def flatten(self, nested: Mapping[str, Any]) -> dict[str, Any]:
+        """Nested arguments → flat named tensors."""
+        return {name: nested[key] if i is None else nested[key][i][j] for name, key, i, j in self.slots}
+
+    def nest(self, flat: Mapping[str, Any]) -> dict[str, Any]:
+        """Flat named tensors → nested arguments, in which each layer's tensors stand in a tuple."""
+        nested: dict[str, Any] = {}
+        layers: dict[str, dict[tuple[int, int], Any]] = {}
+        for name, key, i, j in self.slots:
+            if i is None:
+                nested[key] = flat[name]
+            else:
+                layers.setdefault(key, {})[i, j] = flat[name]
+                nested[key] = None
+        for key, tensors in layers.items():
+            count = 1 + max(i for i, _ in tensors)
+            nested[key] = [tuple(tensors[place] for place in sorted(tensors) if place[0] == i) for i in range(count)]
+        return nested
+
+
+@functools.lru_cache(maxsize=64)
+def parameters_of(model_class: type) -> tuple[str, ...]:
+    """The names that the model's `forward` takes, in its order."""
+    return tuple(name for name in inspect.signature(model_class.forward).parameters if name != "self")
+
+
+def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, torch.Tensor]:
+    """Run the model on nested arguments; its outputs by the names of the ONNX file, caches as `present.…`."""
+    arguments = onnx_config.complete_inputs(nested, parameters_of(type(model)))
+    if arguments.get("past_key_values") is not None:
+        arguments["past_key_values"] = caches.to_model(arguments["past_key_values"])
+    return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
+
+
+def flatten_outputs(onnx_config, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """A ModelOutput → flat named tensors; collections are named by the configuration."""
+    flat = {}
+    for name, value in outputs.items():
+        if name == "past_key_values":
+            name = "present"
+        if caches.is_cache(value):
+            value = caches.from_model(value)
+        if isinstance(value, (list, tuple)):
+            flat.update(onnx_config.flatten_output_collection_property(name, value))
+        elif value is not None:
+            flat[name] = value
+    return flat
+
+
+class Traceable(torch.nn.Module):
+    """The model with flat positional tensors in, in the layout's order, and a tuple of tensors out.
+
+    Its own `training` flag is false: `torch.onnx.export` puts back the flag that it found, recursively.
+    """
+
+    def __init__(self, model, onnx_config, layout: Layout, outputs):
+        super().__init__()
+        self.model = model
+        self._onnx_config = onnx_config
+        self._layout = layout
+        self._outputs = tuple(outputs)
+        self.training = False
+
+    def forward(self, *tensors):
+        nested = self._layout.nest(dict(zip(self._layout.names, tensors, strict=True)))
+        results = call(self.model, self._onnx_config, nested, **self._finished_encoder(nested))
+        missing = [name for name in self._outputs if name not in results]
+        if missing:
+            raise NameMismatch(
+                f"outputs: {', '.join(missing)} are declared, but the model returns {', '.join(results)};"
+                " correct `outputs` of the configuration"
+            )
+        return tuple(results[name] for name in self._outputs)
+
+    def _finished_encoder(self, nested):
+        """With a cross-attention cache the encoder's answer is never read: a blank one keeps it out of the graph."""
+        past = nested.get("past_key_values")
+        if not past or len(past[0]) != 4 or "encoder_outputs" not in parameters_of(type(self.model)):
+            return {}
+        from transformers.modeling_outputs import BaseModelOutput
+
+        key = past[0][2]
+        width = getattr(self.model.config, "d_model", None) or self.model.config.hidden_size
+        blank = key[:, 0, :, :1].expand(-1, -1, width)
+        return {"encoder_outputs": BaseModelOutput(last_hidden_state=blank)}
+
+
+@contextlib.contextmanager
+def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str | None = None) -> Iterator[None]:
+    """The model in eval mode, without gradients, its configuration overridden; afterwards everything as it was.
+
+    Args:
+        overrides: configuration items that have another value inside.
+        attention: attention implementation to use inside, None for the model's own.
+
+    Raises:
+        ExportError: this transformers cannot change the attention implementation of a model that is already built.
+    """
+    training = [module for module in model.modules() if module.training]
+    names = getattr(model.config, "attribute_map", {})
+    values = {names.get(name, name): value for name, value in {"return_dict": True, **(overrides or {})}.items()}
+    before = {name: model.config.__dict__.get(name, _ABSENT) for name in values}
+    configs = []
+    if attention is not None and attention_of(model) != attention:
+        if not hasattr(model, "set_attn_implementation"):
+            raise ExportError(
+                f"{type(model).__name__}: its attention implementation is {attention_of(model)}, should be {attention};"
+                f" load it with from_pretrained(…, attn_implementation={attention!r})"
+            )
+        found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+        configs = [(c, c._attn_implementation_internal) for c in found.values() if hasattr(c, "_attn_implementation")]
+    try:
+        model.eval()
+        for name, value in values.items():
+            setattr(model.config, name, value)
+        for config, _ in configs:
+            config._attn_implementation_internal = attention
+        with torch.no_grad():
+            yield
+    finally:
+        for config, implementation in configs:
+            config._attn_implementation_internal = implementation
+        for name, value in before.items():
+            if value is _ABSENT:
+                model.config.__dict__.pop(name, None)
+            else:
+                model.config.__dict__[name] = value
+        for module in training:
+            module.training = True
+
+
+_ABSENT = object()
+
+
+def attention_of(model) -> str:
+    """The model's attention implementation, `eager` or `sdpa`; `eager` where the model has no choice."""
+    return getattr(model.config, "_attn_implementation", None) or "eager"

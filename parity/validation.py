@@ -1,0 +1,166 @@
+"""A session and the reference's answers → verdict rows over many shapes; one implementation for every caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.errors import Mismatch, DtypeMismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
+from parity.judge import ratio, values
+from parity.judge.rows import Row, failures
+from parity.reference import Answers
+from parity.samples import Sample, Source, default_sizes
+from parity.traceable import Layout
+
+_ERRORS = {"names": NameMismatch, "dtype": DtypeMismatch, "shape": ShapeMismatch, "run": SessionError}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What came out of comparing one file with its reference.
+
+    Args:
+        samples: the inputs compared on, the export's own shape first.
+        shapes: output shapes of the first sample, by name.
+        rows: all verdict rows.
+        traced: the size of every named axis at the export.
+    """
+
+    samples: Sequence[Sample]
+    shapes: Mapping[str, tuple[int, ...]]
+    rows: Sequence[Row]
+    traced: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Row]:
+        return failures(self.rows)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def worst(self, output: str | None = None, where: str | None = None) -> float:
+        """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones."""
+        rows = [r for r in self.rows if r.check == "values" and output in (None, r.subject) and where in (None, r.where)]
+        return max((row.figures["worst"] for row in rows), default=0.0)
+
+    def ratios(self) -> dict[str, float]:
+        """The pooled error ratio of each floating output."""
+        return {row.subject: row.figures["ratio"] for row in self.rows if row.check == "ratio"}
+
+    def raise_on_failure(self) -> None:
+        """Raise the first failure's error class, with every failure in its message.
+
+        Raises:
+            SessionError, NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch
+        """
+        failed = self.failures
+        if not failed:
+            return
+        error = _ERRORS.get(failed[0].check, ValueMismatch)
+        message = "\n".join(told(row) for row in failed)
+        diagnosis = self.baked_axis()
+        message += f"\n{diagnosis}" if diagnosis else ""
+        raise error(message, failed) if issubclass(error, Mismatch) else error(message)
+
+    def baked_axis(self) -> str | None:
+        """The sentence that names the axis when the file is right only at the exported size of it; else None."""
+        bad = {row.where for row in self.failures if row.where}
+        if not bad:
+            return None
+        for name, size in self.traced.items():
+            at = [s for s in self.samples if s.sizes.get(name) == size]
+            away = [s for s in self.samples if s.sizes.get(name) not in (size, None)]
+            if at and away and not any(str(s) in bad for s in at) and all(str(s) in bad for s in away):
+                return (
+                    f"axis {name}: the file is right where {name} is {size}, the size of the export, and wrong at every"
+                    f" other size tried; {name} is baked in, though the file declares it dynamic"
+                )
+        return None
+
+
+def told(row: Row) -> str:
+    """A failed row as one line."""
+    return f"at {row.where}: {row.message}" if row.where else row.message
+
+
+def choose_samples(source: Source, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
+    """The export's own shape with the dummy values first, then varied values at other shapes.
+
+    Args:
+        longest: the longest sequence that the model takes.
+        resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
+            needs axis names that do not contradict themselves.
+    """
+    samples = [source.generated()]
+    if resize and source.resizable:
+        samples += [
+            source.resized(sizes, padding=padding, seed=seed)
+            for seed, (sizes, padding) in enumerate(default_sizes(source.axes, longest), start=1)
+        ]
+        return samples
+    limit = longest or 10**6
+    rows = [(1, 9, ""), (3, 9, ""), (2, 8, ""), (3, 11, "left"), (3, 16, "right"), (1, 5, ""), (2, 31, ""), (2, 7, "left")]
+    samples += [
+        source.generated(batch_size=batch, seq_length=min(length, limit), padding=padding, seed=seed)
+        for seed, (batch, length, padding) in enumerate(rows, start=1)
+    ]
+    return samples
+
+
+def compare(
+    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    onnx_config,
+    samples: Sequence[Sample],
+    references: Sequence[Answers],
+    *,
+    atol: float | None = None,
+    limit: float = ratio.LIMIT,
+    traced: Mapping[str, int] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Validation:
+    """Run the backend on every sample and judge what it returns.
+
+    Args:
+        run: named arrays → named arrays, as `OnnxSession.run`.
+        references: what `reference.answers` gave for the same samples; the error ratio is judged when it holds the
+            float64 answers.
+        atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
+        limit: the largest error ratio that passes.
+        traced: the axis sizes of the export, to name a baked axis.
+    """
+    tell = progress or (lambda line: None)
+    found: list[Row] = []
+    pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
+    for sample, answer in zip(samples, references, strict=True):
+        tell(f"ONNX Runtime at {sample}")
+        try:
+            actual = run(backend_inputs(onnx_config, sample))
+        except SessionError as error:
+            found.append(Row("run", "session", False, str(error), str(sample)))
+            continue
+        of_sample = values.rows(answer.eager, actual, atol=atol, where=str(sample))
+        found.extend(of_sample)
+        if not any(row.check != "values" for row in failures(of_sample)):
+            pool.append((answer, actual))
+    complete = len(pool) == len(samples) and all(answer.exact is not None for answer, _ in pool)
+    if complete:
+        found.extend(
+            ratio.rows(
+                [a.exact for a, _ in pool],
+                [a.eager for a, _ in pool],
+                [a.jittered for a, _ in pool],
+                [actual for _, actual in pool],
+                limit=limit,
+            )
+        )
+    shapes = {name: array.shape for name, array in references[0].eager.items()}
+    return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}))
+
+
+def backend_inputs(onnx_config, sample: Sample) -> dict[str, np.ndarray]:
+    """The sample as the backend gets it: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
+    nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
+    return {name: tensor.numpy() for name, tensor in Layout.of(onnx_config, nested).flatten(nested).items()}
