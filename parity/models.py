@@ -31,6 +31,8 @@ def locate(source: str) -> Path | None:
         UsageError: neither a directory nor the form of a Hub id.
         CheckpointError: the directory has no configuration or no weights.
     """
+    if not source:
+        raise UsageError("--model: is empty; give the directory of a checkpoint or a Hub id")
     path = Path(source).expanduser()
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not source.startswith("."):

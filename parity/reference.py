@@ -62,12 +62,16 @@ def answers(
 def move_weights(model, seed: int = 0) -> None:
     """Move every weight by one unit in the last place, up or down at random, in place."""
     generator = torch.Generator().manual_seed(seed)
+    # One period of random directions serves all: drawing one for each of many million weights takes longer than
+    # running the model. A prime length keeps it from repeating with the rows of a matrix.
+    period = torch.where(torch.rand(65521, generator=generator) < 0.5, float("inf"), float("-inf"))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                up = torch.rand(parameter.shape, generator=generator).lt(0.5)
-                towards = torch.where(up, float("inf"), float("-inf")).to(parameter)
-                parameter.copy_(torch.nextafter(parameter, towards))
+                flat = parameter.flatten()
+                for part in flat.split(len(period)):
+                    torch.nextafter(part, period[: len(part)].to(part), out=part)
+                parameter.copy_(flat.view(parameter.shape))
 
 
 def _run(model, onnx_config, samples: Iterable[Sample], dtype=None):

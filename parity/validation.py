@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity.errors import Mismatch, DtypeMismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
+from parity.errors import DtypeMismatch, Mismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
 from parity.judge import ratio, values
 from parity.judge.rows import Row, failures
 from parity.reference import Answers
@@ -57,13 +57,26 @@ class Validation:
             SessionError, NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch
         """
         failed = self.failures
-        if not failed:
-            return
-        error = _ERRORS.get(failed[0].check, ValueMismatch)
-        message = "\n".join(told(row) for row in failed)
+        if failed:
+            error = _ERRORS.get(failed[0].check, ValueMismatch)
+            raise error(self.message(), failed) if issubclass(error, Mismatch) else error(self.message())
+
+    def message(self) -> str:
+        """Every failure as one line, and the axis that explains them where one does; empty when all passed."""
+        lines = [told(row) for row in self.failures]
         diagnosis = self.baked_axis()
-        message += f"\n{diagnosis}" if diagnosis else ""
-        raise error(message, failed) if issubclass(error, Mismatch) else error(message)
+        return "\n".join([*lines, diagnosis] if diagnosis else lines)
+
+    def as_json(self) -> dict:
+        """Shapes, differences, ratios and failures."""
+        return {
+            "validated_at": [{"sizes": dict(s.sizes), "padding": s.padding} for s in self.samples],
+            "outputs": {
+                name: {"shape": list(shape), "worst": self.worst(name), "ratio": self.ratios().get(name)}
+                for name, shape in self.shapes.items()
+            },
+            "failures": [{"check": row.check, "subject": row.subject, "message": told(row)} for row in self.failures],
+        }
 
     def baked_axis(self) -> str | None:
         """The sentence that names the axis when the file is right only at the exported size of it; else None."""
@@ -119,6 +132,7 @@ def compare(
     atol: float | None = None,
     limit: float = ratio.LIMIT,
     traced: Mapping[str, int] | None = None,
+    first: Sequence[Row] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Run the backend on every sample and judge what it returns.
@@ -130,9 +144,10 @@ def compare(
         atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
         limit: the largest error ratio that passes.
         traced: the axis sizes of the export, to name a baked axis.
+        first: rows that were judged before.
     """
     tell = progress or (lambda line: None)
-    found: list[Row] = []
+    found: list[Row] = list(first)
     pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
     for sample, answer in zip(samples, references, strict=True):
         tell(f"ONNX Runtime at {sample}")

@@ -22,18 +22,15 @@ from parity.files import append_metadata, data_file, gather_external_data, publi
 from parity.judge import contract
 
 from .config import OnnxConfig, _one_preprocessor
+from .limits import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 logger = logging.getLogger("parity.onnx")
 
+# The first ONNX Runtime that quantizes; a constant of the old package.
 ORT_QUANTIZE_MINIMUM_VERSION = parse("1.4.0")
-
-MINIMUM_OPSET = 11
-MAXIMUM_OPSET = 20
-# scaled_dot_product_attention, and the triu of its masks, have no lowering below.
-SDPA_MINIMUM_OPSET = 14
 
 
 def check_onnxruntime_requirements(minimum_version: Version):
@@ -50,17 +47,6 @@ def check_onnxruntime_requirements(minimum_version: Version):
             f"onnxruntime: {installed} is installed, should be at least {minimum_version}:"
             " pip install --upgrade onnxruntime"
         )
-
-
-def check_opset(opset: int, minimum: int = MINIMUM_OPSET, subject: str = "this exporter", reason: str = "") -> None:
-    """Refuse an opset that the exporter, or the model, cannot deliver.
-
-    Raises:
-        UsageError
-    """
-    if not minimum <= opset <= MAXIMUM_OPSET:
-        why = f" ({reason})" if reason and opset < minimum else ""
-        raise UsageError(f"opset: got {opset}, {subject} delivers {minimum} to {MAXIMUM_OPSET}{why}")
 
 
 def export(

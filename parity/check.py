@@ -1,0 +1,115 @@
+"""`python -m parity.check MODEL_DIR model.onnx`: judge an ONNX file that somebody else exported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from parity.console import Console, guarded, leave, tolerance
+from parity.errors import UsageError
+
+# The end of a model class's name → the feature it was saved for.
+_HEADS = {
+    "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForConditionalGeneration": "seq2seq-lm",
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMultipleChoice": "multiple-choice",
+    "ForQuestionAnswering": "question-answering",
+    "ForImageClassification": "image-classification",
+}
+
+
+def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog, description="Judge an ONNX file against the checkpoint it was exported from.")
+    p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
+    p.add_argument("file", type=Path, help="the ONNX file")
+    p.add_argument("--feature", help="what the file was exported for (default: read from the file)")
+    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
+    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    return p
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.check") -> int:
+    """Run the command; returns its exit status."""
+    args = parser(prog).parse_args(argv)
+    console = Console(quiet=args.quiet, as_json=args.json)
+    return guarded(prog, lambda: _check(args, console), as_json=args.json)
+
+
+def _check(args, console) -> int:
+    from parity import models
+
+    if not args.file.is_file():
+        raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
+    models.locate(args.model)
+    console.progress("importing torch and transformers")
+    from parity.judge import contract
+    from parity.onnx import features, job
+    from parity.onnx.log import validation_lines
+    from parity.samples import Source
+
+    found = contract.read(args.file)
+    config = models.load_config(args.model, args.cache_dir)
+    feature = args.feature or guess_feature(found, config)
+    onnx_config = job.constructor_of(config.model_type, feature)(config)
+    model_class = features.FeaturesManager.get_model_class_for_feature(feature)
+    inputs = Source(onnx_config, models.load_preprocessor(args.model, "auto", args.cache_dir), config)
+    validation = job.prove(
+        args.file,
+        lambda: models.load_model(args.model, model_class, cache_dir=args.cache_dir)[0],
+        onnx_config,
+        inputs,
+        atol=args.atol,
+        progress=console.progress,
+        contract_rows=job.contract_of(found, onnx_config, inputs),
+    )
+    console.done()
+    console.say(f"Judging {args.file}: feature {feature}, opset {found.opset}")
+    console.say("Validating ONNX model...")
+    for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
+        console.say(line)
+    if args.json:
+        status = "passed" if validation.passed else "failed"
+        print(json.dumps({"status": status, "file": str(args.file), "feature": feature, "opset": found.opset, **validation.as_json()}))
+    if not validation.passed:
+        print(f"error: {validation.message()}", file=sys.stderr)
+        return 1
+    console.say(f"All good: {args.file} computes what {args.model} computes")
+    return 0
+
+
+def guess_feature(found, config) -> str:
+    """The feature of a file: what its metadata says, else the one whose outputs it has and that the model was saved as.
+
+    Raises:
+        UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
+    """
+    from parity.onnx import job
+
+    if found.metadata.get("feature"):
+        return found.metadata["feature"]
+    outputs = sorted(value.name for value in found.outputs)
+    fitting = [
+        feature
+        for feature, build in job.features_of(config.model_type).items()
+        if sorted(build(config).outputs) == outputs
+    ]
+    saved = [task for name in config.architectures or [] for end, task in _HEADS.items() if name.endswith(end)]
+    likely = [feature for feature in fitting if feature.removesuffix("-with-past") in saved]
+    candidates = likely or fitting
+    if len(candidates) != 1:
+        named = f"fits {', '.join(candidates)}" if candidates else f"has the outputs {', '.join(outputs)}, which fit none"
+        raise UsageError(f"feature: the file {named}; name it with --feature")
+    return candidates[0]
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,43 @@
+"""The command `parity`: one word more, and the command of that name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+_COMMANDS = {
+    "onnx": ("parity.onnx.__main__", "export a checkpoint to ONNX and prove the file"),
+    "check": ("parity.check", "judge an ONNX file that somebody else exported"),
+    "matrix": ("parity.architectures.matrix", "list and count the cells of the conformance matrix"),
+    "benchmarks": ("parity.reports.benchmarks", "measure the exporter beside its peers"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `parity COMMAND …`; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: parity COMMAND …\n\ncommands:")
+        for name, (_, meaning) in _COMMANDS.items():
+            print(f"  {name:12}{meaning}")
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from parity import __version__
+
+        print(f"parity {__version__}")
+        return 0
+    if argv[0] not in _COMMANDS:
+        print(f"parity: error: no command {argv[0]}, should be one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(_COMMANDS[argv[0]][0]).main(argv[1:], prog=f"parity {argv[0]}")
+
+
+def run() -> None:
+    """The installed console script."""
+    from parity.console import leave
+
+    leave(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,116 @@
+"""What all commands share: arguments that are checked, progress, one-line errors, exit statuses, clean interruption."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from parity.errors import ParityError
+
+
+def tolerance(text: str) -> float:
+    """An argument that is an absolute tolerance: a finite number, not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"got {text}, should be a number ≥ 0 such as 1e-5")
+    return value
+
+
+class Console:
+    """Where a command's lines go.
+
+    Args:
+        quiet: only errors are shown.
+        as_json: standard output is left to one JSON object; log lines go to standard error.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False):
+        self._quiet = quiet
+        self._log = sys.stderr if as_json else sys.stdout
+        self._live = not quiet and sys.stderr.isatty()
+
+    def say(self, line: str) -> None:
+        """A line of the log."""
+        if not self._quiet:
+            self._clear()
+            print(line, file=self._log, flush=True)
+
+    def progress(self, line: str) -> None:
+        """What is being done now; on a terminal each line takes the place of the one before."""
+        if self._live:
+            self._clear()
+            print(line[:100], end="", file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        """Remove what `progress` left on the terminal."""
+        if self._live:
+            self._clear()
+
+    def _clear(self):
+        if self._live:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:
+    """Run a command's body; its exit status: 0, 1 for a failure, 2 for usage, 130 and 143 when interrupted.
+
+    Set PARITY_TRACEBACK to see where an error comes from.
+    """
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    # A command is short; collecting cycles while torch and transformers are imported costs a twentieth of its time.
+    gc.disable()
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return main()
+    except ParityError as error:
+        if os.environ.get("PARITY_TRACEBACK"):
+            raise
+        return _fail(command, str(error), error.exit_status, error.stage, as_json)
+    except KeyboardInterrupt:
+        return _fail(command, "interrupted; nothing was written", 130, "interrupted", as_json)
+    except _Terminated:
+        return _fail(command, "terminated; nothing was written", 143, "interrupted", as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if os.environ.get("PARITY_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())[:500]
+        message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
+        return _fail(command, message, 1, "unexpected", as_json)
+    finally:
+        gc.enable()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def leave(status: int) -> None:
+    """End the process with that status, without a second of taking torch apart."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _terminate(signum, frame):
+    raise _Terminated
+
+
+def _fail(command, message, status, stage, as_json):
+    print(f"{command}: error: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"status": "failed", "stage": stage, "error": message}))
+    return status

@@ -1,0 +1,80 @@
+"""`python -m parity.onnx --model=… output`: export one checkpoint to ONNX and prove the file before it is delivered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from parity.console import Console, guarded, leave, tolerance
+
+PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+
+
+def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
+    """The command line, that of `transformers.onnx` and more."""
+    p = argparse.ArgumentParser(prog, description="Export a Transformers checkpoint to ONNX and prove the file.")
+    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    p.add_argument("--feature", default="default", help="what the model is exported for (default: %(default)s)")
+    p.add_argument("--opset", type=int, help="ONNX opset of the file (default: the architecture's own)")
+    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides")
+    p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
+    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument("--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)")
+    # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
+    p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    p.add_argument("output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx")
+    return p
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> int:
+    """Run the command; returns its exit status."""
+    args = parser(prog).parse_args(argv)
+    console = Console(quiet=args.quiet, as_json=args.json)
+    return guarded(prog, lambda: _export(args, console), as_json=args.json)
+
+
+def _export(args, console: Console) -> int:
+    from parity import files, models
+    from parity.onnx.limits import check_opset
+
+    started = time.perf_counter()
+    destination = files.output_file(args.output)
+    if args.opset is not None:
+        check_opset(args.opset)
+    models.locate(args.model)
+    with files.staged(destination) as stage:
+        console.progress("importing torch and transformers")
+        from parity.onnx.job import Job
+
+        job = Job(args.model, args.feature, args.opset, args.framework, args.cache_dir, args.preprocessor, console)
+        path = stage / destination.name
+        job.export(path)
+        validation = job.validate(path, atol=args.atol)
+        console.done()
+        for line in job.lines(validation, args.atol):
+            console.say(line)
+        summary = job.summary(validation, args.atol, seconds=time.perf_counter() - started)
+        if validation.passed:
+            job.save_companions(stage, destination.parent)
+            files.publish(path, destination)
+            console.say(f"All good, model saved at: {destination.as_posix()}")
+            summary["model"] = destination.as_posix()
+        else:
+            rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
+            files.publish(path, rejected)
+            summary["rejected"] = rejected.as_posix()
+        if args.json:
+            print(json.dumps(summary))
+        elif not validation.passed:
+            print(f"error: {job.verdict(validation)}", file=sys.stderr)
+            print(f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.", file=sys.stderr)
+    return 0 if validation.passed else 1
+
+
+if __name__ == "__main__":
+    leave(main())

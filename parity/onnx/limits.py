@@ -1,0 +1,21 @@
+"""Which opsets can be asked for; imports nothing, so that a wrong one is refused at once."""
+
+from __future__ import annotations
+
+from parity.errors import UsageError
+
+MINIMUM_OPSET = 11
+MAXIMUM_OPSET = 20
+# scaled_dot_product_attention, and the triu of its masks, have no lowering below.
+SDPA_MINIMUM_OPSET = 14
+
+
+def check_opset(opset: int, minimum: int = MINIMUM_OPSET, subject: str = "this exporter", reason: str = "") -> None:
+    """Refuse an opset that the exporter, or the model, cannot deliver.
+
+    Raises:
+        UsageError
+    """
+    if not minimum <= opset <= MAXIMUM_OPSET:
+        why = f" ({reason})" if reason and opset < minimum else ""
+        raise UsageError(f"opset: got {opset}, should be {minimum} to {MAXIMUM_OPSET} for {subject}{why}")
