@@ -1,0 +1,80 @@
+"""The conformance matrix: the only place that multiplies architecture × feature × format × opset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.registry import architectures
+from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET
+
+# The lowest, one in the middle and the highest: what smoke tries of the opsets.
+_SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One claim's subject: a feature of an architecture in one format at one opset, run by one engine."""
+
+    architecture: str
+    feature: str
+    format: str
+    engine: str
+    opset: int
+    smoke: bool = False
+
+    @property
+    def group(self) -> str:
+        """The cells of one architecture and feature share their model and its answers, so one worker runs them."""
+        return f"{self.architecture}-{self.feature}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.group}-{self.format}{self.opset}"
+
+    def as_json(self) -> dict:
+        return {"id": self.id, **{k: v for k, v in asdict(self).items() if k != "smoke"}}
+
+
+def minimum_opset(architecture: Architecture) -> int:
+    """The lowest opset that the architecture's files are claimed for."""
+    return architecture.floor.opset if architecture.floor else MINIMUM_OPSET
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell, by architecture, feature and opset."""
+    for architecture in architectures():
+        lowest = minimum_opset(architecture)
+        smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
+        for feature in architecture.features:
+            for opset in range(lowest, MAXIMUM_OPSET + 1):
+                smoke = feature in architecture.smoke and opset in smoke_opsets
+                yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke)
+
+
+def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:
+    """List and count the cells; returns the exit status."""
+    parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
+    parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
+    args = parser.parse_args(argv)
+    found = list(cells())
+    if args.json:
+        print(json.dumps({"cells": [cell.as_json() for cell in found], "count": len(found)}))
+        return 0
+    groups = Counter((cell.architecture, cell.feature) for cell in found)
+    lowest = {cell.group: cell.opset for cell in reversed(found)}
+    print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
+    for (architecture, feature), count in groups.items():
+        opsets = f"{lowest[f'{architecture}-{feature}']}–{MAXIMUM_OPSET}"
+        print(f"{architecture:16}{feature:28}{opsets:10}{count}")
+    names = {cell.architecture for cell in found}
+    print(f"{len(names)} architectures, {len(groups)} architecture × feature, {len(found)} cells")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

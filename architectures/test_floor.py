@@ -1,0 +1,26 @@
+"""Where the lowest opset is above the exporter's own, the one below it is shown not to work."""
+
+import pytest
+
+from parity.architectures.registry import architectures
+from parity.errors import ExportError, SessionError
+from parity.fixtures import subjects
+from parity.onnx.limits import MINIMUM_OPSET
+from parity.sessions import OnnxSession
+
+FLOORS = [
+    pytest.param(found, feature, id=f"{found.name}-{feature}")
+    for found in architectures()
+    if found.floor
+    for feature in found.features
+]
+
+
+@pytest.mark.parametrize(("found", "feature"), FLOORS)
+def test_below_the_floor_fails_upstream(found, feature, tmp_path):
+    """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model."""
+    assert found.floor.opset > MINIMUM_OPSET
+    assert found.floor.issue.startswith("https://")
+    subject = subjects.subject(found.name, feature)
+    with pytest.raises((ExportError, SessionError)):
+        OnnxSession(subjects.artifact(subject, found.floor.opset - 1, tmp_path / "model.onnx"))

@@ -1,0 +1,21 @@
+"""The file computes what the PyTorch model computes."""
+
+from parity.fixtures import subjects
+
+
+def judge(cell, subject, session, figures, sizes):
+    pool = subjects.pool(cell.architecture, cell.feature, sizes)
+    found = subjects.verdict(subject, session, pool)
+    figures(**found.as_json())
+    found.raise_on_failure()
+    assert found.ratios()
+
+
+def test_traced_sizes(cell, subject, session, figures):
+    """At the sizes of the export, on nine inputs, the pooled error ratio of every output is at most 4."""
+    judge(cell, subject, session, figures, "traced")
+
+
+def test_other_sizes(cell, subject, session, figures):
+    """At other sizes of every dynamic axis, padded on either side, the pooled error ratio is at most 4."""
+    judge(cell, subject, session, figures, "other")

@@ -1,0 +1,98 @@
+"""pytest plug-in: every check of a cell becomes a record; the controller alone writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parity.environment import describe
+from parity.reports import records
+
+_CELL, _FAILURE, _FIGURES = "cell", "failure", "figures"
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("parity")
+    group.addoption("--records", type=Path, help="where records go (default: reports/out/records.jsonl)")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Recorder(config), "parity-recorder")
+
+
+def pytest_runtest_setup(item):
+    # At setup, because a check whose fixtures fail has no call.
+    cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
+    if cell is not None:
+        check = item.originalname.removeprefix("test_")
+        item.user_properties.append((_CELL, {**cell.as_json(), "check": check}))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.excinfo is not None and hasattr(item, "callspec"):
+        error = call.excinfo.value
+        stage = getattr(error, "stage", "test")
+        report.user_properties.append((_FAILURE, {"stage": stage, "error": str(error)[:2000]}))
+    return report
+
+
+class _Recorder:
+    def __init__(self, config):
+        self._path = config.getoption("records") or config.rootpath / "reports" / "out" / "records.jsonl"
+        self._arguments = [str(argument) for argument in config.invocation_params.args]
+        self._reports = {}
+
+    def pytest_runtest_logreport(self, report):
+        if dict(report.user_properties).get(_CELL):
+            self._reports.setdefault(report.nodeid, []).append(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        if self._reports:
+            environment = {**describe(), "arguments": self._arguments}
+            records.write(self._path, environment, (record(phases) for phases in self._reports.values()))
+
+
+def record(phases) -> dict:
+    """One record from the reports of a check's phases: setup, call, teardown."""
+    deciding = next((report for report in phases if report.outcome != "passed"), None)
+    deciding = deciding or next(report for report in phases if report.when in ("call", "setup"))
+    properties = [pair for report in phases for pair in report.user_properties]
+    cell, failure = dict(properties)[_CELL], dict(deciding.user_properties).get(_FAILURE, {})
+    figures = next((value for name, value in properties if name == _FIGURES), {})
+    status = _status(deciding)
+    return {
+        "kind": "check",
+        **cell,
+        "status": status,
+        "stage": failure.get("stage") if status not in ("passed", "skipped") else None,
+        "error": _reason(deciding, failure) if status != "passed" else None,
+        "outputs": {
+            name: {"ratio": values["ratio"], "worst": values["worst"]}
+            for name, values in figures.get("outputs", {}).items()
+        },
+        "sizes": figures.get("validated_at", []),
+        "seconds": round(sum(report.duration for report in phases), 4),
+    }
+
+
+def _status(report):
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.skipped else "xpassed"
+    if report.failed and report.when != "call":
+        return "error"
+    if report.failed and "[XPASS(strict)]" in str(report.longrepr):
+        return "xpassed"
+    return report.outcome
+
+
+def _reason(report, failure):
+    if hasattr(report, "wasxfail"):
+        return report.wasxfail
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2]
+    return failure.get("error") or str(report.longrepr)[-2000:]

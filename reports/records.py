@@ -1,0 +1,80 @@
+"""Records of a run as JSON lines: the environment first, then one line for each check of each cell.
+
+Line 1, `Environment`: kind `environment`, schema, parity, python, platform, cpus, packages (name → version), arguments
+of pytest. Every other line has the fields of `FIELDS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+SCHEMA = 1
+
+STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+
+# Field → (types, meaning).
+FIELDS = {
+    "kind": (str, "`check`"),
+    "id": (str, "the cell, such as bert-masked-lm-onnx17"),
+    "architecture": (str, "model type with `-`"),
+    "feature": (str, "what the model is exported for"),
+    "format": (str, "onnx"),
+    "engine": (str, "what ran the file: onnxruntime"),
+    "opset": (int, "opset of the file"),
+    "check": (str, "the claim: the test's name without test_"),
+    "status": (str, f"one of {', '.join(STATUSES)}"),
+    "stage": ((str, type(None)), "where it failed: load, export, contract, session, names, dtype, shape, values"),
+    "error": ((str, type(None)), "the message of the failure, or the reason of a skip or an expected failure"),
+    "outputs": (dict, "output → ratio (error against float64 over float32's own) and worst (absolute difference)"),
+    "sizes": (list, "the sizes of the named axes in every input compared on, with its padding"),
+    "seconds": ((int, float), "wall seconds of the check, what it shares with others of its cell included once"),
+}
+
+
+def validate(line: dict) -> None:
+    """Refuse a record that does not follow the schema.
+
+    Raises:
+        ValueError: names every wrong field.
+    """
+    if line.get("kind") == "environment":
+        wrong = [name for name in ("schema", "parity", "python", "packages") if name not in line]
+    else:
+        wrong = [name for name, (types, _) in FIELDS.items() if name not in line or not isinstance(line[name], types)]
+        wrong += sorted(set(line) - set(FIELDS))
+        if line.get("status") not in STATUSES:
+            wrong.append(f"status {line.get('status')}")
+    if wrong:
+        raise ValueError(f"record {line.get('id', line.get('kind'))}: wrong or missing: {', '.join(wrong)}")
+
+
+def write(path: Path, environment: dict, lines: Iterable[dict]) -> None:
+    """Write a whole records file; an old one is replaced only by a finished one.
+
+    Raises:
+        ValueError: a record does not follow the schema.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = {"kind": "environment", "schema": SCHEMA, **environment}
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        for line in [first, *lines]:
+            validate(line)
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def read(path: Path) -> tuple[dict, list[dict]]:
+    """The environment and the records of a file.
+
+    Raises:
+        ValueError: the file is empty, of another schema, or a line does not follow it.
+    """
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not lines or lines[0].get("kind") != "environment" or lines[0].get("schema") != SCHEMA:
+        raise ValueError(f"{path}: should begin with the environment of schema {SCHEMA}")
+    for line in lines:
+        validate(line)
+    return lines[0], lines[1:]
