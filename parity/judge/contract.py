@@ -27,6 +27,8 @@ class Contract:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     metadata: Mapping[str, str]
+    training: tuple[str, ...] = ()
+    """Nodes in training mode: engines differ in what they make of these."""
 
 
 def read(path: Path) -> Contract:
@@ -50,7 +52,25 @@ def read(path: Path) -> Contract:
         inputs=tuple(_value(v) for v in model.graph.input if v.name not in initializers),
         outputs=tuple(_value(v) for v in model.graph.output),
         metadata={entry.key: entry.value for entry in model.metadata_props},
+        training=tuple(_training_nodes(model.graph)),
     )
+
+
+def _training_nodes(graph):
+    for node in graph.node:
+        if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
+            yield node.name
+        # The third input of Dropout is its training mode.
+        if node.op_type == "Dropout" and len(node.input) > 2 and _is_true(graph, node.input[2]):
+            yield node.name
+
+
+def _is_true(graph, name):
+    import onnx
+
+    constants = (a.t for n in graph.node if n.op_type == "Constant" and name in n.output for a in n.attribute)
+    tensors = [*(t for t in graph.initializer if t.name == name), *constants]
+    return any(bool(onnx.numpy_helper.to_array(tensor).any()) for tensor in tensors)
 
 
 def _value(info):
@@ -85,6 +105,12 @@ def rows(
         right = contract.opset == opset
         message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
         found.append(Row("opset", "file", right, message, figures={"opset": contract.opset}))
+    if contract.training:
+        nodes = ", ".join(contract.training[:3])
+        message = f"file: {len(contract.training)} nodes are in training mode ({nodes}, …), should be none: export in eval mode"
+        found.append(Row("mode", "file", False, message))
+    else:
+        found.append(Row("mode", "file", True))
     found.append(_names("input", [v.name for v in contract.inputs], list(inputs), ordered))
     found.append(_names("output", [v.name for v in contract.outputs], list(outputs), ordered))
     for kind, values, declared in (("input", contract.inputs, inputs), ("output", contract.outputs, outputs)):

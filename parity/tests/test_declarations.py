@@ -1,0 +1,106 @@
+"""Declarations: complete, one file each, and an unknown word in one is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from parity.architectures import matrix
+from parity.architectures.declaration import Deviation
+from parity.architectures.registry import architecture, architectures
+from parity.fixtures import plugin
+
+FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", "vit"}
+
+
+def test_the_first_eight_are_declared():
+    """The first architectures are there, each once."""
+    names = [found.name for found in architectures()]
+    assert set(names) >= FIRST_EIGHT
+    assert len(names) == len(set(names))
+
+
+def test_each_declaration_is_found_with_either_spelling():
+    """Model types are spelled with - or _."""
+    for found in architectures():
+        assert architecture(found.name) is architecture(found.model_type) is found
+
+
+def test_an_unknown_feature_is_refused():
+    """A feature that no task stands for is an error at declaration."""
+    with pytest.raises(ValueError, match="telepathy"):
+        replace(architecture("bert"), features=("default", "telepathy"))
+
+
+def test_a_smoke_feature_must_be_declared():
+    """Smoke cannot name a feature that the architecture does not have."""
+    with pytest.raises(ValueError, match="object-detection"):
+        replace(architecture("bert"), smoke=("object-detection",))
+
+
+def test_a_deviation_needs_its_evidence():
+    """A deviation without an upstream thread is refused."""
+    with pytest.raises(ValueError, match="issue"):
+        Deviation(raises="ExportError", reason="broken", issue="", versions="torch>=2")
+
+
+def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
+    """A matching cell's check is expected to fail, strictly, with that exception; others are not."""
+    deviation = Deviation("ExportError", "broken", "https://example.org/1", "torch>=1", ("masked-lm",), (11,), ("contract",))
+    monkeypatch.setattr(plugin, "architecture", lambda name: replace(architecture("bert"), deviations=(deviation,)))
+    cell = next(cell for cell in matrix.cells() if cell.id == "bert-masked-lm-onnx11")
+    (mark,) = [mark for mark in plugin.marks(cell, "contract") if mark.name == "xfail"]
+    assert mark.kwargs["strict"] is True
+    assert mark.kwargs["raises"].__name__ == "ExportError"
+    assert "https://example.org/1" in mark.kwargs["reason"]
+    assert [m for m in plugin.marks(cell, "checker") if m.name == "xfail"] == []
+    assert [m for m in plugin.marks(replace(cell, opset=12), "contract") if m.name == "xfail"] == []
+
+
+def test_a_deviation_outside_its_versions_does_not_apply(monkeypatch):
+    """What the installed versions are not in range of must pass."""
+    deviation = Deviation("ExportError", "broken", "https://example.org/1", "torch<1")
+    monkeypatch.setattr(plugin, "architecture", lambda name: replace(architecture("bert"), deviations=(deviation,)))
+    cell = next(cell for cell in matrix.cells() if cell.id == "bert-masked-lm-onnx11")
+    assert [mark for mark in plugin.marks(cell, "contract") if mark.name == "xfail"] == []
+
+
+def test_every_deviation_matches_a_cell():
+    """A deviation that matches nothing is an error."""
+    cells = list(matrix.cells())
+    for found in architectures():
+        own = [cell for cell in cells if cell.architecture == found.name]
+        for deviation in found.deviations:
+            checks = deviation.checks or ("contract",)
+            assert any(deviation.matches(cell.feature, cell.opset, check) for cell in own for check in checks)
+
+
+def test_the_matrix_has_every_opset_from_the_lowest_to_twenty():
+    """Each feature is claimed at every opset from its minimum, 11 unless the declaration says why not, to 20."""
+    opsets = {}
+    for cell in matrix.cells():
+        opsets.setdefault((cell.architecture, cell.feature), []).append(cell.opset)
+    for (name, _), found in opsets.items():
+        assert found == list(range(matrix.minimum_opset(architecture(name)), 21))
+
+
+def test_smoke_has_one_architecture_of_each_kind():
+    """`pytest -m smoke` tries every kind of architecture."""
+    kinds = {architecture(cell.architecture).kind for cell in matrix.cells() if cell.smoke}
+    assert kinds == {"encoder", "decoder", "encoder-decoder", "vision"}
+
+
+def test_the_matrix_as_json(capsys):
+    """`parity matrix --json` is an object whose cells have the six fields that scripts read."""
+    assert matrix.main(["--json"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert set(cells[0]) == {"id", "architecture", "feature", "format", "engine", "opset"}
+    assert len({cell["id"] for cell in cells}) == len(cells)
+
+
+def test_the_matrix_as_a_table(capsys):
+    """`parity matrix` lists the features and ends with the counts."""
+    assert matrix.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["bert", "masked-lm", "11–20", "10"] for line in lines)
+    assert lines[-1].endswith(f"{len(list(matrix.cells()))} cells")

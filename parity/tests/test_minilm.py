@@ -1,0 +1,84 @@
+"""The real, trained checkpoint: the exported directory alone gives PyTorch's sentence similarities."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from parity.fixtures import minilm
+from parity.onnx.__main__ import main
+
+SENTENCES = [
+    "A man is eating food.",
+    "A man is eating a piece of bread.",
+    "The girl is carrying a baby.",
+    "A woman is playing the violin.",
+    "Two men pushed carts through the woods, slowly, one after the other, until night fell.",
+    "Someone in a gorilla costume is playing a set of drums.",
+]
+
+SECOND_OPINION = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(json.loads(sys.argv[2])).tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A copy of the exported directory, so that nothing of the original can be read."""
+    made = tmp_path_factory.mktemp("minilm")
+    assert main([f"--model={minilm.directory()}", "--quiet", str(made / "onnx")]) == 0
+    shutil.move(made / "onnx", made / "moved")
+    return made / "moved"
+
+
+def pooled(hidden, mask):
+    """Mean of the hidden states (batch, sequence, size) where the mask is 1, of unit length."""
+    weights = mask[..., None].astype(hidden.dtype)
+    mean = (hidden * weights).sum(1) / weights.sum(1)
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def embeddings(exported):
+    """Sentence embeddings (6, 384) by ONNX Runtime and the tokenizer of the exported directory."""
+    from onnxruntime import InferenceSession
+    from transformers import AutoTokenizer
+
+    inputs = AutoTokenizer.from_pretrained(exported)(SENTENCES, padding=True, return_tensors="np")
+    session = InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+    (hidden,) = session.run(["last_hidden_state"], dict(inputs))
+    return pooled(hidden, inputs["attention_mask"])
+
+
+def test_similarities_are_those_of_pytorch(embeddings):
+    """All pairwise similarities agree with the PyTorch model's to 1e-6, the most similar pair being the two eaters."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    inputs = AutoTokenizer.from_pretrained(minilm.directory())(SENTENCES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = AutoModel.from_pretrained(minilm.directory())(**inputs).last_hidden_state
+    reference = pooled(hidden.numpy(), inputs["attention_mask"].numpy())
+    similarities = embeddings @ embeddings.T
+    assert np.abs(similarities - reference @ reference.T).max() < 1e-6
+    others = similarities - 2 * np.eye(len(SENTENCES))
+    assert np.unravel_index(others.argmax(), others.shape) == (0, 1)
+
+
+def test_a_second_opinion_agrees(embeddings):
+    """sentence-transformers, which knows nothing of parity, gives the same embeddings to 1e-5."""
+    command = [sys.executable, "-c", SECOND_OPINION, str(minilm.directory()), json.dumps(SENTENCES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert np.abs(np.array(json.loads(done.stdout)) - embeddings).max() < 1e-5
+
+
+def test_shuffled_embeddings_would_be_seen(embeddings):
+    """The similarities do tell sentences apart: in another order they differ by far more than is allowed."""
+    similarities = embeddings @ embeddings.T
+    shuffled = np.roll(embeddings, 1, axis=0)
+    assert np.abs(similarities - shuffled @ shuffled.T).max() > 0.1

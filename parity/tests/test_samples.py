@@ -1,0 +1,73 @@
+"""Inputs at chosen sizes: every axis gets its size, padding stands where it was asked for, values vary."""
+
+import pytest
+
+from parity.fixtures import subjects
+from parity.samples import Sizes, default_sizes
+
+
+def test_every_named_axis_gets_the_size_asked_for():
+    """Caches, masks and tokens of gpt2 with a past of 5 and a sequence of 3 fit each other."""
+    source = subjects.subject("gpt2", "causal-lm-with-past").source
+    inputs = source.resized({"batch": 3, "sequence": 3, "past_sequence": 5}).inputs
+    assert inputs["input_ids"].shape == (3, 3)
+    assert inputs["attention_mask"].shape == (3, 8)
+    assert inputs["past_key_values"][0][0].shape[2] == 5
+
+
+def test_a_past_of_zero_is_possible():
+    """Caches of length 0 keep their other axes."""
+    source = subjects.subject("gpt2", "causal-lm-with-past").source
+    inputs = source.resized({"past_sequence": 0}).inputs
+    assert inputs["past_key_values"][1][1].shape == (2, 4, 0, 8)
+
+
+def test_an_unknown_axis_is_refused():
+    """A size for an axis that no input names is an error, not a no-op."""
+    with pytest.raises(KeyError, match="choice"):
+        subjects.subject("bert", "default").source.resized({"choice": 3})
+
+
+@pytest.mark.parametrize(("side", "places"), [("left", slice(None, 4)), ("right", slice(5, None))])
+def test_padding_stands_on_its_side(side, places):
+    """The last row loses half of its tokens to padding on that side, the first row none."""
+    source = subjects.subject("bert", "default").source
+    inputs = source.resized({"batch": 3, "sequence": 9}, padding=side).inputs
+    assert inputs["attention_mask"][0].all()
+    assert inputs["attention_mask"].sum(1).tolist() == [9, 8, 5]
+    assert not inputs["attention_mask"][2, places].any()
+    assert (inputs["input_ids"][2, places] == 0).all()
+
+
+def test_values_follow_the_seed():
+    """Equal seeds give equal tokens, others others; special tokens stay where the tokenizer put them."""
+    source = subjects.subject("bert", "default").source
+    first, again, other = (source.generated(seed=seed).inputs["input_ids"] for seed in (1, 1, 2))
+    assert first.equal(again)
+    assert not first.equal(other)
+    assert first[:, 0].unique().numel() == 1
+
+
+def test_all_boundaries_are_among_the_default_sizes():
+    """Batch 1 and 3, sequence 1, longer than the export, past 0, choices 1 and 3, and both sides of padding."""
+    traced = dict.fromkeys(("batch", "sequence", "past_sequence", "choice", "encoder_sequence", "decoder_sequence"), 8)
+    chosen = default_sizes(traced)
+    found = {name: {sizes[name] for sizes, _ in chosen} for name in traced}
+    assert len(chosen) >= 8
+    assert {1, 3} <= found["batch"]
+    assert {1, 7, 9} <= found["sequence"]
+    assert max(found["sequence"]) > 16
+    assert {0, 1} <= found["past_sequence"]
+    assert {1, 3} <= found["choice"]
+    assert {padding for _, padding in chosen} == {"", "left", "right"}
+    assert any(sizes["encoder_sequence"] != sizes["decoder_sequence"] for sizes, _ in chosen)
+
+
+def test_names_that_contradict_themselves_are_noticed():
+    """One name for two sizes, as in tables of the old package, makes the sizes inconsistent."""
+    import torch
+
+    flat = {"a": torch.zeros(2, 8), "b": torch.zeros(2, 5)}
+    assert Sizes({"a": {0: "batch", 1: "sequence"}, "b": {0: "batch"}}, flat).consistent
+    assert not Sizes({"a": {0: "batch", 1: "sequence"}, "b": {0: "batch", 1: "sequence"}}, flat).consistent
+    assert not Sizes({"a": {1: "sequence"}, "b": {1: "past + sequence"}}, flat).consistent

@@ -1,0 +1,160 @@
+"""Records: every outcome of a check of a cell becomes one line that follows the schema, written once."""
+
+import json
+import re
+
+import pytest
+
+from parity.reports import records
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+
+SUITE = """
+import pytest
+from parity.errors import ExportError, ValueMismatch
+
+@pytest.fixture
+def broken(cell):
+    raise ExportError("no such operator")
+
+def test_right(cell, figures):
+    figures(outputs={"logits": {"shape": [1], "ratio": 0.5, "worst": 1e-7}}, validated_at=[{"sizes": {"batch": 2}}])
+
+def test_wrong(cell):
+    raise ValueMismatch("logits: 2 of 12 values differ")
+
+def test_unbuilt(cell, broken):
+    pass
+
+def test_gated(cell):
+    pytest.skip("no device here")
+
+@pytest.mark.xfail(raises=ValueMismatch, strict=True, reason="upstream 1")
+def test_tracked(cell):
+    raise ValueMismatch("as expected")
+
+@pytest.mark.xfail(raises=ValueMismatch, strict=True, reason="upstream 2")
+def test_mended(cell):
+    pass
+
+def test_without_a_cell():
+    pass
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    pytester.makepyfile(test_suite=SUITE)
+
+    def runs(*arguments):
+        result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11", *arguments)
+        return result, records.read(pytester.path / "out.jsonl")
+
+    return runs
+
+
+EXPECTED = {
+    "right": ("passed", None, None),
+    "wrong": ("failed", "values", "logits: 2 of 12 values differ"),
+    "unbuilt": ("error", "export", "no such operator"),
+    "gated": ("skipped", None, "Skipped: no device here"),
+    "tracked": ("xfailed", "values", "upstream 1"),
+    "mended": ("xpassed", None, "[XPASS(strict)] upstream 2"),
+}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
+def test_each_outcome_has_its_status(run, workers):
+    """Passed, failed, error, skipped, expected failure and unexpected pass are told apart, with stage and reason."""
+    _, (environment, lines) = run(*workers)
+    assert environment["packages"]["torch"]
+    assert {line["check"]: (line["status"], line["stage"], line["error"]) for line in lines} == EXPECTED
+    assert len(lines) == len(EXPECTED)
+
+
+def test_measured_figures_are_on_record(run):
+    """Ratio, worst difference and sizes of a check stand in its line."""
+    _, (_, lines) = run()
+    (right,) = [line for line in lines if line["check"] == "right"]
+    assert right["outputs"] == {"logits": {"ratio": 0.5, "worst": 1e-7}}
+    assert right["sizes"] == [{"sizes": {"batch": 2}}]
+    assert (right["architecture"], right["feature"], right["opset"]) == ("resnet", "default", 11)
+
+
+def test_a_run_with_failures_fails(run):
+    """What is on record as failed, error or mended is red in pytest too."""
+    result, _ = run()
+    result.assert_outcomes(passed=1, failed=2, errors=1, skipped=1, xfailed=1)
+
+
+def test_one_worker_has_all_opsets_of_a_model(pytester):
+    """Under a plain -n 2, the cells of one architecture and feature never meet two workers."""
+    pytester.makepyfile(test_a="def test_a(cell): pass", test_b="def test_b(cell): pass")
+    result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-n", "2", "-v", "-k", "bert-default or resnet")
+    found = re.findall(r"\[(gw\d)\].*PASSED test_[ab]\.py::test_[ab]\[(.*)-onnx\d+\]", result.stdout.str())
+    workers = {}
+    for worker, group in found:
+        workers.setdefault(group, set()).add(worker)
+    assert len(found) == 2 * 10 * len(workers)
+    assert len(workers) >= 3
+    assert {len(names) for names in workers.values()} == {1}
+    assert len(set.union(*workers.values())) == 2
+
+
+GOOD = {
+    "kind": "check",
+    "id": "bert-default-onnx11",
+    "architecture": "bert",
+    "feature": "default",
+    "format": "onnx",
+    "engine": "onnxruntime",
+    "opset": 11,
+    "check": "contract",
+    "status": "passed",
+    "stage": None,
+    "error": None,
+    "outputs": {},
+    "sizes": [],
+    "seconds": 0.5,
+}
+
+
+def test_a_good_record_passes():
+    """The schema accepts what the plug-in writes."""
+    records.validate(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"status": "fine"}, "status fine"), ({"opset": "11"}, "opset"), ({"colour": "red"}, "colour"), ({"id": None}, "id")],
+)
+def test_a_record_off_the_schema_is_refused(change, named):
+    """A wrong status, a wrong type and an unknown field are each named."""
+    with pytest.raises(ValueError, match=named):
+        records.validate({**GOOD, **change})
+
+
+def test_a_missing_field_is_refused():
+    """Every field is required."""
+    for field in records.FIELDS:
+        with pytest.raises(ValueError, match=field):
+            records.validate({name: value for name, value in GOOD.items() if name != field})
+
+
+def test_a_refused_record_leaves_the_old_file(tmp_path):
+    """A run that cannot be written does not lose the one before it."""
+    path = tmp_path / "records.jsonl"
+    environment = {"parity": "1", "python": "3", "packages": {}}
+    records.write(path, environment, [GOOD])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="status"):
+        records.write(path, environment, [GOOD, {**GOOD, "status": "fine"}])
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path):
+    """Reading begins with the environment and its schema."""
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps({"kind": "environment", "schema": 99}) + "\n")
+    with pytest.raises(ValueError, match="schema 1"):
+        records.read(path)
