@@ -61,10 +61,10 @@ def _check(args, console) -> int:
     feature = args.feature or guess_feature(found, config)
     onnx_config = job.constructor_of(config.model_type, feature)(config)
     model_class = features.FeaturesManager.get_model_class_for_feature(feature)
-    inputs = Source(onnx_config, models.load_preprocessor(args.model, "auto", args.cache_dir), config)
+    inputs = Source(onnx_config, models.require_preprocessor(args.model, "auto", args.cache_dir), config)
     validation = job.prove(
         args.file,
-        lambda: models.load_model(args.model, model_class, cache_dir=args.cache_dir)[0],
+        lambda: job.load_trained(args.model, feature, model_class, onnx_config, inputs, cache_dir=args.cache_dir),
         onnx_config,
         inputs,
         atol=args.atol,

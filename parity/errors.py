@@ -21,6 +21,12 @@ class CheckpointError(ParityError, OSError):
     stage = "load"
 
 
+class EnvironmentGap(ParityError, RuntimeError):
+    """What was asked for needs a package, or a version of one, that is not installed."""
+
+    stage = "environment"
+
+
 class ExportError(ParityError, RuntimeError):
     """The exporter raised, or did not deliver the file that was asked for."""
 

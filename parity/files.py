@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from parity.errors import OutputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ALIGNMENT = 4096  # what memory-mapping readers of external data want
 
 
@@ -39,6 +41,12 @@ def staged(destination: Path) -> Iterator[Path]:
         ) from error
     try:
         yield stage
+    except Exception as error:
+        if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
+            raise
+        failure = OutputError(f"output {destination}: its disk has no space left; free some, or give another place")
+        failure.errno = errno.ENOSPC  # so that an outer stage can put its own destination in
+        raise failure from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         for parent in made:
@@ -60,12 +68,29 @@ def publish(staged_model: Path, destination: Path) -> None:
     try:
         data = data_file(staged_model)
         if data.exists():
+            if data.name != data_file(destination).name:
+                _rename_data(staged_model, data_file(destination).name)
             os.replace(data, data_file(destination))
         os.replace(staged_model, destination)
         if not data_file(staged_model).exists() and not _refers_to_data(destination):
             data_file(destination).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error
+
+
+def remove(model: Path) -> None:
+    """Delete a model and its data file, where they are there."""
+    model.unlink(missing_ok=True)
+    data_file(model).unlink(missing_ok=True)
+
+
+def _rename_data(path, name):
+    model, tensors = external_tensors(path)
+    for tensor in tensors:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+    path.write_bytes(model.SerializeToString())
 
 
 def _refers_to_data(model: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import re
@@ -18,8 +19,16 @@ PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 TENSORFLOW_WEIGHTS = ("tf_model.h5", "tf_model.h5.index.json")
 _PREPROCESSOR_FILES = {
     "processor": ("processor_config.json",),
-    "tokenizer": ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"),
+    "tokenizer": (
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "vocab.txt",
+        "vocab.json",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+    ),
     "image_processor": ("preprocessor_config.json",),
+    "feature_extractor": ("preprocessor_config.json",),
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -65,7 +74,7 @@ def load_config(source: str, cache_dir: str | None = None):
     from transformers import AutoConfig
 
     with _told(source, "its configuration"):
-        return AutoConfig.from_pretrained(source, cache_dir=cache_dir)
+        return AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
 
 
 def load_model(
@@ -99,6 +108,7 @@ def load_model(
             cache_dir=cache_dir,
             attn_implementation=attention,
             output_loading_info=True,
+            trust_remote_code=False,
             **{dtype: torch.float32},
             **options,
         )
@@ -156,8 +166,17 @@ def _explain(error: Exception) -> str:
             "pytorch_model.bin is not a plain pickle of tensors: it wants to run code, or is damaged; convert it to"
             " safetensors where you trust it"
         )
-    if name == "SafetensorError" or "PytorchStreamReader" in text or "central directory" in text:
+    cut = name in ("SafetensorError", "EOFError") or getattr(error, "errno", None) == errno.EINVAL
+    if cut or "PytorchStreamReader" in text or "central directory" in text:
+        text = text or "it ends too early"
         return f"the file is truncated or damaged ({text[:200]}); copy or download it again"
+    if "does not recognize this architecture" in text or "should have a `model_type` key" in text.lower():
+        return (
+            f"config.json names no model_type that transformers {version_of('transformers')} knows; correct it, or"
+            " install a transformers that has this architecture"
+        )
+    if "not a valid JSON file" in text:
+        return "config.json is not valid JSON; copy or download it again"
     if "We couldn't connect" in text or "offline mode" in text or name in ("ConnectError", "LocalEntryNotFoundError"):
         return "it is no directory here, and the Hub cannot be reached; give a local checkpoint or check the network"
     if "is not a local folder" in text or "Repository Not Found" in text or "404" in text:
@@ -194,7 +213,8 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         CheckpointError: the files are there and cannot be read, or are not there and `kind` names them.
     """
     if kind == "auto":
-        kinds = [k for k, names in _PREPROCESSOR_FILES.items() if any(has_file(source, n, cache_dir) for n in names)]
+        automatic = {k: names for k, names in _PREPROCESSOR_FILES.items() if k != "feature_extractor"}
+        kinds = [k for k, names in automatic.items() if any(has_file(source, n, cache_dir) for n in names)]
         if not kinds:
             return None
         if "processor" not in kinds and len(kinds) > 1:
@@ -203,6 +223,13 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
                 " them; choose one with --preprocessor tokenizer, image_processor or feature_extractor"
             )
         kind = kinds[0]
+    names = _PREPROCESSOR_FILES[kind]
+    if kind != "processor" and not any(has_file(source, name, cache_dir) for name in names):
+        # transformers 5 would make up an empty tokenizer.
+        raise CheckpointError(
+            f"{source}: has no {kind.replace('_', ' ')}, should have {' or '.join(names)}; save the model's own one"
+            " there with save_pretrained"
+        )
     import transformers
 
     classes = {
@@ -211,13 +238,29 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         "feature_extractor": "AutoFeatureExtractor",
         "processor": "AutoProcessor",
     }
+    options = {"cache_dir": cache_dir, "trust_remote_code": False}
     with _told(source, f"its {kind.replace('_', ' ')}"), _quiet_transformers():
         try:
-            return getattr(transformers, classes[kind]).from_pretrained(source, cache_dir=cache_dir)
+            return getattr(transformers, classes[kind]).from_pretrained(source, **options)
         except ValueError:
             if kind != "image_processor":
                 raise
-            return transformers.AutoFeatureExtractor.from_pretrained(source, cache_dir=cache_dir)
+            return transformers.AutoFeatureExtractor.from_pretrained(source, **options)
+
+
+def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None):
+    """`load_preprocessor`, for a caller that cannot do without.
+
+    Raises:
+        UsageError, CheckpointError: see `load_preprocessor`; and `auto` finds none.
+    """
+    found = load_preprocessor(source, kind, cache_dir)
+    if found is None:
+        raise CheckpointError(
+            f"{source}: has no tokenizer, image processor or feature extractor to make inputs with; save the model's"
+            " own one there with save_pretrained"
+        )
+    return found
 
 
 def fingerprint(source: str, cache_dir: str | None = None) -> str:

@@ -24,6 +24,15 @@ class Sample:
     padding: str
     inputs: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def tokens(self) -> int:
+        """The tokens of the longest row, its past included; 0 where no input is a text."""
+        tokens = [self.inputs[name].shape[-1] for name in _TOKEN_INPUTS if name in self.inputs]
+        past = self.inputs.get("past_key_values")
+        if past and tokens:
+            tokens[-1] += past[0][0].shape[2]
+        return max(tokens, default=0)
+
     def __str__(self):
         sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if "+" not in name)
         return sizes + (f", padded {self.padding}" if self.padding else "")
@@ -92,7 +101,8 @@ class Source:
         self.onnx_config = onnx_config
         self.preprocessor = preprocessor
         self.dummy = self._generate()
-        self.layout = Layout.of(onnx_config, self.dummy)
+        # What is generated and not declared is no input of the file: the reference does not get it either.
+        self.layout = Layout.of(onnx_config, self.dummy).ordered(onnx_config.inputs)
         self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
         text = getattr(model_config, "get_text_config", lambda: model_config)()
         self._vocabulary = getattr(text, "vocab_size", None)

@@ -30,11 +30,15 @@ UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, 
 
 @dataclass(frozen=True)
 class Pooled:
-    """One output's ratio over a pool, and its largest absolute difference from float32 PyTorch."""
+    """One output's ratio over a pool, and its largest absolute difference from float32 PyTorch.
+
+    `noise` is what the ratio is measured in: the root mean square of the denominators, in units of the outputs' rms.
+    """
 
     ratio: float
     worst: float
     inputs: int
+    noise: float
 
 
 def pooled(
@@ -60,7 +64,7 @@ def pooled(
         above += errors[0] ** 2
         below += max(errors[1] ** 2, errors[2] ** 2, u**2)
         worst = max(worst, float(np.max(np.abs(got[finite].astype(np.float64) - plain[finite].astype(np.float64)))))
-    return Pooled(math.sqrt(above / below) if below else 0.0, worst, len(exact))
+    return Pooled(math.sqrt(above / below) if below else 0.0, worst, len(exact), math.sqrt(below / len(exact)))
 
 
 def rows(
@@ -70,8 +74,12 @@ def rows(
     actual: Sequence[Mapping[str, np.ndarray]],
     *,
     limit: float = LIMIT,
+    where: Sequence[str] = (),
 ) -> list[Row]:
     """One row for each floating output: passed when its pooled ratio is at most `limit`.
+
+    Args:
+        where: the sizes of each input; where they are given, a failed row is followed by one for each bad input.
 
     Raises:
         ValueError: fewer inputs than `MINIMUM_POOL`, which no ratio may judge.
@@ -89,7 +97,30 @@ def rows(
             f" {pool.ratio:.3g} times as far from float64 as PyTorch itself, largest difference {pool.worst:.3g}"
         )
         found.append(Row("ratio", name, passed, message, figures={"ratio": pool.ratio, "worst": pool.worst}))
+        if not passed:
+            for sizes, reference, got in zip(where, exact, actual, strict=bool(where)):
+                found.extend(_culprit(name, reference[name], got[name], limit * pool.noise, sizes))
     return found
+
+
+def _culprit(name, reference, got, allowed, where):
+    """A failed row when elements of one input are further from float64 than `allowed`, in units of its rms.
+
+    With the `limit · noise` of a failed pool for `allowed`, at least one input of the pool has such elements.
+    """
+    finite = np.isfinite(reference)
+    error = np.zeros(reference.shape)
+    error[finite] = np.abs(got[finite].astype(np.float64) - reference[finite])
+    allowed = allowed * (_rms(reference[finite]) or 1.0)
+    count = int((error > allowed).sum())
+    if count:
+        index = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
+        message = (
+            f"{name}: {count} of {error.size} values differ from float64 by more than {allowed:.2g}"
+            f" ({100 * count / error.size:.1f} %); worst difference {error[index]:.3g} at index {index}: got"
+            f" {got[index]:.6g}, should be {reference[index]:.6g}"
+        )
+        yield Row("values", name, False, message, where, {"worst": float(error[index]), "count": count, "index": index})
 
 
 def _rms(values):

@@ -19,6 +19,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name):
+    if name in _HOME.values():
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

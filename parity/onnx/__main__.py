@@ -59,20 +59,20 @@ def _export(args, console: Console) -> int:
         for line in job.lines(validation, args.atol):
             console.say(line)
         summary = job.summary(validation, args.atol, seconds=time.perf_counter() - started)
+        rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
         if validation.passed:
             job.save_companions(stage, destination.parent)
             files.publish(path, destination)
+            files.remove(rejected)
             console.say(f"All good, model saved at: {destination.as_posix()}")
             summary["model"] = destination.as_posix()
         else:
-            rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
             files.publish(path, rejected)
             summary["rejected"] = rejected.as_posix()
+            print(f"error: {validation.message()}", file=sys.stderr)
+            print(f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.", file=sys.stderr)
         if args.json:
             print(json.dumps(summary))
-        elif not validation.passed:
-            print(f"error: {job.verdict(validation)}", file=sys.stderr)
-            print(f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.", file=sys.stderr)
     return 0 if validation.passed else 1
 
 

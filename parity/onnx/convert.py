@@ -148,6 +148,22 @@ def export_pytorch(
     return matched, outputs
 
 
+def export_tensorflow(
+    preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin,
+    model: PreTrainedModel,
+    config: OnnxConfig,
+    opset: int,
+    output: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> tuple[list[str], list[str]]:
+    """`export`, under the name that the old package had for TensorFlow models: load their weights with `from_tf=True`.
+
+    Raises:
+        UsageError (a ValueError): the model is a TensorFlow one; and all that `export` raises.
+    """
+    return export(preprocessor, model, config, opset, output, tokenizer=tokenizer)
+
+
 def _generate(config, preprocessor):
     from transformers.utils import TensorType
 
@@ -295,9 +311,10 @@ def longest_sequence(model) -> int | None:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if isinstance(longest, int) and longest > 0:
-        # Positions that start after the padding index (roberta) leave that many fewer.
-        offset = getattr(config, "pad_token_id", None) or 0
-        return longest - offset - 1 if offset and longest > 8 else longest
+        # Positions that start after the padding index of their table (roberta) leave that many fewer.
+        tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+        padding = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+        return longest - 1 - max(padding, default=-1)
     return None
 
 

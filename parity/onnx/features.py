@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parity import models
 from parity.environment import at_least, version_of
-from parity.errors import UsageError
+from parity.errors import EnvironmentGap, UsageError
 
 from .config import OnnxConfig
 
@@ -137,12 +137,12 @@ class FeaturesManager:
             raise ValueError(f"framework: got {framework}, should be pt or tf")
         if framework == "tf":
             if at_least("transformers", "5"):
-                raise RuntimeError(
+                raise EnvironmentGap(
                     f"framework tf: transformers {version_of('transformers')} reads no TensorFlow weights; install"
                     " transformers<5 with tensorflow and tf-keras"
                 )
             if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
-                raise RuntimeError("framework tf: TensorFlow is not installed: pip install tensorflow-cpu tf-keras")
+                raise EnvironmentGap("framework tf: TensorFlow is not installed: pip install tensorflow-cpu tf-keras")
 
     @staticmethod
     def get_model_class_for_feature(feature: str, framework: str = "pt") -> type:
@@ -150,7 +150,8 @@ class FeaturesManager:
 
         Raises:
             KeyError: no such feature.
-            ValueError, RuntimeError: `framework` is neither pt nor tf, or cannot be had here.
+            ValueError: `framework` is neither pt nor tf.
+            EnvironmentGap (a RuntimeError): it cannot be had here.
         """
         FeaturesManager._validate_framework_choice(framework)
         task = FeaturesManager.feature_to_task(feature)

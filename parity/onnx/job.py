@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Job:
         self._model_class = features.FeaturesManager.get_model_class_for_feature(feature, self._framework)
         self.opset = opset if opset is not None else self.onnx_config.default_onnx_opset
         self._check_opset()
-        self.preprocessor = models.load_preprocessor(source, preprocessor, cache_dir)
+        self.preprocessor = models.require_preprocessor(source, preprocessor, cache_dir)
         self._inputs = Source(self.onnx_config, self.preprocessor, self.config)
         self.fingerprint = ""
         self.attention = "eager"
@@ -63,29 +64,18 @@ class Job:
         _collect_if(alive)
         self._console.progress("hashing the checkpoint")
         self.fingerprint = models.fingerprint(self._source, self._cache_dir)
-        append_metadata(path, {"checkpoint": self.fingerprint, "feature": self.feature})
+        append_metadata(path, {"checkpoint": self.fingerprint})
 
     def _load(self):
-        model, missing = models.load_model(
-            self._source, self._model_class, framework=self._framework, cache_dir=self._cache_dir
+        return load_trained(
+            self._source,
+            self.feature,
+            self._model_class,
+            self.onnx_config,
+            self._inputs,
+            framework=self._framework,
+            cache_dir=self._cache_dir,
         )
-        if missing:
-            self._refuse_random_weights(model, missing)
-        return model
-
-    def _refuse_random_weights(self, model, missing):
-        def outputs():
-            with prepared(model, self.onnx_config.values_override):
-                results = call(model, self.onnx_config, self._inputs.dummy)
-            return [results[name] for name in self.onnx_config.outputs if name in results]
-
-        reached = models.random_weights_reach_outputs(model, missing, outputs)
-        if reached:
-            raise CheckpointError(
-                f"{self._source}: has no weights for {', '.join(reached)}, which {self.feature} needs: they would be random;"
-                f" it was saved as {', '.join(self.config.architectures or ['another model'])}; choose the feature it was"
-                " trained for"
-            )
 
     def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
@@ -106,10 +96,6 @@ class Job:
             *validation_lines(found, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
 
-    def verdict(self, found: validation.Validation) -> str:
-        """The failure as text; empty when there is none."""
-        return found.message()
-
     def summary(self, found: validation.Validation, atol: float | None, *, seconds: float) -> dict:
         """The job and its validation as one JSON object."""
         return {
@@ -127,11 +113,19 @@ class Job:
         }
 
     def save_companions(self, stage: Path, directory: Path) -> None:
-        """Write the configuration and the preprocessor's files into `directory`, so that it can be used alone."""
+        """Write the configuration and the preprocessor's files into `directory`, so that it can be used alone.
+
+        The checkpoint's own directory has them already, and is not touched.
+        """
+        if directory.resolve() == Path(self._source).expanduser().resolve():
+            return
         companions = stage / "companions"
         companions.mkdir()
         self.config.save_pretrained(companions)
         self.preprocessor.save_pretrained(companions)
+        generation = models.has_file(self._source, "generation_config.json", self._cache_dir)
+        if generation:
+            shutil.copyfile(generation, companions / generation.name)
         for path in companions.iterdir():
             if path.is_file():
                 path.replace(directory / path.name)
@@ -157,6 +151,31 @@ def constructor_of(model_type: str, feature: str):
     """
     features_of(model_type)
     return features.constructor(model_type, feature)
+
+
+def load_trained(source, feature, model_class, onnx_config, inputs: Source, *, framework=None, cache_dir=None):
+    """The checkpoint's model, none of whose outputs depends on weights that the checkpoint lacks.
+
+    Raises:
+        UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
+    """
+    model, missing = models.load_model(source, model_class, framework=framework, cache_dir=cache_dir)
+    if not missing:
+        return model
+
+    def outputs():
+        with prepared(model, onnx_config.values_override):
+            results = call(model, onnx_config, inputs.dummy)
+        return [results[name] for name in onnx_config.outputs if name in results]
+
+    reached = models.random_weights_reach_outputs(model, missing, outputs)
+    if reached:
+        raise CheckpointError(
+            f"{source}: has no weights for {', '.join(reached)}, which {feature} needs: they would be random; it was"
+            f" saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it was trained"
+            " for"
+        )
+    return model
 
 
 def prove(

@@ -1,0 +1,387 @@
+"""`python -m parity.onnx` on bad input: one message that helps, the right exit status, nothing half-written."""
+
+import contextlib
+import errno
+import functools
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.onnx import job
+from parity.onnx.__main__ import main
+
+BERT_FEATURES = (
+    "default, masked-lm, causal-lm, sequence-classification, multiple-choice, token-classification, question-answering"
+)
+EARLIER = b"an earlier export that was good"
+
+
+def run(*argv):
+    """The command in this process: exit status, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in argv])
+        except SystemExit as stop:
+            status = stop.code
+    return status, out.getvalue(), err.getvalue()
+
+
+def tree(directory):
+    """Every path below a directory, files with their contents."""
+    return {path: path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Architecture, feature, safetensors → the directory of a tiny checkpoint, not to be changed."""
+
+    @functools.cache
+    def made(model_type="bert", feature="default", safe=True):
+        directory = tmp_path_factory.mktemp(model_type)
+        save_checkpoint(directory, model_type, feature, safe=safe)
+        return directory
+
+    return made
+
+
+@pytest.fixture
+def output(tmp_path):
+    """An output directory with an earlier export in it."""
+    directory = tmp_path / "output"
+    directory.mkdir()
+    (directory / "model.onnx").write_bytes(EARLIER)
+    return directory
+
+
+def refused(tmp_path, status, fragments, *argv):
+    """Assert that the command fails with that status and one message that says all of it, and changes no file."""
+    before = tree(tmp_path)
+    got, out, err = run(*argv)
+    lines = err.splitlines()
+    assert got == status
+    assert out == ""
+    assert "Traceback" not in err
+    assert [line for line in lines if "error:" in line] == lines[-1:]
+    assert lines[-1].startswith("python -m parity.onnx: error: ")
+    assert lines[:-1] == [] or lines[0].startswith("usage: ")
+    assert [fragment for fragment in fragments if fragment not in lines[-1]] == []
+    assert tree(tmp_path) == before
+
+
+def cut(name, keep):
+    """A spoiler that keeps only so much of a file: bytes, or what a negative number leaves."""
+
+    def spoil(directory):
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content[:keep])
+
+    return spoil
+
+
+def without(*names):
+    """A spoiler that removes files."""
+
+    def spoil(directory):
+        for name in names:
+            (directory / name).unlink()
+
+    return spoil
+
+
+def empty(directory):
+    for path in directory.iterdir():
+        path.unlink()
+
+
+def configured(**items):
+    """A spoiler that changes items of config.json; None removes one."""
+
+    def spoil(directory):
+        config = {**json.loads((directory / "config.json").read_text()), **items}
+        kept = {name: value for name, value in config.items() if value is not None}
+        (directory / "config.json").write_text(json.dumps(kept))
+
+    return spoil
+
+
+TRUNCATED = ("truncated or damaged", "copy or download it again")
+PICKLED = ("bert", "default", False)
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+SPOILED = {
+    "empty directory": ((), empty, ("directory is empty", "config.json and the weights")),
+    "no config": ((), without("config.json"), ("no config.json", "save_pretrained")),
+    "config that is no JSON": ((), cut("config.json", 50), ("config.json is not valid JSON", "again")),
+    "config without weights": ((), without("model.safetensors"), ("no weights", "save_pretrained")),
+    "safetensors without end": ((), cut("model.safetensors", -500), TRUNCATED),
+    "safetensors cut in the header": ((), cut("model.safetensors", 1000), TRUNCATED),
+    "safetensors of no bytes": ((), cut("model.safetensors", 0), TRUNCATED),
+    "bin without end": (PICKLED, cut("pytorch_model.bin", -500), TRUNCATED),
+    "bin cut in the middle": (PICKLED, cut("pytorch_model.bin", 40000), TRUNCATED),
+    "bin of no bytes": (PICKLED, cut("pytorch_model.bin", 0), TRUNCATED),
+    "unknown architecture": ((), configured(model_type="nonsense"), ("no model_type that transformers", "correct it")),
+    "no architecture": ((), configured(model_type=None, architectures=None), ("no model_type", "correct it")),
+    "no tokenizer": ((), without(*TOKENIZER), ("no tokenizer", "save_pretrained")),
+    "no image processor": (("vit",), without("preprocessor_config.json"), ("image processor", "save_pretrained")),
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_spoiled_checkpoint_is_refused(checkpoint, output, tmp_path, what):
+    """A checkpoint that is not whole is exit status 1; the message names it, what is wrong and what to do."""
+    kind, spoil, fragments = SPOILED[what]
+    directory = shutil.copytree(checkpoint(*kind), tmp_path / "checkpoint")
+    spoil(directory)
+    refused(tmp_path, 1, (str(directory), *fragments), "-m", directory, output)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "image_processor", "feature_extractor"])
+def test_preprocessor_that_is_asked_for_is_not_made_up(checkpoint, output, tmp_path, kind):
+    """A tokenizer or image processor that the checkpoint does not have is refused, not invented."""
+    directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
+    without(*TOKENIZER)(directory)
+    fragments = (f"has no {kind.replace('_', ' ')}", "should have", "save_pretrained")
+    refused(tmp_path, 1, fragments, "-m", directory, "--preprocessor", kind, output)
+
+
+def test_architecture_that_is_not_supported_lists_those_that_are(checkpoint, output, tmp_path):
+    """A model type that transformers knows and parity does not is exit status 2 with the supported ones."""
+    directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
+    configured(model_type="mamba")(directory)
+    refused(tmp_path, 2, ("mamba is not supported yet", "bert", "gpt2", "vit"), "-m", directory, output)
+
+
+class WantsToRun:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+SAVERS = {
+    "torch zip": torch.save,
+    "torch legacy": functools.partial(torch.save, _use_new_zipfile_serialization=False),
+    "pickle": lambda value, path: path.write_bytes(pickle.dumps(value)),
+}
+
+
+@pytest.mark.parametrize("save", SAVERS)
+def test_pickle_does_not_run_code(checkpoint, output, tmp_path, save):
+    """A pytorch_model.bin that wants to run code is refused before any of it runs."""
+    directory = shutil.copytree(checkpoint(*PICKLED), tmp_path / "checkpoint")
+    marker = tmp_path / "it ran"
+    SAVERS[save]({"weight": WantsToRun(marker)}, directory / "pytorch_model.bin")
+    refused(tmp_path, 1, (str(directory), "wants to run code", "safetensors"), "-m", directory, output)
+    assert not marker.exists()
+
+
+def test_code_of_the_checkpoint_is_neither_run_nor_offered(checkpoint, output, tmp_path, monkeypatch):
+    """A checkpoint with modelling code of its own is refused; nobody is asked whether to run it."""
+    directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
+    marker, asked = tmp_path / "it ran", []
+    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    (directory / "configuration_own.py").write_text(f"open({str(marker)!r}, 'w')")
+    configured(model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"})(directory)
+    refused(tmp_path, 1, (str(directory), "code of its own", "parity does not run"), "-m", directory, output)
+    assert not marker.exists()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (["--feature=nonsense"], ("bert doesn't support feature nonsense", f"supported: {BERT_FEATURES}")),
+        (["--feature=seq2seq-lm"], ("seq2seq-lm", f"supported: {BERT_FEATURES}")),
+        (["--opset=5"], ("got 5", "should be 11 to 20")),
+        (["--opset=10"], ("got 10", "should be 11 to 20")),
+        (["--opset=99"], ("got 99", "should be 11 to 20")),
+        (["--opset=x"], ("--opset", "'x'", "int")),
+        (["--atol=-1"], ("--atol", "got -1", "should be a number ≥ 0 such as 1e-5")),
+        (["--atol", "-1e-5"], ("--atol",)),
+        (["--atol=x"], ("--atol", "got x", "should be a number")),
+        (["--atol=nan"], ("--atol", "got nan", "should be a number")),
+        (["--atol=inf"], ("--atol", "got inf", "should be a number")),
+        (["--framework=jax"], ("--framework", "jax", "pt", "tf")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_option_is_refused(checkpoint, output, tmp_path, options, fragments):
+    """An option that cannot be right is exit status 2; the message says what it should be."""
+    refused(tmp_path, 2, fragments, "-m", checkpoint(), *options, output)
+
+
+def test_opset_below_the_architectures_own_floor_is_refused_with_the_reason(checkpoint, output, tmp_path):
+    """t5 at opset 11 is exit status 2, with its own range and why."""
+    fragments = ("got 11", "should be 12 to 20 for t5", "Min takes int64 only from opset 12")
+    options = ("--feature", "seq2seq-lm", "--opset", "11")
+    refused(tmp_path, 2, fragments, "-m", checkpoint("t5", "seq2seq-lm"), *options, output)
+
+
+@pytest.mark.parametrize("name", ["no/such/directory/here", "./nothing", "a b"])
+def test_missing_path_is_refused(output, tmp_path, monkeypatch, name):
+    """A path that is not there and cannot be a Hub id is exit status 2."""
+    monkeypatch.chdir(tmp_path)
+    refused(tmp_path, 2, (f"--model {name}: no such directory", "give the directory"), "-m", name, output)
+
+
+def test_file_instead_of_a_directory_is_refused(checkpoint, output, tmp_path):
+    """The weights' file given for the checkpoint is exit status 2."""
+    file = checkpoint() / "model.safetensors"
+    refused(tmp_path, 2, (f"--model {file}: is a file", "should be the directory"), "-m", file, output)
+
+
+@pytest.mark.parametrize("feature", ["sequence-classification", "masked-lm", "question-answering"])
+def test_random_weights_are_refused(checkpoint, output, tmp_path, feature):
+    """A feature whose head the checkpoint lacks is refused: its weights would be random."""
+    fragments = (str(checkpoint()), f"which {feature} needs", "would be random", "BertModel", "choose the feature")
+    refused(tmp_path, 1, fragments, "-m", checkpoint(), "--feature", feature, output)
+
+
+def test_weights_that_no_output_reads_may_be_missing(checkpoint, tmp_path):
+    """The default feature of a masked-lm checkpoint, which has no pooler, is exported."""
+    status, _, err = run("-m", checkpoint("bert", "masked-lm"), "--quiet", tmp_path)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize("name", ["file/model.onnx", "file/deep/directory", "model.onnx"])
+def test_output_that_cannot_be_written_is_refused(checkpoint, tmp_path, name):
+    """An output below a file, or a directory where the file should be, is refused before any work is done."""
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "model.onnx").mkdir()
+    fragments = (f"output {tmp_path / name}", "cannot be written", "give a directory")
+    refused(tmp_path, 1, fragments, "-m", checkpoint(), tmp_path / name)
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["torch.onnx.export", "parity.onnx.convert.gather_external_data", "parity.onnx.job.append_metadata", "os.replace"],
+)
+def test_full_disk_leaves_nothing(checkpoint, output, tmp_path, monkeypatch, place):
+    """No space at any write is exit status 1, names the output and leaves no part of a file."""
+    monkeypatch.setattr(place, full)
+    fragments = (f"output {output / 'model.onnx'}", "no space left", "free some")
+    refused(tmp_path, 1, fragments, "-m", checkpoint(), "--quiet", output)
+
+
+def test_failing_exporter_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    """An exporter that raises after writing half a file leaves not even the directories that were made for it."""
+
+    def export(model, inputs, file, **options):
+        (tmp_path / "reached").touch()
+        raise RuntimeError("unsupported operator")
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    status, _, err = run("-m", checkpoint(), tmp_path / "new" / "output")
+    assert status == 1
+    assert err.startswith("python -m parity.onnx: error: opset 11: the exporter failed: RuntimeError: unsupported")
+    assert list(tree(tmp_path)) == [tmp_path / "reached"]
+
+
+@pytest.fixture
+def one_weight_changed(monkeypatch):
+    """The exporter writes the file of a model with one weight changed."""
+    export = job.export
+
+    def changed(preprocessor, model, *rest):
+        with torch.no_grad():
+            model.encoder.layer[1].output.LayerNorm.bias[3] += 0.5
+        return export(preprocessor, model, *rest)
+
+    monkeypatch.setattr(job, "export", changed)
+
+
+@pytest.mark.usefixtures("one_weight_changed")
+@pytest.mark.parametrize("options", [[], ["--atol=1e-3"]], ids=["ratio", "atol"])
+def test_mismatch_names_output_count_worst_difference_and_index(checkpoint, tmp_path, options):
+    """One wrong weight is exit status 1; each bad shape is told with count, worst difference and index."""
+    status, out, err = run("-m", checkpoint(), *options, tmp_path)
+    assert status == 1
+    assert "All good" not in out
+    assert "-[✓] all values close" not in out
+    assert "-[x] batch 1 × sequence 1: largest difference 0.5" in out
+    assert "at batch 1 × sequence 1: last_hidden_state: 1 of 32 values differ" in err
+    assert "worst difference 0.5 at index (0, 0, 3)" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("one_weight_changed")
+def test_rejected_file_is_kept_under_another_name(checkpoint, tmp_path):
+    """After a mismatch there is no model.onnx and nothing beside the rejected file."""
+    _, _, err = run("-m", checkpoint(), "--quiet", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.rejected.onnx"]
+    assert f"kept as {(tmp_path / 'new' / 'model.rejected.onnx').as_posix()}; model.onnx was not written" in err
+
+
+@pytest.mark.usefixtures("one_weight_changed")
+def test_earlier_export_survives_a_mismatch(checkpoint, output):
+    """The model.onnx that stood there is the same to the byte."""
+    assert run("-m", checkpoint(), "--quiet", output)[0] == 1
+    assert (output / "model.onnx").read_bytes() == EARLIER
+
+
+@pytest.mark.usefixtures("one_weight_changed")
+def test_mismatch_as_json(checkpoint, tmp_path):
+    """With --json the object says failed, lists the failures and names the rejected file."""
+    status, out, _ = run("-m", checkpoint(), "--json", tmp_path)
+    found = json.loads(out)
+    assert (status, found["status"]) == (1, "failed")
+    assert found["failures"][0]["subject"] == "last_hidden_state"
+    assert found["rejected"] == (tmp_path / "model.rejected.onnx").as_posix()
+    assert "model" not in found
+
+
+def test_failure_as_json(tmp_path):
+    """With --json a refusal is one object too, beside the message."""
+    status, out, err = run("-m", tmp_path, "--json", tmp_path / "output")
+    assert (status, json.loads(out)["stage"]) == (1, "load")
+    assert json.loads(out)["error"] in err
+
+
+# The exporter writes half a file and then the process gets a signal, once and at that place.
+INTERRUPTED = """
+import os, signal, sys, time
+import torch
+
+def export(model, inputs, file, **options):
+    with open(file, "wb") as half:
+        half.write(b"half")
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(5)
+
+torch.onnx.export = export
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from parity.console import leave
+from parity.onnx.__main__ import main
+leave(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interruption_leaves_nothing_half_written(checkpoint, output, tmp_path, number, status, word):
+    """Ctrl-C and SIGTERM in the middle of an export end it with one line; an earlier export survives."""
+    before = tree(tmp_path)
+    command = [sys.executable, "-c", INTERRUPTED, str(int(number)), "-m", str(checkpoint()), str(output)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == status
+    assert process.stderr == f"python -m parity.onnx: error: {word}; nothing was written\n"
+    assert process.stdout == ""
+    assert tree(tmp_path) == before

@@ -1,0 +1,206 @@
+"""The benchmarks judge: their statistics, budgets, results and arguments, on figures made by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parity.errors import ParityError
+from parity.reports import benchmarks
+
+PACKAGES = {"torch": "2.13.0"}
+
+
+def export_result(export=1.1, validated=1.5):
+    """A result of `export` whose ratios are those given."""
+    times = {
+        "bare call": [1.0, 1.0, 1.0],
+        "export": [export, export, 9.0],
+        "export and validation": [validated, 0.1, validated],
+        "bare call again": [5.0, 5.0, 5.0],
+    }
+    rows = benchmarks.export_rows("bert default, opset 11", times)
+    return benchmarks.outcome("export", "CPU s", rows, method="by hand")
+
+
+def command_result(wall=1.0, peak=1.0):
+    """A result of `command` whose ratios are those given."""
+    ours = [{"wall": 4.0 * wall, "cpu": 9.0, "peak": 700.0 * peak}] * 3
+    theirs = [{"wall": 4.0, "cpu": 3.0, "peak": 700.0}] * 3
+    rows = benchmarks.command_rows("tiny", {"parity": ours, "optimum-cli": theirs})
+    return benchmarks.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
+
+
+def test_spread_is_median_and_range():
+    """Three figures are told by the middle one and their ends."""
+    assert benchmarks.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+def test_pairwise_divides_within_a_round():
+    """A machine that slows down in one round slows both of its figures, and the ratio stays."""
+    assert benchmarks.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
+
+
+def test_pairwise_refuses_figures_of_other_rounds():
+    """Figures without a partner have no ratio."""
+    with pytest.raises(ValueError, match="zip"):
+        benchmarks.pairwise([1.0, 2.0], [1.0])
+
+
+def test_of_medians_divides_by_the_middle_of_the_base():
+    """One slow run of the peer does not make us fast."""
+    assert benchmarks.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
+
+
+@pytest.mark.parametrize(("median", "holds"), [(1.0, True), (1.15, True), (1.16, False)])
+def test_a_ratio_holds_up_to_its_budget(median, holds):
+    """The budget itself is still within it; anything above is not."""
+    assert benchmarks.judged({"median": median}, 1.15)["holds"] is holds
+
+
+def test_a_ratio_without_a_budget_holds():
+    """What has no budget is told and not judged."""
+    assert benchmarks.judged({"median": 99.0}, None)["holds"] is True
+
+
+@pytest.mark.parametrize(
+    ("result", "holds"),
+    [
+        (export_result(), True),
+        (export_result(export=1.2), False),
+        (export_result(validated=1.7), False),
+        (command_result(), True),
+        (command_result(wall=1.1), False),
+        (command_result(peak=1.06), False),
+    ],
+)
+def test_one_exceeded_budget_fails_the_whole(result, holds):
+    """Neither the control nor CPU seconds of the command have a budget; everything else has one."""
+    assert result["holds"] is holds
+
+
+@pytest.mark.parametrize(("export", "status", "told"), [(1.1, 0, "| yes |"), (1.2, 1, "| **no** |")])
+def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, export, status, told):
+    """The exit status and the table say the same."""
+    monkeypatch.setattr(benchmarks, "measure_export", lambda rounds: export_result(export))
+    assert benchmarks.main(["export", "--output", str(tmp_path)]) == status
+    line = next(line for line in capsys.readouterr().out.splitlines() if "export, CPU s" in line)
+    assert "≤ 1.15 ×" in line
+    assert told in line
+
+
+@pytest.mark.parametrize("result", [export_result(), command_result()], ids=["export", "command"])
+def test_results_hold_everything_and_no_path(tmp_path, result):
+    """Raw figures, environment, processor and date are in the file; nothing of the machine's directories is."""
+    benchmarks.write(result, tmp_path)
+    text = (tmp_path / f"{result['benchmark']}.json").read_text()
+    found = json.loads(text)
+    assert {"benchmark", "date", "cpu", "environment", "method", "unit", "rows", "holds"} <= set(found)
+    assert found["environment"]["packages"]["torch"]
+    for row in found["rows"]:
+        assert {"subject", "what", "figures", "median", "min", "max", "ratio"} <= set(row)
+        assert len(row["figures"]) == 3
+        assert row["ratio"] is None or {"median", "min", "max", "budget", "holds"} == set(row["ratio"])
+    assert sys.prefix not in text
+    table = (tmp_path / f"{result['benchmark']}.md").read_text()
+    assert sys.prefix not in table
+    assert found["cpu"] in table
+    assert {line.count("|") for line in table.splitlines() if line.startswith("|")} == {7}
+
+
+def test_interleaved_takes_turns_and_drops_the_first_round():
+    """Every other round runs backwards; the warm-up leaves no figure."""
+    order, seconds = [], iter(range(100))
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    found = benchmarks.interleaved(calls, 2, lambda done: None, lambda: float(next(seconds)))
+    assert "".join(order) == "ba" + "ab" + "ba"
+    assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
+def test_one_thread_is_put_back(monkeypatch):
+    """Afterwards torch and the environment are as they were, after an error too."""
+    import torch
+
+    monkeypatch.setenv("PARITY_THREADS", "3")
+    before = torch.get_num_threads()
+    with contextlib.suppress(KeyError), benchmarks.one_thread():
+        assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (1, "1")
+        raise KeyError
+    assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (before, "3")
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the bare call
+def test_the_calls_of_an_export_write_the_same_file_and_are_proven(tmp_path):
+    """The bare call and ours measure the same work: equal nodes; ours adds only what it says of itself."""
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    name, calls = benchmarks.export_calls("bert", "default", path)
+    nodes = []
+    for call in calls.values():
+        path.unlink(missing_ok=True)
+        call()
+        nodes.append([node.op_type for node in onnx.load(str(path)).graph.node])
+    assert name == "bert default, opset 11"
+    assert len(nodes) == 4
+    assert nodes.count(nodes[0]) == 4
+
+
+def test_process_measures_wall_time_and_peak_memory():
+    """A child that sleeps and fills 64 MiB shows both."""
+    found = benchmarks.process([sys.executable, "-c", "import time; x = b'x' * (64 << 20); time.sleep(0.2)"])
+    assert found["wall"] >= 0.2
+    assert found["peak"] >= 64
+    assert found["cpu"] > 0
+
+
+def test_process_tells_a_failure():
+    """A command that fails is no measurement."""
+    with pytest.raises(ParityError, match="exit status 3: no such model"):
+        benchmarks.process([sys.executable, "-c", "import sys; print('no such model', file=sys.stderr); sys.exit(3)"])
+
+
+def test_a_command_that_writes_no_file_is_no_measurement():
+    """Exit status 0 alone does not count."""
+    with pytest.raises(ParityError, match=r"wrote no model\.onnx"):
+        benchmarks.alternating({"parity": [sys.executable, "-c", ""]}, 1)
+
+
+def test_alternating_gives_fresh_directories_and_drops_the_warm_up():
+    """Each run gets a directory that is not there yet, and makes it."""
+    code = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'model.onnx').touch()"
+    found = benchmarks.alternating({name: [sys.executable, "-c", code] for name in ("a", "b")}, 2)
+    assert {name: len(runs) for name, runs in found.items()} == {"a": 2, "b": 2}
+
+
+def test_the_command_benchmark_stays_small():
+    """A child's peak memory starts at its parent's size, so nothing on that way imports torch."""
+    code = "import sys, parity.reports.benchmarks; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["import"], ["export", "--rounds", "0"], ["export", "--rounds", "some"], ["command"]],
+    ids=["nothing", "unknown", "no rounds", "not a number", "no peer"],
+)
+def test_bad_arguments_are_refused(arguments):
+    """What cannot be measured is refused with exit status 2 before anything runs."""
+    with pytest.raises(SystemExit) as caught:
+        benchmarks.main(arguments)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("option", ["--python", "--peer-python", "--model"])
+def test_a_path_that_is_not_there_is_named(option, tmp_path, capsys):
+    """The option and the path are in the message."""
+    paths = {"--python": sys.executable, "--peer-python": sys.executable, "--model": str(tmp_path)}
+    paths[option] = str(tmp_path / "absent")
+    arguments = [text for pair in paths.items() for text in pair]
+    assert benchmarks.main(["command", *arguments, "--output", str(tmp_path)]) == 2
+    assert f"{option} {tmp_path / 'absent'}: no such file" in capsys.readouterr().err

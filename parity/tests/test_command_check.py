@@ -1,0 +1,288 @@
+"""`python -m parity.check MODEL_DIR model.onnx`: files that somebody else exported, right ones and wrong ones."""
+
+import contextlib
+import functools
+import inspect
+import io
+import json
+import warnings
+
+import onnx
+import pytest
+import torch
+
+from parity import cli
+from parity.check import main
+from parity.fixtures.checkpoints import save_checkpoint, tiny_model
+from parity.onnx.__main__ import main as export_main
+
+LENGTH = 8
+
+
+def run(*argv, command=main):
+    """A command in this process: exit status, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = command([str(argument) for argument in argv])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Feature → the directory of a tiny distilbert checkpoint that was saved for it."""
+
+    @functools.cache
+    def made(feature="default"):
+        directory = tmp_path_factory.mktemp(feature)
+        save_checkpoint(directory, "distilbert", feature)
+        return directory
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def good(checkpoint, tmp_path_factory):
+    """The file that parity exports from the default checkpoint."""
+    output = tmp_path_factory.mktemp("exported")
+    assert run("-m", checkpoint(), "--quiet", output, command=export_main)[0] == 0
+    return output / "model.onnx"
+
+
+class Bare(torch.nn.Module):
+    """The model as somebody else's script wraps it; `spoil` changes the answer, `masked` passes the mask on."""
+
+    def __init__(self, model, output, spoil, masked):
+        super().__init__()
+        self.model, self._output, self._spoil, self._masked = model, output, spoil, masked
+
+    def forward(self, input_ids, attention_mask=None):
+        mask = attention_mask if self._masked else None
+        return self._spoil(self.model(input_ids=input_ids, attention_mask=mask)[self._output], input_ids)
+
+
+def leave_alone(model):
+    pass
+
+
+def bare(
+    path,
+    feature="default",
+    output="last_hidden_state",
+    *,
+    name=None,
+    inputs=("input_ids", "attention_mask"),
+    spoil=lambda answer, input_ids: answer,
+    masked=True,
+    change=leave_alone,
+    dynamic=("batch", "sequence"),
+):
+    """`torch.onnx.export` alone, without metadata, of the checkpoint's model; returns the path."""
+    model = tiny_model("distilbert", feature)
+    change(model)
+    ids = torch.arange(5, 5 + 2 * LENGTH).view(2, LENGTH)
+    axes = {axis: name for axis, name in enumerate(("batch", "sequence")) if name in dynamic}
+    name = name or output
+    options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Bare(model, output, spoil, masked).eval(),
+            (ids, torch.ones_like(ids))[: len(inputs)],
+            str(path),
+            input_names=list(inputs),
+            output_names=[name],
+            dynamic_axes=dict.fromkeys((*inputs, name), axes),
+            opset_version=17,
+            **options,
+        )
+    return path
+
+
+def test_file_of_parity_passes(checkpoint, good):
+    """A file that parity exported is exit status 0, with the same log and its opset."""
+    status, log, err = run(checkpoint(), good)
+    assert (status, err) == (0, "")
+    assert log.splitlines()[0] == f"Judging {good}: feature default, opset 11"
+    assert "        -[✓] ONNX model output names match reference model ({'last_hidden_state'})" in log.splitlines()
+    assert "                -[✓] (2, 8, 32) matches (2, 8, 32)" in log.splitlines()
+    assert log.splitlines()[-1] == f"All good: {good} computes what {checkpoint()} computes"
+
+
+@pytest.mark.parametrize(
+    ("feature", "output"),
+    [("default", "last_hidden_state"), ("masked-lm", "logits"), ("token-classification", "logits")],
+)
+def test_bare_export_passes_and_its_feature_is_guessed(checkpoint, tmp_path, feature, output):
+    """A file without metadata is judged for the feature that its outputs and config.architectures say."""
+    file = bare(tmp_path / "bare.onnx", feature, output)
+    assert len(onnx.load(str(file)).metadata_props) == 0
+    status, log, err = run(checkpoint(feature), file)
+    assert (status, err) == (0, "")
+    assert log.splitlines()[0].endswith(f"feature {feature}, opset 17")
+
+
+def test_parity_check_is_the_same_command(checkpoint, good):
+    """`parity check …` gives what `python -m parity.check …` gives."""
+    assert run("check", checkpoint(), good, command=cli.main) == run(checkpoint(), good)
+
+
+def test_wrong_output_name_is_rejected(checkpoint, tmp_path):
+    """An output with another name is exit status 1, and both names are told."""
+    file = bare(tmp_path / "named.onnx", name="hidden")
+    status, log, err = run(checkpoint(), file, "--feature", "default")
+    assert status == 1
+    assert "output names: the file has hidden; should be last_hidden_state" in err
+    assert "-[x] ONNX model output names do not match reference model" in log
+
+
+def test_missing_mask_input_is_rejected(checkpoint, tmp_path):
+    """A file without the attention mask is exit status 1: the input is named and padded shapes are wrong."""
+    file = bare(tmp_path / "maskless.onnx", inputs=("input_ids",))
+    status, log, err = run(checkpoint(), file)
+    assert status == 1
+    assert "input names: the file has input_ids; should be input_ids, attention_mask" in err
+    assert "at batch 3 × sequence 12, padded right: last_hidden_state:" in err
+    assert "at batch 2 × sequence 31:" not in err
+    assert "-[✓] ONNX model output names match reference model" in log
+
+
+def move_one_bias(model):
+    with torch.no_grad():
+        model.transformer.layer[1].output_layer_norm.bias[3] += 0.5
+
+
+def test_wrong_weights_are_rejected(checkpoint, tmp_path):
+    """One changed weight is exit status 1, told with output, count, worst difference and index."""
+    status, log, err = run(checkpoint(), bare(tmp_path / "other.onnx", change=move_one_bias))
+    assert status == 1
+    assert "at batch 1 × sequence 1: last_hidden_state: 1 of 32 values differ" in err
+    assert "worst difference 0.5 at index (0, 0, 3)" in err
+    assert "All good" not in log
+
+
+def baked_length(answer, input_ids):
+    """Divided by the length as a Python number, multiplied by the length that comes: right at the export's alone."""
+    return answer * torch.ones_like(input_ids).sum(1)[:, None, None].to(answer) / float(int(input_ids.shape[1]))
+
+
+@pytest.mark.parametrize("options", [[], ["--atol=1e-4"]], ids=["ratio", "atol"])
+def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
+    """A file that declares its sequence axis dynamic and is right at the exported length alone is rejected by name."""
+    status, log, err = run(checkpoint(), bare(tmp_path / "baked.onnx", spoil=baked_length), *options)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(f"axis sequence: the file is right where sequence is {LENGTH}")
+    assert "sequence is baked in, though the file declares it dynamic" in err
+    assert f"-[✓] batch 2 × sequence {LENGTH}: largest" in log
+    assert "-[x] batch 3 × sequence 1: largest" in log
+
+
+def test_fixed_axis_is_rejected(checkpoint, tmp_path):
+    """A file whose sequence axis is fixed is exit status 1; the axis of each input is named."""
+    status, _, err = run(checkpoint(), bare(tmp_path / "fixed.onnx", dynamic=("batch",)))
+    assert status == 1
+    assert f"input attention_mask: axis 1 (sequence) is fixed to {LENGTH}, should be dynamic" in err
+
+
+def test_dropped_mask_is_rejected(checkpoint, tmp_path):
+    """A file that takes the mask away from the model is exit status 1."""
+    status, _, err = run(checkpoint(), bare(tmp_path / "dropped.onnx", masked=False))
+    assert status == 1
+    assert "attention_mask" in err
+
+
+def test_atol_is_a_hard_limit(checkpoint, good):
+    """An --atol that float32 cannot meet is exit status 1 although the ratio passes."""
+    status, _, err = run(checkpoint(), good, "--atol", "1e-12")
+    assert status == 1
+    assert "by more than 1e-12" in err
+
+
+@pytest.mark.parametrize("atol", ["-1", "x", "nan"])
+def test_bad_atol_is_usage(checkpoint, good, atol, capsys):
+    """An atol that cannot be right is exit status 2."""
+    with pytest.raises(SystemExit, match="2"):
+        main([str(checkpoint()), str(good), f"--atol={atol}"])
+    assert f"got {atol}, should be a number ≥ 0" in capsys.readouterr().err
+
+
+def test_quiet_says_nothing(checkpoint, good):
+    """--quiet leaves both streams empty when the file is right."""
+    assert run(checkpoint(), good, "--quiet") == (0, "", "")
+
+
+def one_message(status, err, *fragments):
+    """Assert that there is one line of error that holds the fragments."""
+    lines = err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("python -m parity.check: error: ")
+    assert [fragment for fragment in fragments if fragment not in lines[0]] == []
+    return status
+
+
+def test_missing_file_is_usage(checkpoint, tmp_path):
+    """A file that is not there is exit status 2."""
+    status, out, err = run(checkpoint(), tmp_path / "none.onnx")
+    assert one_message(status, err, str(tmp_path / "none.onnx"), "no such file", "give the ONNX file") == 2
+    assert out == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"no ONNX file", b"\x08\x06" * 40], ids=["empty", "text", "binary"])
+def test_file_that_is_no_onnx_file_is_rejected(checkpoint, tmp_path, content):
+    """A file that is no ONNX model is exit status 1."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(content)
+    status, _, err = run(checkpoint(), file)
+    assert one_message(status, err, str(file)) == 1
+
+
+def test_truncated_file_is_rejected(checkpoint, good, tmp_path):
+    """Half a file is exit status 1."""
+    file = tmp_path / "half.onnx"
+    file.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    status, _, err = run(checkpoint(), file)
+    assert one_message(status, err, str(file), "not a readable ONNX file") == 1
+
+
+def test_missing_checkpoint_is_usage(good, tmp_path):
+    """A checkpoint that is not there is exit status 2."""
+    status, _, err = run(tmp_path / "nowhere", good)
+    assert one_message(status, err, "nowhere", "no such directory") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "fragments"),
+    [
+        ("logits", ("fits masked-lm, sequence-classification", "--feature")),
+        ("hidden", ("outputs hidden, which fit none", "--feature")),
+    ],
+)
+def test_feature_that_cannot_be_guessed_is_usage(checkpoint, tmp_path, name, fragments):
+    """Outputs that fit several features or none, with nothing to decide, are exit status 2 and ask for --feature."""
+    status, _, err = run(checkpoint(), bare(tmp_path / "file.onnx", name=name))
+    assert one_message(status, err, *fragments) == 2
+
+
+def test_unknown_feature_lists_the_supported_ones(checkpoint, good):
+    """A feature that the model does not have is exit status 2."""
+    status, _, err = run(checkpoint(), good, "--feature", "seq2seq-lm")
+    assert one_message(status, err, "seq2seq-lm", "supported: default, masked-lm") == 2
+
+
+def test_random_weights_are_no_reference(checkpoint, tmp_path):
+    """A file is not judged against a head that the checkpoint lacks."""
+    file = bare(tmp_path / "head.onnx", "masked-lm", "logits")
+    status, _, err = run(checkpoint(), file, "--feature", "masked-lm")
+    assert one_message(status, err, "would be random", "choose the feature") == 1
+
+
+@pytest.mark.parametrize(("change", "status"), [(leave_alone, "passed"), (move_one_bias, "failed")])
+def test_json_is_one_object(checkpoint, tmp_path, change, status):
+    """--json prints one object on standard output with verdict, feature, opset, outputs and failures."""
+    file = bare(tmp_path / "file.onnx", change=change)
+    code, out, _ = run(checkpoint(), file, "--json")
+    found = json.loads(out)
+    assert (code, found["status"]) == (int(status == "failed"), status)
+    assert (found["file"], found["feature"], found["opset"]) == (str(file), "default", 17)
+    assert set(found["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
+    assert bool(found["failures"]) == (status == "failed")
+    assert len(found["validated_at"]) >= 8

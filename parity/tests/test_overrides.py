@@ -1,0 +1,398 @@
+"""Each method and property of a configuration, overridden: the effect shows in the file or in the validation."""
+
+from collections import OrderedDict
+
+import numpy as np
+import onnx
+import pytest
+
+from parity.architectures.bert import BertOnnxConfig
+from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.errors import ExportError, SessionError, ValueMismatch
+from parity.fixtures.checkpoints import tiny_model
+from parity.fixtures.preprocessors import preprocessor
+from parity.judge.contract import read
+from parity.onnx import OnnxConfigWithPast, PatchingSpec, export, validate_model_outputs
+from parity.sessions import OnnxSession
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """A tiny BertModel."""
+    return tiny_model("bert")
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """A tiny GPT2Model."""
+    return tiny_model("gpt2")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the test's file goes."""
+    return tmp_path / "model.onnx"
+
+
+def exported(config, model, path, opset=13):
+    """The file's contract: what it says of itself."""
+    export(preprocessor(model.config.model_type), model, config, opset, path)
+    return read(path)
+
+
+def validate(config, model, path, atol=1e-4):
+    """Raises when the file's answers are not the model's."""
+    validate_model_outputs(config, preprocessor(model.config.model_type), model, path, list(config.outputs), atol)
+
+
+def axes(values):
+    """Name → axes of a contract's inputs or outputs."""
+    return {value.name: value.axes for value in values}
+
+
+def operators(path):
+    """The operators that the file uses."""
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_inputs_decide_the_files_inputs(bert, path):
+    """The file has the inputs that `inputs` names, in its order and under its axis names, and no others."""
+
+    class Custom(BertOnnxConfig):
+        @property
+        def inputs(self):
+            return OrderedDict(attention_mask={0: "rows", 1: "tokens"}, input_ids={0: "rows", 1: "tokens"})
+
+    config = Custom(bert.config)
+    file = exported(config, bert, path)
+    assert list(axes(file.inputs).items()) == [
+        ("attention_mask", ("rows", "tokens")),
+        ("input_ids", ("rows", "tokens")),
+    ]
+    validate(config, bert, path)
+
+
+def test_outputs_decide_the_files_outputs(bert, path):
+    """The file has the outputs that `outputs` names, in its order, and all of them are validated."""
+
+    class Custom(BertOnnxConfig):
+        @property
+        def outputs(self):
+            return OrderedDict(pooler_output={0: "rows"}, last_hidden_state={0: "rows", 1: "tokens"})
+
+    config = Custom(bert.config)
+    file = exported(config, bert, path)
+    assert axes(file.outputs) == {"pooler_output": ("rows", 32), "last_hidden_state": ("rows", "tokens", 32)}
+    validate(config, bert, path)
+    with pytest.raises(ValueError, match=r"pooler_output: .*\n(.*\n)*.*last_hidden_state: "):
+        validate(config, bert, path, atol=1e-12)
+
+
+def test_generate_dummy_inputs_decides_the_traced_sizes(bert, path):
+    """A fixed axis of the file is as long as `generate_dummy_inputs` made it."""
+
+    class Custom(BertOnnxConfig):
+        @property
+        def inputs(self):
+            return OrderedDict((name, {0: "batch"}) for name in super().inputs)
+
+        def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None):
+            return super().generate_dummy_inputs(preprocessor, batch_size, seq_length=5, framework=framework)
+
+    config = Custom(bert.config)
+    file = exported(config, bert, path)
+    assert set(axes(file.inputs).values()) == {("batch", 5)}
+    validate(config, bert, path)
+
+
+def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert, path):
+    """Validation calls `generate_dummy_inputs` with at least eight other sizes: more rows, fewer, longer, shorter."""
+    asked = []
+
+    class Custom(BertOnnxConfig):
+        def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, **options):
+            asked.append((batch_size, seq_length))
+            return super().generate_dummy_inputs(preprocessor, batch_size, seq_length, **options)
+
+    config = Custom(bert.config)
+    exported(config, bert, path)
+    assert asked == [(-1, -1)]
+    validate(config, bert, path)
+    sizes = set(asked[2:])
+    assert asked[1] == (-1, -1)
+    assert len(sizes) >= 8
+    assert {batch for batch, _ in sizes} >= {1, 2, 3}
+    assert min(length for _, length in sizes) < 8 < max(length for _, length in sizes)
+
+
+def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert, path):
+    """What it returns is what ONNX Runtime is given, while the model gets the reference inputs."""
+
+    class Custom(BertOnnxConfig):
+        def generate_dummy_inputs_onnxruntime(self, reference_model_inputs):
+            tokens = reference_model_inputs["input_ids"]
+            return {**reference_model_inputs, "input_ids": tokens.new_full(tokens.shape, 7)}
+
+    exported(BertOnnxConfig(bert.config), bert, path)
+    validate(BertOnnxConfig(bert.config), bert, path)
+    with pytest.raises(ValueMismatch, match="last_hidden_state"):
+        validate(Custom(bert.config), bert, path)
+
+
+def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
+    """Caches, on both sides of the file, have the axes that `fill_with_past_key_values_` gives them."""
+
+    class Custom(GPT2OnnxConfig):
+        def fill_with_past_key_values_(self, inputs_or_outputs, direction, inverted_values_shape=False):
+            super().fill_with_past_key_values_(inputs_or_outputs, direction, inverted_values_shape)
+            for name in list(inputs_or_outputs):
+                if name.endswith((".key", ".value")):
+                    inputs_or_outputs[name] = {0: "rows", 2: f"{direction}_length"}
+
+    config = Custom.with_past(gpt2.config)
+    file = exported(config, gpt2, path)
+    caches = {name: of for name, of in (axes(file.inputs) | axes(file.outputs)).items() if "." in name}
+    assert len(caches) == 8
+    for name, of in caches.items():
+        side = "inputs" if name.startswith("past_key_values") else "outputs"
+        assert of == ("rows", 4, f"{side}_length", 8)
+    validate(config, gpt2, path)
+
+
+def test_flatten_output_collection_property_names_the_caches(gpt2, path):
+    """Inputs and outputs of the caches have the names that `flatten_output_collection_property` gives them."""
+
+    class Custom(GPT2OnnxConfig):
+        def fill_with_past_key_values_(self, inputs_or_outputs, direction, inverted_values_shape=False):
+            kind = "past" if direction == "inputs" else "present"
+            for layer in range(self.num_layers):
+                for part in "kv":
+                    inputs_or_outputs[f"{kind}_{part}{layer}"] = {0: "batch", 2: f"{kind}_length"}
+
+        def flatten_output_collection_property(self, name, field):
+            kind = {"past_key_values": "past"}.get(name, name)
+            return {f"{kind}_{p}{i}": t for i, layer in enumerate(field) for p, t in zip("kv", layer, strict=True)}
+
+    config = Custom.with_past(gpt2.config)
+    file = exported(config, gpt2, path)
+    assert list(axes(file.inputs))[1:-1] == ["past_k0", "past_v0", "past_k1", "past_v1"]
+    assert list(axes(file.outputs))[1:] == ["present_k0", "present_v0", "present_k1", "present_v1"]
+    validate(config, gpt2, path)
+
+
+class HiddenStates(BertOnnxConfig):
+    """The output of every layer, which the model returns only when its configuration asks for it."""
+
+    @property
+    def values_override(self):
+        return {"output_hidden_states": True}
+
+    @property
+    def outputs(self):
+        return OrderedDict((f"layer_{index}", {0: "batch", 1: "sequence"}) for index in range(3))
+
+    def flatten_output_collection_property(self, name, field):
+        return {f"layer_{index}": tensor for index, tensor in enumerate(field)}
+
+
+def test_values_override_holds_while_the_model_is_exported_and_validated(bert, path):
+    """A configuration item set by `values_override` shows in the file and in the reference, and is put back."""
+    config = HiddenStates(bert.config)
+    file = exported(config, bert, path)
+    assert list(axes(file.outputs)) == ["layer_0", "layer_1", "layer_2"]
+    assert bert.config.output_hidden_states is False
+    validate(config, bert, path)
+    assert bert.config.output_hidden_states is False
+
+
+def test_without_values_override_the_outputs_are_missing(bert, path):
+    """The same configuration without `values_override` is refused: the model does not return what it declares."""
+
+    class Custom(HiddenStates):
+        values_override = None
+
+    with pytest.raises(ValueError, match="layer_0, layer_1, layer_2 are declared, but the model returns"):
+        exported(Custom(bert.config), bert, path)
+
+
+class BareDecoder(OnnxConfigWithPast):
+    """A decoder whose configuration does not say how many layers it has under the name that is looked for."""
+
+    @property
+    def inputs(self):
+        inputs = OrderedDict(input_ids={0: "batch", 1: "sequence"})
+        self.fill_with_past_key_values_(inputs, direction="inputs")
+        inputs["attention_mask"] = {0: "batch", 1: "past_sequence + sequence"}
+        return inputs
+
+
+def test_num_layers_decides_the_number_of_caches(gpt2, path):
+    """Without the override the error names the property; with it the file has one pair of caches for each layer."""
+
+    class Custom(BareDecoder):
+        @property
+        def num_layers(self):
+            return self._config.n_layer
+
+    with pytest.raises(AttributeError, match=r"GPT2Config has no num_layers .*override the property num_layers"):
+        exported(BareDecoder.with_past(gpt2.config), gpt2, path)
+    config = Custom.with_past(gpt2.config)
+    file = exported(config, gpt2, path)
+    assert sum("past_key_values" in name for name in axes(file.inputs)) == 2 * gpt2.config.n_layer
+    validate(config, gpt2, path)
+
+
+def test_num_attention_heads_decides_the_shape_of_the_caches(path):
+    """A decoder whose caches have fewer heads than its attention works after one override, and not before."""
+    from transformers import LlamaConfig, LlamaModel
+
+    class Plain(BareDecoder):
+        @property
+        def num_layers(self):
+            return self._config.num_hidden_layers
+
+    class Custom(Plain):
+        @property
+        def num_attention_heads(self):
+            return self._config.num_key_value_heads
+
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 48}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model_config = LlamaConfig(**sizes, **heads, attn_implementation="eager")
+    model, tokenizer = LlamaModel(model_config).eval(), preprocessor("gpt2")
+    with pytest.raises(ExportError):
+        export(tokenizer, model, Plain.with_past(model_config), 13, path)
+    config = Custom.with_past(model_config)
+    export(tokenizer, model, config, 13, path)
+    assert axes(read(path).inputs)["past_key_values.0.key"] == ("batch", 2, "past_sequence", 8)
+    validate_model_outputs(config, tokenizer, model, path, list(config.outputs), 1e-4)
+
+
+class Pooled(BertOnnxConfig):
+    """With the pooler's output, which is a tanh."""
+
+    @property
+    def outputs(self):
+        return OrderedDict(pooler_output={0: "batch"})
+
+
+def test_a_patching_spec_holds_during_the_export_only(bert, path):
+    """The custom op is what the file has; the original is back afterwards, so validation tells the two apart."""
+    import torch
+
+    original = torch.tanh
+    exported(Pooled(bert.config), bert, path)
+    assert "Tanh" in operators(path)
+    config = Pooled(bert.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=torch.sin)])
+    exported(config, bert, path)
+    assert {"Sin", "Tanh"} & operators(path) == {"Sin"}
+    assert torch.tanh is original
+    with pytest.raises(ValueMismatch, match="pooler_output"):
+        validate(config, bert, path)
+
+
+def test_a_patching_spec_wraps_both_ops():
+    """`op_wrapper` is applied to the op that is put in and to the one that is put back."""
+
+    class Owner:
+        @staticmethod
+        def double(x):
+            return 2 * x
+
+    spec = PatchingSpec(o=Owner, name="double", custom_op=lambda x: x * x, op_wrapper=staticmethod)
+    config = BertOnnxConfig(None, patching_specs=[spec])
+    config.patch_ops()
+    assert (Owner().double(5), isinstance(Owner.__dict__["double"], staticmethod)) == (25, True)
+    config.restore_ops()
+    assert (Owner().double(5), isinstance(Owner.__dict__["double"], staticmethod)) == (10, True)
+
+
+def test_patch_ops_and_restore_ops_surround_the_trace(bert, path):
+    """What an overridden `patch_ops` does is in the file, and `restore_ops` undoes it, each called once."""
+    from torch.nn import Sigmoid, Tanh
+
+    called = []
+
+    class Custom(Pooled):
+        def patch_ops(self):
+            called.append("patch")
+            bert.pooler.activation = Sigmoid()
+
+        def restore_ops(self):
+            called.append("restore")
+            bert.pooler.activation = Tanh()
+
+    exported(Custom(bert.config), bert, path)
+    assert called == ["patch", "restore"]
+    assert {"Sigmoid", "Tanh"} & operators(path) == {"Sigmoid"}
+
+
+def test_default_onnx_opset_is_the_opset_of_the_file(bert, path):
+    """An overridden `default_onnx_opset`, handed to `export`, is read back from the file."""
+
+    class Custom(BertOnnxConfig):
+        default_onnx_opset = 16
+
+    config = Custom(bert.config)
+    assert exported(config, bert, path, config.default_onnx_opset).opset == 16
+
+
+def test_atol_for_validation_decides(bert, path):
+    """The same file passes under one configuration's tolerance and fails under a stricter one's."""
+
+    class Strict(BertOnnxConfig):
+        atol_for_validation = 1e-12
+
+    loose, strict = BertOnnxConfig(bert.config), Strict(bert.config)
+    exported(loose, bert, path)
+    validate(loose, bert, path, loose.atol_for_validation)
+    with pytest.raises(ValueMismatch, match="by more than 1e-12"):
+        validate(strict, bert, path, strict.atol_for_validation)
+
+
+def test_complete_inputs_becomes_part_of_the_graph(bert, path):
+    """Arguments that `complete_inputs` computes need no input: the file answers as the model does with them."""
+    import torch
+
+    class Custom(BertOnnxConfig):
+        @property
+        def inputs(self):
+            return OrderedDict(input_ids={0: "batch", 1: "sequence"})
+
+        def complete_inputs(self, inputs, parameters):
+            assert "token_type_ids" in parameters
+            ids = inputs["input_ids"]
+            return {"input_ids": ids, "token_type_ids": ids.new_ones(ids.shape)}
+
+    config = Custom(bert.config)
+    exported(config, bert, path)
+    validate(config, bert, path)
+    ids = torch.tensor([[9, 8, 7]])
+    with torch.no_grad():
+        first, second = (bert(ids, token_type_ids=torch.full_like(ids, kind)).last_hidden_state for kind in (0, 1))
+    got = OnnxSession(path).run({"input_ids": ids.numpy()})["last_hidden_state"]
+    np.testing.assert_allclose(got, second.numpy(), rtol=0, atol=1e-5)
+    assert (first - second).abs().max() > 0.1
+
+
+class Blind(BertOnnxConfig):
+    """Takes token types and never looks at them."""
+
+    def complete_inputs(self, inputs, parameters):
+        return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
+
+
+def test_dead_inputs_stay_inputs_of_the_file(bert, path):
+    """An input that no output depends on is refused, unless `dead_inputs` names it: then the file takes it."""
+
+    class Custom(Blind):
+        dead_inputs = {"token_type_ids": "never read"}  # noqa: RUF012
+
+    with pytest.raises(ExportError, match=r"input names: .*should be input_ids, attention_mask, token_type_ids"):
+        exported(Blind(bert.config), bert, path)
+    config = Custom(bert.config)
+    file = exported(config, bert, path)
+    assert axes(file.inputs) == dict.fromkeys(["input_ids", "attention_mask", "token_type_ids"], ("batch", "sequence"))
+    validate(config, bert, path)
+    with pytest.raises(SessionError, match="the file wants token_type_ids"):
+        OnnxSession(path).run({name: np.ones((1, 3), np.int64) for name in ("input_ids", "attention_mask")})
