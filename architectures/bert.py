@@ -1,6 +1,7 @@
 """BERT: an encoder with token types."""
 
 from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
+
 from parity.onnx.config import OnnxConfig
 
 

@@ -8,17 +8,9 @@ from parity.judge.rows import failures
 
 def test_contract(cell, subject, artifact):
     """Opset, names, order, dtypes, ranks and dynamic axes of the file are those that were asked for."""
-    flat = subject.source.layout.flatten(subject.source.dummy)
-    declared = subject.onnx_config.inputs
-    assert set(flat) == set(declared)
-    rows = contract.rows(
-        contract.read(artifact),
-        opset=cell.opset,
-        inputs=declared,
-        outputs=subject.onnx_config.outputs,
-        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in flat.items()},
-        ranks={name: tensor.dim() for name, tensor in flat.items()},
-    )
+    tensors = subject.source.layout.flatten(subject.source.dummy)
+    assert set(tensors) == set(subject.onnx_config.inputs)
+    rows = contract.rows_of(contract.read(artifact), subject.onnx_config, tensors, opset=cell.opset)
     assert [row.message for row in failures(rows)] == []
 
 

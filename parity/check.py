@@ -69,7 +69,14 @@ def _check(args, console) -> int:
         inputs,
         atol=args.atol,
         progress=console.progress,
-        contract_rows=job.contract_of(found, onnx_config, inputs),
+        contract_rows=contract.rows_of(
+            found,
+            onnx_config,
+            inputs.layout.flatten(inputs.dummy),
+            opset=None,
+            ordered=False,
+            also=job.DERIVED_INPUTS,
+        ),
     )
     console.done()
     console.say(f"Judging {args.file}: feature {feature}, opset {found.opset}")
@@ -78,7 +85,17 @@ def _check(args, console) -> int:
         console.say(line)
     if args.json:
         status = "passed" if validation.passed else "failed"
-        print(json.dumps({"status": status, "file": str(args.file), "feature": feature, "opset": found.opset, **validation.as_json()}))
+        print(
+            json.dumps(
+                {
+                    "status": status,
+                    "file": str(args.file),
+                    "feature": feature,
+                    "opset": found.opset,
+                    **validation.as_json(),
+                }
+            )
+        )
     if not validation.passed:
         print(f"error: {validation.message()}", file=sys.stderr)
         return 1
@@ -106,7 +123,9 @@ def guess_feature(found, config) -> str:
     likely = [feature for feature in fitting if feature.removesuffix("-with-past") in saved]
     candidates = likely or fitting
     if len(candidates) != 1:
-        named = f"fits {', '.join(candidates)}" if candidates else f"has the outputs {', '.join(outputs)}, which fit none"
+        named = (
+            f"fits {', '.join(candidates)}" if candidates else f"has the outputs {', '.join(outputs)}, which fit none"
+        )
         raise UsageError(f"feature: the file {named}; name it with --feature")
     return candidates[0]
 

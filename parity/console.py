@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from parity.errors import ParityError
@@ -66,10 +67,13 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
 
     Set PARITY_TRACEBACK to see where an error comes from.
     """
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers = logging.getLogger("transformers")
+    level, collecting = transformers.level, gc.isenabled()
+    transformers.setLevel(logging.ERROR)
     # A command is short; collecting cycles while torch and transformers are imported costs a twentieth of its time.
     gc.disable()
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         return main()
     except ParityError as error:
@@ -90,8 +94,11 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
         message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
         return _fail(command, message, 1, "unexpected", as_json)
     finally:
-        gc.enable()
-        signal.signal(signal.SIGTERM, previous)
+        transformers.setLevel(level)
+        if collecting:
+            gc.enable()
+        if main_thread:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def leave(status: int) -> None:

@@ -17,7 +17,7 @@ from parity.errors import ExportError, NameMismatch
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each flat tensor stands in the nested arguments: (flat name, key, layer, index), layer None for a tensor."""
+    """Where each flat tensor stands in the nested arguments: (flat name, key, layer, index); no layer for a tensor."""
 
     slots: tuple[tuple[str, str, int | None, int | None], ...]
 

@@ -43,7 +43,9 @@ class Validation:
 
     def worst(self, output: str | None = None, where: str | None = None) -> float:
         """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones."""
-        rows = [r for r in self.rows if r.check == "values" and output in (None, r.subject) and where in (None, r.where)]
+        rows = [
+            r for r in self.rows if r.check == "values" and output in (None, r.subject) and where in (None, r.where)
+        ]
         return max((row.figures["worst"] for row in rows), default=0.0)
 
     def ratios(self) -> dict[str, float]:
@@ -115,7 +117,16 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
         ]
         return samples
     limit = longest or 10**6
-    rows = [(1, 9, ""), (3, 9, ""), (2, 8, ""), (3, 11, "left"), (3, 16, "right"), (1, 5, ""), (2, 31, ""), (2, 7, "left")]
+    rows = [
+        (1, 9, ""),
+        (3, 9, ""),
+        (2, 8, ""),
+        (3, 11, "left"),
+        (3, 16, "right"),
+        (1, 5, ""),
+        (2, 31, ""),
+        (2, 7, "left"),
+    ]
     samples += [
         _generated_within(limit, source, batch, min(length, limit), padding, seed)
         for seed, (batch, length, padding) in enumerate(rows, start=1)
@@ -142,6 +153,7 @@ def compare(
     limit: float = ratio.LIMIT,
     traced: Mapping[str, int] | None = None,
     first: Sequence[Row] = (),
+    derived: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Run the backend on every sample and judge what it returns.
@@ -154,6 +166,7 @@ def compare(
         limit: the largest error ratio that passes.
         traced: the axis sizes of the export, to name a baked axis.
         first: rows that were judged before.
+        derived: inputs of the file that `complete_inputs` computes from the others.
     """
     tell = progress or (lambda line: None)
     found: list[Row] = list(first)
@@ -161,7 +174,7 @@ def compare(
     for sample, answer in zip(samples, references, strict=True):
         tell(f"ONNX Runtime at {sample}")
         try:
-            actual = run(backend_inputs(onnx_config, sample))
+            actual = run(backend_inputs(onnx_config, sample, derived))
         except SessionError as error:
             found.append(Row("run", "session", False, str(error), str(sample)))
             continue
@@ -186,7 +199,11 @@ def compare(
     return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}))
 
 
-def backend_inputs(onnx_config, sample: Sample) -> dict[str, np.ndarray]:
+def backend_inputs(onnx_config, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The sample as the backend gets it: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
     nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
-    return {name: tensor.numpy() for name, tensor in Layout.of(onnx_config, nested).flatten(nested).items()}
+    flat = Layout.of(onnx_config, nested).flatten(nested)
+    if derived:
+        complete = onnx_config.complete_inputs(sample.inputs, derived)
+        flat.update({name: complete[name] for name in derived if name in complete})
+    return {name: tensor.numpy() for name, tensor in flat.items()}

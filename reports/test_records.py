@@ -4,7 +4,6 @@ import json
 import re
 
 import pytest
-
 from parity.reports import records
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
@@ -126,7 +125,12 @@ def test_a_good_record_passes():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"status": "fine"}, "status fine"), ({"opset": "11"}, "opset"), ({"colour": "red"}, "colour"), ({"id": None}, "id")],
+    [
+        ({"status": "fine"}, "status fine"),
+        ({"opset": "11"}, "opset"),
+        ({"colour": "red"}, "colour"),
+        ({"id": None}, "id"),
+    ],
 )
 def test_a_record_off_the_schema_is_refused(change, named):
     """A wrong status, a wrong type and an unknown field are each named."""

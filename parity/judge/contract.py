@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parity.errors import ExportError
 from parity.judge.rows import Row
@@ -82,6 +83,33 @@ def _value(info):
     return Value(info.name, dtype, axes)
 
 
+def rows_of(
+    contract: Contract,
+    onnx_config,
+    tensors: Mapping[str, Any],
+    *,
+    opset: int | None,
+    ordered: bool = True,
+    also: Mapping[str, Mapping[int, str]] | None = None,
+) -> list[Row]:
+    """Verdict rows of a file against an OnnxConfig and the tensors it was exported with; see `rows`.
+
+    Args:
+        tensors: the inputs by name, tensors of any framework.
+        also: further inputs that the file may have.
+    """
+    extra = {name: axes for name, axes in (also or {}).items() if any(v.name == name for v in contract.inputs)}
+    return rows(
+        contract,
+        opset=opset,
+        inputs={**{name: axes for name, axes in onnx_config.inputs.items() if name in tensors}, **extra},
+        outputs=onnx_config.outputs,
+        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
+        ranks={name: tensor.ndim for name, tensor in tensors.items()},
+        ordered=ordered,
+    )
+
+
 def rows(
     contract: Contract,
     *,
@@ -106,8 +134,8 @@ def rows(
         message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
         found.append(Row("opset", "file", right, message, figures={"opset": contract.opset}))
     if contract.training:
-        nodes = ", ".join(contract.training[:3])
-        message = f"file: {len(contract.training)} nodes are in training mode ({nodes}, …), should be none: export in eval mode"
+        nodes = f"{len(contract.training)} nodes are in training mode ({contract.training[0]}, …)"
+        message = f"file: {nodes}, should be none; export in eval mode"
         found.append(Row("mode", "file", False, message))
     else:
         found.append(Row("mode", "file", True))

@@ -92,15 +92,19 @@ def rows(
             continue
         pool = pooled(*([answers[name] for answers in side] for side in (exact, eager, jittered, actual)))
         passed = pool.ratio <= limit
-        message = "" if passed else (
-            f"{name}: error ratio {pool.ratio:.3g}, should be at most {limit:g}; over {pool.inputs} inputs the file is"
-            f" {pool.ratio:.3g} times as far from float64 as PyTorch itself, largest difference {pool.worst:.3g}"
-        )
+        message = "" if passed else _message(name, pool, limit)
         found.append(Row("ratio", name, passed, message, figures={"ratio": pool.ratio, "worst": pool.worst}))
         if not passed:
             for sizes, reference, got in zip(where, exact, actual, strict=bool(where)):
                 found.extend(_culprit(name, reference[name], got[name], limit * pool.noise, sizes))
     return found
+
+
+def _message(name, pool, limit):
+    return (
+        f"{name}: error ratio {pool.ratio:.3g}, should be at most {limit:g}; over {pool.inputs} inputs the file is that"
+        f" many times as far from float64 as PyTorch itself, largest difference {pool.worst:.3g}"
+    )
 
 
 def _culprit(name, reference, got, allowed, where):

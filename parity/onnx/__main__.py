@@ -19,15 +19,21 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
     p.add_argument("--feature", default="default", help="what the model is exported for (default: %(default)s)")
     p.add_argument("--opset", type=int, help="ONNX opset of the file (default: the architecture's own)")
-    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides")
+    p.add_argument(
+        "--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides"
+    )
     p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
-    p.add_argument("--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)")
+    p.add_argument(
+        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
+    )
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--quiet", action="store_true", help="say nothing but errors")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
-    p.add_argument("output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx")
+    p.add_argument(
+        "output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx"
+    )
     return p
 
 
@@ -70,7 +76,10 @@ def _export(args, console: Console) -> int:
             files.publish(path, rejected)
             summary["rejected"] = rejected.as_posix()
             print(f"error: {validation.message()}", file=sys.stderr)
-            print(f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.", file=sys.stderr)
+            print(
+                f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.",
+                file=sys.stderr,
+            )
         if args.json:
             print(json.dumps(summary))
     return 0 if validation.passed else 1

@@ -79,7 +79,9 @@ class OnnxConfig(ABC):
         "speech2seq-lm": OrderedDict({"logits": _TOKENS}),
     }
 
-    def __init__(self, config: PretrainedConfig, task: str = "default", patching_specs: list[PatchingSpec] | None = None):
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: list[PatchingSpec] | None = None
+    ):
         self._config = config
         if task not in self._tasks_to_common_outputs:
             raise ValueError(f"{task} is not a supported task; supported: {', '.join(self._tasks_to_common_outputs)}")
@@ -504,9 +506,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         if self._decoder_alone:
             super().fill_with_past_key_values_(inputs_or_outputs, direction)
             return
-        name, length = self._direction(
-            direction, "past_decoder_sequence", "past_decoder_sequence + decoder_sequence"
-        )
+        name, length = self._direction(direction, "past_decoder_sequence", "past_decoder_sequence + decoder_sequence")
         for layer in range(self._cache_layers):
             for side, axis_name in (("decoder", length), ("encoder", "encoder_sequence")):
                 for part in ("key", "value"):

@@ -142,7 +142,7 @@ def export_pytorch(
         gather_external_data(path, data_file(output).name)
         inputs = {name: config.inputs[name] for name in layout.names}
         _restore_dead_inputs(path, inputs, flat, config.dead_inputs)
-        _require_contract(path, opset, inputs, config.outputs, flat)
+        _require_contract(path, opset, config, flat)
         append_metadata(path, _metadata(config, opset, implementation))
         publish(path, output)
     return matched, outputs
@@ -218,12 +218,8 @@ def _restore_dead_inputs(path, inputs, flat, dead):
     path.write_bytes(model.SerializeToString())
 
 
-def _require_contract(path, opset, inputs, outputs, flat):
-    names = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in flat.items()}
-    ranks = {name: tensor.dim() for name, tensor in flat.items()}
-    rows = contract.rows(
-        contract.read(path), opset=opset, inputs=inputs, outputs=outputs, dtypes=names, ranks=ranks
-    )
+def _require_contract(path, opset, config, flat):
+    rows = contract.rows_of(contract.read(path), config, flat, opset=opset)
     wrong = [row.message for row in rows if not row.passed]
     if wrong:
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))

@@ -46,7 +46,9 @@ class _AutoModels(Mapping):
             found = getattr(transformers, name, None)
             if found is not None:
                 return found
-        raise KeyError(f"{task}: transformers {version_of('transformers')} has none of {', '.join(_AUTO_CLASSES[task])}")
+        raise KeyError(
+            f"{task}: transformers {version_of('transformers')} has none of {', '.join(_AUTO_CLASSES[task])}"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(_AUTO_CLASSES)
@@ -106,6 +108,8 @@ class FeaturesManager:
     """Features by architecture, read from the declarations under `parity.architectures`."""
 
     _TASKS_TO_AUTOMODELS = _AutoModels()
+    # TensorFlow weights are read into PyTorch models.
+    _TASKS_TO_TF_AUTOMODELS: dict[str, type] = {}  # noqa: RUF012 - a class attribute in the old package
     _SUPPORTED_MODEL_TYPE = _ModelTypes()
     AVAILABLE_FEATURES: list[str] = []  # noqa: RUF012 - a class attribute in the old package
 
@@ -170,7 +174,10 @@ class FeaturesManager:
             return framework
         if not Path(model).is_dir():
             return "pt"
-        if not any((Path(model) / n).is_file() for n in models.SAFE_WEIGHTS + models.PICKLED_WEIGHTS + models.TENSORFLOW_WEIGHTS):
+        if not any(
+            (Path(model) / n).is_file()
+            for n in models.SAFE_WEIGHTS + models.PICKLED_WEIGHTS + models.TENSORFLOW_WEIGHTS
+        ):
             raise FileNotFoundError(
                 f"{model}: has no weights, should have model.safetensors or pytorch_model.bin (PyTorch) or tf_model.h5"
                 " (TensorFlow)"

@@ -1,4 +1,4 @@
-"""One export from a checkpoint: load, export, load again, compare; what a command line asks for, without the command."""
+"""One export from a checkpoint: load, export, load again, compare; the work behind the commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from parity import models, validation
 from parity.environment import describe
 from parity.errors import CheckpointError, UsageError
 from parity.files import append_metadata
-from parity.judge import contract
 from parity.judge.rows import Row
 from parity.onnx import features
 from parity.onnx.convert import export, longest_sequence
@@ -21,6 +20,9 @@ from parity.reference import answers
 from parity.samples import Source
 from parity.sessions import OnnxSession
 from parity.traceable import attention_of, call, prepared
+
+# Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
+DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
 
 
 class Job:
@@ -195,6 +197,8 @@ def prove(
     Args:
         load: a function without arguments; its model belongs to this function and is changed.
         contract_rows: verdicts on the file itself, put in front.
+
+    Position ids, which other exporters make an input, are given to a file that wants them.
     """
     model = load()
     samples = validation.choose_samples(inputs, longest=longest_sequence(model))
@@ -211,6 +215,7 @@ def prove(
         atol=atol,
         traced=inputs.axes,
         first=tuple(contract_rows or ()),
+        derived=[name for name in session.input_names if name in DERIVED_INPUTS],
         progress=progress,
     )
 
@@ -219,23 +224,3 @@ def _collect_if(alive):
     """Free a model that only reference cycles keep; a full collection takes a third of a second, so not for nothing."""
     if alive() is not None:
         gc.collect()
-
-
-def contract_of(found: contract.Contract, onnx_config, inputs: Source) -> list[Row]:
-    """Verdict rows on the names, dtypes, ranks and dynamic axes of a file that somebody else exported."""
-    flat = inputs.layout.flatten(inputs.dummy)
-    declared = {name: onnx_config.inputs[name] for name in onnx_config.inputs if name in flat}
-    extra = {"position_ids": {0: "batch", 1: "sequence"}} if _has(found, "position_ids") else {}
-    return contract.rows(
-        found,
-        opset=None,
-        inputs={**declared, **extra},
-        outputs=onnx_config.outputs,
-        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in flat.items()},
-        ranks={name: tensor.dim() for name, tensor in flat.items()},
-        ordered=False,
-    )
-
-
-def _has(found, name):
-    return any(value.name == name for value in found.inputs)

@@ -21,9 +21,6 @@ from parity.environment import version_of
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.judge.rows import Row
 from parity.onnx.__main__ import main
-from parity.onnx.log import validation_lines
-from parity.samples import Sample
-from parity.validation import Validation
 
 # Checkpoint (architecture, feature, safetensors) → output named in the log, its shape at the export, default opset.
 EXPORTS = {
@@ -151,8 +148,17 @@ def test_number_of_shapes_is_the_number_of_lines(exported, what):
     assert head
 
 
+def lines(*arguments, **options):
+    from parity.onnx.log import validation_lines
+
+    return validation_lines(*arguments, **options)
+
+
 def made_up(worst, ratio=0.98, shapes=("batch 2",)):
     """A validation of one output with that largest difference and, unless None, that error ratio."""
+    from parity.samples import Sample
+    from parity.validation import Validation
+
     samples = [Sample({"batch": int(shape.split()[1])}, "", {}) for shape in shapes]
     rows = [Row("values", "logits", True, where=str(sample), figures={"worst": worst}) for sample in samples]
     if ratio is not None:
@@ -162,21 +168,21 @@ def made_up(worst, ratio=0.98, shapes=("batch 2",)):
 
 def test_ratio_that_passes_above_the_expected_atol_is_not_called_close():
     """Above atol_for_validation the line names the ratio and the difference, and never says `all values close`."""
-    lines = validation_lines(made_up(6.7e-5), atol=None, expected_atol=1e-5)
+    told = lines(made_up(6.7e-5), atol=None, expected_atol=1e-5)
     wanted = "all values within the error ratio (0.98 ≤ 4); largest difference 6.7e-05, above atol 1e-05"
-    assert f"                -[✓] {wanted}" in lines
-    assert "all values close" not in "\n".join(lines)
+    assert f"                -[✓] {wanted}" in told
+    assert "all values close" not in "\n".join(told)
 
 
 def test_high_ratio_is_worth_a_look():
     """A ratio above 2 passes and is pointed out."""
-    assert "error ratio 2.50 ≤ 4 (above 2: worth a look)" in "\n".join(validation_lines(made_up(1e-6, 2.5), atol=None))
+    assert "error ratio 2.50 ≤ 4 (above 2: worth a look)" in "\n".join(lines(made_up(1e-6, 2.5), atol=None))
 
 
 def test_output_that_no_ratio_judged_is_not_ticked():
     """An output above atol whose ratio could not be pooled is told as such."""
-    lines = validation_lines(made_up(6.7e-5, None), atol=None, expected_atol=1e-5)
-    assert any(line.strip().startswith("-[x] largest difference 6.7e-05, above atol 1e-05") for line in lines)
+    told = lines(made_up(6.7e-5, None), atol=None, expected_atol=1e-5)
+    assert any(line.strip().startswith("-[x] largest difference 6.7e-05, above atol 1e-05") for line in told)
 
 
 def test_atol_is_a_hard_limit(checkpoint, tmp_path):

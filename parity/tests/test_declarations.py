@@ -46,7 +46,9 @@ def test_a_deviation_needs_its_evidence():
 
 def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
     """A matching cell's check is expected to fail, strictly, with that exception; others are not."""
-    deviation = Deviation("ExportError", "broken", "https://example.org/1", "torch>=1", ("masked-lm",), (11,), ("contract",))
+    deviation = Deviation(
+        "ExportError", "broken", "https://example.org/1", "torch>=1", ("masked-lm",), (11,), ("contract",)
+    )
     monkeypatch.setattr(plugin, "architecture", lambda name: replace(architecture("bert"), deviations=(deviation,)))
     cell = next(cell for cell in matrix.cells() if cell.id == "bert-masked-lm-onnx11")
     (mark,) = [mark for mark in plugin.marks(cell, "contract") if mark.name == "xfail"]

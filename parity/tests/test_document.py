@@ -199,9 +199,7 @@ def test_the_custom_export_validates(custom):
     """`validate_model_outputs` accepts the file at the configuration's own tolerance."""
     base_model, tokenizer, onnx_config, onnx_path, (_, onnx_outputs) = custom
     assert onnx_config.atol_for_validation == 1e-5
-    validate_model_outputs(
-        onnx_config, tokenizer, base_model, onnx_path, onnx_outputs, onnx_config.atol_for_validation
-    )
+    validate_model_outputs(onnx_config, tokenizer, base_model, onnx_path, onnx_outputs, onnx_config.atol_for_validation)
 
 
 def test_the_validation_of_another_model_fails(custom):

@@ -19,15 +19,8 @@ def bert():
 
 def judged(bert, path):
     """All failures, in the order in which the matrix and the commands judge: contract, then values."""
-    flat = bert.source.layout.flatten(bert.source.dummy)
-    rows = contract.rows(
-        contract.read(path),
-        opset=OPSET,
-        inputs=bert.onnx_config.inputs,
-        outputs=bert.onnx_config.outputs,
-        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in flat.items()},
-        ranks={name: tensor.dim() for name, tensor in flat.items()},
-    )
+    tensors = bert.source.layout.flatten(bert.source.dummy)
+    rows = contract.rows_of(contract.read(path), bert.onnx_config, tensors, opset=OPSET)
     if failures(rows):
         return failures(rows), ""
     found = subjects.verdict(bert, OnnxSession(path), subjects.pool("bert", "default", "other"))

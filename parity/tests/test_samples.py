@@ -3,7 +3,6 @@
 import pytest
 
 from parity.fixtures import subjects
-from parity.samples import Sizes, default_sizes
 
 
 def test_every_named_axis_gets_the_size_asked_for():
@@ -50,6 +49,8 @@ def test_values_follow_the_seed():
 
 def test_all_boundaries_are_among_the_default_sizes():
     """Batch 1 and 3, sequence 1, longer than the export, past 0, choices 1 and 3, and both sides of padding."""
+    from parity.samples import default_sizes
+
     traced = dict.fromkeys(("batch", "sequence", "past_sequence", "choice", "encoder_sequence", "decoder_sequence"), 8)
     chosen = default_sizes(traced)
     found = {name: {sizes[name] for sizes, _ in chosen} for name in traced}
@@ -66,6 +67,8 @@ def test_all_boundaries_are_among_the_default_sizes():
 def test_names_that_contradict_themselves_are_noticed():
     """One name for two sizes, as in tables of the old package, makes the sizes inconsistent."""
     import torch
+
+    from parity.samples import Sizes
 
     flat = {"a": torch.zeros(2, 8), "b": torch.zeros(2, 5)}
     assert Sizes({"a": {0: "batch", 1: "sequence"}, "b": {0: "batch"}}, flat).consistent
