@@ -29,6 +29,18 @@ def at_least(package: str, minimum: str) -> bool:
     return installed is not None and Version(installed) >= Version(minimum)
 
 
+def tensorflow_gap() -> str | None:
+    """Why TensorFlow weights cannot be read here and what to install; None where they can."""
+    if at_least("transformers", "5"):
+        return (
+            f"transformers {version_of('transformers')} reads no TensorFlow weights; install transformers<5 with"
+            " tensorflow-cpu and tf-keras, or convert them once there with load and save_pretrained"
+        )
+    if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
+        return "TensorFlow is not installed; pip install tensorflow-cpu tf-keras"
+    return None
+
+
 def threads() -> int:
     """Threads for each torch or ONNX Runtime call: 0 lets them choose. The suite's workers set PARITY_THREADS=1."""
     return int(os.environ.get("PARITY_THREADS", "0"))

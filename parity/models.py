@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from parity.environment import at_least, version_of
-from parity.errors import CheckpointError, UsageError
+from parity.environment import at_least, tensorflow_gap, version_of
+from parity.errors import CheckpointError, EnvironmentGap, UsageError
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -97,33 +97,40 @@ def load_model(
     if directory is not None:
         framework = framework or framework_of(directory)
     if framework == "tf":
-        _require_tensorflow(source)
+        return _load_tensorflow(source, model_class, cache_dir, attention)
     dtype = "dtype" if at_least("transformers", "4.56") else "torch_dtype"
     import torch
 
     with _told(source, "its weights"), _quiet_transformers():
-        options = {"from_tf": True} if framework == "tf" else {"weights_only": True}
         model, info = model_class.from_pretrained(
             source,
             cache_dir=cache_dir,
             attn_implementation=attention,
             output_loading_info=True,
             trust_remote_code=False,
+            weights_only=True,
             **{dtype: torch.float32},
-            **options,
         )
     return model.eval(), sorted(info["missing_keys"])
 
 
-def _require_tensorflow(source):
-    if at_least("transformers", "5"):
-        raise CheckpointError(
-            f"{source}: holds TensorFlow weights, which transformers {version_of('transformers')} cannot read;"
-            " install transformers<5 with tensorflow and tf-keras, or convert it once there with"
-            " from_pretrained(…, from_tf=True).save_pretrained(…)"
+def _load_tensorflow(source, model_class, cache_dir, attention):
+    """TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 leaves it empty."""
+    gap = tensorflow_gap()
+    if gap:
+        raise EnvironmentGap(f"{source}: holds TensorFlow weights: {gap}")
+    config = load_config(source, cache_dir)
+    with _told(source, "its TensorFlow weights"), _quiet_transformers():
+        from transformers.modeling_tf_pytorch_utils import load_tf2_checkpoint_in_pytorch_model
+
+        model = model_class.from_config(config, attn_implementation=attention)
+        weights = has_file(source, TENSORFLOW_WEIGHTS[0], cache_dir)
+        if weights is None:
+            raise CheckpointError(f"{source}: has no {TENSORFLOW_WEIGHTS[0]}; give --framework pt, or save it there")
+        model, info = load_tf2_checkpoint_in_pytorch_model(
+            model, str(weights), allow_missing_keys=True, output_loading_info=True
         )
-    if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
-        raise CheckpointError(f"{source}: holds TensorFlow weights; install tensorflow-cpu and tf-keras to read them")
+    return model.float().eval(), sorted(info["missing_keys"])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import models
-from parity.environment import at_least, version_of
+from parity.environment import tensorflow_gap, version_of
 from parity.errors import EnvironmentGap, UsageError
 
 from .config import OnnxConfig
@@ -139,14 +139,9 @@ class FeaturesManager:
     def _validate_framework_choice(framework: str):
         if framework not in ("pt", "tf"):
             raise ValueError(f"framework: got {framework}, should be pt or tf")
-        if framework == "tf":
-            if at_least("transformers", "5"):
-                raise EnvironmentGap(
-                    f"framework tf: transformers {version_of('transformers')} reads no TensorFlow weights; install"
-                    " transformers<5 with tensorflow and tf-keras"
-                )
-            if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
-                raise EnvironmentGap("framework tf: TensorFlow is not installed: pip install tensorflow-cpu tf-keras")
+        gap = tensorflow_gap() if framework == "tf" else None
+        if gap:
+            raise EnvironmentGap(f"framework tf: {gap}")
 
     @staticmethod
     def get_model_class_for_feature(feature: str, framework: str = "pt") -> type:
