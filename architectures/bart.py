@@ -3,7 +3,6 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import Architecture, decoder_axes, encoder_decoder_axes
-
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 

@@ -1,7 +1,6 @@
 """BERT: an encoder with token types."""
 
 from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
-
 from parity.onnx.config import OnnxConfig
 
 

@@ -1,7 +1,6 @@
 """DistilBERT: an encoder without token types."""
 
 from parity.architectures.declaration import Architecture, token_axes
-
 from parity.onnx.config import OnnxConfig
 
 

@@ -1,7 +1,6 @@
 """OpenAI GPT-2: a decoder with absolute positions."""
 
 from parity.architectures.declaration import Architecture, decoder_axes
-
 from parity.onnx.config import OnnxConfigWithPast
 
 

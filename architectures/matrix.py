@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 
 from parity.architectures.declaration import Architecture
 from parity.architectures.registry import architectures
-
 from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET
 
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 
 from packaging import version
-from parity.architectures.declaration import Architecture
 
+from parity.architectures.declaration import Architecture
 from parity.onnx.config import OnnxConfig
 
 

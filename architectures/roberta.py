@@ -1,7 +1,6 @@
 """RoBERTa: an encoder whose positions skip the padding token."""
 
 from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
-
 from parity.onnx.config import OnnxConfig
 
 

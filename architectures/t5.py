@@ -1,7 +1,6 @@
 """T5: an encoder-decoder with relative positions."""
 
 from parity.architectures.declaration import Architecture, Floor, encoder_decoder_axes
-
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 

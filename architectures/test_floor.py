@@ -1,10 +1,10 @@
 """Where the lowest opset is above the exporter's own, the one below it is shown not to work."""
 
 import pytest
-from parity.architectures.registry import architectures
-from parity.fixtures import subjects
 
+from parity.architectures.registry import architectures
 from parity.errors import ExportError, SessionError
+from parity.fixtures import subjects
 from parity.onnx.limits import MINIMUM_OPSET
 from parity.sessions import OnnxSession
 

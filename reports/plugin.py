@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from parity.reports import records
 
 from parity.environment import describe
+from parity.reports import records
 
 _CELL, _FAILURE, _FIGURES = "cell", "failure", "figures"
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+
 from parity.reports import records
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -58,6 +59,7 @@ def _export(args, console: Console) -> int:
         from parity.onnx.job import Job
 
         job = Job(args.model, args.feature, args.opset, args.framework, args.cache_dir, args.preprocessor, console)
+        gc.freeze()  # what the imports made stays: no collection need look at it
         path = stage / destination.name
         job.export(path)
         validation = job.validate(path, atol=args.atol)

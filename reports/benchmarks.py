@@ -1,0 +1,348 @@
+"""`parity benchmarks export` and `parity benchmarks command`: what parity costs beside the bare exporter and a peer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import datetime
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from parity.console import guarded
+from parity.environment import describe
+from parity.errors import ParityError, UsageError
+from parity.fixtures import minilm
+
+OUTPUT = Path("reports/benchmarks")
+SUBJECTS = (("bert", "default"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm"))
+EXPORT_BUDGETS = {"export": 1.15, "export and validation": 1.6}
+COMMAND_BUDGETS = {"wall": 1.0, "cpu": None, "peak": 1.05}
+FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
+# scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
+PACKAGES = ("optimum-onnx", "torch", "transformers", "onnx", "onnxruntime", "scipy")
+BARE, CONTROL = "bare call", "bare call again"
+
+
+def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog, description="Measure parity; exit status 1 when a budget does not hold.")
+    commands = p.add_subparsers(dest="name", required=True)
+    export = commands.add_parser("export", help="an export beside the bare torch.onnx.export call, CPU seconds")
+    export.add_argument("--rounds", type=_count, default=30, help="interleaved rounds (default: %(default)s)")
+    command = commands.add_parser("command", help="the whole command beside optimum-cli: wall, CPU, peak memory")
+    command.add_argument("--peer-python", required=True, type=Path, help="Python of an environment with optimum-onnx")
+    command.add_argument("--python", default=Path(sys.executable), type=Path, help="Python of parity's environment")
+    command.add_argument("--model", type=Path, help="directory of a checkpoint (default: the installed MiniLM)")
+    command.add_argument("--runs", type=_count, default=5, help="runs of each after a warm-up (default: %(default)s)")
+    for each in (export, command):
+        each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
+    return p
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.benchmarks") -> int:
+    """Run the command; returns its exit status."""
+    args = parser(prog).parse_args(argv)
+    return guarded(prog, lambda: _run(args))
+
+
+def _run(args):
+    result = measure_export(args.rounds) if args.name == "export" else measure_command(args)
+    write(result, args.output)
+    print(table(result))
+    return 0 if result["holds"] else 1
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
+    return int(text)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of the figures."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def pairwise(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """The spread of the ratios of figures that were measured in the same round."""
+    return spread([value / other for value, other in zip(values, base, strict=True)])
+
+
+def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """The ratio of two medians; its range is what it would be with the extremes of `values`."""
+    middle = statistics.median(base)
+    return {name: value / middle for name, value in spread(values).items()}
+
+
+def judged(ratio: Mapping[str, float], budget: float | None) -> dict:
+    """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
+    return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
+
+
+def outcome(name: str, unit: str, rows: Sequence[Mapping], **more) -> dict:
+    """A whole result: the environment, the raw figures, and whether every budget holds."""
+    return {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "environment": describe(),
+        **more,
+        "unit": unit,
+        "rows": list(rows),
+        "holds": all(row["ratio"]["holds"] for row in rows if row["ratio"]),
+    }
+
+
+def row(subject: str, what: str, figures: Sequence[float], ratio: Mapping | None, **more) -> dict:
+    """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
+    return {"subject": subject, "what": what, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
+
+
+def cpu_model() -> str:
+    """The processor's own name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def measure_export(rounds: int) -> dict:
+    """CPU seconds of an export, with and without validation, beside the bare call on the same wrapper and inputs."""
+    found = []
+    with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
+        warnings.simplefilter("ignore")
+        for model_type, feature in SUBJECTS:
+            name, calls = export_calls(model_type, feature, Path(directory) / "model.onnx")
+            times = interleaved(calls, rounds, lambda done, name=name: _tell(f"{name}: round {done} of {rounds}"))
+            found.extend(export_rows(name, times))
+    method = "CPU seconds in one process, one thread, the four calls of a round in turn, ratios within a round"
+    return outcome("export", "CPU s", found, method=method)
+
+
+def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict]:
+    """The rows of one model; the control is the bare call beside itself, which has no budget."""
+    ratios = {what: pairwise(seconds, times[BARE]) for what, seconds in times.items() if what != BARE}
+    verdicts = {BARE: None, **{what: judged(ratio, EXPORT_BUDGETS.get(what)) for what, ratio in ratios.items()}}
+    return [row(subject, what, seconds, verdicts[what]) for what, seconds in times.items()]
+
+
+def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[str, Callable[[], None]]]:
+    """What is measured of a tiny model, by name; each call writes the file at `path`."""
+    from parity.architectures.registry import architecture
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
+    from parity.onnx import export
+    from parity.onnx.features import constructor
+    from parity.onnx.job import prove
+    from parity.samples import Source
+
+    model = tiny_model(model_type, feature)
+    untouched = copy.deepcopy(model)
+    preprocessor = tiny_preprocessor(architecture(model_type).preprocessor)
+    config = constructor(model_type, feature)(model.config)
+    opset = config.default_onnx_opset
+
+    def export_and_validation():
+        export(preprocessor, model, config, opset, path)
+        inputs = Source(config, preprocessor, model.config)
+        prove(path, lambda: copy.deepcopy(untouched), config, inputs).raise_on_failure()
+
+    bare = _bare_call(model, config, preprocessor, opset, path)
+    return f"{model_type} {feature}, opset {opset}", {
+        BARE: bare,
+        "export": lambda: export(preprocessor, model, config, opset, path),
+        "export and validation": export_and_validation,
+        CONTROL: bare,
+    }
+
+
+def _bare_call(model, config, preprocessor, opset, path):
+    import torch
+
+    from parity.traceable import Layout, Traceable
+
+    nested = config.generate_dummy_inputs(preprocessor, framework="pt")
+    layout = Layout.of(config, nested).ordered(config.inputs)
+    flat, outputs = layout.flatten(nested), list(config.outputs)
+    traceable, tensors = Traceable(model, config, layout, outputs), tuple(flat[name] for name in layout.names)
+    for name, value in (config.values_override or {}).items():
+        setattr(model.config, name, value)
+    axes = {name: dict(of) for name, of in {**config.inputs, **config.outputs}.items()}
+    names = {"input_names": list(layout.names), "output_names": outputs, "dynamic_axes": axes}
+    options = {"do_constant_folding": True, "opset_version": opset, "dynamo": False}
+
+    def bare():
+        with torch.no_grad():
+            torch.onnx.export(traceable, tensors, str(path), **names, **options)
+
+    return bare
+
+
+def interleaved(calls: Mapping[str, Callable], rounds: int, progress: Callable, clock=time.process_time) -> dict:
+    """Seconds of every call in every round, after one round that does not count; every other round runs backwards."""
+    names = list(calls)
+    found = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        progress(turn)
+        for name in names if turn % 2 else reversed(names):
+            gc.collect()  # no call pays for what an earlier one left
+            started = clock()
+            calls[name]()
+            if turn:
+                found[name].append(clock() - started)
+    return found
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch and ONNX Runtime on one thread, the collector of cycles on, as for a user of the API; then as before."""
+    import torch
+
+    threads, asked, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
+    torch.set_num_threads(1)
+    os.environ["PARITY_THREADS"] = "1"
+    gc.enable()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["PARITY_THREADS"]
+        os.environ.update({} if asked is None else {"PARITY_THREADS": asked})
+        if not collecting:
+            gc.disable()
+
+
+# Whole processes: the command beside its peer. Nothing here imports torch: a child's peak would start at our size.
+
+
+def measure_command(args) -> dict:
+    """Wall and CPU seconds and peak memory of the command beside `optimum-cli` on the same checkpoint, alternating."""
+    model = args.model or minilm.directory()
+    for option, path in {"--python": args.python, "--peer-python": args.peer_python, "--model": model}.items():
+        if not path.exists():
+            raise UsageError(f"{option} {path}: no such file or directory")
+    commands = {
+        "parity": [str(args.python), "-m", "parity.onnx", "--quiet", f"--model={model}"],
+        "optimum-cli": [*_peer(args.peer_python), "--task", "feature-extraction", "--model", str(model)],
+    }
+    found = alternating(commands, args.runs)
+    subject = model.name if args.model else "MiniLM, trained"
+    method = f"whole processes, alternating, median of {args.runs} after a warm-up, fresh output directories, offline"
+    versions = {"ours": _versions(args.python), "peer": _versions(args.peer_python)}
+    return outcome("command", "", command_rows(subject, found), method=method, **versions)
+
+
+def alternating(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
+    """The figures of every command, in turn, each given an output directory that is not there yet; see `process`."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for turn in range(runs + 1):
+        for name, command in commands.items():
+            _tell(f"{name}: run {turn} of {runs}")
+            with tempfile.TemporaryDirectory() as directory:
+                output = Path(directory) / "out"
+                figures = process([*command, str(output)])
+                if not (output / "model.onnx").is_file():
+                    raise ParityError(f"{name}: ended well and wrote no model.onnx")
+            if turn:
+                found[name].append(figures)
+    return found
+
+
+def process(command: Sequence[str]) -> dict[str, float]:
+    """Run a command; its wall and CPU seconds and its peak memory in MiB, children that it waited for included.
+
+    Raises:
+        ParityError: it fails; the end of its standard error is told.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("OMP_WAIT_POLICY", None)  # this process has set it for itself; the peer is run as users run it
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            errors.seek(0)
+            text = errors.read().decode(errors="replace").strip()[-400:]
+            raise ParityError(f"{Path(command[0]).name}: exit status {child.returncode}: {text}")
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
+
+
+def command_rows(subject: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict]:
+    """Two rows for each figure: the peer, which is the base, and parity with its ratio."""
+    rows = []
+    for figure, budget in COMMAND_BUDGETS.items():
+        ours, theirs = ([run[figure] for run in found[name]] for name in ("parity", "optimum-cli"))
+        rows.append(row(subject, "optimum-cli", theirs, None, figure=figure))
+        rows.append(row(subject, "parity", ours, judged(of_medians(ours, theirs), budget), figure=figure))
+    return rows
+
+
+def _peer(python: Path) -> list[str]:
+    script = python.with_name("optimum-cli")
+    start = [str(script)] if script.exists() else [str(python), "-m", "optimum.commands.optimum_cli"]
+    return [*start, "export", "onnx"]
+
+
+def _versions(python: Path) -> dict[str, str]:
+    code = "import importlib.metadata as m; [print(d.metadata['Name'], d.version) for d in m.distributions()]"
+    lines = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    installed = dict(line.split(" ", 1) for line in lines)
+    return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def table(result: Mapping) -> str:
+    """The result as a Markdown table, with the environment under it."""
+    lines = ["| model | what | median (min–max) | ratio (min–max) | budget | holds |", "|---|---|---|---|---|---|"]
+    for line in result["rows"]:
+        unit, digits = FIGURES.get(line.get("figure"), (result["unit"], ".3f"))
+        ratio = line["ratio"]
+        cells = [line["subject"], f"{line['what']}, {unit}", _range(line, digits)]
+        cells += [_range(ratio, ".2f") + " ×" if ratio else "1", *_verdict(ratio)]
+        lines.append(f"| {' | '.join(cells)} |")
+    under = [result["method"], result["date"][:10], f"{result['cpu']}, {result['environment']['cpus']} CPUs"]
+    under.append(_told(result.get("ours") or result["environment"]["packages"]))
+    under.extend([f"peer: {_told(result['peer'])}"] if "peer" in result else [])
+    return "\n".join([*lines, "", "; ".join(under) + ".\n"])
+
+
+def _told(versions):
+    return ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name))
+
+
+def _range(figures, digits):
+    return f"{figures['median']:{digits}} ({figures['min']:{digits}}–{figures['max']:{digits}})"
+
+
+def _verdict(ratio):
+    if not ratio or ratio["budget"] is None:
+        return "", ""
+    return f"≤ {ratio['budget']:g} ×", "yes" if ratio["holds"] else "**no**"
+
+
+def write(result: Mapping, directory: Path) -> None:
+    """`<benchmark>.json` with everything and `<benchmark>.md` with the table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{result['benchmark']}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (directory / f"{result['benchmark']}.md").write_text(table(result))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
