@@ -92,6 +92,15 @@ def test_smoke_has_one_architecture_of_each_kind():
     assert kinds == {"encoder", "decoder", "encoder-decoder", "vision"}
 
 
+def test_a_test_can_be_about_some_cells_only():
+    """The mark `cells` selects by feature, and one opset for each model: 17 where that is claimed."""
+    cells = list(matrix.cells())
+    chosen = [cell for cell in cells if plugin.selected(cell, features=("masked-lm",), every_opset=False)]
+    assert {cell.feature for cell in chosen} == {"masked-lm"}
+    assert {cell.opset for cell in chosen} == {17}
+    assert [cell for cell in cells if plugin.selected(cell)] == cells
+
+
 def test_the_matrix_as_json(capsys):
     """`parity matrix --json` is an object whose cells have the six fields that scripts read."""
     assert matrix.main(["--json"]) == 0

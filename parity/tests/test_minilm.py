@@ -1,15 +1,19 @@
 """The real, trained checkpoint: the exported directory alone gives PyTorch's sentence similarities."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from parity.fixtures import minilm
 from parity.onnx.__main__ import main
+
+README = Path(__file__).parents[2] / "README.md"
 
 SENTENCES = [
     "A man is eating food.",
@@ -41,6 +45,16 @@ def pooled(hidden, mask):
     weights = mask[..., None].astype(hidden.dtype)
     mean = (hidden * weights).sum(1) / weights.sum(1)
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def test_the_example_of_the_readme_runs_from_the_directory_alone(exported, tmp_path):
+    """The README's Python example, copied as it stands, works beside a directory `onnx` that was moved there."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = [block for block in blocks if "InferenceSession" in block]
+    (tmp_path / "onnx").symlink_to(exported, target_is_directory=True)
+    code = example + "\nprint(outputs[0].shape)\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\(1, \d+, 384\)", done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
