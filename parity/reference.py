@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 
 from parity.samples import Sample
 from parity.traceable import call, prepared
+
+# Bytes of weights from which float64 weights are made a module at a time.
+BY_MODULE_FROM = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,70 @@ def answers(
         return [Answers(values) for values in eager]
     own = model if consume else copy.deepcopy(model)
     tell(f"PyTorch float64 on {len(samples)} inputs")
-    dtype = next((p.dtype for p in own.parameters() if p.is_floating_point()), torch.float32)
-    own.double()
-    reference = _run(own, onnx_config, samples, torch.float64)
-    own.to(dtype)  # exact: every value was a `dtype` value before
+    reference = _exact(own, onnx_config, samples)
     move_weights(own)
     tell(f"PyTorch float32 with moved weights on {len(samples)} inputs")
     jittered = _run(own, onnx_config, samples)
     return [Answers(*parts) for parts in zip(eager, reference, jittered, strict=True)]
+
+
+def _exact(model, onnx_config, samples):
+    if sum(p.numel() * p.element_size() for p in model.parameters()) >= BY_MODULE_FROM:
+        # A module that reads another's weights meets two dtypes and raises: then the whole model has to be cast.
+        with contextlib.suppress(RuntimeError), float64_by_module(model):
+            return _run(model, onnx_config, samples, torch.float64)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    model.double()
+    found = _run(model, onnx_config, samples, torch.float64)
+    model.to(dtype)  # exact: every value was a `dtype` value before
+    return found
+
+
+@contextlib.contextmanager
+def float64_by_module(model) -> Iterator[None]:
+    """Inside, every module computes in float64, and only the one at work has float64 weights.
+
+    The answers are those of `model.double()`, bit by bit (shown for every architecture in the tests); the memory is
+    that of the model and of its largest module once more. A plain embedding looks up first and casts then.
+    """
+    handles, originals = [], {}
+
+    def enter(module, _):
+        for values, name, tensor in _own_floats(module):
+            originals[module, name] = tensor
+            wide = tensor.detach().double()
+            values[name] = torch.nn.Parameter(wide, requires_grad=False) if values is module._parameters else wide
+
+    def leave(module, _, output):
+        for values, name, _ in _own_floats(module):
+            values[name] = originals.pop((module, name), values[name])
+
+    def widen(module, _, output):
+        return output.double()
+
+    for module in model.modules():
+        if type(module) is torch.nn.Embedding:
+            handles.append(module.register_forward_hook(widen))
+        elif _own_floats(module):
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for (module, name), tensor in originals.items():
+            (module._parameters if name in module._parameters else module._buffers)[name] = tensor
+
+
+def _own_floats(module):
+    """(dictionary, name, tensor) of the module's own weights and buffers that are floating point."""
+    return [
+        (values, name, tensor)
+        for values in (module._parameters, module._buffers)
+        for name, tensor in values.items()
+        if tensor is not None and tensor.is_floating_point()
+    ]
 
 
 def move_weights(model, seed: int = 0) -> None:

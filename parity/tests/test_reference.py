@@ -1,0 +1,104 @@
+"""The float64 reference: module by module it is the whole model's, and it leaves the model as it was."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from parity.architectures.registry import architectures
+from parity.fixtures import subjects
+
+MODELS = [
+    pytest.param(found.name, feature, id=f"{found.name}-{feature}")
+    for found in architectures()
+    for feature in found.features
+]
+
+# Modules of these read the dtype or the weights of another module: module by module they raise, and are cast whole.
+CAST_WHOLE = {"t5", "vit"}
+
+
+def expected_to_raise(architecture):
+    if architecture in CAST_WHOLE:
+        return pytest.raises(RuntimeError, match=r"dtype|should be the same")
+    return contextlib.nullcontext()
+
+
+def float64_answers(of, by_module):
+    from parity import reference
+
+    model, samples = of.fresh_model(), [of.source.generated(seed=1), of.source.generated(seed=2, padding="right")]
+    if by_module:
+        with reference.float64_by_module(model):
+            return reference._run(model, of.onnx_config, samples, reference.torch.float64)
+    return reference._run(model.double(), of.onnx_config, samples, reference.torch.float64)
+
+
+@pytest.mark.parametrize(("architecture", "feature"), MODELS)
+def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
+    """Every output of every architecture is float64 and bit-equal to that of the model cast whole, or it raises."""
+    of = subjects.subject(architecture, feature)
+    whole = float64_answers(of, by_module=False)
+    if architecture in CAST_WHOLE:
+        with expected_to_raise(architecture):
+            float64_answers(of, by_module=True)
+        return
+    for expected, actual in zip(whole, float64_answers(of, by_module=True), strict=True):
+        assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(expected, "float64")
+        assert all(np.array_equal(expected[name], actual[name]) for name in expected)
+
+
+def weights(model):
+    return {name: (tensor.dtype, tensor.data_ptr()) for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "resnet", "t5"])
+def test_the_model_comes_back_as_it_was(architecture):
+    """Afterwards every weight and buffer is the tensor that it was, also when the run raised in the middle."""
+    from parity import reference
+
+    of = subjects.subject(architecture, "default")
+    model = of.fresh_model()
+    before = weights(model)
+    with expected_to_raise(architecture), reference.float64_by_module(model):
+        reference._run(model, of.onnx_config, [of.source.generated()], reference.torch.float64)
+    assert weights(model) == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_one_module_at_a_time_has_float64_weights():
+    """While a linear layer works, its weights are the only ones in float64."""
+    import torch
+
+    from parity.reference import float64_by_module
+
+    of = subjects.subject("bert", "masked-lm")
+    model, most = of.fresh_model(), []
+
+    def count(module, *_):
+        most.append(sum(parameter.dtype == torch.float64 for parameter in model.parameters()))
+
+    with float64_by_module(model):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(count)
+        model(**of.source.dummy)
+    assert len(most) >= 12
+    # The prediction head owns a bias beside its linear layer.
+    assert max(most) <= 3
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_large_models_take_that_way_and_give_the_same_answers(architecture, monkeypatch):
+    """From the size on at which weights are cast by module, the answers are those of a model below it."""
+    from parity import reference
+
+    of = subjects.subject(architecture, "default")
+    samples = [of.source.generated(seed=seed) for seed in (1, 2)]
+    small = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)
+    monkeypatch.setattr(reference, "BY_MODULE_FROM", 0)
+    large = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)
+    for one, other in zip(small, large, strict=True):
+        for side in ("eager", "exact", "jittered"):
+            expected, actual = getattr(one, side), getattr(other, side)
+            assert all(np.array_equal(expected[name], actual[name]) for name in expected)
