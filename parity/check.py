@@ -49,7 +49,7 @@ def _check(args, console) -> int:
 
     if not args.file.is_file():
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
-    models.locate(args.model)
+    models.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.judge import contract
     from parity.onnx import features, job

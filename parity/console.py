@@ -69,9 +69,10 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
     """
     # Many short calls on few threads: threads that spin while they wait take the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    transformers = logging.getLogger("transformers")
-    level, threshold = transformers.level, gc.get_threshold()
-    transformers.setLevel(logging.ERROR)
+    libraries = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels, threshold = [library.level for library in libraries], gc.get_threshold()
+    for library in libraries:
+        library.setLevel(logging.ERROR)
     # Looking for cycles every 700 objects while torch and transformers are imported costs a twentieth of the time.
     gc.set_threshold(20_000, 20, 100)
     main_thread = threading.current_thread() is threading.main_thread()
@@ -96,7 +97,8 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
         message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
         return _fail(command, message, 1, "unexpected", as_json)
     finally:
-        transformers.setLevel(level)
+        for library, level in zip(libraries, levels, strict=True):
+            library.setLevel(level)
         gc.set_threshold(*threshold)
         if main_thread:
             signal.signal(signal.SIGTERM, previous)

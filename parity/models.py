@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import re
+import socket
+import urllib.parse
+import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
 
 from parity.environment import at_least, tensorflow_gap, version_of
-from parity.errors import CheckpointError, EnvironmentGap, UsageError
+from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -33,11 +37,11 @@ _PREPROCESSOR_FILES = {
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def locate(source: str) -> Path | None:
-    """The directory of a local checkpoint, or None for what can be a Hub id.
+def locate(source: str, cache_dir: str | None = None) -> Path | None:
+    """The directory of a local checkpoint, or None for a Hub id.
 
     Raises:
-        UsageError: neither a directory nor the form of a Hub id.
+        UsageError: neither a directory nor a Hub id in the cache or within reach.
         CheckpointError: the directory has no configuration or no weights.
     """
     if not source:
@@ -45,6 +49,7 @@ def locate(source: str) -> Path | None:
     path = Path(source).expanduser()
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not source.startswith("."):
+            _require_hub(source, cache_dir)
             return None
         raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
     if not path.is_dir():
@@ -62,6 +67,26 @@ def locate(source: str) -> Path | None:
     return path
 
 
+@functools.cache
+def _require_hub(source, cache_dir):
+    """Refuse at once what the Hub cannot be asked for; its client would try again for half a minute."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source, "config.json", cache_dir=cache_dir), str):
+        return
+    why = "in offline mode only its cache is looked at" if constants.HF_HUB_OFFLINE else ""
+    if not why and not urllib.request.getproxies():
+        try:
+            socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
+        except OSError as error:
+            why = f"{error.strerror or error}"
+    if why:
+        raise UsageError(
+            f"--model {source}: it is no directory here, and the Hub cannot be reached ({why}); give the directory of a"
+            " checkpoint, or check the network"
+        )
+
+
 def framework_of(directory: Path) -> str:
     """`pt` or `tf`, by the weights that the directory holds; PyTorch's are preferred."""
     pytorch = any((directory / name).exists() for name in SAFE_WEIGHTS + PICKLED_WEIGHTS)
@@ -70,7 +95,7 @@ def framework_of(directory: Path) -> str:
 
 def load_config(source: str, cache_dir: str | None = None):
     """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
-    locate(source)
+    locate(source, cache_dir)
     from transformers import AutoConfig
 
     with _told(source, "its configuration"):
@@ -93,7 +118,7 @@ def load_model(
     Raises:
         UsageError, CheckpointError: see `locate`; and weights that are truncated, do not fit, or want code to run.
     """
-    directory = locate(source)
+    directory = locate(source, cache_dir)
     if directory is not None:
         framework = framework or framework_of(directory)
     if framework == "tf":
@@ -157,7 +182,7 @@ def _told(source, what):
     """Any exception of a loader becomes one CheckpointError that names the checkpoint and what to do."""
     try:
         yield
-    except (UsageError, CheckpointError):
+    except ParityError:
         raise
     except Exception as error:
         raise CheckpointError(f"{source}: {what} cannot be loaded: {_explain(error)}") from error

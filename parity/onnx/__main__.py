@@ -53,7 +53,7 @@ def _export(args, console: Console) -> int:
     destination = files.output_file(args.output)
     if args.opset is not None:
         check_opset(args.opset)
-    models.locate(args.model)
+    models.locate(args.model, args.cache_dir)
     with files.staged(destination) as stage:
         console.progress("importing torch and transformers")
         from parity.onnx.job import Job

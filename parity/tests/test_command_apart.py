@@ -73,6 +73,34 @@ def python(code, *argv):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+UNREACHABLE = """
+import socket, sys, time
+from parity.onnx.__main__ import main
+
+def unknown(*address):
+    raise socket.gaierror(-2, "Name or service not known")
+
+socket.getaddrinfo = unknown
+begun = time.perf_counter()
+print(main(["-m", "somebody/not-there", sys.argv[1]]), time.perf_counter() - begun, "torch" in sys.modules)
+"""
+
+
+def test_hub_out_of_reach_is_told_at_once(tmp_path, monkeypatch):
+    """Without a network the one message comes within seconds, before torch is imported, not after retries."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    command = [sys.executable, "-c", UNREACHABLE, str(tmp_path / "output")]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    status, seconds, torch_imported = process.stdout.split()
+    assert (status, torch_imported) == ("2", "False")
+    assert float(seconds) < 3
+    assert len(process.stderr.splitlines()) == 1
+    assert "the Hub cannot be reached (Name or service not known)" in process.stderr
+
+
 def test_command_needs_no_package_of_the_suite(checkpoint, exported, tmp_path):
     """With every test-only package missing the command exports, and the file is the same to the byte."""
     process = python(WITHOUT_TEST_PACKAGES, "-m", checkpoint, tmp_path)
@@ -90,11 +118,11 @@ def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(revision)
     process = python(FROM_THE_CACHE, cache, output)
-    assert json.loads(process.stdout.splitlines()[-1]) == [0, 1]
+    assert json.loads(process.stdout.splitlines()[-1]) == [0, 2]
     assert (output / "model.onnx").read_bytes() == exported
     assert process.stderr.splitlines() == [
-        "python -m parity.onnx: error: somebody/not-there: its configuration cannot be loaded: it is no directory here,"
-        " and the Hub cannot be reached; give a local checkpoint or check the network"
+        "python -m parity.onnx: error: --model somebody/not-there: it is no directory here, and the Hub cannot be"
+        " reached (in offline mode only its cache is looked at); give the directory of a checkpoint, or check the network"
     ]
 
 
