@@ -122,7 +122,8 @@ def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
     assert (output / "model.onnx").read_bytes() == exported
     assert process.stderr.splitlines() == [
         "python -m parity.onnx: error: --model somebody/not-there: it is no directory here, and the Hub cannot be"
-        " reached (in offline mode only its cache is looked at); give the directory of a checkpoint, or check the network"
+        " reached (in offline mode only its cache is looked at); give the directory of a checkpoint, or check the"
+        " network"
     ]
 
 

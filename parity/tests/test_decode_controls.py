@@ -1,0 +1,95 @@
+"""Every check of decoding is shown to catch the faults it is for, and to say why it lets a near tie pass."""
+
+import numpy as np
+import pytest
+
+from parity.errors import ParityError
+from parity.fixtures import cache_faults, decoding, decoding_checks, subjects
+from parity.fixtures.cache_faults import FAULTS
+from parity.judge import ratio
+from parity.judge.rows import failures
+from parity.sessions import OnnxSession
+
+CHECKS = {
+    "greedy": decoding_checks.greedy_rows,
+    "split": decoding_checks.split_rows,
+    "episode": lambda of, session: decoding_checks.episode_rows(of, session, decoding_checks.EVERYTHING),
+}
+
+
+def gpt2_file(write, path):
+    of = subjects.subject("gpt2", "causal-lm-with-past")
+    write(of, path / "model.onnx")
+    return of, OnnxSession(path / "model.onnx")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_each_fault_is_caught(fault, tmp_path):
+    """All three checks fail on the faulty file, each with the row that was made for it first."""
+    of = subjects.subject(fault.architecture, fault.feature)
+    fault.write(of, tmp_path / "model.onnx")
+    session = OnnxSession(tmp_path / "model.onnx")
+    for name, check in CHECKS.items():
+        found = check(of, session)
+        assert failures(found), name
+        assert failures(found)[0].check in getattr(fault, name).split(" or "), name
+        assert all(row.message for row in failures(found))
+        with pytest.raises(ParityError):
+            decoding_checks.raise_on_failure(found)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_healthy_control_passes(check, tmp_path):
+    """A correct file fails no check."""
+    rows = CHECKS[check](*gpt2_file(cache_faults.healthy, tmp_path))
+    assert [row.message for row in failures(rows)] == []
+
+
+def test_a_wrong_token_is_told_with_its_gap(tmp_path):
+    """A file that forgets its past says other tokens, far from a tie in float64."""
+    rows = decoding_checks.greedy_rows(*gpt2_file(cache_faults.past_ignored, tmp_path))
+    told = [row for row in failures(rows) if row.check == "tokens"]
+    assert told
+    assert all("float64 holds them" in row.message for row in told)
+    assert all(row.figures["gap"] > 100 * row.figures["allowed"] for row in told)
+
+
+def test_equal_tokens_alone_let_a_fault_through(tmp_path):
+    """Caches rounded to float16 leave all tokens as they are: the logits of the same steps tell."""
+    rows = decoding_checks.greedy_rows(*gpt2_file(cache_faults.rounded, tmp_path))
+    assert all(row.passed for row in rows if row.check == "tokens")
+    assert [row.passed for row in rows if row.check == "ratio"] == [False]
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(0.9, True), (1.1, False)])
+def test_only_a_near_tie_is_excused(factor, passed):
+    """Two tokens closer than the limit times the noise may change places; a little further apart they may not."""
+    logits, noise = np.array([4.0, 4.0, 0.0, 0.0]), 1e-6
+    rms = float(np.sqrt(np.mean(np.square(logits))))
+    logits[0] = logits[1] - factor * ratio.LIMIT * noise * rms
+    row = decoding_checks.tokens_row(0, np.array([0]), np.array([1]), [logits[None]], noise)
+    assert row.passed is passed
+
+
+def test_equal_continuations_prove_nothing():
+    """Tokens that do not depend on the prompt fail, whoever says them."""
+    said = np.array([[4, 5, 6], [7, 8, 9]])
+    assert decoding_checks.depends_on_the_prompt(said).passed
+    assert not decoding_checks.depends_on_the_prompt(said[[0, 0]]).passed
+
+
+def test_a_relation_that_the_model_itself_has_not_is_told(tmp_path, monkeypatch):
+    """Where the reference forgets its past, the claim on splitting falls, whatever the file does."""
+    of, forgetful = gpt2_file(cache_faults.past_ignored, tmp_path)
+    reference = decoding.Reference(of.model, forgetful.run, forgetful.run, forgetful.run)
+    monkeypatch.setattr(decoding_checks, "reference", lambda *_: reference)
+    rows = decoding_checks.split_rows(
+        of, OnnxSession(subjects.artifact(of, cache_faults.OPSET, tmp_path / "healthy.onnx"))
+    )
+    assert failures(rows)[0].check == "relation"
+
+
+def test_no_rows_are_no_verdict():
+    """A check that judged nothing does not pass."""
+    with pytest.raises(AssertionError):
+        decoding_checks.raise_on_failure([])
