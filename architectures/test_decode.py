@@ -4,9 +4,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from parity.fixtures import decoding_checks
+from parity.fixtures import decoding_checks, subjects
 from parity.fixtures.decoding_checks import Episode
 from parity.judge import ratio
+from parity.sessions import OnnxSession
 
 GENERATING = ("causal-lm-with-past", "seq2seq-lm-with-past")
 CACHING = ("default-with-past", *GENERATING)
@@ -36,6 +37,16 @@ EPISODES = st.builds(
 def test_greedy_tokens(subject, session, figures):
     """32 tokens generated greedily from prompts of unequal lengths are those of the eager model's `generate`."""
     rows = decoding_checks.greedy_rows(subject, session)
+    figures(outputs=decoding_checks.ratios(rows))
+    decoding_checks.raise_on_failure(rows)
+    assert sum(row.check == "tokens" for row in rows) == 3
+
+
+@pytest.mark.cells(features=("seq2seq-lm-with-past",), every_opset=False)
+def test_generation_without_pytorch(cell, subject, session, figures, tmp_path):
+    """With the prefill file the same 32 tokens come out of ONNX Runtime alone."""
+    prefill = subjects.prefill(subject, cell.opset, tmp_path / "prefill.onnx")
+    rows = decoding_checks.greedy_rows(subject, session, prefill=OnnxSession(prefill))
     figures(outputs=decoding_checks.ratios(rows))
     decoding_checks.raise_on_failure(rows)
     assert sum(row.check == "tokens" for row in rows) == 3

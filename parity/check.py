@@ -60,6 +60,8 @@ def _check(args, console) -> int:
     config = models.load_config(args.model, args.cache_dir)
     feature = args.feature or guess_feature(found, config)
     onnx_config = job.constructor_of(config.model_type, feature)(config)
+    if found.metadata.get("part") == "prefill":
+        onnx_config = onnx_config.prefill()
     model_class = features.FeaturesManager.get_model_class_for_feature(feature)
     inputs = Source(onnx_config, models.require_preprocessor(args.model, "auto", args.cache_dir), config)
     validation = job.prove(

@@ -15,6 +15,9 @@ from parity.traceable import Layout
 _TOKEN_INPUTS = ("input_ids", "decoder_input_ids")
 _MASK_OF = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
 
+# How rows are padded: none, some of them on one side, or the whole last row.
+PADDINGS = ("", "left", "right", "whole")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -35,6 +38,8 @@ class Sample:
 
     def __str__(self):
         sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if "+" not in name)
+        if self.padding == "whole":
+            return f"{sizes}, last row fully masked"
         return sizes + (f", padded {self.padding}" if self.padding else "")
 
 
@@ -72,7 +77,8 @@ class Sizes:
         for name, tensor in flat.items():
             for axis, axis_name in self._axes.get(name, {}).items():
                 tensor = _resized(tensor, axis, self._evaluate(axis_name, sizes))
-            resized[name] = tensor
+            # Some models `view` their inputs, which a slice of a larger tensor does not allow.
+            resized[name] = tensor.contiguous()
         return resized
 
 
@@ -122,6 +128,21 @@ class Source:
         """Whether the axis names agree with the dummy inputs, so that other sizes can be imposed on these."""
         return self._sizes.consistent and bool(self._sizes.traced)
 
+    @property
+    def masked(self) -> bool:
+        """Whether rows can be padded: a mask is among the inputs."""
+        return any(mask in self.layout.names for mask in _MASK_OF.values())
+
+    @property
+    def token_types(self) -> int:
+        """How many token types the inputs can mix; 0 where these are no input."""
+        return (self._token_types or 0) if "token_type_ids" in self.layout.names else 0
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids the tokens can have; 0 where no input is a text."""
+        return (self._vocabulary or 0) if any(name in self.layout.names for name in _TOKEN_INPUTS) else 0
+
     def _generate(self, **sizes):
         from transformers.utils import TensorType
 
@@ -140,44 +161,73 @@ class Source:
         flat = Layout.of(self.onnx_config, nested).flatten(nested)
         return self._sample(flat, padding, seed, Sizes(self.onnx_config.inputs, flat).traced)
 
-    def resized(self, sizes: Mapping[str, int], *, padding="", seed=0) -> Sample:
-        """The dummy inputs cut or repeated to any sizes of the named axes, with varied values."""
+    def resized(self, sizes: Mapping[str, int], *, padding="", seed=0, whole_vocabulary=False) -> Sample:
+        """The dummy inputs cut or repeated to any sizes of the named axes, with varied values.
+
+        Args:
+            padding: one of `PADDINGS`.
+            whole_vocabulary: the tokens run through all ids instead of being drawn.
+        """
         unknown = sorted(set(sizes) - set(self._sizes.traced))
         if unknown:
             raise KeyError(f"axes: {', '.join(unknown)} asked for, the inputs name {', '.join(self._sizes.traced)}")
         flat = self._sizes.resize(self.layout.flatten(self.dummy), sizes)
-        return self._sample(flat, padding, seed, {**self._sizes.traced, **sizes})
+        return self._sample(flat, padding, seed, {**self._sizes.traced, **sizes}, whole_vocabulary)
 
-    def _sample(self, flat, padding, seed, sizes):
+    def _sample(self, flat, padding, seed, sizes, whole_vocabulary=False):
+        if padding not in PADDINGS:
+            raise ValueError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
         flat = dict(flat)
         if seed is not None:
-            self._vary(flat, torch.Generator().manual_seed(seed))
+            self._vary(flat, torch.Generator().manual_seed(seed), seed if whole_vocabulary else None)
         if padding:
             self._pad_rows(flat, padding)
         return Sample(sizes, padding, self.layout.nest(flat))
 
-    def _vary(self, flat, generator):
+    def _vary(self, flat, generator, first=None):
+        """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
             if name in _TOKEN_INPUTS and self._vocabulary:
-                allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
-                drawn = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
                 kept = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
                     kept |= tensor == special
+                if bool(kept.all()) and not self._ends_counted(name, flat):
+                    # Too short for anything else: kept, they would make every input of a pool the same.
+                    kept = torch.zeros_like(kept)
+                if first is None:
+                    allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
+                    drawn = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
+                else:
+                    # Special tokens stay where the tokenizer put them: some heads count them.
+                    present = set(tensor[kept].tolist())
+                    run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
+                    drawn = run[((~kept).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
                 flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
             elif name == "token_type_ids" and self._token_types:
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name == "pixel_values" or name.startswith("past_key_values."):
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
 
+    def _ends_counted(self, name, flat):
+        """Whether the head looks for the end token: an encoder-decoder classifies its first text there."""
+        classifies = getattr(self.onnx_config, "task", None) == "sequence-classification"
+        return name == "input_ids" and "decoder_input_ids" in flat and classifies
+
     def _pad_rows(self, flat, padding):
-        """The first row stays whole, the last loses about half of its tokens, those between them a few."""
+        """The first row stays whole, the last loses about half of its tokens, those between them a few.
+
+        `whole` instead masks the last row from end to end, its past too.
+        """
         for tokens, mask in _MASK_OF.items():
             if tokens not in flat or mask not in flat:
                 continue
             ids, ones = flat[tokens].clone(), flat[mask].clone()
             rows, length = ids.flatten(0, -2), ids.shape[-1]
             masks = ones.flatten(0, -2)
+            if padding == "whole":
+                masks[-1] = 0
+                flat[mask] = masks.view(ones.shape)
+                continue
             for index in range(len(rows)):
                 count = length // 2 if index == len(rows) - 1 else min(index, length - 1)
                 if count == 0:

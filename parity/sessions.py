@@ -14,18 +14,23 @@ from parity.errors import SessionError
 class OnnxSession:
     """An ONNX file in ONNX Runtime, on the CPU.
 
+    Args:
+        optimise: whether ONNX Runtime may rewrite the graph; all of its optimisations, or none.
+
     Raises:
         SessionError: ONNX Runtime refuses the file, or one run of it.
     """
 
     engine = "onnxruntime"
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, optimise: bool = True):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors come as exceptions
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.errors import DtypeMismatch, Mismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
-from parity.judge import ratio, values
+from parity.judge import decisions, ratio, relations, values
 from parity.judge.rows import Row, failures
 from parity.reference import Answers
 from parity.samples import Sample, Source, default_sizes
@@ -156,7 +156,10 @@ def compare(
     derived: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
-    """Run the backend on every sample and judge what it returns.
+    """Run the backend on every sample and judge what it returns; the first failure is the reason.
+
+    The order: the rows judged before, two equal runs of the first sample, names, dtypes, shapes and the pattern of NaN
+    and inf, then over the complete pool the error ratio, then what the numbers decide.
 
     Args:
         run: named arrays → named arrays, as `OnnxSession.run`.
@@ -173,11 +176,15 @@ def compare(
     pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
     for sample, answer in zip(samples, references, strict=True):
         tell(f"ONNX Runtime at {sample}")
+        inputs = backend_inputs(onnx_config, sample, derived)
         try:
-            actual = run(backend_inputs(onnx_config, sample, derived))
+            actual = run(inputs)
+            again = run(inputs) if sample is samples[0] else None
         except SessionError as error:
             found.append(Row("run", "session", False, str(error), str(sample)))
             continue
+        if again is not None:
+            found.extend(relations.repeated(actual, again, str(sample)))
         of_sample = values.rows(answer.eager, actual, atol=atol, where=str(sample))
         found.extend(of_sample)
         if not any(row.check != "values" for row in failures(of_sample)):
@@ -185,16 +192,17 @@ def compare(
     complete = len(pool) == len(samples) and all(answer.exact is not None for answer, _ in pool)
     if complete:
         told_apart = any(row.check == "values" for row in failures(found))
-        found.extend(
-            ratio.rows(
-                [a.exact for a, _ in pool],
-                [a.eager for a, _ in pool],
-                [a.jittered for a, _ in pool],
-                [actual for _, actual in pool],
-                limit=limit,
-                where=() if told_apart else [str(sample) for sample in samples],
-            )
+        exact, got, where = [a.exact for a, _ in pool], [actual for _, actual in pool], [str(s) for s in samples]
+        judged = ratio.rows(
+            exact,
+            [a.eager for a, _ in pool],
+            [a.jittered for a, _ in pool],
+            got,
+            limit=limit,
+            where=() if told_apart else where,
         )
+        noise = {row.subject: row.figures["noise"] for row in judged if row.check == "ratio"}
+        found.extend([*judged, *decisions.rows(exact, got, noise, where=where)])
     shapes = {name: array.shape for name, array in references[0].eager.items()}
     return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}))
 

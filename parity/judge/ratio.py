@@ -67,6 +67,17 @@ def pooled(
     return Pooled(math.sqrt(above / below) if below else 0.0, worst, len(exact), math.sqrt(below / len(exact)))
 
 
+def noise(
+    exact: Sequence[Mapping[str, np.ndarray]],
+    eager: Sequence[Mapping[str, np.ndarray]],
+    jittered: Sequence[Mapping[str, np.ndarray]],
+) -> dict[str, float]:
+    """What the ratio of each floating output is measured in over this pool: see `Pooled`."""
+    names = [name for name, array in eager[0].items() if np.issubdtype(array.dtype, np.floating)]
+    sides = (exact, eager, jittered, eager)
+    return {name: pooled(*([answers[name] for answers in side] for side in sides)).noise for name in names}
+
+
 def rows(
     exact: Sequence[Mapping[str, np.ndarray]],
     eager: Sequence[Mapping[str, np.ndarray]],
@@ -93,7 +104,8 @@ def rows(
         pool = pooled(*([answers[name] for answers in side] for side in (exact, eager, jittered, actual)))
         passed = pool.ratio <= limit
         message = "" if passed else _message(name, pool, limit)
-        found.append(Row("ratio", name, passed, message, figures={"ratio": pool.ratio, "worst": pool.worst}))
+        figures = {"ratio": pool.ratio, "worst": pool.worst, "noise": pool.noise}
+        found.append(Row("ratio", name, passed, message, figures=figures))
         if not passed:
             for sizes, reference, got in zip(where, exact, actual, strict=bool(where)):
                 found.extend(_culprit(name, reference[name], got[name], limit * pool.noise, sizes))

@@ -28,6 +28,11 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
+    p.add_argument(
+        "--prefill",
+        action="store_true",
+        help="with an encoder-decoder's past: also write prefill.onnx, which fills the cross-attention caches",
+    )
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--quiet", action="store_true", help="say nothing but errors")
@@ -60,31 +65,52 @@ def _export(args, console: Console) -> int:
 
         job = Job(args.model, args.feature, args.opset, args.framework, args.cache_dir, args.preprocessor, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
-        path = stage / destination.name
-        job.export(path)
-        validation = job.validate(path, atol=args.atol)
-        console.done()
-        for line in job.lines(validation, args.atol):
-            console.say(line)
-        summary = job.summary(validation, args.atol, seconds=time.perf_counter() - started)
-        rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
-        if validation.passed:
+        jobs = {destination.name: job}
+        if args.prefill:
+            jobs = {"prefill.onnx": job.prefill(), **jobs}
+        summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
+        passed = all(each["status"] == "passed" for each in summaries.values())
+        if passed:
             job.save_companions(stage, destination.parent)
-            files.publish(path, destination)
-            files.remove(rejected)
-            console.say(f"All good, model saved at: {destination.as_posix()}")
-            summary["model"] = destination.as_posix()
-        else:
-            files.publish(path, rejected)
-            summary["rejected"] = rejected.as_posix()
-            print(f"error: {validation.message()}", file=sys.stderr)
-            print(
-                f"The rejected file is kept as {rejected.as_posix()}; {destination.name} was not written.",
-                file=sys.stderr,
-            )
+        for name, summary in summaries.items():
+            _place(stage / name, destination.with_name(name), summary, console, deliver=passed)
+        summary = summaries[destination.name]
+        if args.prefill:
+            summary["prefill"] = summaries["prefill.onnx"]
+        summary["seconds"] = round(time.perf_counter() - started, 3)
         if args.json:
             print(json.dumps(summary))
-    return 0 if validation.passed else 1
+    return 0 if passed else 1
+
+
+def _prove(job, path, args, console) -> dict:
+    """Export one file to `path` and judge it; what came out, as a JSON object."""
+    job.export(path)
+    validation = job.validate(path, atol=args.atol)
+    console.done()
+    for line in job.lines(validation, args.atol):
+        console.say(line)
+    if not validation.passed:
+        print(f"error: {validation.message()}", file=sys.stderr)
+    return job.summary(validation, args.atol)
+
+
+def _place(path, destination, summary, console, *, deliver) -> None:
+    """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
+    from parity import files
+
+    rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
+    if deliver:
+        files.publish(path, destination)
+        files.remove(rejected)
+        summary["model"] = destination.as_posix()
+        console.say(f"All good, model saved at: {summary['model']}")
+    elif summary["status"] == "failed":
+        files.publish(path, rejected)
+        summary["rejected"] = rejected.as_posix()
+        print(
+            f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

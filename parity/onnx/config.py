@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from packaging import version
@@ -57,6 +58,8 @@ class PatchingSpec:
 class OnnxConfig(ABC):
     """Inputs, outputs and dummy inputs of the ONNX file of one model and one task."""
 
+    # Which of several files of one feature this is the configuration of; empty for the feature's own.
+    part = ""
     default_fixed_batch = 2
     default_fixed_sequence = 8
     default_fixed_num_choices = 4
@@ -456,6 +459,22 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             return {}
         return {"input_ids": "the cross-attention cache stands for the encoder and all that it read"}
 
+    def prefill(self) -> OnnxSeq2SeqConfigWithPast:
+        """The configuration of a second file: the encoder's inputs in, the cross-attention caches out.
+
+        With it generation needs no PyTorch: decoding starts from these caches and an empty past of the decoder. The
+        outputs `present.N.encoder.…` (batch, heads, encoder sequence, head size) are the decoder file's inputs
+        `past_key_values.N.encoder.…`. New in parity.
+
+        Raises:
+            ValueError: a configuration without past, or of the decoder alone, has no cross-attention caches.
+        """
+        if not self.dead_inputs:
+            raise ValueError(
+                f"{self.task}: has no cross-attention caches to fill; only an encoder-decoder with past has"
+            )
+        return _prefill_class(type(self))(self._config, self.task, list(self._patching_specs), use_past=True)
+
     @property
     def _cache_layers(self) -> int:
         return self.num_layers[1]
@@ -518,6 +537,33 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             return
         for index, part in enumerate(("decoder.key", "decoder.value", "encoder.key", "encoder.value")):
             flattened_output[f"{name}.{idx}.{part}"] = t[index]
+
+
+def _prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
+    """`base` cut down to the encoder's inputs and the cross-attention caches, whatever it overrides."""
+
+    class Prefill(base):
+        part = "prefill"
+        dead_inputs: Mapping[str, str] = MappingProxyType({})
+
+        @property
+        def inputs(self):
+            later = ("decoder_", "past_key_values.")
+            return OrderedDict((name, axes) for name, axes in super().inputs.items() if not name.startswith(later))
+
+        @property
+        def outputs(self):
+            return OrderedDict((name, axes) for name, axes in super().outputs.items() if ".encoder." in name)
+
+        def complete_inputs(self, inputs, parameters):
+            # The decoder has to run for its layers to cast the encoder's answer; what it reads has no part in that.
+            return {**inputs, "decoder_input_ids": inputs["input_ids"][:, :1] * 0}
+
+        def generate_dummy_inputs(self, *args, **kwargs):
+            made = super().generate_dummy_inputs(*args, **kwargs)
+            return {name: tensor for name, tensor in made.items() if name in self.inputs}
+
+    return Prefill
 
 
 def _is_tokenizer(preprocessor) -> bool:

@@ -234,6 +234,7 @@ def _metadata(config, opset, attention) -> dict[str, str]:
         "feature": config.task + past,
         "opset": str(opset),
         "attention": attention,
+        **({"part": config.part} if config.part else {}),
     }
 
 

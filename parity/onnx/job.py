@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import shutil
 import weakref
@@ -54,6 +55,22 @@ class Job:
         minimum = floor.opset if floor else MINIMUM_OPSET
         check_opset(self.opset, minimum, self.config.model_type, floor.reason if floor else "")
 
+    def prefill(self) -> Job:
+        """The job of the second file, which makes the cross-attention caches.
+
+        Raises:
+            UsageError: the feature has none.
+        """
+        if not self.onnx_config.dead_inputs:
+            raise UsageError(
+                f"--prefill: {self.config.model_type} {self.feature} has no cross-attention caches to fill;"
+                " it goes with the -with-past features of encoder-decoders"
+            )
+        second = copy.copy(self)
+        second.onnx_config = self.onnx_config.prefill()
+        second._inputs = Source(second.onnx_config, self.preprocessor, self.config)
+        return second
+
     def export(self, path: Path) -> None:
         """Write the file to `path`."""
         self._console.progress(f"loading {self._source}")
@@ -90,15 +107,19 @@ class Job:
             progress=self._console.progress,
         )
 
+    @property
+    def _subject(self):
+        return f"feature {self.feature}" + (f" ({self.onnx_config.part})" if self.onnx_config.part else "")
+
     def lines(self, found: validation.Validation, atol: float | None) -> list[str]:
         """The log of the validation."""
         return [
-            f"Exported {self._source}: feature {self.feature}, opset {self.opset}, attention {self.attention}",
+            f"Exported {self._source}: {self._subject}, opset {self.opset}, attention {self.attention}",
             "Validating ONNX model...",
             *validation_lines(found, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
 
-    def summary(self, found: validation.Validation, atol: float | None, *, seconds: float) -> dict:
+    def summary(self, found: validation.Validation, atol: float | None) -> dict:
         """The job and its validation as one JSON object."""
         return {
             "status": "passed" if found.passed else "failed",
@@ -110,7 +131,6 @@ class Job:
             "attention": self.attention,
             "atol": atol,
             **found.as_json(),
-            "seconds": round(seconds, 3),
             "environment": describe(),
         }
 

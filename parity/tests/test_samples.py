@@ -47,6 +47,28 @@ def test_values_follow_the_seed():
     assert first[:, 0].unique().numel() == 1
 
 
+def test_short_inputs_vary_too():
+    """One token leaves no room for another beside the special ones: it is drawn, or a pool would be one input."""
+    source = subjects.subject("bert", "default").source
+    tokens = {source.resized({"batch": 1, "sequence": 1}, seed=seed).inputs["input_ids"].item() for seed in range(8)}
+    assert len(tokens) > 4
+
+
+def test_a_fully_masked_row_keeps_its_tokens():
+    """`whole` masks the last row from end to end, its past too, and nothing else."""
+    source = subjects.subject("gpt2", "causal-lm-with-past").source
+    sizes = {"batch": 2, "sequence": 3, "past_sequence": 4}
+    masked, plain = (source.resized(sizes, padding=padding).inputs for padding in ("whole", ""))
+    assert masked["attention_mask"].tolist() == [[1] * 7, [0] * 7]
+    assert masked["input_ids"].equal(plain["input_ids"])
+
+
+def test_an_unknown_padding_is_refused():
+    """A misspelled side is an error, not right padding."""
+    with pytest.raises(ValueError, match="centre"):
+        subjects.subject("bert", "default").source.resized({}, padding="centre")
+
+
 def test_all_boundaries_are_among_the_default_sizes():
     """Batch 1 and 3, sequence 1, longer than the export, past 0, choices 1 and 3, and both sides of padding."""
     from parity.samples import default_sizes

@@ -1,0 +1,82 @@
+"""The file computes what the model computes at any sizes of the axes that it declares, and refuses all others."""
+
+import pytest
+
+from parity.errors import SessionError
+from parity.fixtures import properties, sizes
+
+TEXT = ("encoder", "decoder", "encoder-decoder")
+
+
+@pytest.mark.cells(every_opset=False)
+def test_drawn_sizes(cell, subject, session, reproductions, figures):
+    """At sizes that hypothesis draws, each tried on eight inputs, the pooled error ratio is at most 4."""
+    verdicts = properties.drawn_sizes(subject, session.run, reproductions)
+    figures(**properties.figures_of(verdicts))
+    assert all(found.ratios() for found in verdicts)
+
+
+@pytest.mark.cells(every_opset=False)
+def test_boundaries(cell, subject, session, reproductions, figures):
+    """At every boundary of every axis, each tried on eight inputs, the pooled error ratio is at most 4."""
+    verdicts = properties.all_boundaries(subject, session.run, reproductions)
+    figures(**properties.figures_of(verdicts))
+    assert all(found.ratios() for found in verdicts)
+
+
+@pytest.mark.cells(every_opset=False, kinds=TEXT)
+def test_beyond_the_maximum(cell, subject, session):
+    """One token more than the position table holds is refused by model and file; without a table none is too many.
+
+    An encoder that the file does not run, because a cross-attention cache stands for it, refuses in the model alone.
+    """
+    tried = sizes.beyond(subject.source, subject.longest)
+    assert tried
+    for example in tried:
+        sample = subject.source.resized(example.sizes)
+        if subject.longest is None:
+            (found,) = sizes.judged(subject, session.run, [example])
+            found.raise_on_failure()
+            assert found.ratios()
+        elif example.name == "encoder_sequence" and "input_ids" in subject.onnx_config.dead_inputs:
+            refused_by_model(subject, sample.inputs)
+            assert run_in_file(subject, session, sample)
+        else:
+            refused_by_model(subject, sample.inputs)
+            refused_by_file(subject, session, sample)
+
+
+@pytest.mark.cells(every_opset=False, kinds=("vision",))
+def test_static_axes(cell, subject, session):
+    """An axis of an image that has no name has one size: model and file refuse twice as many."""
+    import torch
+
+    from parity.samples import Sample
+
+    pixels = subject.source.dummy["pixel_values"]
+    named = subject.onnx_config.inputs["pixel_values"]
+    static = [axis for axis in range(pixels.dim()) if axis not in named]
+    assert static
+    for axis in static:
+        sample = Sample({}, "", {"pixel_values": torch.cat([pixels, pixels], axis)})
+        refused_by_model(subject, sample.inputs)
+        refused_by_file(subject, session, sample)
+
+
+def refused_by_model(subject, inputs):
+    from parity.traceable import call, prepared
+
+    model = subject.fresh_model()
+    with prepared(model, subject.onnx_config.values_override), pytest.raises((IndexError, RuntimeError, ValueError)):
+        call(model, subject.onnx_config, inputs)
+
+
+def refused_by_file(subject, session, sample):
+    with pytest.raises(SessionError, match="ONNXRuntimeError"):
+        run_in_file(subject, session, sample)
+
+
+def run_in_file(subject, session, sample):
+    from parity.validation import backend_inputs
+
+    return session.run(backend_inputs(subject.onnx_config, sample))

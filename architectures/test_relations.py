@@ -1,0 +1,104 @@
+"""The same question asked in another way gets the same answer."""
+
+import pytest
+
+from parity.architectures import _relations
+from parity.architectures.registry import architectures
+from parity.fixtures import subjects
+from parity.judge import relations
+from parity.judge.rows import failures
+from parity.sessions import OnnxSession
+
+
+def pool_of(cell, relation):
+    """Padding is added to inputs without any; the others take inputs padded on either side."""
+    return subjects.pool(cell.architecture, cell.feature, "varied" if relation.startswith("padding") else "other")
+
+
+def judged(pool, relation, first, second, **limits):
+    """Rows of one relation, in units of the reference's noise."""
+    return relations.rows(relation, first, second, exact=pool.exact, noise=pool.noise, **limits)
+
+
+def asked(subject, pool, relation, run, first):
+    """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
+    ask, form = relations.RELATIONS[relation], subjects.form(subject)
+    return [
+        ask(run, inputs, form, answer) for inputs, answer in zip(subjects.arrays(subject, pool), first, strict=True)
+    ]
+
+
+def found_in_float64(cell, subject):
+    """The relations that the float64 model has."""
+    names = [name for name in relations.RELATIONS if relations.applies(name, subjects.form(subject))]
+    found = []
+    with subjects.float64(subject) as run:
+        for relation in names:
+            pool = pool_of(cell, relation)
+            second = asked(subject, pool, relation, run, pool.exact)
+            if not failures(judged(pool, relation, pool.exact, second, limit=relations.EXACT_LIMIT)):
+                found.append(relation)
+    return found
+
+
+@pytest.mark.cells(every_opset=False)
+def test_float64_has_the_recorded_relations(cell, subject):
+    """The relations of the float64 model are those on record: none is lost, none is new."""
+    recorded = _relations.of(cell.architecture, cell.feature)
+    found = found_in_float64(cell, subject)
+    lost, new = sorted(set(recorded) - set(found)), sorted(set(found) - set(recorded))
+    assert (lost, new) == ([], []), f"{cell.group}: lost {lost}, new {new}; should read {' '.join(found)!r}"
+
+
+@pytest.mark.cells(every_opset=False)
+def test_relations(cell, subject, session, figures):
+    """The file has every relation on record, both sides within four times the noise."""
+    recorded = _relations.of(cell.architecture, cell.feature)
+    assert recorded
+    for relation in recorded:
+        pool = pool_of(cell, relation)
+        first = [session.run(inputs) for inputs in subjects.arrays(subject, pool)]
+        rows = judged(pool, relation, first, asked(subject, pool, relation, session.run, first))
+        assert [row.message for row in failures(rows)] == []
+        figures(**{relation: max(row.figures["ratio"] for row in rows)})
+
+
+@pytest.mark.cells(every_opset=False)
+def test_optimisations(cell, subject, session, artifact):
+    """ONNX Runtime with all its optimisations answers as without any, within four times the noise."""
+    pool = pool_of(cell, "optimisations")
+    inputs, plain = subjects.arrays(subject, pool), OnnxSession(artifact, optimise=False)
+    sides = [[engine.run(one) for one in inputs] for engine in (session, plain)]
+    assert [row.message for row in failures(judged(pool, "optimisations", *sides))] == []
+
+
+@pytest.mark.cells(every_opset=False)
+def test_determinism(cell, subject, session):
+    """Two runs of one session give equal bits, at every size."""
+    pool = pool_of(cell, "determinism")
+    rows = [
+        row
+        for sample, inputs in zip(pool.samples, subjects.arrays(subject, pool), strict=True)
+        for row in relations.repeated(session.run(inputs), session.run(inputs), str(sample))
+    ]
+    assert rows
+    assert [row.message for row in failures(rows)] == []
+
+
+@pytest.mark.cells(every_opset=False)
+def test_reference_unchanged(cell, subject, artifact):
+    """The exported model is what a fresh one is: weights, modes, configuration, and answers from before the export."""
+    assert artifact.exists()
+    assert subjects.changes(subject) == []
+
+
+def test_the_record_names_what_is_declared():
+    """The record has a line for every feature declared in this repository, and for nothing else."""
+    own = {"parity.architectures." + found.model_type for found in architectures()}
+    declared = {
+        (found.name, feature)
+        for found in architectures()
+        if found.onnx_config.__module__ in own
+        for feature in found.features
+    }
+    assert {(name, feature) for name, features in _relations.RECORD.items() for feature in features} == declared

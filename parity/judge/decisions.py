@@ -1,0 +1,78 @@
+"""What the numbers decide: the five largest candidates along the last axis, in order, where the exact gap is no noise.
+
+A ranking may differ only between candidates that float64 itself holds for equal: at every one of the first five ranks,
+the exact values of the expected candidate and of the one that the backend puts there differ by at most
+`LIMIT · noise · rms`, the noise being what the error ratio is measured in (see `ratio`). No share of the decisions is
+exempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from parity.judge.ratio import LIMIT
+from parity.judge.rows import Row
+
+TOP = 5
+
+
+def rows(
+    exact: Sequence[Mapping[str, np.ndarray]],
+    actual: Sequence[Mapping[str, np.ndarray]],
+    noise: Mapping[str, float],
+    *,
+    limit: float = LIMIT,
+    where: Sequence[str] = (),
+) -> list[Row]:
+    """One row for each output that is decided by (its name has `logits`), of the first bad input where there is one.
+
+    Args:
+        noise: the pooled noise of each output, in units of its rms, as `ratio.rows` has in its figures.
+        where: the sizes of each input.
+    """
+    found = []
+    for name in (name for name in exact[0] if "logits" in name and name in noise):
+        bad = []
+        for index, (reference, got) in enumerate(zip(exact, actual, strict=True)):
+            message = _disagreement(name, reference[name], got[name], limit * noise[name])
+            if message:
+                bad.append(Row("decision", name, False, message, where[index] if where else ""))
+        found.append(bad[0] if bad else Row("decision", name, True))
+    return found
+
+
+def _disagreement(name, exact, actual, allowed):
+    """The sentence for the worst rank that differs by more than `allowed` (in units of the rms), argmax first."""
+    finite = exact[np.isfinite(exact)].astype(np.float64)
+    if not finite.size:
+        return None
+    noise = allowed * (float(np.sqrt(np.mean(np.square(finite)))) or 1.0)
+    expected, got = _leading(exact), _leading(actual)
+    if np.array_equal(expected, got):
+        return None
+    values = [np.take_along_axis(exact, order, -1).astype(np.float64) for order in (expected, got)]
+    # Equal infinities have no gap.
+    gaps = np.zeros(values[0].shape)
+    np.abs(np.subtract(*values, out=gaps, where=values[0] != values[1]), out=gaps)
+    if not (gaps > noise).any():
+        return None
+    rank = 0 if (gaps[..., 0] > noise).any() else int(np.unravel_index(gaps.argmax(), gaps.shape)[-1])
+    index = tuple(int(i) for i in np.unravel_index(gaps[..., rank].argmax(), gaps.shape[:-1]))
+    high, low = (side[index][rank] for side in values)
+    place = "argmax" if rank == 0 else f"rank {rank + 1} of the top {expected.shape[-1]}"
+    return (
+        f"{name}: {place} at index {index}: got candidate {got[index][rank]}, should be {expected[index][rank]};"
+        f" their float64 values {low:.6g} and {high:.6g} are {gaps[index][rank]:.3g} apart, the noise is {noise:.2g}"
+    )
+
+
+def _leading(values):
+    """Indices of the largest values along the last axis, the largest first; equal ones in the order they stand in."""
+    count = min(TOP, values.shape[-1])
+    if values.shape[-1] <= 1024:
+        return np.argsort(-values, axis=-1, kind="stable")[..., :count]
+    largest = np.sort(np.argpartition(-values, count - 1, axis=-1)[..., :count], axis=-1)
+    order = np.argsort(-np.take_along_axis(values, largest, -1), axis=-1, kind="stable")
+    return np.take_along_axis(largest, order, -1)

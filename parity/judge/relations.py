@@ -1,0 +1,194 @@
+"""Metamorphic relations: the same question asked in another way must get the same answer.
+
+A relation asks a backend in another way, and brings what it answers back to the terms of the first question. Both
+answers are the backend's own; they may differ by as much as the error ratio allows, in the same units (see `ratio`).
+Which relations a model has is for its float64 run to say: there both sides differ by less than float32's noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.judge import ratio
+from parity.judge.rows import Row
+
+Arrays = Mapping[str, np.ndarray]
+Run = Callable[[Arrays], Arrays]
+
+PADDING = 3
+# Both sides of a relation that holds in float64 are closer than the noise of float32: some models cast inside.
+EXACT_LIMIT = 1.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """The named axes of inputs and outputs, as an OnnxConfig declares them, and the token that padding is made of."""
+
+    inputs: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, Mapping[int, str]]
+    pad: int = 0
+
+    def padded(self, side: str) -> set[str]:
+        """The axes that padding lengthens on that side: those of tokens with a mask; before a past, the past's."""
+        names = {axis for axes in self.inputs.values() for axis in axes.values()}
+        masked = " + ".join(axis for name in self.inputs if "mask" in name for axis in self.inputs[name].values())
+        tokens = {
+            axis
+            for name in self.inputs
+            if name.endswith("input_ids")
+            for axis in self.inputs[name].values()
+            if "sequence" in axis and axis in masked.split(" + ")
+        }
+        return {f"past_{axis}" if side == "left" and f"past_{axis}" in names else axis for axis in tokens}
+
+
+def batch_permutation(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+    """The rows of the batch in another order, answered in that order."""
+    batch = _batch(inputs, form)
+    if batch == 1:
+        return first
+    order = np.roll(np.arange(batch), 1)
+    answers = run(_along(inputs, form.inputs, lambda array, axis: array.take(order, axis)))
+    return _along(answers, form.outputs, lambda array, axis: array.take(np.argsort(order), axis))
+
+
+def batch_of_one(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+    """The last row of the batch asked alone; it is the one that has most padding."""
+    batch = _batch(inputs, form)
+    if batch == 1:
+        return first
+    alone = run(_along(inputs, form.inputs, lambda array, axis: array.take([batch - 1], axis)))
+    others = _along(first, form.outputs, lambda array, axis: array.take(range(batch - 1), axis))
+    return {
+        name: np.concatenate([array, alone[name]], _axis(form.outputs[name], "batch")) for name, array in others.items()
+    }
+
+
+def padding_right(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+    """Masked tokens after every sequence."""
+    return _padding(run, inputs, form, "right")
+
+
+def padding_left(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+    """Masked tokens before every sequence; where there is a past, before that."""
+    return _padding(run, inputs, form, "left")
+
+
+# Name → the relation: a backend, one input, its axes and the first answer → the second, in the terms of the first.
+# Those of padding are asked of inputs without any.
+RELATIONS: Mapping[str, Callable[[Run, Arrays, Form, Arrays], Arrays]] = {
+    "batch-permutation": batch_permutation,
+    "batch-of-one": batch_of_one,
+    "padding-right": padding_right,
+    "padding-left": padding_left,
+}
+
+
+def applies(name: str, form: Form) -> bool:
+    """Whether there is anything that the relation changes: a padding needs tokens and a mask."""
+    return not name.startswith("padding") or bool(form.padded("right"))
+
+
+def _padding(run, inputs, form, side):
+    axes = form.padded(side)
+    longer = {}
+    for name, array in inputs.items():
+        fill = 0 if "mask" in name or "token_type" in name else form.pad if name.endswith("input_ids") else 1
+        for axis in _axes_of(form.inputs[name], axes):
+            width = [(0, 0)] * array.ndim
+            width[axis] = (PADDING, 0) if side == "left" else (0, PADDING)
+            array = np.pad(array, width, constant_values=fill)
+        longer[name] = array
+    found = {}
+    for name, array in run(longer).items():
+        for axis in _axes_of(form.outputs[name], axes):
+            size = array.shape[axis] - PADDING
+            array = array.take(range(PADDING, PADDING + size) if side == "left" else range(size), axis)
+        found[name] = array
+    return found
+
+
+def _axes_of(axes: Mapping[int, str], names):
+    """The axes that have one of the names in theirs: `a + b` is as long as both."""
+    return [axis for axis, name in axes.items() if names & {part.strip() for part in name.split("+")}]
+
+
+def _axis(axes, wanted):
+    return next(axis for axis, name in axes.items() if name == wanted)
+
+
+def _batch(inputs, form):
+    name, array = next(iter(inputs.items()))
+    return array.shape[_axis(form.inputs[name], "batch")]
+
+
+def _along(arrays, axes, change):
+    return {name: change(array, _axis(axes[name], "batch")) for name, array in arrays.items()}
+
+
+def rows(
+    relation: str,
+    first: Sequence[Arrays],
+    second: Sequence[Arrays],
+    *,
+    exact: Sequence[Arrays],
+    noise: Mapping[str, float],
+    limit: float = ratio.LIMIT,
+) -> list[Row]:
+    """One row for each floating output: passed when both sides, pooled, differ by at most `limit` times the noise.
+
+    Args:
+        first, second: what a backend answers to the pool, and what the relation makes of its other answers.
+        exact: the float64 answers to the pool.
+        noise: the floating outputs, each with its noise over the pool, as `ratio.noise` has it.
+
+    Raises:
+        ValueError: fewer inputs than `ratio.MINIMUM_POOL`.
+    """
+    if len(exact) < ratio.MINIMUM_POOL:
+        raise ValueError(f"pool: {len(exact)} inputs, should be at least {ratio.MINIMUM_POOL}")
+    found = []
+    for name, unit in noise.items():
+        reference, one, other = ([answers[name] for answers in side] for side in (exact, first, second))
+        shapes = [(a.shape, b.shape) for a, b in zip(one, other, strict=True) if a.shape != b.shape]
+        if shapes:
+            message = f"{name}: {relation}: shape {shapes[0][1]}, should be {shapes[0][0]}"
+            found.append(Row("relation", name, False, message))
+            continue
+        times = _distance(reference, one, other) / unit
+        passed = times <= limit
+        told = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
+        message = "" if passed else f"{told}; over {len(exact)} inputs"
+        found.append(Row("relation", name, passed, message, figures={"ratio": times}))
+    return found
+
+
+def _distance(exact, first, second):
+    """The root mean square of the differences, each input's in units of the rms of its exact answer."""
+    squares = 0.0
+    for reference, one, other in zip(exact, first, second, strict=True):
+        finite = np.isfinite(reference)
+        if finite.any():
+            scale = float(np.mean(np.square(reference[finite].astype(np.float64)))) or 1.0
+            squares += float(np.mean(np.square(one[finite].astype(np.float64) - other[finite]))) / scale
+    return math.sqrt(squares / len(exact))
+
+
+def repeated(first: Arrays, second: Arrays, where: str = "") -> list[Row]:
+    """Rows for two runs of one session on one input: passed when every output has the same bits."""
+    return [_same_bits(name, array, second.get(name), where) for name, array in first.items()]
+
+
+def _same_bits(name, one, other, where):
+    alike = other is not None and (one.shape, one.dtype) == (other.shape, other.dtype)
+    if alike and one.tobytes() == other.tobytes():
+        return Row("determinism", name, True)
+    message = f"{name}: two runs on one input differ"
+    if alike:
+        wrong = one.view(f"u{one.dtype.itemsize}") != other.view(f"u{one.dtype.itemsize}")
+        message += f" at {int(wrong.sum())} of {one.size} values"
+    return Row("determinism", name, False, f"{message}, should be equal in every bit", where)

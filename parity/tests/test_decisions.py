@@ -1,0 +1,106 @@
+"""What the numbers decide: a ranking may differ only where the exact gap is no more than the noise."""
+
+import time
+
+import numpy as np
+import pytest
+
+from parity.judge import decisions
+from parity.judge.rows import failures
+
+# 4 · 1e-6 · rms is what candidates may be apart and still change places.
+NOISE = {"logits": 1e-6, "hidden": 1e-6, "start_logits": 1e-6}
+
+
+def ranked(*values, width=96, rows=3):
+    """Logits whose leading candidates at (0, 0) are 0, 1, …, with these values; all others are far below."""
+    array = np.tile(np.linspace(-1, 0, width), (rows, 2, 1))
+    array[0, 0, : len(values)] = values
+    return array
+
+
+def judged(exact, actual, name="logits", **options):
+    return decisions.rows([{name: exact}], [{name: actual}], NOISE, **options)
+
+
+def swapped(array, one, other):
+    actual = array.astype(np.float32)
+    actual[0, 0, [one, other]] = actual[0, 0, [other, one]]
+    return actual
+
+
+def test_equal_rankings_pass():
+    """The same order passes, whatever the values."""
+    exact = ranked(9, 8, 7, 6, 5)
+    (row,) = judged(exact, (2 * exact).astype(np.float32))
+    assert row.passed
+
+
+def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
+    """The message names the place, both candidates, their exact values, the gap and the noise."""
+    exact = ranked(3, 2.5, 1)
+    (row,) = judged(exact, swapped(exact, 0, 1), where=["batch 3"])
+    assert (row.check, row.subject, row.passed, row.where) == ("decision", "logits", False, "batch 3")
+    assert row.message.startswith(
+        "logits: argmax at index (0, 0): got candidate 1, should be 0; their float64 values 2.5 and 3 are 0.5 apart,"
+        " the noise is "
+    )
+
+
+@pytest.mark.parametrize(("gap", "passed"), [(1e-6, True), (1e-4, False)])
+def test_only_a_gap_above_the_noise_decides(gap, passed):
+    """Candidates closer than the noise may change places; others may not, be it at one place of hundreds."""
+    exact = ranked(1 + gap, 1, rows=100)
+    actual = exact.astype(np.float64)
+    actual[0, 0, [0, 1]] = actual[0, 0, [1, 0]]
+    assert judged(exact, actual)[0].passed is passed
+
+
+def test_a_lower_rank_of_the_first_five_is_told():
+    """The fourth and the fifth in another order fail, the sixth and the seventh do not matter."""
+    exact = ranked(9, 8, 7, 6, 5, 4, 3)
+    assert judged(exact, swapped(exact, 5, 6))[0].passed
+    assert "rank 4 of the top 5" in judged(exact, swapped(exact, 3, 4))[0].message
+
+
+def test_one_that_drops_out_of_the_five_is_told():
+    """The fifth and the sixth in another order are another top five."""
+    exact = ranked(9, 8, 7, 6, 5, 4)
+    assert "rank 5 of the top 5 at index (0, 0): got candidate 5, should be 4" in (
+        judged(exact, swapped(exact, 4, 5))[0].message
+    )
+
+
+def test_equal_infinities_have_no_gap():
+    """Candidates at -inf may stand in any order; one at -inf that comes first may not."""
+    exact = np.array([[1.0, -np.inf, -np.inf, -np.inf]])
+    assert judged(exact, exact[:, [0, 2, 1, 3]])[0].passed
+    assert not judged(exact, np.array([[-np.inf, 1.0, -np.inf, -np.inf]]))[0].passed
+
+
+def test_hidden_states_decide_nothing():
+    """Only logits are judged, by whatever name; a single candidate is always right."""
+    exact = ranked(3, 2)
+    assert judged(exact, swapped(exact, 0, 1), name="hidden") == []
+    assert failures(judged(exact, swapped(exact, 0, 1), name="start_logits"))
+    assert judged(exact[..., :1], -exact[..., :1])[0].passed
+
+
+def test_a_large_vocabulary_is_judged_alike():
+    """The leading candidates of thousands are those of a full sort, ties in the order they stand in."""
+    values = np.random.default_rng(0).integers(0, 2000, (4, 5, 3000)).astype(np.float32)
+    values[0, 0, [2000, 10, 500]] = 3000
+    expected = np.argsort(-values, axis=-1, kind="stable")[..., :5]
+    leading = np.take_along_axis(values, decisions._leading(values), -1)
+    assert np.array_equal(leading, np.take_along_axis(values, expected, -1))
+    assert decisions._leading(values)[0, 0, :3].tolist() == [10, 500, 2000]
+
+
+def test_it_costs_next_to_nothing():
+    """Eight inputs of a tiny model are judged in less than 2 ms (ten times as much here, for a busy machine)."""
+    pool = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
+    actual = [{"logits": array["logits"].astype(np.float32)} for array in pool]
+    start = time.process_time()
+    (row,) = decisions.rows(pool, actual, NOISE)
+    assert time.process_time() - start < 0.02
+    assert row.passed
