@@ -12,6 +12,16 @@ from parity.onnx.config import OnnxConfig
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
 KINDS = ("encoder", "decoder", "encoder-decoder", "vision")
 
+_BATCH = "batch-permutation batch-of-one"
+# What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
+RELATIONS = {
+    "encoder": f"{_BATCH} padding-right",
+    "decoder": f"{_BATCH} padding-right padding-left",
+    "encoder-decoder": f"{_BATCH} padding-right",
+    "vision": _BATCH,
+}
+EITHER_PADDING = f"{_BATCH} padding-right padding-left"
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -70,6 +80,8 @@ class Architecture:
         floor: the lowest opset, when it is above the exporter's own.
         deviations: tracked upstream bugs.
         smoke: features that `pytest -m smoke` tries.
+        relations: feature → the metamorphic relations that its float64 model has, where they are not `RELATIONS` of
+            the kind; the feature `*` stands for all that are not named.
     """
 
     model_type: str
@@ -81,14 +93,20 @@ class Architecture:
     floor: Floor | None = None
     deviations: tuple[Deviation, ...] = ()
     smoke: tuple[str, ...] = field(default=())
+    relations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"{self.model_type}: kind {self.kind!r}, should be one of {', '.join(KINDS)}")
-        unknown = [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
+        unknown = [f for f in self.relations if f not in (*self.features, "*")]
+        unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
         unknown += [f for f in self.smoke if f not in self.features]
         if unknown or len(set(self.features)) != len(self.features) or not self.features:
             raise ValueError(f"{self.model_type}: features {', '.join(unknown) or self.features}: unknown or repeated")
+
+    def relations_of(self, feature: str) -> list[str]:
+        """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
+        return self.relations.get(feature, self.relations.get("*", RELATIONS[self.kind])).split()
 
     @property
     def name(self) -> str:

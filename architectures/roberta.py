@@ -1,6 +1,6 @@
 """RoBERTa: an encoder whose positions skip the padding token."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
+from parity.architectures.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
 from parity.onnx.config import OnnxConfig
 
 
@@ -27,4 +27,10 @@ ARCHITECTURE = Architecture(
         "type_vocab_size": 1,
     },
     preprocessor="roberta",
+    # Positions skip the padding; the heads that read the first place find padding there.
+    relations={
+        "*": EITHER_PADDING,
+        "sequence-classification": RELATIONS["encoder"],
+        "multiple-choice": RELATIONS["encoder"],
+    },
 )

@@ -1,6 +1,6 @@
 """T5: an encoder-decoder with relative positions."""
 
-from parity.architectures.declaration import Architecture, Floor, encoder_decoder_axes
+from parity.architectures.declaration import EITHER_PADDING, Architecture, Floor, encoder_decoder_axes
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 
@@ -41,5 +41,6 @@ ARCHITECTURE = Architecture(
         reason="Min takes int64 only from opset 12, and relative position buckets are int64",
         issue="https://onnx.ai/onnx/operators/onnx__Min.html",
     ),
+    relations={"*": EITHER_PADDING},
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
 )

@@ -2,8 +2,7 @@
 
 import pytest
 
-from parity.architectures import _relations
-from parity.architectures.registry import architectures
+from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.judge import relations
 from parity.judge.rows import failures
@@ -44,7 +43,7 @@ def found_in_float64(cell, subject):
 @pytest.mark.cells(every_opset=False)
 def test_float64_has_the_recorded_relations(cell, subject):
     """The relations of the float64 model are those on record: none is lost, none is new."""
-    recorded = _relations.of(cell.architecture, cell.feature)
+    recorded = architecture(cell.architecture).relations_of(cell.feature)
     found = found_in_float64(cell, subject)
     lost, new = sorted(set(recorded) - set(found)), sorted(set(found) - set(recorded))
     assert (lost, new) == ([], []), f"{cell.group}: lost {lost}, new {new}; should read {' '.join(found)!r}"
@@ -53,7 +52,7 @@ def test_float64_has_the_recorded_relations(cell, subject):
 @pytest.mark.cells(every_opset=False)
 def test_relations(cell, subject, session, figures):
     """The file has every relation on record, both sides within four times the noise."""
-    recorded = _relations.of(cell.architecture, cell.feature)
+    recorded = architecture(cell.architecture).relations_of(cell.feature)
     assert recorded
     for relation in recorded:
         pool = pool_of(cell, relation)
@@ -90,15 +89,3 @@ def test_reference_unchanged(cell, subject, artifact):
     """The exported model is what a fresh one is: weights, modes, configuration, and answers from before the export."""
     assert artifact.exists()
     assert subjects.changes(subject) == []
-
-
-def test_the_record_names_what_is_declared():
-    """The record has a line for every feature declared in this repository, and for nothing else."""
-    own = {"parity.architectures." + found.model_type for found in architectures()}
-    declared = {
-        (found.name, feature)
-        for found in architectures()
-        if found.onnx_config.__module__ in own
-        for feature in found.features
-    }
-    assert {(name, feature) for name, features in _relations.RECORD.items() for feature in features} == declared

@@ -21,7 +21,7 @@ from parity.errors import ExportError, ParityError, UsageError
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
 from parity.judge import contract
 
-from .config import OnnxConfig, _one_preprocessor
+from .base import OnnxConfig, one_preprocessor
 from .limits import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def export_pytorch(
 
     from parity.traceable import Layout, Traceable, attention_of, prepared
 
-    preprocessor = _one_preprocessor(preprocessor, tokenizer)
+    preprocessor = one_preprocessor(preprocessor, tokenizer)
     check_opset(opset)
     if not config.is_torch_support_available:
         logger.warning(
@@ -262,7 +262,7 @@ def validate_model_outputs(
     from parity.samples import Source
     from parity.sessions import OnnxSession
 
-    preprocessor = _one_preprocessor(preprocessor, tokenizer)
+    preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
     source = Source(config, preprocessor, reference_model.config)
     samples = validation.choose_samples(source, longest=longest_sequence(reference_model), resize=False)

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from parity.architectures import _relations, test_relations, test_vacuity
+from parity.architectures import test_relations, test_vacuity
+from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.fixtures.specimens import DEAD_SPECIMENS, HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations, vacuity
@@ -148,7 +149,8 @@ def test_what_padding_lengthens():
 )
 def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, told):
     """A relation on record that the model has not, and one that it has off the record, both fail by name."""
-    monkeypatch.setitem(_relations.RECORD, "bert", {"default": recorded})
+    declared = dataclasses.replace(architecture("bert"), relations={"default": recorded})
+    monkeypatch.setattr(test_relations, "architecture", lambda name: declared)
     with pytest.raises(AssertionError, match=told):
         test_relations.test_float64_has_the_recorded_relations(BERT, bert)
 

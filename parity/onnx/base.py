@@ -1,0 +1,289 @@
+"""The configuration of an ONNX file without past: inputs, outputs, dynamic axes, dummy inputs, overrides.
+
+An axis is a claim: every name that `inputs` and `outputs` give to an axis says that the file works for other sizes
+there; `a + b` names an axis as long as two others together.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from packaging import version
+
+from .utils import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
+
+if TYPE_CHECKING:
+    from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import ImageProcessingMixin
+    from transformers.utils import TensorType
+
+DEFAULT_ONNX_OPSET = 11
+
+# 2 GiB: the most that one protocol buffer message can hold.
+EXTERNAL_DATA_FORMAT_SIZE_LIMIT = 2 * 1024 * 1024 * 1024
+
+_TOKENS = {0: "batch", 1: "sequence"}
+
+
+@dataclasses.dataclass
+class PatchingSpec:
+    """One attribute to replace while a model is exported.
+
+    Args:
+        o: the module or object that owns the attribute.
+        name: the attribute.
+        custom_op: what stands there during the export.
+        orig_op: what is put back; looked up on `o` when not given.
+        op_wrapper: applied to both before they are set (for static and class methods).
+    """
+
+    o: Any
+    name: str
+    custom_op: Callable
+    orig_op: Callable | None = None
+    op_wrapper: Callable | None = None
+
+    def _set(self, op):
+        setattr(self.o, self.name, op if self.op_wrapper is None else self.op_wrapper(op))
+
+
+class OnnxConfig(ABC):
+    """Inputs, outputs and dummy inputs of the ONNX file of one model and one task."""
+
+    # Which of several files of one feature this is the configuration of; empty for the feature's own.
+    part = ""
+    default_fixed_batch = 2
+    default_fixed_sequence = 8
+    default_fixed_num_choices = 4
+    torch_onnx_minimum_version = version.parse("1.8")
+    _tasks_to_common_outputs = {  # noqa: RUF012 - the name and the type that subclasses of the old package read
+        "causal-lm": OrderedDict({"logits": _TOKENS}),
+        "default": OrderedDict({"last_hidden_state": _TOKENS}),
+        "image-classification": OrderedDict({"logits": {0: "batch"}}),
+        "image-segmentation": OrderedDict({"logits": _TOKENS, "pred_boxes": _TOKENS, "pred_masks": _TOKENS}),
+        "masked-im": OrderedDict({"logits": _TOKENS}),
+        "masked-lm": OrderedDict({"logits": _TOKENS}),
+        "multiple-choice": OrderedDict({"logits": {0: "batch", 1: "choice"}}),
+        "object-detection": OrderedDict({"logits": _TOKENS, "pred_boxes": _TOKENS}),
+        "question-answering": OrderedDict({"start_logits": _TOKENS, "end_logits": _TOKENS}),
+        "semantic-segmentation": OrderedDict({"logits": {0: "batch", 1: "num_labels", 2: "height", 3: "width"}}),
+        "seq2seq-lm": OrderedDict({"logits": {0: "batch", 1: "decoder_sequence"}}),
+        "sequence-classification": OrderedDict({"logits": {0: "batch"}}),
+        "token-classification": OrderedDict({"logits": _TOKENS}),
+        "vision2seq-lm": OrderedDict({"logits": _TOKENS}),
+        "speech2seq-lm": OrderedDict({"logits": _TOKENS}),
+    }
+
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: list[PatchingSpec] | None = None
+    ):
+        self._config = config
+        if task not in self._tasks_to_common_outputs:
+            raise ValueError(f"{task} is not a supported task; supported: {', '.join(self._tasks_to_common_outputs)}")
+        self.task = task
+        self._patching_specs = [
+            spec if spec.orig_op is not None else dataclasses.replace(spec, orig_op=getattr(spec.o, spec.name))
+            for spec in patching_specs or []
+        ]
+
+    @classmethod
+    def from_model_config(cls, config: PretrainedConfig, task: str = "default") -> OnnxConfig:
+        """The configuration for the model that `config` describes."""
+        return cls(config, task=task)
+
+    @property
+    @abstractmethod
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        """Input name → {axis: axis name}, in the order of the file's inputs."""
+
+    @property
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
+        """Output name → {axis: axis name}, in the order of the file's outputs."""
+        return copy.deepcopy(self._tasks_to_common_outputs[self.task])
+
+    @property
+    def values_override(self) -> Mapping[str, Any] | None:
+        """Model configuration items that have another value while the model is exported and validated."""
+        return {"use_cache": False} if hasattr(self._config, "use_cache") else None
+
+    @property
+    def default_batch_size(self) -> int:
+        """Batch size of the dummy inputs; above 1, so that the exporter cannot take the batch for a constant."""
+        return OnnxConfig.default_fixed_batch
+
+    @property
+    def default_sequence_length(self) -> int:
+        """Sequence length of the dummy inputs, in tokens."""
+        return OnnxConfig.default_fixed_sequence
+
+    @property
+    def default_num_choices(self) -> int:
+        """Number of choices in the dummy inputs of multiple-choice."""
+        return OnnxConfig.default_fixed_num_choices
+
+    @property
+    def default_onnx_opset(self) -> int:
+        """The opset that is exported when none is asked for."""
+        return DEFAULT_ONNX_OPSET
+
+    @property
+    def atol_for_validation(self) -> float:
+        """The largest absolute difference expected between the model and its file."""
+        return 1e-5
+
+    @property
+    def is_torch_support_available(self) -> bool:
+        """Whether the installed torch is at least `torch_onnx_minimum_version`."""
+        from parity.environment import version_of
+
+        installed = version_of("torch")
+        return installed is not None and version.parse(installed) >= self.torch_onnx_minimum_version
+
+    @staticmethod
+    def use_external_data_format(num_parameters: int) -> bool:
+        """Whether that many float32 parameters are too many for one protocol buffer message."""
+        size = compute_serialized_parameters_size(num_parameters, ParameterFormat.Float)
+        return size >= EXTERNAL_DATA_FORMAT_SIZE_LIMIT
+
+    @property
+    def dead_inputs(self) -> Mapping[str, str]:
+        """Inputs that no output depends on, with the reason; new in parity. They stay inputs of the file."""
+        return {}
+
+    def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
+        """The arguments of the model's `forward`: the file's inputs and what can be computed from them.
+
+        It is traced into the graph, and the reference model is called with its result too. New in parity; the base
+        class adds nothing.
+
+        Args:
+            inputs: the file's inputs by name, past key values nested as `generate_dummy_inputs` returns them.
+            parameters: the names that the model's `forward` takes.
+        """
+        return dict(inputs)
+
+    def _generate_dummy_images(
+        self, batch_size: int = 2, num_channels: int = 3, image_height: int = 40, image_width: int = 40
+    ):
+        import numpy as np
+        from PIL import Image
+
+        shape = (batch_size, image_height, image_width, num_channels)
+        pixels = np.random.default_rng(0).integers(0, 256, size=shape, dtype=np.uint8)
+        return [Image.fromarray(image.squeeze()).convert("RGB") for image in pixels]
+
+    def _generate_dummy_audio(
+        self, batch_size: int = 2, sampling_rate: int = 22050, time_duration: float = 5.0, frequency: int = 220
+    ):
+        import numpy as np
+
+        seconds = np.linspace(0, time_duration, int(time_duration * sampling_rate), endpoint=False)
+        return [0.5 * np.sin(2 * np.pi * frequency * seconds) for _ in range(batch_size)]
+
+    def generate_dummy_inputs(
+        self,
+        preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        num_choices: int = -1,
+        is_pair: bool = False,
+        framework: TensorType | None = None,
+        num_channels: int = 3,
+        image_width: int = 40,
+        image_height: int = 40,
+        sampling_rate: int = 22050,
+        time_duration: float = 5.0,
+        frequency: int = 220,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Mapping[str, Any]:
+        """Inputs of the model's `forward`, made by its own preprocessor; -1 means the default size of that axis.
+
+        Args:
+            preprocessor: the model's tokenizer, image processor or feature extractor.
+            batch_size: number of rows.
+            seq_length: tokens in a row, special tokens included.
+            num_choices: choices in a row, for multiple-choice.
+            is_pair: whether `seq_length` leaves room for the special tokens of a pair of sentences.
+            framework: the kind of tensors, `"pt"`, `"tf"` or `"np"`.
+            num_channels, image_width, image_height: size of the dummy images, in pixels, before preprocessing.
+            sampling_rate, time_duration, frequency: the dummy sound, in Hz, seconds and Hz.
+            tokenizer: deprecated name of `preprocessor`.
+
+        Raises:
+            ValueError: both `tokenizer` and a tokenizer as `preprocessor` are given, or the preprocessor is of no
+                known kind.
+        """
+        preprocessor = one_preprocessor(preprocessor, tokenizer)
+        if _is_tokenizer(preprocessor):
+            return self._dummy_text(preprocessor, batch_size, seq_length, num_choices, is_pair, framework)
+        kind = next(iter(getattr(preprocessor, "model_input_names", None) or [None]))
+        batch_size = compute_effective_axis_dimension(batch_size, OnnxConfig.default_fixed_batch)
+        if kind == "pixel_values":
+            images = self._generate_dummy_images(batch_size, num_channels, image_height, image_width)
+            return dict(preprocessor(images=images, return_tensors=framework))
+        if kind == "input_features":
+            sound = self._generate_dummy_audio(batch_size, sampling_rate, time_duration, frequency)
+            return dict(preprocessor(sound, return_tensors=framework))
+        raise ValueError(
+            f"cannot generate dummy inputs with {type(preprocessor).__name__}: it should be a tokenizer, an image"
+            " processor or a feature extractor; give the model's own one, or override generate_dummy_inputs"
+        )
+
+    def _dummy_text(self, tokenizer, batch_size, seq_length, num_choices, is_pair, framework):
+        batch_size = compute_effective_axis_dimension(batch_size, OnnxConfig.default_fixed_batch)
+        seq_length = compute_effective_axis_dimension(
+            seq_length, OnnxConfig.default_fixed_sequence, tokenizer.num_special_tokens_to_add(is_pair)
+        )
+        text = (tokenizer.unk_token or "0") * seq_length
+        if self.task != "multiple-choice":
+            return dict(tokenizer([text] * batch_size, return_tensors=framework))
+        num_choices = compute_effective_axis_dimension(num_choices, OnnxConfig.default_fixed_num_choices)
+        rows = [text] * (batch_size * num_choices)
+        encoded = tokenizer(rows, text_pair=rows)
+        for name, values in encoded.items():
+            encoded[name] = [values[i : i + num_choices] for i in range(0, len(values), num_choices)]
+        return dict(encoded.convert_to_tensors(tensor_type=framework))
+
+    def generate_dummy_inputs_onnxruntime(self, reference_model_inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs that ONNX Runtime gets where the model gets `reference_model_inputs`; the same by default."""
+        return reference_model_inputs
+
+    def patch_ops(self):
+        """Put every `PatchingSpec`'s custom op in place."""
+        for spec in self._patching_specs:
+            spec._set(spec.custom_op)
+
+    def restore_ops(self):
+        """Put back what `patch_ops` replaced."""
+        for spec in self._patching_specs:
+            spec._set(spec.orig_op)
+
+    @classmethod
+    def flatten_output_collection_property(cls, name: str, field: Iterable[Any]) -> dict[str, Any]:
+        """Names for the elements of a nested input or output: `name.0`, `name.1`, … over all its levels."""
+        return {f"{name}.{index}": item for index, item in enumerate(chain.from_iterable(field))}
+
+
+def _is_tokenizer(preprocessor) -> bool:
+    return hasattr(preprocessor, "num_special_tokens_to_add")
+
+
+def one_preprocessor(preprocessor, tokenizer):
+    """`preprocessor`, or the deprecated `tokenizer` argument with a warning.
+
+    Raises:
+        ValueError: both are tokenizers.
+    """
+    if tokenizer is None:
+        return preprocessor
+    if _is_tokenizer(preprocessor):
+        raise ValueError("both a tokenizer and a preprocessor are given, should be one: give only the preprocessor")
+    warnings.warn("the argument tokenizer is deprecated: use preprocessor", FutureWarning, stacklevel=3)
+    return tokenizer
