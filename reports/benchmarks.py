@@ -31,6 +31,8 @@ COMMAND_BUDGETS = {"wall": 1.0, "cpu": None, "peak": 1.05}
 FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
 # scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
 PACKAGES = ("optimum-onnx", "torch", "transformers", "onnx", "onnxruntime", "scipy")
+# Without the library named, a peer that has sentence-transformers exports its pooling too: another model.
+_PEER_OPTIONS = ("--task", "feature-extraction", "--library-name", "transformers")
 BARE, CONTROL = "bare call", "bare call again"
 
 
@@ -235,7 +237,7 @@ def measure_command(args) -> dict:
             raise UsageError(f"{option} {path}: no such file or directory")
     commands = {
         "parity": [str(args.python), "-m", "parity.onnx", "--quiet", f"--model={model}"],
-        "optimum-cli": [*_peer(args.peer_python), "--task", "feature-extraction", "--model", str(model)],
+        "optimum-cli": [*_peer(args.peer_python), *_PEER_OPTIONS, "--model", str(model)],
     }
     found = alternating(commands, args.runs)
     subject = model.name if args.model else "MiniLM, trained"

@@ -111,6 +111,8 @@ def _place(path, destination, summary, console, *, deliver) -> None:
         print(
             f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr
         )
+    else:
+        print(f"{destination.name} passed, and was not written: it goes with the rejected file.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
     assert "present.0.encoder.key: error ratio" in capsys.readouterr().err
 
 
-def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch):
-    """If one of the two fails, neither is delivered, and the files that stood there survive."""
+def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch, capsys):
+    """If one of the two fails, neither is delivered, both are told, and the files that stood there survive."""
     import torch
 
     from parity.onnx import job
@@ -71,6 +71,9 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
     assert run(checkpoint, tmp_path, "--prefill") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "prefill.rejected.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "the old one"
+    told = capsys.readouterr().err.splitlines()
+    assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in told)
+    assert told[-1] == "model.onnx passed, and was not written: it goes with the rejected file."
 
 
 def test_a_feature_without_cross_attention_caches_is_refused(checkpoint, tmp_path, capsys):
