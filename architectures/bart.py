@@ -47,4 +47,5 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings": 48,
     },
     preprocessor="bart",
+    sdpa="transformers",
 )

@@ -26,5 +26,6 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings": 40,
     },
     preprocessor="bert",
+    sdpa="transformers",
     smoke=("default", "masked-lm"),
 )

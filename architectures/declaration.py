@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from parity.environment import meets, version_of
 from parity.onnx.config import OnnxConfig
 
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
-KINDS = ("encoder", "decoder", "encoder-decoder", "vision")
+KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal")
 
 _BATCH = "batch-permutation batch-of-one"
 # What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
@@ -19,17 +20,26 @@ RELATIONS = {
     "decoder": f"{_BATCH} padding-right padding-left",
     "encoder-decoder": f"{_BATCH} padding-right",
     "vision": _BATCH,
+    "multimodal": f"{_BATCH} padding-right",
 }
 EITHER_PADDING = f"{_BATCH} padding-right padding-left"
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The lowest opset that works, when it is above the exporter's own, and why the one below does not."""
+    """The lowest opset that works, when it is above the exporter's own, and why the one below does not.
+
+    Args:
+        reason, issue: what the opset below lacks, and where that is written.
+        features: those it is about; empty means all.
+        versions: the requirement that the environment must meet for it; empty means any.
+    """
 
     opset: int
     reason: str
     issue: str
+    features: tuple[str, ...] = ()
+    versions: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Deviation:
         reason: what goes wrong, in one sentence.
         issue: the upstream thread.
         versions: the requirement that the environment must meet for it, such as `transformers>=5`.
+        attention: the implementation it is about; empty means all.
     """
 
     raises: str
@@ -51,18 +62,21 @@ class Deviation:
     features: tuple[str, ...] = ()
     opsets: tuple[int, ...] = ()
     checks: tuple[str, ...] = ()
+    attention: str = ""
 
     def __post_init__(self):
         for name in ("raises", "reason", "issue", "versions"):
             if not getattr(self, name):
                 raise ValueError(f"deviation: {name} is empty, should say it")
 
-    def matches(self, feature: str, opset: int, check: str) -> bool:
-        """Whether this check of this cell is expected to fail."""
+    def matches(self, cell, check: str) -> bool:
+        """Whether this check of this cell is expected to fail in this environment."""
         return (
-            (not self.features or feature in self.features)
-            and (not self.opsets or opset in self.opsets)
+            (not self.features or cell.feature in self.features)
+            and (not self.opsets or cell.opset in self.opsets)
             and (not self.checks or check in self.checks)
+            and self.attention in ("", cell.attention)
+            and meets(self.versions)
         )
 
 
@@ -71,17 +85,20 @@ class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
     Args:
-        model_type: as transformers names it, with `_`.
+        model_type: as transformers names it.
         kind: one of `KINDS`.
         onnx_config: the class that users import.
         features: the features claimed, in the order in which they are listed to users.
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
         preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`.
-        floor: the lowest opset, when it is above the exporter's own.
+        floors: the lowest opsets, where they are above the exporter's own; the highest that applies counts.
         deviations: tracked upstream bugs.
         smoke: features that `pytest -m smoke` tries.
         relations: feature → the metamorphic relations that its float64 model has, where they are not `RELATIONS` of
             the kind; the feature `*` stands for all that are not named.
+        sdpa: the requirement that the environment must meet for the model to have scaled_dot_product_attention;
+            empty where it never has.
+        versions: the requirement that the environment must meet for the architecture to be there at all.
     """
 
     model_type: str
@@ -90,10 +107,12 @@ class Architecture:
     features: tuple[str, ...]
     tiny: Mapping[str, Any]
     preprocessor: str
-    floor: Floor | None = None
+    floors: tuple[Floor, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     smoke: tuple[str, ...] = field(default=())
     relations: Mapping[str, str] = field(default_factory=dict)
+    sdpa: str = ""
+    versions: str = "transformers"
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -101,12 +120,34 @@ class Architecture:
         unknown = [f for f in self.relations if f not in (*self.features, "*")]
         unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
         unknown += [f for f in self.smoke if f not in self.features]
+        unknown += [f for part in (*self.floors, *self.deviations) for f in part.features if f not in self.features]
         if unknown or len(set(self.features)) != len(self.features) or not self.features:
             raise ValueError(f"{self.model_type}: features {', '.join(unknown) or self.features}: unknown or repeated")
 
     def relations_of(self, feature: str) -> list[str]:
         """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
         return self.relations.get(feature, self.relations.get("*", RELATIONS[self.kind])).split()
+
+    def floor_of(self, feature: str) -> Floor | None:
+        """The floor that applies to a feature in this environment; None where the exporter's own does."""
+        found = [
+            floor
+            for floor in self.floors
+            if (not floor.features or feature in floor.features) and (not floor.versions or meets(floor.versions))
+        ]
+        return max(found, key=lambda floor: floor.opset, default=None)
+
+    @property
+    def has_sdpa(self) -> bool:
+        """Whether the model has scaled_dot_product_attention in this environment."""
+        return bool(self.sdpa) and meets(self.sdpa)
+
+    @property
+    def gap(self) -> str:
+        """Why the architecture is not there in this environment; empty where it is."""
+        if meets(self.versions):
+            return ""
+        return f"{self.name} needs {self.versions}; transformers {version_of('transformers')} is installed"
 
     @property
     def name(self) -> str:

@@ -26,4 +26,5 @@ ARCHITECTURE = Architecture(
     ),
     tiny={"vocab_size": 96, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40},
     preprocessor="distilbert",
+    sdpa="transformers",
 )

@@ -49,5 +49,6 @@ ARCHITECTURE = Architecture(
     ),
     tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48},
     preprocessor="gpt2",
+    sdpa="transformers",
     smoke=("causal-lm-with-past",),
 )

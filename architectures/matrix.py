@@ -10,21 +10,27 @@ from dataclasses import asdict, dataclass
 
 from parity.architectures.declaration import Architecture
 from parity.architectures.registry import architectures
-from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET
+from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 
+# Where scaled_dot_product_attention is tried beside the eager implementation.
+SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One claim's subject: a feature of an architecture in one format at one opset, run by one engine."""
+    """One claim's subject: a feature of an architecture in one format at one opset, run by one engine.
+
+    `attention` is the implementation that is exported; below opset 14 there is only the eager one.
+    """
 
     architecture: str
     feature: str
     format: str
     engine: str
     opset: int
+    attention: str = "eager"
     smoke: bool = False
 
     @property
@@ -34,26 +40,29 @@ class Cell:
 
     @property
     def id(self) -> str:
-        return f"{self.group}-{self.format}{self.opset}"
+        return f"{self.group}-{self.format}{self.opset}" + ("" if self.attention == "eager" else f"-{self.attention}")
 
     def as_json(self) -> dict:
         return {"id": self.id, **{k: v for k, v in asdict(self).items() if k != "smoke"}}
 
 
-def minimum_opset(architecture: Architecture) -> int:
-    """The lowest opset that the architecture's files are claimed for."""
-    return architecture.floor.opset if architecture.floor else MINIMUM_OPSET
+def minimum_opset(architecture: Architecture, feature: str) -> int:
+    """The lowest opset that the files of a feature are claimed for."""
+    floor = architecture.floor_of(feature)
+    return floor.opset if floor else MINIMUM_OPSET
 
 
 def cells() -> Iterator[Cell]:
     """Every cell, by architecture, feature and opset."""
     for architecture in architectures():
-        lowest = minimum_opset(architecture)
-        smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
         for feature in architecture.features:
+            lowest = minimum_opset(architecture, feature)
+            smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
             for opset in range(lowest, MAXIMUM_OPSET + 1):
                 smoke = feature in architecture.smoke and opset in smoke_opsets
-                yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke)
+                yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke)
+                if architecture.has_sdpa and opset in SDPA_OPSETS:
+                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke)
 
 
 def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:

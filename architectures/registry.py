@@ -25,9 +25,9 @@ def architectures() -> tuple[Architecture, ...]:
     for source, architecture in [*_own(), *_from_entry_points()]:
         if not isinstance(architecture, Architecture):
             raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
-        if architecture.model_type in found:
+        if architecture.name in found:
             raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
-        found[architecture.model_type] = architecture
+        found[architecture.name] = architecture
     return tuple(found[name] for name in sorted(found))
 
 
@@ -37,9 +37,9 @@ def architecture(model_type: str) -> Architecture:
     Raises:
         KeyError
     """
-    wanted = model_type.lower().replace("-", "_")
+    wanted = model_type.lower().replace("_", "-")
     for found in architectures():
-        if found.model_type == wanted:
+        if found.name == wanted:
             return found
     raise KeyError(f"{model_type} is not declared; declared: {', '.join(a.name for a in architectures())}")
 

@@ -27,6 +27,7 @@ ARCHITECTURE = Architecture(
         "type_vocab_size": 1,
     },
     preprocessor="roberta",
+    sdpa="transformers",
     # Positions skip the padding; the heads that read the first place find padding there.
     relations={
         "*": EITHER_PADDING,

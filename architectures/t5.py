@@ -36,10 +36,13 @@ ARCHITECTURE = Architecture(
         "relative_attention_max_distance": 20,
     },
     preprocessor="t5",
-    floor=Floor(
-        opset=12,
-        reason="Min takes int64 only from opset 12, and relative position buckets are int64",
-        issue="https://onnx.ai/onnx/operators/onnx__Min.html",
+    sdpa="transformers",
+    floors=(
+        Floor(
+            opset=12,
+            reason="Min takes int64 only from opset 12, and relative position buckets are int64",
+            issue="https://onnx.ai/onnx/operators/onnx__Min.html",
+        ),
     ),
     relations={"*": EITHER_PADDING},
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),

@@ -11,16 +11,18 @@ from parity.sessions import OnnxSession
 FLOORS = [
     pytest.param(found, feature, id=f"{found.name}-{feature}")
     for found in architectures()
-    if found.floor
+    if not found.gap
     for feature in found.features
+    if found.floor_of(feature)
 ]
 
 
 @pytest.mark.parametrize(("found", "feature"), FLOORS)
 def test_below_the_floor_fails_upstream(found, feature, tmp_path):
     """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model."""
-    assert found.floor.opset > MINIMUM_OPSET
-    assert found.floor.issue.startswith("https://")
+    floor = found.floor_of(feature)
+    assert floor.opset > MINIMUM_OPSET
+    assert floor.issue.startswith("https://")
     subject = subjects.subject(found.name, feature)
     with pytest.raises((ExportError, SessionError)):
-        OnnxSession(subjects.artifact(subject, found.floor.opset - 1, tmp_path / "model.onnx"))
+        OnnxSession(subjects.artifact(subject, floor.opset - 1, tmp_path / "model.onnx"))

@@ -40,5 +40,6 @@ ARCHITECTURE = Architecture(
         "patch_size": 8,
     },
     preprocessor="image32",
+    sdpa="transformers",
     smoke=("image-classification",),
 )

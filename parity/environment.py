@@ -29,6 +29,14 @@ def at_least(package: str, minimum: str) -> bool:
     return installed is not None and Version(installed) >= Version(minimum)
 
 
+def meets(requirements: str) -> bool:
+    """Whether the installed versions satisfy requirements joined by `;`, such as `transformers>=5; torch<2.14`."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in requirements.split(";")]
+    return all(r.specifier.contains(version_of(r.name) or "0", prereleases=True) for r in wanted)
+
+
 def tensorflow_gap() -> str | None:
     """Why TensorFlow weights cannot be read here and what to install; None where they can."""
     if at_least("transformers", "5"):

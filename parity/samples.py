@@ -11,9 +11,13 @@ import torch
 from parity.errors import ExportError
 from parity.traceable import Layout
 
-# Inputs whose integers are ids of the vocabulary; all others keep what the configuration generated.
-_TOKEN_INPUTS = ("input_ids", "decoder_input_ids")
-_MASK_OF = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+# Inputs whose integers are ids of the vocabulary, and inputs whose floats are drawn; all others keep what the
+# configuration generated. Perceiver calls both kinds `inputs`.
+_TOKEN_INPUTS = ("input_ids", "decoder_input_ids", "inputs")
+_DRAWN_INPUTS = ("pixel_values", "input_features", "inputs")
+_MASK_OF = {"input_ids": "attention_mask", "inputs": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+# Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
+_PAGE = 1000
 
 # How rows are padded: none, some of them on one side, or the whole last row.
 PADDINGS = ("", "left", "right", "whole")
@@ -113,15 +117,21 @@ class Source:
         text = getattr(model_config, "get_text_config", lambda: model_config)()
         self._vocabulary = getattr(text, "vocab_size", None)
         self._token_types = getattr(text, "type_vocab_size", None)
-        unknown = getattr(preprocessor, "unk_token_id", None)
-        self._special = {i for i in getattr(preprocessor, "all_special_ids", None) or [] if i != unknown}
-        pad = getattr(preprocessor, "pad_token_id", None)
+        tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        self._special = {i for i in getattr(tokenizer, "all_special_ids", None) or [] if i != unknown}
+        pad = getattr(tokenizer, "pad_token_id", None)
         self._pad = pad if pad is not None else getattr(text, "pad_token_id", None) or 0
 
     @property
     def axes(self) -> dict[str, int]:
         """The size of every named axis in the dummy inputs, those of the export."""
         return dict(self._sizes.traced)
+
+    @property
+    def axis_sizes(self) -> Mapping[str, range]:
+        """The sizes that an axis takes, where these are not all from 1 up."""
+        return self.onnx_config.axis_sizes
 
     @property
     def resizable(self) -> bool:
@@ -131,7 +141,7 @@ class Source:
     @property
     def masked(self) -> bool:
         """Whether rows can be padded: a mask is among the inputs."""
-        return any(mask in self.layout.names for mask in _MASK_OF.values())
+        return any(mask in self.layout.names for mask in (*_MASK_OF.values(), "pixel_mask"))
 
     @property
     def token_types(self) -> int:
@@ -187,7 +197,9 @@ class Source:
     def _vary(self, flat, generator, first=None):
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
-            if name in _TOKEN_INPUTS and self._vocabulary:
+            if (name in _DRAWN_INPUTS and tensor.is_floating_point()) or name.startswith("past_key_values."):
+                flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+            elif name in _TOKEN_INPUTS and self._vocabulary:
                 kept = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
                     kept |= tensor == special
@@ -205,8 +217,9 @@ class Source:
                 flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
             elif name == "token_type_ids" and self._token_types:
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif name == "pixel_values" or name.startswith("past_key_values."):
-                flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+            elif name == "bbox":
+                corners = torch.randint(_PAGE + 1, (2, *tensor.shape[:-1], 2), generator=generator, dtype=tensor.dtype)
+                flat[name] = torch.cat(list(corners.sort(0).values), -1)
 
     def _ends_counted(self, name, flat):
         """Whether the head looks for the end token: an encoder-decoder classifies its first text there."""
@@ -216,8 +229,13 @@ class Source:
     def _pad_rows(self, flat, padding):
         """The first row stays whole, the last loses about half of its tokens, those between them a few.
 
-        `whole` instead masks the last row from end to end, its past too.
+        `whole` instead masks the last row from end to end, its past too. An image is padded as processors do it,
+        below and to the right.
         """
+        if "pixel_mask" in flat:
+            flat["pixel_values"], flat["pixel_mask"] = _padded_images(
+                flat["pixel_values"], flat["pixel_mask"], padding == "whole"
+            )
         for tokens, mask in _MASK_OF.items():
             if tokens not in flat or mask not in flat:
                 continue
@@ -242,15 +260,35 @@ class Source:
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
 
 
-def default_sizes(traced: Mapping[str, int], longest: int | None = None) -> list[tuple[dict[str, int], str]]:
+def _padded_images(pixels, mask, whole):
+    """The last image of the batch smaller by a third, or masked from end to end."""
+    pixels, mask = pixels.clone(), mask.clone()
+    height, width = (0, 0) if whole else (size - size // 3 for size in mask.shape[-2:])
+    mask[-1, height:] = 0
+    mask[-1, :, width:] = 0
+    if not whole:
+        pixels[-1] *= mask[-1].to(pixels.dtype)
+    return pixels, mask
+
+
+def nearest(size: int, allowed: range | None) -> int:
+    """The size itself, or the nearest of those that are allowed."""
+    return size if allowed is None else min(allowed, key=lambda fitting: abs(fitting - size))
+
+
+def default_sizes(
+    traced: Mapping[str, int], longest: int | None = None, allowed: Mapping[str, range] | None = None
+) -> list[tuple[dict[str, int], str]]:
     """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
 
     Args:
         traced: the named axes of the inputs with their sizes at the export; images are made larger or smaller by some
             pixels, the rest is independent of it.
         longest: the longest sequence that the model takes, in tokens.
+        allowed: the sizes that an axis takes, where these are not all from 1 up.
     """
     limit = longest or 10**6
+    allowed = allowed or {}
     rows = [
         (1, 7, 11, 2, 5, 3, 0, ""),
         (3, 1, 1, 1, 1, 1, 0, ""),
@@ -275,5 +313,6 @@ def default_sizes(traced: Mapping[str, int], longest: int | None = None) -> list
             "width": traced.get("width", 0) + 2 * pixels,
         }
         masked = any("sequence" in name for name in traced)
-        found.append(({name: sizes[name] for name in traced if name in sizes}, padding if masked else ""))
+        fitting = {name: nearest(sizes[name], allowed.get(name)) for name in traced if name in sizes}
+        found.append((fitting, padding if masked else ""))
     return found

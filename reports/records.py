@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -23,6 +23,7 @@ FIELDS = {
     "format": (str, "onnx"),
     "engine": (str, "what ran the file: onnxruntime"),
     "opset": (int, "opset of the file"),
+    "attention": (str, "attention implementation that was exported: eager or sdpa"),
     "check": (str, "the claim: the test's name without test_"),
     "status": (str, f"one of {', '.join(STATUSES)}"),
     "stage": ((str, type(None)), "where it failed: load, export, contract, session, names, dtype, shape, values"),

@@ -109,6 +109,7 @@ GOOD = {
     "format": "onnx",
     "engine": "onnxruntime",
     "opset": 11,
+    "attention": "eager",
     "check": "contract",
     "status": "passed",
     "stage": None,
@@ -161,5 +162,5 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     """Reading begins with the environment and its schema."""
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"kind": "environment", "schema": 99}) + "\n")
-    with pytest.raises(ValueError, match="schema 1"):
+    with pytest.raises(ValueError, match="schema 2"):
         records.read(path)

@@ -20,7 +20,7 @@ from packaging import version
 from .utils import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
 
 if TYPE_CHECKING:
-    from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.image_processing_utils import ImageProcessingMixin
     from transformers.utils import TensorType
 
@@ -156,6 +156,26 @@ class OnnxConfig(ABC):
     def dead_inputs(self) -> Mapping[str, str]:
         """Inputs that no output depends on, with the reason; new in parity. They stay inputs of the file."""
         return {}
+
+    @property
+    def axis_sizes(self) -> Mapping[str, range]:
+        """The sizes that an axis of the inputs takes, by its name, where these are not all from 1 up; new in parity."""
+        return {}
+
+    def longest_sequence(self, model: PreTrainedModel) -> int | None:
+        """The longest sequence that the model takes, in tokens; None where there is no longest. New in parity.
+
+        The base class reads the length of the position table from the model's configuration; a model that has the
+        item but no table overrides it.
+        """
+        config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+        longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        if not isinstance(longest, int) or longest <= 0:
+            return None
+        # Positions that start after the padding index of their table (roberta) leave that many fewer.
+        tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+        padding = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+        return longest - 1 - max(padding, default=-1)
 
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
         """The arguments of the model's `forward`: the file's inputs and what can be computed from them.

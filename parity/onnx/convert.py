@@ -265,7 +265,7 @@ def validate_model_outputs(
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
     source = Source(config, preprocessor, reference_model.config)
-    samples = validation.choose_samples(source, longest=longest_sequence(reference_model), resize=False)
+    samples = validation.choose_samples(source, longest=config.longest_sequence(reference_model), resize=False)
     references = answers(reference_model, config, samples, exact=False)
     require_outputs(onnx_named_outputs, references[0].eager)
     session = OnnxSession(Path(onnx_model))
@@ -301,18 +301,6 @@ def require_outputs(named: Iterable[str], returned: Mapping) -> None:
         raise NameMismatch(
             f"output names: {', '.join(absent)} in the file, but the reference model returns {', '.join(returned)}"
         )
-
-
-def longest_sequence(model) -> int | None:
-    """The longest sequence that the model's position table holds, in tokens; None where it has none."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if isinstance(longest, int) and longest > 0:
-        # Positions that start after the padding index of their table (roberta) leave that many fewer.
-        tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
-        padding = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
-        return longest - 1 - max(padding, default=-1)
-    return None
 
 
 def ensure_model_and_config_inputs_match(model, model_inputs: Iterable[str]) -> tuple[bool, list[str]]:

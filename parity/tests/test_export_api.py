@@ -19,7 +19,7 @@ from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import PatchingSpec, export, validate_model_outputs
-from parity.onnx.convert import longest_sequence
+from parity.onnx.features import constructor
 from parity.sessions import OnnxSession
 
 BERT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
@@ -252,7 +252,8 @@ def test_the_longest_sequence_is_what_the_position_table_holds(gpt2):
     """A padding token shortens only a table that starts counting behind it, as RoBERTa's does."""
     padded = tiny_model("gpt2")
     padded.config.pad_token_id = 95
-    assert [longest_sequence(model) for model in (gpt2, padded, tiny_model("roberta"))] == [48, 48, 40]
+    tried = (gpt2, padded, tiny_model("roberta"))
+    assert [constructor(m.config.model_type, "default")(m.config).longest_sequence(m) for m in tried] == [48, 48, 40]
 
 
 def test_output_names_that_the_model_does_not_return_are_a_value_error(bert, bert_file):

@@ -1,0 +1,23 @@
+"""What the tokenizer does not give is no input of the file: the model's own assumption stands for it."""
+
+import pytest
+
+from parity.fixtures import subjects
+from parity.sessions import OnnxSession
+
+OPTIONAL = ("attention_mask", "token_type_ids")
+
+
+@pytest.mark.cells(every_opset=False, kinds=("encoder", "decoder", "encoder-decoder"))
+def test_without_optional_inputs(cell, subject, figures, tmp_path):
+    """Without attention mask, or token types, it is no input of the file, which agrees."""
+    names = [name for name in OPTIONAL if name in subject.onnx_config.inputs]
+    assert names
+    for name in names:
+        less = subjects.without(subject, name)
+        session = OnnxSession(subjects.artifact(less, cell.opset, tmp_path / f"{name}.onnx"))
+        assert [given for given in session.input_names if given.endswith(name)] == []
+        found = subjects.verdict(less, session, subjects.pool_without(less))
+        found.raise_on_failure()
+        assert found.ratios()
+        figures(**{f"without {name}": found.ratios()})
