@@ -11,7 +11,7 @@ from parity.environment import meets, version_of
 from parity.onnx.config import OnnxConfig
 
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
-KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal")
+KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal", "speech")
 
 _BATCH = "batch-permutation batch-of-one"
 # What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
@@ -21,6 +21,7 @@ RELATIONS = {
     "encoder-decoder": f"{_BATCH} padding-right",
     "vision": _BATCH,
     "multimodal": f"{_BATCH} padding-right",
+    "speech": _BATCH,
 }
 EITHER_PADDING = f"{_BATCH} padding-right padding-left"
 
@@ -91,11 +92,14 @@ class Architecture:
         features: the features claimed, in the order in which they are listed to users.
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
         preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`.
+        preprocessors: feature → the one that goes with it, where it is another.
+        heads: task → the class of transformers that has it, where the task's Auto class does not know the model type.
         floors: the lowest opsets, where they are above the exporter's own; the highest that applies counts.
         deviations: tracked upstream bugs.
         smoke: features that `pytest -m smoke` tries.
         relations: feature → the metamorphic relations that its float64 model has, where they are not `RELATIONS` of
-            the kind; the feature `*` stands for all that are not named.
+            the kind; the feature `*` stands for all that are not named. A key `(feature, requirement)` goes before
+            `feature` in environments that meet the requirement.
         sdpa: the requirement that the environment must meet for the model to have scaled_dot_product_attention;
             empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
@@ -107,17 +111,21 @@ class Architecture:
     features: tuple[str, ...]
     tiny: Mapping[str, Any]
     preprocessor: str
+    preprocessors: Mapping[str, str] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
     floors: tuple[Floor, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     smoke: tuple[str, ...] = field(default=())
-    relations: Mapping[str, str] = field(default_factory=dict)
+    relations: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
     sdpa: str = ""
     versions: str = "transformers"
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"{self.model_type}: kind {self.kind!r}, should be one of {', '.join(KINDS)}")
-        unknown = [f for f in self.relations if f not in (*self.features, "*")]
+        related = [key if isinstance(key, str) else key[0] for key in self.relations]
+        unknown = [f for f in related if f not in (*self.features, "*")]
+        unknown += [f for f in (*self.preprocessors, *self.heads) if f not in self.features]
         unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
         unknown += [f for f in self.smoke if f not in self.features]
         unknown += [f for part in (*self.floors, *self.deviations) for f in part.features if f not in self.features]
@@ -126,7 +134,17 @@ class Architecture:
 
     def relations_of(self, feature: str) -> list[str]:
         """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
-        return self.relations.get(feature, self.relations.get("*", RELATIONS[self.kind])).split()
+        for wanted in (feature, "*"):
+            for key, names in self.relations.items():
+                if isinstance(key, tuple) and key[0] == wanted and meets(key[1]):
+                    return names.split()
+            if wanted in self.relations:
+                return self.relations[wanted].split()
+        return RELATIONS[self.kind].split()
+
+    def preprocessor_of(self, feature: str) -> str:
+        """The name of the tiny preprocessor that goes with a feature."""
+        return self.preprocessors.get(feature, self.preprocessor)
 
     def floor_of(self, feature: str) -> Floor | None:
         """The floor that applies to a feature in this environment; None where the exporter's own does."""
@@ -178,6 +196,12 @@ def encoder_decoder_axes(use_past: bool) -> OrderedDict[str, dict[int, str]]:
     )
 
 
+def image_sizes(smallest: int, own: int) -> dict[str, range]:
+    """Heights and widths, for `axis_sizes`: from the smallest that the model takes to three times its own."""
+    sizes = range(smallest, 3 * max(smallest, own) + 1)
+    return {"height": sizes, "width": sizes}
+
+
 ENCODER_FEATURES = (
     "default",
     "masked-lm",
@@ -187,3 +211,6 @@ ENCODER_FEATURES = (
     "token-classification",
     "question-answering",
 )
+
+# Those of an encoder that has no head for generation.
+BIDIRECTIONAL_FEATURES = tuple(feature for feature in ENCODER_FEATURES if feature != "causal-lm")

@@ -1,6 +1,6 @@
 """OpenAI GPT-2: a decoder with absolute positions."""
 
-from parity.architectures.declaration import Architecture, decoder_axes
+from parity.architectures.declaration import RELATIONS, Architecture, decoder_axes
 from parity.onnx.config import OnnxConfigWithPast
 
 
@@ -19,7 +19,7 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
     @property
     def values_override(self):
         # A batch of sequences is classified at its last token before the padding: without an id for it, it cannot be.
-        padding = {} if self._config.pad_token_id is not None else {"pad_token_id": 0}
+        padding = {} if getattr(self._config, "pad_token_id", None) is not None else {"pad_token_id": 0}
         return {**super().values_override, **padding}
 
     @property
@@ -49,6 +49,8 @@ ARCHITECTURE = Architecture(
     ),
     tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48},
     preprocessor="gpt2",
+    # There the head looks for the first padding token, which on the left is the first of all.
+    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
     sdpa="transformers",
     smoke=("causal-lm-with-past",),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -52,8 +53,13 @@ def minimum_opset(architecture: Architecture, feature: str) -> int:
     return floor.opset if floor else MINIMUM_OPSET
 
 
-def cells() -> Iterator[Cell]:
+@functools.cache
+def cells() -> tuple[Cell, ...]:
     """Every cell, by architecture, feature and opset."""
+    return tuple(_cells())
+
+
+def _cells() -> Iterator[Cell]:
     for architecture in architectures():
         for feature in architecture.features:
             lowest = minimum_opset(architecture, feature)

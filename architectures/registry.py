@@ -6,8 +6,8 @@ import functools
 import importlib
 import importlib.metadata
 import pkgutil
-from pathlib import Path
 
+import parity.architectures as package
 from parity.architectures.declaration import Architecture
 
 ENTRY_POINT = "parity.architectures"
@@ -37,15 +37,19 @@ def architecture(model_type: str) -> Architecture:
     Raises:
         KeyError
     """
-    wanted = model_type.lower().replace("_", "-")
-    for found in architectures():
-        if found.name == wanted:
-            return found
-    raise KeyError(f"{model_type} is not declared; declared: {', '.join(a.name for a in architectures())}")
+    found = _by_name().get(model_type.lower().replace("_", "-"))
+    if found is None:
+        raise KeyError(f"{model_type} is not declared; declared: {', '.join(_by_name())}")
+    return found
+
+
+@functools.cache
+def _by_name():
+    return {found.name: found for found in architectures()}
 
 
 def _own():
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    for module in pkgutil.iter_modules(package.__path__):
         if module.name not in _NOT_DECLARATIONS and not module.name.startswith(("test_", "_")):
             name = f"parity.architectures.{module.name}"
             yield name, getattr(importlib.import_module(name), "ARCHITECTURE", None)

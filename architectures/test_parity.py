@@ -1,5 +1,7 @@
 """The file computes what the PyTorch model computes."""
 
+import pytest
+
 from parity.fixtures import subjects
 
 
@@ -19,3 +21,17 @@ def test_traced_sizes(cell, subject, session, figures):
 def test_other_sizes(cell, subject, session, figures):
     """At other sizes of every dynamic axis, padded on either side, the pooled error ratio is at most 4."""
     judge(cell, subject, session, figures, "other")
+
+
+@pytest.mark.cells(every_opset=False)
+def test_verdict_of_the_commands(cell, subject, artifact, figures):
+    """`parity.onnx` and `parity.check` pass the file, on what they judge from contract to relations and effects."""
+    from parity.onnx.job import prove, relations_of
+
+    recorded = relations_of(cell.architecture, cell.feature)
+    found = prove(
+        artifact, subject.fresh_model, subject.onnx_config, subject.source, relations=recorded, opset=cell.opset
+    )
+    figures(**found.as_json())
+    found.raise_on_failure()
+    assert {row.check for row in found.rows} >= {"checker", "duplicates", "determinism", "ratio", "relation", "vacuity"}

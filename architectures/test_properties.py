@@ -5,7 +5,7 @@ import pytest
 from parity.errors import SessionError
 from parity.fixtures import properties, sizes
 
-TEXT = ("encoder", "decoder", "encoder-decoder")
+TEXT = ("encoder", "decoder", "encoder-decoder", "multimodal", "speech")
 
 
 @pytest.mark.cells(every_opset=False)
@@ -46,19 +46,20 @@ def test_beyond_the_maximum(cell, subject, session):
             refused_by_file(subject, session, sample)
 
 
-@pytest.mark.cells(every_opset=False, kinds=("vision",))
+@pytest.mark.cells(every_opset=False, kinds=("vision", "multimodal", "speech"))
 def test_static_axes(cell, subject, session):
-    """An axis of an image that has no name has one size: model and file refuse twice as many."""
+    """An axis of an image, or of a sound, that has no name has one size: model and file refuse twice as many."""
     import torch
 
     from parity.samples import Sample
 
-    pixels = subject.source.dummy["pixel_values"]
-    named = subject.onnx_config.inputs["pixel_values"]
+    given = subject.source.layout.flatten(subject.source.dummy)
+    name = next(name for name in ("pixel_values", "input_features") if name in given)
+    pixels, named = given[name], subject.onnx_config.inputs[name]
     static = [axis for axis in range(pixels.dim()) if axis not in named]
     assert static
     for axis in static:
-        sample = Sample({}, "", {"pixel_values": torch.cat([pixels, pixels], axis)})
+        sample = Sample({}, "", {**given, name: torch.cat([pixels, pixels], axis)})
         refused_by_model(subject, sample.inputs)
         refused_by_file(subject, session, sample)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from parity import claims
 from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.judge import relations
@@ -21,10 +22,7 @@ def judged(pool, relation, first, second, **limits):
 
 def asked(subject, pool, relation, run, first):
     """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
-    ask, form = relations.RELATIONS[relation], subjects.form(subject)
-    return [
-        ask(run, inputs, form, answer) for inputs, answer in zip(subjects.arrays(subject, pool), first, strict=True)
-    ]
+    return claims.asked(subjects.form(subject), relation, run, subjects.arrays(subject, pool), first)
 
 
 def found_in_float64(cell, subject):

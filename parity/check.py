@@ -62,7 +62,7 @@ def _check(args, console) -> int:
     onnx_config = job.constructor_of(config.model_type, feature)(config)
     if found.metadata.get("part") == "prefill":
         onnx_config = onnx_config.prefill()
-    model_class = features.FeaturesManager.get_model_class_for_feature(feature)
+    model_class = features.model_class(config.model_type, feature)
     inputs = Source(onnx_config, models.require_preprocessor(args.model, "auto", args.cache_dir), config)
     validation = job.prove(
         args.file,
@@ -70,15 +70,10 @@ def _check(args, console) -> int:
         onnx_config,
         inputs,
         atol=args.atol,
+        relations=job.relations_of(config.model_type, feature),
+        foreign=True,
+        found=found,
         progress=console.progress,
-        contract_rows=contract.rows_of(
-            found,
-            onnx_config,
-            inputs.layout.flatten(inputs.dummy),
-            opset=None,
-            ordered=False,
-            also=job.DERIVED_INPUTS,
-        ),
     )
     console.done()
     console.say(f"Judging {args.file}: feature {feature}, opset {found.opset}")

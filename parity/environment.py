@@ -29,6 +29,7 @@ def at_least(package: str, minimum: str) -> bool:
     return installed is not None and Version(installed) >= Version(minimum)
 
 
+@functools.cache
 def meets(requirements: str) -> bool:
     """Whether the installed versions satisfy requirements joined by `;`, such as `transformers>=5; torch<2.14`."""
     from packaging.requirements import Requirement

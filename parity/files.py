@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from parity.errors import OutputError
@@ -52,6 +52,42 @@ def staged(destination: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
+
+
+@contextlib.contextmanager
+def alone(model: Path, names: Iterable[str]) -> Iterator[Path]:
+    """The model in a fresh directory with the files of these names, as far as they are there, and nothing else.
+
+    They are links, which cost nothing; copies where the disk has none.
+
+    Args:
+        names: relative to the model's directory; others than in or below that are left out.
+    """
+    with contextlib.ExitStack() as stack:
+        copy = _place_to_link(model, stack) / model.name
+        for name in (model.name, *names):
+            source, target = model.parent / name, Path(os.path.normpath(copy.parent / name))
+            if copy.parent in target.parents and source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(source, target)
+        yield copy
+
+
+def _place_to_link(model, stack):
+    """A fresh directory on the model's own disk where one can be made, else any."""
+    for parent in (None, model.parent):
+        with contextlib.suppress(OSError):
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".parity-", dir=parent)))
+            if directory.stat().st_dev == model.stat().st_dev:
+                return directory
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
+
+
+def _link(source, target):
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def data_file(model: Path) -> Path:

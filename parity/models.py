@@ -250,6 +250,9 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         if not kinds:
             return None
         if "processor" not in kinds and len(kinds) > 1:
+            joined = _joining(source, cache_dir)
+            if joined is not None:
+                return joined
             raise UsageError(
                 f"{source}: has a tokenizer and an image processor or feature extractor, but no processor that joins"
                 " them; choose one with --preprocessor tokenizer, image_processor or feature_extractor"
@@ -278,6 +281,20 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
             if kind != "image_processor":
                 raise
             return transformers.AutoFeatureExtractor.from_pretrained(source, **options)
+
+
+def _joining(source, cache_dir):
+    """The processor that joins tokenizer and image processor of a checkpoint without a file of its own for it.
+
+    Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such.
+    """
+    import transformers
+
+    with _quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, ValueError):
+        found = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        # Where a model type has none, transformers hands out the tokenizer.
+        return found if isinstance(found, transformers.ProcessorMixin) else None
+    return None
 
 
 def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from parity.samples import Sample
 from parity.traceable import call, prepared
@@ -37,9 +38,6 @@ def answers(
 ) -> list[Answers]:
     """The model's answers to the samples, restricted to the outputs that the configuration declares.
 
-    `.double()` is float64 only as far as the model does not cast inside: t5 and longt5 leave a relative error of 1e-7,
-    beside 3e-7 of float32 itself.
-
     Args:
         model: a model that no exporter has touched.
         exact: whether to compute the float64 and the jittered answers too.
@@ -61,7 +59,7 @@ def answers(
 
 
 def _exact(model, onnx_config, samples):
-    if sum(p.numel() * p.element_size() for p in model.parameters()) >= BY_MODULE_FROM:
+    if _is_big(model):
         # A module that reads another's weights meets two dtypes and raises: then the whole model has to be cast.
         with contextlib.suppress(RuntimeError), float64_by_module(model):
             return _run(model, onnx_config, samples, torch.float64)
@@ -70,6 +68,45 @@ def _exact(model, onnx_config, samples):
     found = _run(model, onnx_config, samples, torch.float64)
     model.to(dtype)  # exact: every value was a `dtype` value before
     return found
+
+
+@contextlib.contextmanager
+def float64(model, onnx_config, layout) -> Iterator[Callable]:
+    """The model, which is given away, as a backend in float64: flat named arrays in, named arrays out.
+
+    Args:
+        layout: where the flat inputs stand among the model's arguments.
+    """
+    names = list(onnx_config.outputs)
+
+    def run(inputs):
+        flat = {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in layout.names}
+        # During a call only: what else is made while the backend lives, such as other inputs, stays float32.
+        with default_dtype(torch.float64):
+            results = call(model, onnx_config, _cast(layout.nest(flat), torch.float64))
+        return {name: results[name].numpy() for name in names if name in results}
+
+    with prepared(model, onnx_config.values_override), contextlib.ExitStack() as stack:
+        if not _is_big(model):
+            model.double()
+            yield run
+            return
+        by_module = stack.enter_context(contextlib.ExitStack())
+        by_module.enter_context(float64_by_module(model))
+
+        def run_big(inputs):
+            try:
+                return run(inputs)
+            except RuntimeError:
+                by_module.close()
+                model.double()
+                return run(inputs)
+
+        yield run_big
+
+
+def _is_big(model):
+    return sum(p.numel() * p.element_size() for p in model.parameters()) >= BY_MODULE_FROM
 
 
 @contextlib.contextmanager
@@ -137,11 +174,43 @@ def move_weights(model, seed: int = 0) -> None:
 def _run(model, onnx_config, samples: Iterable[Sample], dtype=None):
     names = list(onnx_config.outputs)
     found = []
-    with prepared(model, onnx_config.values_override):
+    with prepared(model, onnx_config.values_override), default_dtype(dtype):
         for sample in samples:
             results = call(model, onnx_config, _cast(sample.inputs, dtype))
             found.append({name: results[name].numpy() for name in names if name in results})
     return found
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Inside, tensors that a model makes without naming a dtype have this one; None leaves the default.
+
+    With float64, what a model casts to float32 is float64 too.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or before)
+    try:
+        with _Widened() if dtype == torch.float64 else contextlib.nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Widened(TorchFunctionMode):
+    """Inside, float64 stands wherever a model asks for float32.
+
+    Attention often computes its softmax in float32: the float64 mask of a row that sees nothing is infinite there, and
+    the row NaN.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.float:
+            return args[0].double()
+        if any(value is torch.float32 for value in args):
+            args = tuple(torch.float64 if value is torch.float32 else value for value in args)
+        if kwargs and kwargs.get("dtype") is torch.float32:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **(kwargs or {}))
 
 
 def _cast(value, dtype):

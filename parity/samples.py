@@ -18,6 +18,8 @@ _DRAWN_INPUTS = ("pixel_values", "input_features", "inputs")
 _MASK_OF = {"input_ids": "attention_mask", "inputs": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
+# What tokenizers give to the first and second text of a pair.
+_TOKEN_TYPES = 2
 
 # How rows are padded: none, some of them on one side, or the whole last row.
 PADDINGS = ("", "left", "right", "whole")
@@ -34,7 +36,8 @@ class Sample:
     @property
     def tokens(self) -> int:
         """The tokens of the longest row, its past included; 0 where no input is a text."""
-        tokens = [self.inputs[name].shape[-1] for name in _TOKEN_INPUTS if name in self.inputs]
+        given = [self.inputs[name] for name in _TOKEN_INPUTS if name in self.inputs]
+        tokens = [tensor.shape[-1] for tensor in given if not tensor.is_floating_point()]
         past = self.inputs.get("past_key_values")
         if past and tokens:
             tokens[-1] += past[0][0].shape[2]
@@ -116,7 +119,9 @@ class Source:
         self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
         text = getattr(model_config, "get_text_config", lambda: model_config)()
         self._vocabulary = getattr(text, "vocab_size", None)
-        self._token_types = getattr(text, "type_vocab_size", None)
+        # A model without a table of token types (xlm) looks them up in that of its tokens.
+        self._token_types = getattr(text, "type_vocab_size", None) or _TOKEN_TYPES
+        self._page = min(_PAGE, (getattr(text, "max_2d_position_embeddings", None) or _PAGE + 1) - 1)
         tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
         unknown = getattr(tokenizer, "unk_token_id", None)
         self._special = {i for i in getattr(tokenizer, "all_special_ids", None) or [] if i != unknown}
@@ -146,7 +151,7 @@ class Source:
     @property
     def token_types(self) -> int:
         """How many token types the inputs can mix; 0 where these are no input."""
-        return (self._token_types or 0) if "token_type_ids" in self.layout.names else 0
+        return self._token_types if "token_type_ids" in self.layout.names else 0
 
     @property
     def vocabulary(self) -> int:
@@ -215,10 +220,11 @@ class Source:
                     run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
                     drawn = run[((~kept).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
                 flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
-            elif name == "token_type_ids" and self._token_types:
+            elif name == "token_type_ids":
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name == "bbox":
-                corners = torch.randint(_PAGE + 1, (2, *tensor.shape[:-1], 2), generator=generator, dtype=tensor.dtype)
+                shape = (2, *tensor.shape[:-1], 2)
+                corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)
                 flat[name] = torch.cat(list(corners.sort(0).values), -1)
 
     def _ends_counted(self, name, flat):
@@ -309,6 +315,7 @@ def default_sizes(
             "past_sequence": past,
             "past_decoder_sequence": past,
             "choice": choice,
+            "image_batch": choice,
             "height": traced.get("height", 0) + pixels,
             "width": traced.get("width", 0) + 2 * pixels,
         }

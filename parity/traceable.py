@@ -74,7 +74,29 @@ def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, to
     arguments = onnx_config.complete_inputs(nested, parameters_of(type(model)))
     if arguments.get("past_key_values") is not None:
         arguments["past_key_values"] = caches.to_model(arguments["past_key_values"])
-    return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
+    with settings_kept(model):
+        return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
+
+
+@contextlib.contextmanager
+def settings_kept(model) -> Iterator[None]:
+    """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
+
+    Swin, given a small image, would make its windows smaller for good.
+    """
+    plain = (bool, int, float, str)
+    before = [
+        (module.__dict__, name, value)
+        for module in model.modules()
+        for name, value in module.__dict__.items()
+        if isinstance(value, plain)
+    ]
+    try:
+        yield
+    finally:
+        for values, name, value in before:
+            if values.get(name) is not value:
+                values[name] = value
 
 
 def flatten_outputs(onnx_config, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -175,6 +197,34 @@ def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str |
 
 
 _ABSENT = object()
+
+
+@contextlib.contextmanager
+def triangles_of_comparisons() -> Iterator[None]:
+    """Inside, `triu` and `tril` are made of operators that every opset has; their own one, Trilu, comes with 14."""
+
+    def off(matrix):
+        rows = torch.arange(matrix.shape[-2], device=matrix.device).unsqueeze(1)
+        return torch.arange(matrix.shape[-1], device=matrix.device) - rows
+
+    def triu(matrix, diagonal=0):
+        return matrix.masked_fill(off(matrix) < diagonal, 0)
+
+    def tril(matrix, diagonal=0):
+        return matrix.masked_fill(off(matrix) > diagonal, 0)
+
+    own = {name: getattr(torch, name) for name in ("triu", "tril")}
+    made = {"triu": triu, "tril": tril}
+    try:
+        for name, function in made.items():
+            setattr(torch.Tensor, name, function)
+            setattr(torch, name, function)
+        yield
+    finally:
+        for name, function in own.items():
+            # A tensor inherits its own ones.
+            delattr(torch.Tensor, name)
+            setattr(torch, name, function)
 
 
 def attention_of(model) -> str:

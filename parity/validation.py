@@ -7,14 +7,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.claims import Claims, form_of
 from parity.errors import DtypeMismatch, Mismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
-from parity.judge import decisions, ratio, relations, values
+from parity.judge import decisions, ratio, relations, vacuity, values
 from parity.judge.rows import Row, failures
 from parity.reference import Answers
 from parity.samples import Sample, Source, default_sizes
 from parity.traceable import Layout
 
-_ERRORS = {"names": NameMismatch, "dtype": DtypeMismatch, "shape": ShapeMismatch, "run": SessionError}
+_ERRORS = {
+    "load": SessionError,
+    "run": SessionError,
+    "names": NameMismatch,
+    "dtype": DtypeMismatch,
+    "shape": ShapeMismatch,
+}
+# Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
+_FIRST = (1, 9)
 
 
 @dataclass(frozen=True)
@@ -81,19 +90,28 @@ class Validation:
         }
 
     def baked_axis(self) -> str | None:
-        """The sentence that names the axis when the file is right only at the exported size of it; else None."""
+        """The sentence that names the axis when the file is right at one size of it only; else None.
+
+        Of several axes that would explain it, one that is right at the size of our own export is told.
+        """
         bad = {row.where for row in self.failures if row.where}
-        if not bad:
+        right, wrong = ([s for s in self.samples if (str(s) in bad) is fails] for fails in (False, True))
+        if not right or not wrong:
             return None
-        for name, size in self.traced.items():
-            at = [s for s in self.samples if s.sizes.get(name) == size]
-            away = [s for s in self.samples if s.sizes.get(name) not in (size, None)]
-            if at and away and not any(str(s) in bad for s in at) and all(str(s) in bad for s in away):
-                return (
-                    f"axis {name}: the file is right where {name} is {size}, the size of the export, and wrong at every"
-                    f" other size tried; {name} is baked in, though the file declares it dynamic"
-                )
-        return None
+        found = []
+        for name, traced in self.traced.items():
+            sizes = {sample.sizes.get(name) for sample in right}
+            size = next(iter(sizes)) if len(sizes) == 1 else None
+            if size is not None and all(sample.sizes.get(name) != size for sample in wrong):
+                found.append((size != traced, name, size))
+        if not found:
+            return None
+        foreign, name, size = min(found)
+        known = "" if foreign else ", the size of the export,"
+        return (
+            f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; {name}"
+            " is baked in, though the file declares it dynamic"
+        )
 
 
 def told(row: Row) -> str:
@@ -113,12 +131,12 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
     if resize and source.resizable:
         samples += [
             source.resized(sizes, padding=padding, seed=seed)
-            for seed, (sizes, padding) in enumerate(default_sizes(source.axes, longest), start=1)
+            for seed, (sizes, padding) in enumerate(default_sizes(source.axes, longest, source.axis_sizes), start=1)
         ]
         return samples
     limit = longest or 10**6
     rows = [
-        (1, 9, ""),
+        (*_FIRST, ""),
         (3, 9, ""),
         (2, 8, ""),
         (3, 11, "left"),
@@ -143,6 +161,48 @@ def _generated_within(limit, source, batch, length, padding, seed):
     return sample
 
 
+def claims_of(
+    source: Source,
+    samples: Sequence[Sample],
+    exactly,
+    *,
+    relations: Sequence[str] = (),
+    longest: int | None = None,
+    derived: Mapping[str, Mapping[int, str]] | None = None,
+) -> Claims:
+    """The claims on a file beyond its answers to the samples, which `choose_samples` has chosen.
+
+    Args:
+        exactly: a function without arguments; its result is a context that gives the float64 model as a backend.
+        relations: the relations on record.
+        derived: inputs of the file that the configuration does not declare, with their axes.
+    """
+    config = source.onnx_config
+    place = next(index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
+
+    def others():
+        return [backend_inputs(config, _alike(source, samples[place], longest, seed)) for seed in (1001, 1002)]
+
+    return Claims(
+        form_of(config, source.preprocessor, derived),
+        exactly,
+        relations=relations,
+        dead=tuple(config.dead_inputs),
+        place=place,
+        others=others,
+        longest=longest,
+        allowed=source.axis_sizes,
+    )
+
+
+def _alike(source, sample, longest, seed):
+    """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
+    if source.resizable:
+        return source.resized(sample.sizes, seed=seed)
+    limit = longest or 10**6
+    return _generated_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
+
+
 def compare(
     run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
     onnx_config,
@@ -154,12 +214,14 @@ def compare(
     traced: Mapping[str, int] | None = None,
     first: Sequence[Row] = (),
     derived: Sequence[str] = (),
+    claims: Claims | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Run the backend on every sample and judge what it returns; the first failure is the reason.
 
     The order: the rows judged before, two equal runs of the first sample, names, dtypes, shapes and the pattern of NaN
-    and inf, then over the complete pool the error ratio, then what the numbers decide.
+    and inf, then over the complete pool the error ratio, then what the numbers decide; where all of that holds, the
+    claims beyond single answers.
 
     Args:
         run: named arrays → named arrays, as `OnnxSession.run`.
@@ -170,10 +232,12 @@ def compare(
         traced: the axis sizes of the export, to name a baked axis.
         first: rows that were judged before.
         derived: inputs of the file that `complete_inputs` computes from the others.
+        claims: what is claimed of the file beyond single answers; judged with the error ratio only.
     """
     tell = progress or (lambda line: None)
     found: list[Row] = list(first)
     pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
+    asked: list[Mapping[str, np.ndarray]] = []
     for sample, answer in zip(samples, references, strict=True):
         tell(f"ONNX Runtime at {sample}")
         inputs = backend_inputs(onnx_config, sample, derived)
@@ -189,20 +253,26 @@ def compare(
         found.extend(of_sample)
         if not any(row.check != "values" for row in failures(of_sample)):
             pool.append((answer, actual))
+            asked.append(inputs)
     complete = len(pool) == len(samples) and all(answer.exact is not None for answer, _ in pool)
     if complete:
         told_apart = any(row.check == "values" for row in failures(found))
         exact, got, where = [a.exact for a, _ in pool], [actual for _, actual in pool], [str(s) for s in samples]
+        eager = [a.eager for a, _ in pool]
         judged = ratio.rows(
             exact,
-            [a.eager for a, _ in pool],
+            eager,
             [a.jittered for a, _ in pool],
             got,
             limit=limit,
             where=() if told_apart else where,
         )
         noise = {row.subject: row.figures["noise"] for row in judged if row.check == "ratio"}
-        found.extend([*judged, *decisions.rows(exact, got, noise, where=where)])
+        found.extend([*judged, *decisions.rows(exact, got, noise, where=where, eager=eager)])
+        if claims is not None and not failures(found):
+            tell("relations and effects")
+            found.extend(claims.rows(run, asked, got, exact, noise, samples))
+            found.extend(vacuity.outputs(exact))
     shapes = {name: array.shape for name, array in references[0].eager.items()}
     return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}))
 

@@ -1,4 +1,4 @@
-"""`parity benchmarks export` and `parity benchmarks command`: what parity costs beside the bare exporter and a peer."""
+"""`parity benchmarks`: what parity costs beside the bare exporter (`export`), a peer (`command`), per cell (`judge`)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from parity.fixtures import minilm
 OUTPUT = Path("reports/benchmarks")
 SUBJECTS = (("bert", "default"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm"))
 EXPORT_BUDGETS = {"export": 1.15, "export and validation": 1.6}
+JUDGED = ("bert", "gpt2", "t5", "vit")
+JUDGE_BUDGET = 0.4  # CPU seconds of a cell, on average
 COMMAND_BUDGETS = {"wall": 1.0, "cpu": None, "peak": 1.05}
 FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
 # scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
@@ -47,7 +49,9 @@ def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.Argume
     command.add_argument("--python", default=Path(sys.executable), type=Path, help="Python of parity's environment")
     command.add_argument("--model", type=Path, help="directory of a checkpoint (default: the installed MiniLM)")
     command.add_argument("--runs", type=_count, default=5, help="runs of each after a warm-up (default: %(default)s)")
-    for each in (export, command):
+    judge = commands.add_parser("judge", help="the suite's checks of a cell beyond its export and session, CPU seconds")
+    judge.add_argument("--architectures", nargs="+", default=JUDGED, help="whose cells (default: %(default)s)")
+    for each in (export, command, judge):
         each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
     return p
 
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.be
 
 
 def _run(args):
-    result = measure_export(args.rounds) if args.name == "export" else measure_command(args)
+    result = _MEASURES[args.name](args)
     write(result, args.output)
     print(table(result))
     return 0 if result["holds"] else 1
@@ -120,6 +124,32 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def measure_judge(args) -> dict:
+    """CPU seconds of the judge in every cell of some architectures, as the suite runs it; the mean has the budget."""
+    from parity.reports import judge_cost
+
+    with one_thread():
+        found = judge_cost.measure(args.architectures)
+    method = (
+        "CPU seconds of all checks of a cell as the suite runs them, less those of its export and session, in one"
+        " process, one thread; the ratio is of their mean to the budget of a cell, its range that of single cells"
+    )
+    return outcome("judge", "CPU s", judge_rows(found), method=method)
+
+
+def judge_rows(found: Mapping[str, Sequence[float]]) -> list[dict]:
+    """One row for each architecture, and one for all cells together, which alone is held to the budget."""
+    from parity.reports.judge_cost import told
+
+    everything = [seconds for of in found.values() for seconds in of]
+    rows = []
+    for name, seconds in {**found, "all": everything}.items():
+        ends = {"median": statistics.mean(seconds), "min": min(seconds), "max": max(seconds)}
+        ratio = {what: value / JUDGE_BUDGET for what, value in ends.items()}
+        rows.append(row(name, told(seconds), seconds, judged(ratio, 1.0 if name == "all" else None)))
+    return rows
+
+
 def measure_export(rounds: int) -> dict:
     """CPU seconds of an export, with and without validation, beside the bare call on the same wrapper and inputs."""
     found = []
@@ -147,7 +177,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
     from parity.onnx import export
     from parity.onnx.features import constructor
-    from parity.onnx.job import prove
+    from parity.onnx.job import prove, relations_of
     from parity.samples import Source
 
     model = tiny_model(model_type, feature)
@@ -159,7 +189,8 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     def export_and_validation():
         export(preprocessor, model, config, opset, path)
         inputs = Source(config, preprocessor, model.config)
-        prove(path, lambda: copy.deepcopy(untouched), config, inputs).raise_on_failure()
+        claimed = {"relations": relations_of(model_type, feature), "opset": opset}
+        prove(path, lambda: copy.deepcopy(untouched), config, inputs, **claimed).raise_on_failure()
 
     bare = _bare_call(model, config, preprocessor, opset, path)
     return f"{model_type} {feature}, opset {opset}", {
@@ -281,6 +312,13 @@ def process(command: Sequence[str]) -> dict[str, float]:
             text = errors.read().decode(errors="replace").strip()[-400:]
             raise ParityError(f"{Path(command[0]).name}: exit status {child.returncode}: {text}")
     return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
+
+
+_MEASURES = {
+    "export": lambda args: measure_export(args.rounds),
+    "command": measure_command,
+    "judge": measure_judge,
+}
 
 
 def command_rows(subject: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict]:

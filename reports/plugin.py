@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 
 import pytest
 
+from parity.architectures.matrix import cells
 from parity.environment import describe
 from parity.reports import records
 
-_CELL, _FAILURE, _FIGURES = "cell", "failure", "figures"
+_CELL, _FAILURE, _FIGURES, _USAGE = "cell", "failure", "figures", "usage"
 
 
 def pytest_addoption(parser):
@@ -20,6 +23,21 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(config), "parity-recorder")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    # What a worker has used, for the controller.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_USAGE] = usage()
+
+
+def usage() -> dict:
+    """CPU seconds and peak memory in MiB of this process, its imports included."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    # Bytes on macOS, KiB elsewhere.
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return {"cpu": round(used.ru_utime + used.ru_stime, 2), "peak": round(used.ru_maxrss / scale)}
 
 
 def pytest_runtest_setup(item):
@@ -45,16 +63,34 @@ class _Recorder:
         self._path = config.getoption("records") or config.rootpath / "reports" / "out" / "records.jsonl"
         self._arguments = [str(argument) for argument in config.invocation_params.args]
         self._reports = {}
+        self._workers = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        if not error:
+            self._workers.append(node.workeroutput[_USAGE])
 
     def pytest_runtest_logreport(self, report):
+        if report.when == "???":
+            report.user_properties = _crash(report)
         if dict(report.user_properties).get(_CELL):
             self._reports.setdefault(report.nodeid, []).append(report)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         if self._reports:
-            environment = {**describe(), "arguments": self._arguments}
+            environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
             records.write(self._path, environment, (record(phases) for phases in self._reports.values()))
+
+
+def _crash(report):
+    """What a report lacks whose worker died with it: the cell by its id, and the failure."""
+    check, _, identity = report.nodeid.rpartition("::")[2].partition("[")
+    cell = next((cell for cell in cells() if cell.id == identity.removesuffix("]")), None)
+    if cell is None:
+        return []
+    known = (_CELL, {**cell.as_json(), "check": check.removeprefix("test_")})
+    return [known, (_FAILURE, {"stage": "crash", "error": str(report.longrepr)})]
 
 
 def record(phases) -> dict:

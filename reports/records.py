@@ -1,7 +1,8 @@
 """Records of a run as JSON lines: the environment first, then one line for each check of each cell.
 
 Line 1, `Environment`: kind `environment`, schema, parity, python, platform, cpus, packages (name → version), arguments
-of pytest. Every other line has the fields of `FIELDS`.
+of pytest, workers (CPU seconds and peak memory in MiB of each that ended well). Every other line has the fields of
+`FIELDS`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ FIELDS = {
     "attention": (str, "attention implementation that was exported: eager or sdpa"),
     "check": (str, "the claim: the test's name without test_"),
     "status": (str, f"one of {', '.join(STATUSES)}"),
-    "stage": ((str, type(None)), "where it failed: load, export, contract, session, names, dtype, shape, values"),
+    "stage": (
+        (str, type(None)),
+        "where it failed: load, export, contract, session, names, dtype, shape, values, crash",
+    ),
     "error": ((str, type(None)), "the message of the failure, or the reason of a skip or an expected failure"),
     "outputs": (dict, "output → ratio (error against float64 over float32's own) and worst (absolute difference)"),
     "sizes": (list, "the sizes of the named axes in every input compared on, with its padding"),

@@ -72,6 +72,14 @@ def test_each_outcome_has_its_status(run, workers):
     assert len(lines) == len(EXPECTED)
 
 
+@pytest.mark.parametrize(("workers", "count"), [((), 1), (("-n", "2"), 2)], ids=["alone", "two-workers"])
+def test_what_each_worker_used_is_on_record(run, workers, count):
+    """CPU seconds and peak memory of every worker, or of the one process."""
+    _, (environment, _) = run(*workers)
+    assert len(environment["workers"]) == count
+    assert all(worker["cpu"] > 0 and worker["peak"] > 10 for worker in environment["workers"])
+
+
 def test_measured_figures_are_on_record(run):
     """Ratio, worst difference and sizes of a check stand in its line."""
     _, (_, lines) = run()

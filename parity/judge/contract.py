@@ -1,4 +1,4 @@
-"""An ONNX file → its contract: opset, names, order, dtypes, ranks, dynamic axes; and the rows against a claim."""
+"""An ONNX file → its contract: opset, names, order, dtypes, ranks, dynamic axes, data; and the rows against a claim."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import ExportError
+from parity.judge import artifact
 from parity.judge.rows import Row
 
 
@@ -30,10 +31,14 @@ class Contract:
     metadata: Mapping[str, str]
     training: tuple[str, ...] = ()
     """Nodes in training mode: engines differ in what they make of these."""
+    data: tuple[str, ...] = ()
+    """The files beside it that hold tensors, by the names that it gives them."""
+    flaws: tuple[Row, ...] = ()
+    """Verdicts on the file as it lies on the disk; see `artifact.rows`."""
 
 
 def read(path: Path) -> Contract:
-    """The contract of the file at `path`; external data is not loaded.
+    """The contract of the file at `path`; of external data only as much is read as telling weights apart takes.
 
     Raises:
         ExportError: no readable ONNX file.
@@ -54,6 +59,8 @@ def read(path: Path) -> Contract:
         outputs=tuple(_value(v) for v in model.graph.output),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
+        data=tuple(each.location for each in artifact.external(model)),
+        flaws=artifact.rows(model, Path(path).parent),
     )
 
 
@@ -146,7 +153,7 @@ def rows(
             if value.name in declared:
                 found.append(_dtype_and_rank(kind, value, dtypes.get(value.name), ranks.get(value.name)))
                 found.append(_axes(kind, value, declared[value.name]))
-    return found
+    return [*found, *contract.flaws]
 
 
 def _names(kind, got: Sequence[str], expected: Sequence[str], ordered):

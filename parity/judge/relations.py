@@ -20,6 +20,8 @@ Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
 PADDING = 3
+# How the names of token inputs end; perceiver calls them `inputs`.
+_TOKENS = ("input_ids", "inputs")
 # Both sides of a relation that holds in float64 are closer than the noise of float32: some models cast inside.
 EXACT_LIMIT = 1.0
 
@@ -39,7 +41,7 @@ class Form:
         tokens = {
             axis
             for name in self.inputs
-            if name.endswith("input_ids")
+            if name.endswith(_TOKENS)
             for axis in self.inputs[name].values()
             if "sequence" in axis and axis in masked.split(" + ")
         }
@@ -63,8 +65,10 @@ def batch_of_one(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
         return first
     alone = run(_along(inputs, form.inputs, lambda array, axis: array.take([batch - 1], axis)))
     others = _along(first, form.outputs, lambda array, axis: array.take(range(batch - 1), axis))
+    places = {name: _axis(form.outputs[name], "batch") for name in others}
     return {
-        name: np.concatenate([array, alone[name]], _axis(form.outputs[name], "batch")) for name, array in others.items()
+        name: alone[name] if axis is None else np.concatenate([others[name], alone[name]], axis)
+        for name, axis in places.items()
     }
 
 
@@ -97,7 +101,7 @@ def _padding(run, inputs, form, side):
     axes = form.padded(side)
     longer = {}
     for name, array in inputs.items():
-        fill = 0 if "mask" in name or "token_type" in name else form.pad if name.endswith("input_ids") else 1
+        fill = 0 if "mask" in name or "token_type" in name else form.pad if name.endswith(_TOKENS) else 1
         for axis in _axes_of(form.inputs[name], axes):
             width = [(0, 0)] * array.ndim
             width[axis] = (PADDING, 0) if side == "left" else (0, PADDING)
@@ -118,16 +122,18 @@ def _axes_of(axes: Mapping[int, str], names):
 
 
 def _axis(axes, wanted):
-    return next(axis for axis, name in axes.items() if name == wanted)
+    return next((axis for axis, name in axes.items() if name == wanted), None)
 
 
 def _batch(inputs, form):
-    name, array = next(iter(inputs.items()))
+    name, array = next((name, array) for name, array in inputs.items() if _axis(form.inputs[name], "batch") is not None)
     return array.shape[_axis(form.inputs[name], "batch")]
 
 
 def _along(arrays, axes, change):
-    return {name: change(array, _axis(axes[name], "batch")) for name, array in arrays.items()}
+    """The arrays changed along their batch; those without one (the images of clip beside its texts) as they are."""
+    places = {name: _axis(axes[name], "batch") for name in arrays}
+    return {name: array if places[name] is None else change(array, places[name]) for name, array in arrays.items()}
 
 
 def rows(

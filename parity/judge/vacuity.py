@@ -41,6 +41,7 @@ def effects(
     *,
     noise: Mapping[str, float],
     dead: Collection[str] = (),
+    every: bool = True,
 ) -> list[Row]:
     """One row for each input, and one for each output: what changing inputs in turn does to reference and file.
 
@@ -52,6 +53,8 @@ def effects(
         exact_changed, actual_changed: input name → what they answer when it alone is another.
         noise: the pooled noise of each output, in units of its rms.
         dead: the inputs declared dead.
+        every: whether every input must move the reference, and every output of it be moved; else the file need only
+            do as the reference does.
     """
     found, moved = [], set()
     for name, changed in exact_changed.items():
@@ -61,15 +64,35 @@ def effects(
         moved |= alive
         if name in dead:
             message = _alive(name, exact, changed, actual, actual_changed[name])
-        elif not alive:
+        elif not alive and every:
             message = f"{name}: no output of the reference depends on it, should be declared dead with the reason"
         else:
             message = _differing(name, alive, here, there)
         found.append(Row("vacuity", name, not message, message))
     for name in noise:
-        message = "" if name in moved else f"{name}: no input has an effect on it, should have"
+        message = "" if name in moved or not every else f"{name}: no input has an effect on it, should have"
         found.append(Row("vacuity", name, not message, message))
     return found
+
+
+def doubtful(
+    exact: Arrays,
+    actual: Arrays,
+    actual_changed: Mapping[str, Arrays],
+    *,
+    noise: Mapping[str, float],
+    dead: Collection[str] = (),
+) -> bool:
+    """Whether the file alone gives reason to ask `effects`, with the arguments of that."""
+    moved, still = set(), False
+    for name, changed in actual_changed.items():
+        if name in dead:
+            still |= any(array.tobytes() != changed[output].tobytes() for output, array in actual.items())
+        else:
+            there = {o for o in noise if _move(actual[o], changed[o], exact[o]) > LIMIT * noise[o]}
+            still |= not there
+            moved |= there
+    return still or moved != set(noise)
 
 
 def _alive(name, exact, exact_changed, actual, actual_changed):

@@ -244,7 +244,7 @@ class OnnxConfig(ABC):
         if _is_tokenizer(preprocessor):
             return self._dummy_text(preprocessor, batch_size, seq_length, num_choices, is_pair, framework)
         kind = next(iter(getattr(preprocessor, "model_input_names", None) or [None]))
-        batch_size = compute_effective_axis_dimension(batch_size, OnnxConfig.default_fixed_batch)
+        batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         if kind == "pixel_values":
             images = self._generate_dummy_images(batch_size, num_channels, image_height, image_width)
             return dict(preprocessor(images=images, return_tensors=framework))
@@ -257,14 +257,14 @@ class OnnxConfig(ABC):
         )
 
     def _dummy_text(self, tokenizer, batch_size, seq_length, num_choices, is_pair, framework):
-        batch_size = compute_effective_axis_dimension(batch_size, OnnxConfig.default_fixed_batch)
+        batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         seq_length = compute_effective_axis_dimension(
-            seq_length, OnnxConfig.default_fixed_sequence, tokenizer.num_special_tokens_to_add(is_pair)
+            seq_length, self.default_sequence_length, tokenizer.num_special_tokens_to_add(is_pair)
         )
         text = (tokenizer.unk_token or "0") * seq_length
         if self.task != "multiple-choice":
             return dict(tokenizer([text] * batch_size, return_tensors=framework))
-        num_choices = compute_effective_axis_dimension(num_choices, OnnxConfig.default_fixed_num_choices)
+        num_choices = compute_effective_axis_dimension(num_choices, self.default_num_choices)
         rows = [text] * (batch_size * num_choices)
         encoded = tokenizer(rows, text_pair=rows)
         for name, values in encoded.items():

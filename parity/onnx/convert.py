@@ -5,6 +5,7 @@ Drop-in for `transformers.onnx.convert`.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import warnings
@@ -22,7 +23,7 @@ from parity.files import append_metadata, data_file, gather_external_data, publi
 from parity.judge import contract
 
 from .base import OnnxConfig, one_preprocessor
-from .limits import SDPA_MINIMUM_OPSET, check_opset
+from .limits import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -173,10 +174,13 @@ def _generate(config, preprocessor):
 def _trace(traceable, tensors, path, inputs, outputs, config, opset):
     import torch
 
+    from parity.traceable import triangles_of_comparisons
+
     options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     axes = dict(chain(((name, dict(config.inputs[name])) for name in inputs), config.outputs.items()))
+    lowered = triangles_of_comparisons() if opset < TRILU_MINIMUM_OPSET else contextlib.nullcontext()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), lowered:
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traceable,

@@ -189,8 +189,9 @@ class FeaturesManager:
             UsageError, CheckpointError: see `parity.models.load_model`.
         """
         framework = FeaturesManager.determine_framework(model, framework)
-        model_class = FeaturesManager.get_model_class_for_feature(feature, framework)
-        return models.load_model(model, model_class, framework=framework, cache_dir=cache_dir)[0]
+        config = models.load_config(model, cache_dir)
+        loads = model_class(config.model_type, feature, framework)
+        return models.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
 
     @staticmethod
     def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Callable]:
@@ -206,6 +207,22 @@ class FeaturesManager:
     def get_config(model_type: str, feature: str) -> Callable[[PretrainedConfig], OnnxConfig]:
         """The OnnxConfig constructor of a model type and feature."""
         return FeaturesManager._SUPPORTED_MODEL_TYPE[model_type][feature]
+
+
+def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
+    """The class that loads a feature of a model type: the Auto class, or the head that its declaration names.
+
+    Raises:
+        KeyError, ValueError, EnvironmentGap: see `FeaturesManager.get_model_class_for_feature`.
+    """
+    import transformers
+
+    from parity.architectures import registry
+
+    auto = FeaturesManager.get_model_class_for_feature(feature, framework)
+    declared = [found for found in registry.architectures() if found.model_type == model_type]
+    head = declared[0].heads.get(FeaturesManager.feature_to_task(feature)) if declared else None
+    return getattr(transformers, head) if head else auto
 
 
 def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:

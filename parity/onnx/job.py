@@ -6,18 +6,20 @@ import copy
 import gc
 import shutil
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
-from parity import models, validation
+from parity import files, models, validation
 from parity.environment import describe
-from parity.errors import CheckpointError, UsageError
+from parity.errors import CheckpointError, SessionError, UsageError
 from parity.files import append_metadata
-from parity.judge.rows import Row
+from parity.judge import artifact, contract
+from parity.judge.rows import Row, failures
 from parity.onnx import features
-from parity.onnx.convert import export, longest_sequence
+from parity.onnx.convert import export
 from parity.onnx.limits import MINIMUM_OPSET, check_opset
 from parity.onnx.log import validation_lines
-from parity.reference import answers
+from parity.reference import answers, float64
 from parity.samples import Source
 from parity.sessions import OnnxSession
 from parity.traceable import attention_of, call, prepared
@@ -40,20 +42,23 @@ class Job:
         self.config = models.load_config(source, cache_dir)
         self._framework = features.FeaturesManager.determine_framework(source, framework)
         self.onnx_config = constructor_of(self.config.model_type, feature)(self.config)
-        self._model_class = features.FeaturesManager.get_model_class_for_feature(feature, self._framework)
-        self.opset = opset if opset is not None else self.onnx_config.default_onnx_opset
-        self._check_opset()
+        self._model_class = features.model_class(self.config.model_type, feature, self._framework)
+        self.opset = self._checked_opset(opset)
         self.preprocessor = models.require_preprocessor(source, preprocessor, cache_dir)
         self._inputs = Source(self.onnx_config, self.preprocessor, self.config)
         self.fingerprint = ""
         self.attention = "eager"
 
-    def _check_opset(self):
+    def _checked_opset(self, opset):
         from parity.architectures.registry import architecture
 
-        floor = architecture(self.config.model_type).floor
+        floor = architecture(self.config.model_type).floor_of(self.feature)
         minimum = floor.opset if floor else MINIMUM_OPSET
-        check_opset(self.opset, minimum, self.config.model_type, floor.reason if floor else "")
+        subject = f"{self.config.model_type} {self.feature}" if floor and floor.features else self.config.model_type
+        if opset is None:
+            return max(self.onnx_config.default_onnx_opset, minimum)
+        check_opset(opset, minimum, subject, floor.reason if floor else "")
+        return opset
 
     def prefill(self) -> Job:
         """The job of the second file, which makes the cross-attention caches.
@@ -103,6 +108,8 @@ class Job:
             self._load,
             self.onnx_config,
             self._inputs,
+            relations=relations_of(self.config.model_type, self.feature),
+            opset=self.opset,
             atol=atol,
             progress=self._console.progress,
         )
@@ -175,6 +182,13 @@ def constructor_of(model_type: str, feature: str):
     return features.constructor(model_type, feature)
 
 
+def relations_of(model_type: str, feature: str) -> list[str]:
+    """The relations on record for an architecture and feature."""
+    from parity.architectures.registry import architecture
+
+    return architecture(model_type).relations_of(feature)
+
+
 def load_trained(source, feature, model_class, onnx_config, inputs: Source, *, framework=None, cache_dir=None):
     """The checkpoint's model, none of whose outputs depends on weights that the checkpoint lacks.
 
@@ -206,27 +220,48 @@ def prove(
     onnx_config,
     inputs: Source,
     *,
+    relations: Sequence[str] = (),
+    opset: int | None = None,
+    foreign: bool = False,
+    found: contract.Contract | None = None,
     atol: float | None = None,
     progress=None,
-    contract_rows: list[Row] | None = None,
 ) -> validation.Validation:
     """Compare the file at `path` with the model that `load()` returns, at every shape, against float64.
 
-    The model is freed before ONNX Runtime loads the file: the two are never in memory together.
+    The file is run from a directory that holds nothing but the files that it names. The model is freed before ONNX
+    Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
 
     Args:
-        load: a function without arguments; its model belongs to this function and is changed.
-        contract_rows: verdicts on the file itself, put in front.
+        load: a function without arguments; its models belong to this function and are changed.
+        relations: the relations on record for the model; see `parity.judge.relations`.
+        opset: the opset asked for; None takes any.
+        foreign: whether another exporter may have written the file: then names may stand in any order, and position
+            ids may be an input, which is given to the file.
+        found: the file's contract, where it has been read before.
 
-    Position ids, which other exporters make an input, are given to a file that wants them.
+    Raises:
+        ExportError: the file is no readable ONNX file.
     """
+    also = DERIVED_INPUTS if foreign else {}
+    found = found or contract.read(path)
+    dummy = inputs.layout.flatten(inputs.dummy)
+    rows = contract.rows_of(found, onnx_config, dummy, opset=opset, ordered=not foreign, also=also)
+    if not any(row.check == "data" for row in failures(rows)):
+        rows.append(artifact.checked(path))
     model = load()
-    samples = validation.choose_samples(inputs, longest=longest_sequence(model))
+    longest = onnx_config.longest_sequence(model)
+    samples = validation.choose_samples(inputs, longest=longest)
     references = answers(model, onnx_config, samples, consume=True, progress=progress)
     alive = weakref.ref(model)
     del model
     _collect_if(alive)
-    session = OnnxSession(path)
+    try:
+        session = alone(path, found.data)
+    except SessionError as error:
+        shapes = {name: array.shape for name, array in references[0].eager.items()}
+        return validation.Validation((), shapes, (*rows, Row("load", "session", False, str(error))), inputs.axes)
+    derived = {name: also[name] for name in session.input_names if name in also}
     return validation.compare(
         session.run,
         onnx_config,
@@ -234,10 +269,31 @@ def prove(
         references,
         atol=atol,
         traced=inputs.axes,
-        first=tuple(contract_rows or ()),
-        derived=[name for name in session.input_names if name in DERIVED_INPUTS],
+        first=rows,
+        derived=list(derived),
+        claims=validation.claims_of(
+            inputs,
+            samples,
+            lambda: float64(load(), onnx_config, inputs.layout),
+            relations=relations,
+            longest=longest,
+            derived=derived,
+        ),
         progress=progress,
     )
+
+
+def alone(path: Path, names) -> OnnxSession:
+    """A session of the file at `path` in a directory that holds nothing else but the files of these names.
+
+    Raises:
+        SessionError: it does not load there.
+    """
+    with files.alone(path, names) as copy:
+        try:
+            return OnnxSession(copy)
+        except SessionError as error:
+            raise SessionError(str(error).replace(str(copy), f"{path} (alone with the files that it names)")) from error
 
 
 def _collect_if(alive):

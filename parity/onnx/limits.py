@@ -6,8 +6,9 @@ from parity.errors import UsageError
 
 MINIMUM_OPSET = 11
 MAXIMUM_OPSET = 20
-# scaled_dot_product_attention, and the triu of its masks, have no lowering below.
+# Neither scaled_dot_product_attention nor triu and tril have a lowering below.
 SDPA_MINIMUM_OPSET = 14
+TRILU_MINIMUM_OPSET = 14
 
 
 def check_opset(opset: int, minimum: int = MINIMUM_OPSET, subject: str = "this exporter", reason: str = "") -> None:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from parity.errors import ParityError
-from parity.reports import benchmarks
+from parity.reports import benchmarks, judge_cost
 
 PACKAGES = {"torch": "2.13.0"}
 
@@ -34,6 +34,60 @@ def command_result(wall=1.0, peak=1.0):
     theirs = [{"wall": 4.0, "cpu": 3.0, "peak": 700.0}] * 3
     rows = benchmarks.command_rows("tiny", {"parity": ours, "optimum-cli": theirs})
     return benchmarks.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
+
+
+def judge_result(mean):
+    """A result of `judge` of two architectures with that mean over all four cells."""
+    rows = benchmarks.judge_rows({"bert": [0.5 * mean, 0.5 * mean], "t5": [mean, 2 * mean]})
+    return benchmarks.outcome("judge", "CPU s", rows, method="by hand")
+
+
+@pytest.mark.parametrize(("mean", "holds"), [(0.39, True), (0.41, False)])
+def test_the_judge_is_held_to_its_mean_over_all_cells(mean, holds):
+    """One architecture may cost more than the budget of a cell, all together may not; the table says so."""
+    result = judge_result(mean)
+    assert result["holds"] is holds
+    assert [row["ratio"]["holds"] for row in result["rows"]] == [True, True, holds]
+    assert f"judge of 4 cells, mean {mean:.3f}, CPU s" in benchmarks.table(result)
+
+
+SUITE = """
+    import pytest
+    from types import SimpleNamespace
+
+    CELLS = [SimpleNamespace(architecture=name, id=f"{name}-17") for name in ("bert", "vit")]
+    CLOCK = SimpleNamespace(now=0.0)
+
+    @pytest.fixture(scope="session", params=CELLS, ids=lambda cell: cell.id)
+    def cell(request):
+        return request.param
+
+    @pytest.fixture(scope="session")
+    def artifact(cell):
+        CLOCK.now += 100
+
+    @pytest.fixture(scope="session")
+    def session(artifact):
+        CLOCK.now += 1000
+
+    def test_one(cell, session):
+        CLOCK.now += 1
+
+    def test_other(cell, artifact):
+        CLOCK.now += 2
+
+    def test_of_no_cell():
+        CLOCK.now += 5
+"""
+
+
+def test_export_and_session_are_not_the_judge(pytester):
+    """Of one architecture's cells the seconds of the checks are counted, those of export and session are not."""
+    path = pytester.makepyfile(SUITE)
+    watch = judge_cost.Stopwatch(["bert"], clock=lambda: sys.modules[path.stem].CLOCK.now)
+    done = pytester.inline_run("-p", "no:cacheprovider", "--import-mode=prepend", str(path), plugins=[watch])
+    done.assertoutcome(passed=2)
+    assert dict(watch.seconds) == {("bert", "bert-17"): 3.0}
 
 
 def test_spread_is_median_and_range():

@@ -197,6 +197,70 @@ def test_dropped_mask_is_rejected(checkpoint, tmp_path):
     assert "attention_mask" in err
 
 
+def rewritten(good, directory, change):
+    """The good file in a directory of its own, changed; `change` gets its ModelProto and its path, and saves it."""
+    file = directory / "model.onnx"
+    change(onnx.load(str(good)), file)
+    return file
+
+
+def weight_again(model, path):
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    model.graph.initializer.add().CopyFrom(largest)
+    model.graph.initializer[-1].name = "written_again"
+    onnx.save(model, str(path))
+
+
+def data_beside(model, path):
+    options = {"save_as_external_data": True, "location": "weights", "size_threshold": 1024}
+    onnx.save(model, str(path), **options)
+
+
+def data_gone(model, path):
+    data_beside(model, path)
+    path.with_name("weights").unlink()
+
+
+def backwards(model, path):
+    model.graph.node.insert(0, model.graph.node.pop())
+    onnx.save(model, str(path))
+
+
+def test_data_beside_the_file_is_as_good(checkpoint, good, tmp_path):
+    """Weights in a file beside the model are exit status 0."""
+    assert run(checkpoint(), rewritten(good, tmp_path, data_beside), "--quiet") == (0, "", "")
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["model.onnx", "weights"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (weight_again, "again as written_again"),
+        (data_gone, "external data weights: is not there"),
+        (backwards, "the checker of ONNX refuses it"),
+    ],
+)
+def test_a_file_that_is_wrong_on_the_disk_is_rejected(checkpoint, good, tmp_path, change, told):
+    """A weight written twice, data that is not there, a graph out of order: exit status 1, and the first line says it.
+
+    Nothing of it shows in the numbers.
+    """
+    file = rewritten(good, tmp_path, change)
+    status, log, err = run(checkpoint(), file)
+    assert status == 1
+    assert told in err.splitlines()[0]
+    assert "All good" not in log
+
+
+def test_what_does_not_load_says_that_nothing_was_compared(checkpoint, good, tmp_path):
+    """Without its data the file cannot be run: no shape is shown as validated."""
+    status, log, err = run(checkpoint(), rewritten(good, tmp_path, data_gone))
+    assert status == 1
+    assert "ONNX Runtime cannot load it" in err.splitlines()[1]
+    assert log.splitlines()[-1].endswith("- Validated at 0 shapes:")
+    assert "[✓] (2, 8, 32)" not in log
+
+
 def test_atol_is_a_hard_limit(checkpoint, good):
     """An --atol that float32 cannot meet is exit status 1 although the ratio passes."""
     status, _, err = run(checkpoint(), good, "--atol", "1e-12")

@@ -104,3 +104,12 @@ def test_it_costs_next_to_nothing():
     (row,) = decisions.rows(pool, actual, NOISE)
     assert time.process_time() - start < 0.02
     assert row.passed
+
+
+def test_a_ranking_that_is_pytorchs_own_passes():
+    """What float32 PyTorch decides otherwise than float64, at that place, is no fault of the file."""
+    exact = ranked(3, 2.5, 1)
+    actual = swapped(exact, 0, 1)
+    assert judged(exact, actual, eager=[{"logits": actual}])[0].passed
+    assert not judged(exact, actual, eager=[{"logits": exact.astype(np.float32)}])[0].passed
+    assert not judged(exact, swapped(exact, 0, 2), eager=[{"logits": actual}])[0].passed

@@ -1,14 +1,21 @@
 """Every check of decoding is shown to catch the faults it is for, and to say why it lets a near tie pass."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
 
+from parity.architectures.matrix import Cell
 from parity.errors import ParityError
-from parity.fixtures import cache_faults, decoding, decoding_checks, subjects
+from parity.fixtures import cache_faults, decoding, decoding_checks, episodes, properties, reproducer, subjects
 from parity.fixtures.cache_faults import FAULTS
 from parity.judge import ratio
-from parity.judge.rows import failures
+from parity.judge.rows import Row, failures
 from parity.sessions import OnnxSession
+
+PASSED = Row("ratio", "logits", True)
 
 CHECKS = {
     "greedy": decoding_checks.greedy_rows,
@@ -93,3 +100,54 @@ def test_no_rows_are_no_verdict():
     """A check that judged nothing does not pass."""
     with pytest.raises(AssertionError):
         decoding_checks.raise_on_failure([])
+
+
+# --- the property: drawn episodes, shrunk, with a reproducer
+
+GPT2 = Cell("gpt2", "causal-lm-with-past", "onnx", "onnxruntime", 17)
+
+
+def test_a_failing_episode_leaves_a_reproducer(tmp_path):
+    """The faulty file fails with the path of a script, which exits 1 on that file and 0 on a healthy one."""
+    of, session = gpt2_file(cache_faults.past_ignored, tmp_path)
+    with pytest.raises(ParityError) as caught:
+        episodes.drawn_episodes(of, session, lambda *found: reproducer.write(tmp_path, GPT2, *found))
+    path = tmp_path / "gpt2-causal-lm-with-past-onnx17-episode-0.py"
+    assert f"reproduce it with: python {path}" in "\n".join(caught.value.__notes__)
+    done = [
+        subprocess.run([sys.executable, str(path), *options], capture_output=True, text=True, check=False)
+        for options in (["--file", str(tmp_path / "model.onnx")], [])
+    ]
+    assert [each.returncode for each in done] == [1, 0], done
+    assert done[0].stdout.strip()
+    assert done[1].stdout.strip() == "passed"
+    code = [line for line in path.read_text().split('"""')[2].splitlines() if line and not line.startswith("#")]
+    assert len(code) <= 15
+
+
+def test_drawn_episodes_of_a_healthy_file_pass(tmp_path):
+    """The control: as many as the profile says, and before them the one with everything; nothing is kept."""
+    tried = episodes.drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
+    assert tried[0] == decoding_checks.EVERYTHING
+    assert len(tried) == 1 + settings().max_examples
+
+
+def test_drawn_episodes_follow_the_profile(monkeypatch):
+    """The settings of the loaded profile hold for episodes too: they are not the test's own."""
+    judged = []
+    monkeypatch.setattr(
+        decoding_checks, "episode_rows", lambda of, session, episode: judged.append(episode) or [PASSED]
+    )
+    monkeypatch.setattr(
+        properties, "given", lambda strategy: lambda test: settings(max_examples=9)(given(strategy)(test))
+    )
+    assert len(episodes.drawn_episodes(None, None, pytest.fail)) == len(judged) == 10
+
+
+def test_an_episode_alone_is_not_enough(monkeypatch):
+    """Where nothing is drawn beside the explicit episode, the property fails."""
+    never = settings(phases=(Phase.explicit,))
+    monkeypatch.setattr(decoding_checks, "episode_rows", lambda *_: [PASSED])
+    monkeypatch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))
+    with pytest.raises(AssertionError, match="drew nothing"):
+        episodes.drawn_episodes(None, None, pytest.fail)

@@ -11,6 +11,7 @@ from parity.fixtures import subjects
 MODELS = [
     pytest.param(found.name, feature, id=f"{found.name}-{feature}")
     for found in architectures()
+    if not found.gap
     for feature in found.features
 ]
 
@@ -45,7 +46,7 @@ def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
         return
     for expected, actual in zip(whole, float64_answers(of, by_module=True), strict=True):
         assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(expected, "float64")
-        assert all(np.array_equal(expected[name], actual[name]) for name in expected)
+        assert all(np.array_equal(expected[name], actual[name], equal_nan=True) for name in expected)
 
 
 def weights(model):

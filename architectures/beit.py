@@ -1,0 +1,47 @@
+"""BEiT: an image encoder with relative positions, for images of any size from a patch up."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, image_sizes
+from parity.architectures.resnet import ResNetOnnxConfig
+
+
+class BeitOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic: the positions are interpolated."""
+
+    @property
+    def outputs(self):
+        if self.task == "default":
+            return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
+        return super().outputs
+
+    @property
+    def axis_sizes(self):
+        return image_sizes(self._config.patch_size, self._config.image_size)
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="beit",
+    kind="vision",
+    onnx_config=BeitOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "image_size": 32,
+        "patch_size": 8,
+        "use_relative_position_bias": True,
+        "use_absolute_position_embeddings": True,
+        "layer_scale_init_value": 0.1,
+        "out_indices": [1, 2],
+    },
+    preprocessor="image32",
+    sdpa="transformers>=5",
+)

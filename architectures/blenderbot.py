@@ -1,0 +1,27 @@
+"""Blenderbot: an encoder-decoder for dialogue; its causal-lm is the decoder alone."""
+
+from parity.architectures.bart import ARCHITECTURE as BART
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.declaration import Architecture
+
+
+class BlenderbotOnnxConfig(BartOnnxConfig):
+    """The inputs of BART."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="blenderbot",
+    kind="encoder-decoder",
+    onnx_config=BlenderbotOnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "seq2seq-lm",
+        "seq2seq-lm-with-past",
+    ),
+    tiny={**BART.tiny, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2},
+    preprocessor="t5",
+    sdpa="transformers>=5",
+)

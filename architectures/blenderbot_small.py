@@ -1,0 +1,20 @@
+"""Blenderbot Small: Blenderbot with the norms behind their blocks."""
+
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.blenderbot import ARCHITECTURE as BLENDERBOT
+from parity.architectures.declaration import Architecture
+
+
+class BlenderbotSmallOnnxConfig(BartOnnxConfig):
+    """The inputs of BART."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="blenderbot-small",
+    kind="encoder-decoder",
+    onnx_config=BlenderbotSmallOnnxConfig,
+    features=BLENDERBOT.features,
+    tiny=BLENDERBOT.tiny,
+    preprocessor="t5",
+    sdpa="transformers>=5",
+)

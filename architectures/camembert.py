@@ -1,0 +1,21 @@
+"""CamemBERT: RoBERTa for French."""
+
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.architectures.roberta import ARCHITECTURE as ROBERTA
+from parity.architectures.roberta import RobertaOnnxConfig
+
+
+class CamembertOnnxConfig(RobertaOnnxConfig):
+    """Token ids and attention mask."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="camembert",
+    kind="encoder",
+    onnx_config=CamembertOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny=ROBERTA.tiny,
+    preprocessor="roberta",
+    sdpa="transformers",
+    relations=ROBERTA.relations,
+)

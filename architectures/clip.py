@@ -1,0 +1,70 @@
+"""CLIP: an encoder of texts and one of images of one size; every text is compared with every image."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class CLIPOnnxConfig(OnnxConfig):
+    """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
+
+    @property
+    def inputs(self):
+        text = {0: "batch", 1: "sequence"}
+        return OrderedDict(input_ids=text, pixel_values={0: "image_batch"}, attention_mask=text)
+
+    @property
+    def outputs(self):
+        return OrderedDict(
+            logits_per_image={0: "image_batch", 1: "batch"},
+            logits_per_text={0: "batch", 1: "image_batch"},
+            text_embeds={0: "batch"},
+            image_embeds={0: "image_batch"},
+        )
+
+    @property
+    def default_onnx_opset(self):
+        return 14
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+        """Texts by the processor's tokenizer and as many images by its image processor."""
+        make, common = super().generate_dummy_inputs, {"batch_size": batch_size, "framework": framework}
+        texts = make(preprocessor.tokenizer, seq_length=seq_length, **common, **options)
+        return {**texts, **make(preprocessor.image_processor, **common, **options)}
+
+
+ARCHITECTURE = Architecture(
+    model_type="clip",
+    kind="multimodal",
+    onnx_config=CLIPOnnxConfig,
+    features=("default",),
+    # The end of a text is looked for as in the published checkpoints: the token with the highest id.
+    tiny={
+        "text_config": {
+            "vocab_size": 96,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "max_position_embeddings": 40,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+        "vision_config": {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 40,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        "projection_dim": 20,
+    },
+    preprocessor="clip",
+    sdpa="transformers",
+)

@@ -1,0 +1,18 @@
+"""CodeGen: a decoder with rotary positions, its heads in four groups."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.gpt2 import GPT2OnnxConfig
+
+
+class CodeGenOnnxConfig(GPT2OnnxConfig):
+    """Token ids and attention mask, as GPT-2."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="codegen",
+    kind="decoder",
+    onnx_config=CodeGenOnnxConfig,
+    features=("default", "causal-lm"),
+    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48, "rotary_dim": 4},
+    preprocessor="gpt2",
+)

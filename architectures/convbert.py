@@ -1,0 +1,32 @@
+"""ConvBERT: an encoder with token types, half of whose heads are convolutions with kernels made from the text."""
+
+from parity.architectures.bert import BertOnnxConfig
+from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+
+
+class ConvBertOnnxConfig(BertOnnxConfig):
+    """Token ids, attention mask and token types."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="convbert",
+    kind="encoder",
+    onnx_config=ConvBertOnnxConfig,
+    features=BIDIRECTIONAL_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "embedding_size": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "head_ratio": 2,
+        "conv_kernel_size": 5,
+        "num_groups": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+    },
+    preprocessor="bert",
+    # The convolutions read the padding beside the text.
+    relations={"*": "batch-permutation batch-of-one"},
+)

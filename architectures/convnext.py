@@ -1,0 +1,27 @@
+"""ConvNeXT: a convolutional image encoder for images of any size from its total stride up."""
+
+from parity.architectures.declaration import Architecture, image_sizes
+from parity.architectures.resnet import ResNetOnnxConfig
+
+
+class ConvNextOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic."""
+
+    @property
+    def axis_sizes(self):
+        stride = self._config.patch_size * 2 ** (self._config.num_stages - 1)
+        return image_sizes(stride, self._config.image_size)
+
+    @property
+    def atol_for_validation(self):
+        return 1e-5
+
+
+ARCHITECTURE = Architecture(
+    model_type="convnext",
+    kind="vision",
+    onnx_config=ConvNextOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={"patch_size": 4, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "num_stages": 3, "image_size": 32},
+    preprocessor="image32",
+)

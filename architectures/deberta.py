@@ -1,0 +1,55 @@
+"""DeBERTa: an encoder with relative positions."""
+
+from parity.architectures.deberta_v2 import ARCHITECTURE as DEBERTA_V2
+from parity.architectures.deberta_v2 import DebertaV2OnnxConfig
+from parity.architectures.declaration import EITHER_PADDING, RELATIONS, Architecture
+from parity.onnx.config import PatchingSpec
+
+
+class DebertaOnnxConfig(DebertaV2OnnxConfig):
+    """Token ids, attention mask and, where the model has them, token types."""
+
+    def __init__(self, config, task="default", patching_specs=None):
+        from transformers.models.deberta import modeling_deberta as module
+
+        # The length that positions are cut to goes through Python's `min`: the file would keep that of the export.
+        if hasattr(module, "compute_attention_span"):
+            own = PatchingSpec(module, "compute_attention_span", _span)
+        else:
+            own = PatchingSpec(module, "min", _shorter, orig_op=min)
+        super().__init__(config, task, [*(patching_specs or []), own])
+
+
+def _span(query, key, longest):
+    return _shorter(query.size(-2), longest)
+
+
+def _shorter(length, longest):
+    """The length, or `longest` where that is less, as a tensor in the graph."""
+    import torch
+
+    return torch.clamp(torch.as_tensor(length), max=longest)
+
+
+ARCHITECTURE = Architecture(
+    model_type="deberta",
+    kind="encoder",
+    onnx_config=DebertaOnnxConfig,
+    features=("default", "masked-lm", "sequence-classification", "token-classification", "question-answering"),
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "max_relative_positions": 12,
+        "pos_att_type": ["c2p", "p2c"],
+        "type_vocab_size": 0,
+    },
+    preprocessor="bert",
+    floors=DEBERTA_V2.floors,
+    relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
+)

@@ -1,0 +1,66 @@
+"""DeBERTa-v2 and v3: an encoder with relative positions in buckets and, in some, a convolution."""
+
+from parity.architectures.declaration import (
+    BIDIRECTIONAL_FEATURES,
+    EITHER_PADDING,
+    RELATIONS,
+    Architecture,
+    Floor,
+    token_axes,
+)
+from parity.onnx.config import OnnxConfig
+
+
+class DebertaV2OnnxConfig(OnnxConfig):
+    """Token ids, attention mask and, where the model has them, token types."""
+
+    @property
+    def inputs(self):
+        types = ["token_type_ids"] if self._config.type_vocab_size > 0 else []
+        return token_axes(self.task, "input_ids", "attention_mask", *types)
+
+    @property
+    def default_onnx_opset(self):
+        return 12
+
+    def longest_sequence(self, model):
+        # Without absolute positions there is no table, whatever its length is said to be.
+        return super().longest_sequence(model) if self._config.position_biased_input else None
+
+
+ARCHITECTURE = Architecture(
+    model_type="deberta-v2",
+    kind="encoder",
+    onnx_config=DebertaV2OnnxConfig,
+    features=BIDIRECTIONAL_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+        "position_biased_input": False,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "conv_kernel_size": 3,
+        "type_vocab_size": 3,
+    },
+    preprocessor="bert",
+    floors=(
+        Floor(
+            opset=12,
+            reason="Clip takes int64 only from opset 12, and relative positions are int64",
+            issue="https://onnx.ai/onnx/operators/onnx__Clip.html",
+        ),
+    ),
+    # Positions are relative; the heads that read the first place find padding there.
+    relations={
+        "*": EITHER_PADDING,
+        "sequence-classification": RELATIONS["encoder"],
+        "multiple-choice": RELATIONS["encoder"],
+    },
+)

@@ -1,0 +1,27 @@
+"""DeiT: an image encoder with a distillation token, for images of one size."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.vit import ViTOnnxConfig
+
+
+class DeiTOnnxConfig(ViTOnnxConfig):
+    """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="deit",
+    kind="vision",
+    onnx_config=DeiTOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "architectures": ["DeiTForImageClassificationWithTeacher"],
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "image_size": 32,
+        "patch_size": 8,
+    },
+    preprocessor="image32",
+    sdpa="transformers",
+)

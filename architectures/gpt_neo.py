@@ -1,0 +1,37 @@
+"""GPT Neo: a decoder whose layers look back over all tokens and over a window in turn."""
+
+from parity.architectures.declaration import RELATIONS, Architecture
+from parity.architectures.gpt2 import GPT2OnnxConfig
+
+
+class GPTNeoOnnxConfig(GPT2OnnxConfig):
+    """Token ids, caches and attention mask, as GPT-2."""
+
+    @property
+    def num_layers(self):
+        return self._config.num_layers
+
+    @property
+    def num_attention_heads(self):
+        return self._config.num_heads
+
+
+ARCHITECTURE = Architecture(
+    model_type="gpt_neo",
+    kind="decoder",
+    onnx_config=GPTNeoOnnxConfig,
+    features=("default", "default-with-past", "causal-lm", "causal-lm-with-past", "sequence-classification"),
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "attention_types": [[["global", "local"], 1]],
+        "num_heads": 4,
+        "window_size": 5,
+        "intermediate_size": 48,
+        "max_position_embeddings": 48,
+    },
+    preprocessor="gpt2",
+    # As GPT-2's: there the head looks for the first padding token.
+    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+)

@@ -1,0 +1,34 @@
+"""GPT-J: a decoder with rotary positions."""
+
+from parity.architectures.declaration import RELATIONS, Architecture, Floor
+from parity.architectures.gpt2 import GPT2OnnxConfig
+
+
+class GPTJOnnxConfig(GPT2OnnxConfig):
+    """Token ids, caches and attention mask, as GPT-2."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="gptj",
+    kind="decoder",
+    onnx_config=GPTJOnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "question-answering",
+        "sequence-classification",
+    ),
+    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 40, "rotary_dim": 4},
+    preprocessor="gpt2",
+    # As GPT-2's: there the head looks for the first padding token.
+    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    floors=(
+        Floor(
+            opset=13,
+            reason="repeat_interleave over a length that is not known is lowered only from opset 13",
+            issue="https://github.com/pytorch/pytorch/pull/59979",
+        ),
+    ),
+)

@@ -1,0 +1,31 @@
+"""ImageGPT: a decoder whose tokens are the colours of an image's pixels, each the nearest of a palette."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import RELATIONS, Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class ImageGPTOnnxConfig(OnnxConfig):
+    """Colour ids; images of any number of pixels that has positions."""
+
+    @property
+    def inputs(self):
+        return OrderedDict(input_ids={0: "batch", 1: "sequence"})
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+        """The colours of images of the processor's own size."""
+        count = batch_size if batch_size > 0 else self.default_batch_size
+        return dict(preprocessor(images=self._generate_dummy_images(count), return_tensors=framework))
+
+
+ARCHITECTURE = Architecture(
+    model_type="imagegpt",
+    kind="decoder",
+    onnx_config=ImageGPTOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "n_inner": 48},
+    preprocessor="palette",
+    # An image's colours have no mask.
+    relations={"*": RELATIONS["vision"]},
+)

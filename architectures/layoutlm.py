@@ -1,0 +1,31 @@
+"""LayoutLM: a BERT whose tokens have a place on a page."""
+
+from parity.architectures.bert import ARCHITECTURE as BERT
+from parity.architectures.declaration import Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class LayoutLMOnnxConfig(OnnxConfig):
+    """Token ids, the box of each token (left, top, right, bottom), attention mask and token types."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "bbox", "attention_mask", "token_type_ids")
+
+    def generate_dummy_inputs(self, *args, **kwargs):
+        inputs = super().generate_dummy_inputs(*args, **kwargs)
+        tokens = inputs["input_ids"]
+        quarter = self._config.max_2d_position_embeddings // 4
+        box = tokens.new_tensor([quarter, quarter, 3 * quarter, 2 * quarter])
+        return {**inputs, "bbox": box.expand(*tokens.shape, 4)}
+
+
+ARCHITECTURE = Architecture(
+    model_type="layoutlm",
+    kind="encoder",
+    onnx_config=LayoutLMOnnxConfig,
+    features=("default", "masked-lm", "sequence-classification", "token-classification"),
+    tiny={**BERT.tiny, "max_2d_position_embeddings": 56},
+    preprocessor="bert",
+    sdpa="transformers>=5",
+)

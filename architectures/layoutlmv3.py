@@ -1,0 +1,96 @@
+"""LayoutLMv3: an encoder of words with their boxes on a page, beside the page's image of one size."""
+
+from collections import OrderedDict
+
+from packaging import version
+
+from parity.architectures.declaration import RELATIONS, Architecture, Floor, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class LayoutLMv3OnnxConfig(OnnxConfig):
+    """Token ids, attention mask, boxes and pixels; the first two and the boxes change places with the task."""
+
+    torch_onnx_minimum_version = version.parse("1.12")
+
+    @property
+    def inputs(self):
+        names = ("input_ids", "attention_mask", "bbox")
+        if self.task in ("default", "token-classification"):
+            names = ("input_ids", "bbox", "attention_mask")
+        return OrderedDict(token_axes(self.task, *names), pixel_values={0: "batch"})
+
+    @property
+    def outputs(self):
+        if self.task == "default":
+            return OrderedDict(last_hidden_state={0: "batch", 1: "tokens_and_patches"})
+        return super().outputs
+
+    @property
+    def default_onnx_opset(self):
+        return 12
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+        """Words and boxes by the processor's tokenizer, and images by its image processor, which looks for no text."""
+        make, common = super().generate_dummy_inputs, {"batch_size": batch_size, "framework": framework}
+        texts = make(WordsInBoxes(preprocessor.tokenizer), seq_length=seq_length, **common, **options)
+        return {**texts, **make(WithoutOcr(preprocessor.image_processor), **common, **options)}
+
+
+class _Stand:
+    """Stands for a preprocessor, and calls it in its own way."""
+
+    def __init__(self, of):
+        self._of = of
+
+    def __getattr__(self, name):
+        return getattr(self._of, name)
+
+
+class WordsInBoxes(_Stand):
+    """A tokenizer that takes a text for one word in a box."""
+
+    def __call__(self, texts, **options):
+        return self._of([[text] for text in texts], boxes=[[[10, 20, 40, 30]]] * len(texts), **options)
+
+
+class WithoutOcr(_Stand):
+    """An image processor that looks for no text in the image."""
+
+    def __call__(self, images, **options):
+        return self._of(images=images, apply_ocr=False, **options)
+
+
+ARCHITECTURE = Architecture(
+    model_type="layoutlmv3",
+    kind="multimodal",
+    onnx_config=LayoutLMv3OnnxConfig,
+    features=("default", "question-answering", "sequence-classification", "token-classification"),
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+        "max_2d_position_embeddings": 128,
+        "coordinate_size": 5,
+        "shape_size": 6,
+        "rel_pos_bins": 8,
+        "max_rel_pos": 16,
+        "rel_2d_pos_bins": 12,
+        "max_rel_2d_pos": 64,
+        "input_size": 32,
+        "patch_size": 8,
+    },
+    preprocessor="layoutlmv3",
+    floors=(
+        Floor(
+            opset=12,
+            reason="Min takes int64 only from opset 12, and relative position buckets are int64",
+            issue="https://onnx.ai/onnx/operators/onnx__Min.html",
+        ),
+    ),
+    # The image stands behind the text: there the padding is in the middle.
+    relations={"default": RELATIONS["vision"]},
+)

@@ -1,0 +1,25 @@
+"""LeViT: an image encoder of convolutions and attention, for images of one size."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.vit import ViTOnnxConfig
+
+
+class LevitOnnxConfig(ViTOnnxConfig):
+    """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="levit",
+    kind="vision",
+    onnx_config=LevitOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "architectures": ["LevitForImageClassificationWithTeacher"],
+        "hidden_sizes": [16, 24, 32],
+        "num_attention_heads": [2, 3, 4],
+        "depths": [2, 3, 1],
+        "key_dim": [4, 8, 8],
+        "image_size": 64,
+    },
+    preprocessor="image64",
+)

@@ -1,0 +1,48 @@
+"""M2M100: an encoder-decoder for translation, with sinusoidal positions that skip the padding."""
+
+from parity.architectures.bart import ARCHITECTURE as BART
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.declaration import EITHER_PADDING, Architecture
+from parity.onnx.config import PatchingSpec
+
+
+class M2M100OnnxConfig(BartOnnxConfig):
+    """The inputs of BART; positions are computed in the graph, so that there is no longest text."""
+
+    def patch_ops(self):
+        from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding as Positions
+
+        # The model makes its table longer when a text needs it; a file would keep the table of the export.
+        self._patching_specs = [PatchingSpec(Positions, "forward", _positions, Positions.forward)]
+        super().patch_ops()
+
+    def longest_sequence(self, model):
+        return None
+
+
+def _positions(self, input_ids, inputs_embeds=None, past_key_values_length=0):
+    """Sines and cosines for the tokens (batch, sequence), counted without the padding, which gets zeros."""
+    import math
+
+    import torch
+
+    kept = input_ids.ne(self.padding_idx)
+    places = kept.long().cumsum(1) + past_key_values_length + self.padding_idx
+    half = self.embedding_dim // 2
+    rates = torch.exp(torch.arange(half).float() * -(math.log(10000) / (half - 1)))
+    angles = places.unsqueeze(-1).float() * rates
+    found = torch.cat([angles.sin(), angles.cos()], -1) * kept.unsqueeze(-1)
+    return torch.nn.functional.pad(found, (0, self.embedding_dim % 2)).to(self.weights.dtype)
+
+
+ARCHITECTURE = Architecture(
+    model_type="m2m_100",
+    kind="encoder-decoder",
+    onnx_config=M2M100OnnxConfig,
+    features=("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past"),
+    tiny=BART.tiny,
+    preprocessor="bart",
+    sdpa="transformers",
+    # With a past, padding stands in it and has no id to be known by.
+    relations={"default": EITHER_PADDING, "seq2seq-lm": EITHER_PADDING},
+)

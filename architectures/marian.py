@@ -1,0 +1,31 @@
+"""Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
+
+from parity.architectures.bart import ARCHITECTURE as BART
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.declaration import Architecture
+
+
+class MarianOnnxConfig(BartOnnxConfig):
+    """The inputs of BART."""
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="marian",
+    kind="encoder-decoder",
+    onnx_config=MarianOnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "seq2seq-lm",
+        "seq2seq-lm-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+    ),
+    tiny={**BART.tiny, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1},
+    preprocessor="t5",
+    sdpa="transformers>=5",
+)

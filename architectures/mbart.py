@@ -1,0 +1,20 @@
+"""mBART: BART for many languages; the norms stand before their blocks."""
+
+from parity.architectures.bart import ARCHITECTURE as BART
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.declaration import Architecture
+
+
+class MBartOnnxConfig(BartOnnxConfig):
+    """The inputs of BART."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="mbart",
+    kind="encoder-decoder",
+    onnx_config=MBartOnnxConfig,
+    features=BART.features,
+    tiny=BART.tiny,
+    preprocessor="bart",
+    sdpa="transformers",
+)

@@ -1,0 +1,31 @@
+"""MobileBERT: a thin encoder with token types, whose embeddings read three tokens at a time."""
+
+from parity.architectures.bert import BertOnnxConfig
+from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+
+
+class MobileBertOnnxConfig(BertOnnxConfig):
+    """Token ids, attention mask and token types."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="mobilebert",
+    kind="encoder",
+    onnx_config=MobileBertOnnxConfig,
+    features=BIDIRECTIONAL_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "embedding_size": 12,
+        "hidden_size": 32,
+        "intra_bottleneck_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_feedforward_networks": 3,
+        "intermediate_size": 24,
+        "max_position_embeddings": 40,
+    },
+    preprocessor="bert",
+    sdpa="transformers>=5",
+    # The last token's embedding reads the padding beside it.
+    relations={"*": "batch-permutation batch-of-one"},
+)

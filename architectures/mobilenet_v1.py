@@ -1,0 +1,54 @@
+"""MobileNetV1: a convolutional image encoder that pads as TensorFlow does, for images of any size."""
+
+import importlib
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.resnet import ResNetOnnxConfig
+from parity.onnx.config import PatchingSpec
+
+
+class MobileNetV1OnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic."""
+
+    def __init__(self, config, task="default", patching_specs=None):
+        super().__init__(config, task, [*(patching_specs or []), padding_in_graph(config)])
+
+    @property
+    def outputs(self):
+        pooled = {"pooler_output": {0: "batch"}} if self.task == "default" else {}
+        return {**super().outputs, **pooled}
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+def padding_in_graph(config):
+    """While it is exported, the model's own padding, which makes the traced image's size a constant, is replaced."""
+    name = f"transformers.models.{config.model_type}.modeling_{config.model_type}"
+    return PatchingSpec(importlib.import_module(name), "apply_tf_padding", same_padding)
+
+
+def same_padding(features, convolution):
+    """TensorFlow's SAME padding, its sizes computed in the graph; no kernel is smaller than its stride."""
+    from torch.nn.functional import pad
+
+    sizes = []
+    for axis in (-1, -2):
+        stride, dilation = convolution.stride[axis], convolution.dilation[axis]
+        # With a stride of 1 the size has no part in it: a constant then.
+        beyond = (features.shape[axis] - 1) % stride if stride > 1 else 0
+        missing = convolution.kernel_size[axis] - 1 - beyond
+        sizes += [missing // 2 * dilation, (missing - missing // 2) * dilation]
+    return pad(features, sizes)
+
+
+ARCHITECTURE = Architecture(
+    model_type="mobilenet_v1",
+    kind="vision",
+    onnx_config=MobileNetV1OnnxConfig,
+    features=("default", "image-classification"),
+    # Nothing of an image is left behind 27 layers of ReLU6 with random weights.
+    tiny={"depth_multiplier": 0.02, "min_depth": 8, "hidden_act": "tanh"},
+    preprocessor="image48",
+)

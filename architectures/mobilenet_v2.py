@@ -1,0 +1,26 @@
+"""MobileNetV2: inverted residuals, padded as TensorFlow does, for images of any size."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.mobilenet_v1 import MobileNetV1OnnxConfig
+
+
+class MobileNetV2OnnxConfig(MobileNetV1OnnxConfig):
+    """Pixels; batch, height and width are dynamic."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="mobilenet_v2",
+    kind="vision",
+    onnx_config=MobileNetV2OnnxConfig,
+    features=("default", "image-classification"),
+    # Dilated convolutions from the stride of 16 on: they are padded by a multiple.
+    tiny={
+        "depth_multiplier": 0.05,
+        "depth_divisible_by": 2,
+        "min_depth": 4,
+        "expand_ratio": 2.0,
+        "finegrained_output": False,
+        "output_stride": 16,
+    },
+    preprocessor="image32",
+)

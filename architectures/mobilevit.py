@@ -1,0 +1,50 @@
+"""MobileViT: convolutions around attention between patches, for images of any size."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.resnet import ResNetOnnxConfig
+
+# How many pixels a place stands for where attention is used; dilated convolutions leave out the last of them.
+_STRIDES = (8, 16, 32)
+
+
+class MobileViTOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic.
+
+    Features that patches do not divide are stretched until they do: an image for which that is so at every layer puts
+    the stretching into the graph, where it changes nothing for the others.
+    """
+
+    @property
+    def outputs(self):
+        pooled = {"pooler_output": {0: "batch"}} if self.task == "default" else {}
+        return OrderedDict(super().outputs, **pooled)
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+    def generate_dummy_inputs(self, preprocessor, *args, **options):
+        inputs = dict(super().generate_dummy_inputs(preprocessor, *args, **options))
+        patch = self._config.patch_size
+        longest = min(inputs["pixel_values"].shape[-2:])
+        size = next(s for s in range(longest, 0, -1) if all(-(-s // stride) % patch for stride in _STRIDES))
+        inputs["pixel_values"] = inputs["pixel_values"][..., :size, :size]
+        return inputs
+
+
+ARCHITECTURE = Architecture(
+    model_type="mobilevit",
+    kind="vision",
+    onnx_config=MobileViTOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "hidden_sizes": [12, 16, 24],
+        "neck_hidden_sizes": [4, 8, 8, 12, 16, 12, 20],
+        "num_attention_heads": 4,
+        "expand_ratio": 2.0,
+        "image_size": 72,
+    },
+    preprocessor="image72",
+)

@@ -1,0 +1,43 @@
+"""ModernBERT: an encoder with rotary positions, most of its layers looking through a sliding window."""
+
+from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class ModernBertOnnxConfig(OnnxConfig):
+    """Token ids and attention mask."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "attention_mask")
+
+    def longest_sequence(self, model):
+        return None  # rotary positions are computed, not looked up
+
+
+ARCHITECTURE = Architecture(
+    model_type="modernbert",
+    kind="encoder",
+    onnx_config=ModernBertOnnxConfig,
+    features=BIDIRECTIONAL_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+        "global_attn_every_n_layers": 2,
+        "local_attention": 6,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
+    preprocessor="distilbert",
+    sdpa="transformers",
+    # The first place is what is classified, padding or not.
+    relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
+    versions="transformers>=4.48",
+)

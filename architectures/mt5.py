@@ -1,0 +1,26 @@
+"""mT5: T5 for many languages, with gated feed-forward blocks and an output layer of its own."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.t5 import ARCHITECTURE as T5
+from parity.architectures.t5 import T5OnnxConfig
+
+
+class MT5OnnxConfig(T5OnnxConfig):
+    """The inputs of T5."""
+
+    @property
+    def atol_for_validation(self):
+        return 5e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="mt5",
+    kind="encoder-decoder",
+    onnx_config=MT5OnnxConfig,
+    features=T5.features,
+    tiny=T5.tiny,
+    preprocessor="t5",
+    floors=T5.floors,
+    relations=T5.relations,
+    sdpa="transformers>=5",
+)

@@ -1,0 +1,56 @@
+"""Perceiver: latents that look at a text or at an image."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import RELATIONS, Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class PerceiverOnnxConfig(OnnxConfig):
+    """`inputs`, which are token ids with an attention mask, or the pixels of an image of the model's own size."""
+
+    @property
+    def inputs(self):
+        if self.task == "image-classification":
+            return OrderedDict(inputs={0: "batch"})
+        return OrderedDict((name, {0: "batch", 1: "sequence"}) for name in ("inputs", "attention_mask"))
+
+    @property
+    def outputs(self):
+        # One answer for each place of a text of full length, however short the given one is.
+        return OrderedDict(logits={0: "batch"})
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+    def generate_dummy_inputs(self, *args, **kwargs):
+        made = dict(super().generate_dummy_inputs(*args, **kwargs))
+        return {"inputs": made.pop("input_ids" if "input_ids" in made else "pixel_values"), **made}
+
+
+ARCHITECTURE = Architecture(
+    model_type="perceiver",
+    kind="multimodal",
+    onnx_config=PerceiverOnnxConfig,
+    features=("image-classification", "masked-lm", "sequence-classification"),
+    tiny={
+        "vocab_size": 96,
+        "num_latents": 6,
+        "d_latents": 32,
+        "d_model": 24,
+        "num_blocks": 2,
+        "num_self_attends_per_block": 3,
+        "num_self_attention_heads": 4,
+        "num_cross_attention_heads": 2,
+        "qk_channels": 16,
+        "v_channels": 32,
+        "max_position_embeddings": 40,
+        "image_size": 8,
+        # Three classes are for images; the Auto class takes the one that the checkpoint was saved as.
+        "architectures": ["PerceiverForImageClassificationLearned"],
+    },
+    preprocessor="distilbert",
+    preprocessors={"image-classification": "image8"},
+    relations={"image-classification": RELATIONS["vision"]},
+)

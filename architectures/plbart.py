@@ -1,0 +1,28 @@
+"""PLBart: BART for program text."""
+
+from parity.architectures.bart import ARCHITECTURE as BART
+from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.declaration import Architecture
+
+
+class PLBartOnnxConfig(BartOnnxConfig):
+    """The inputs of BART."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="plbart",
+    kind="encoder-decoder",
+    onnx_config=PLBartOnnxConfig,
+    features=(
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "seq2seq-lm",
+        "seq2seq-lm-with-past",
+        "sequence-classification",
+    ),
+    tiny=BART.tiny,
+    preprocessor="bart",
+    sdpa="transformers>=5",
+)

@@ -1,0 +1,28 @@
+"""PoolFormer: an image encoder that mixes places by pooling, for images of any size."""
+
+from parity.architectures.declaration import Architecture
+from parity.architectures.resnet import ResNetOnnxConfig
+
+
+class PoolFormerOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic."""
+
+    @property
+    def atol_for_validation(self):
+        return 2e-3
+
+
+ARCHITECTURE = Architecture(
+    model_type="poolformer",
+    kind="vision",
+    onnx_config=PoolFormerOnnxConfig,
+    features=("default", "image-classification"),
+    tiny={
+        "depths": [1, 2, 1, 2],
+        "hidden_sizes": [8, 12, 16, 20],
+        "mlp_ratio": 2.0,
+        "patch_sizes": [5, 3, 3, 3],
+        "strides": [2, 2, 2, 2],
+    },
+    preprocessor="image32",
+)

@@ -1,0 +1,31 @@
+"""RemBERT: an encoder whose embeddings are narrower than its layers."""
+
+from parity.architectures.bert import BertOnnxConfig
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+
+
+class RemBertOnnxConfig(BertOnnxConfig):
+    """Token ids, attention mask and token types, as BERT."""
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="rembert",
+    kind="encoder",
+    onnx_config=RemBertOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "input_embedding_size": 16,
+        "output_embedding_size": 24,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+    },
+    preprocessor="bert",
+)

@@ -1,0 +1,32 @@
+"""RoFormer: an encoder with token types and rotary positions."""
+
+from parity.architectures.bert import BertOnnxConfig
+from parity.architectures.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture
+
+
+class RoFormerOnnxConfig(BertOnnxConfig):
+    """Token ids, attention mask and token types."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="roformer",
+    kind="encoder",
+    onnx_config=RoFormerOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny={
+        "vocab_size": 96,
+        "embedding_size": 24,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 40,
+    },
+    preprocessor="bert",
+    # Positions are relative; one head reads the first place, the other the last, and find padding there.
+    relations={
+        "*": EITHER_PADDING,
+        "sequence-classification": RELATIONS["encoder"],
+        "multiple-choice": "batch-permutation batch-of-one padding-left",
+    },
+)

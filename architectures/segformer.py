@@ -1,0 +1,54 @@
+"""SegFormer: an image encoder without positions, for images of any size."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, image_sizes
+from parity.architectures.resnet import ResNetOnnxConfig
+
+
+class SegformerOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic, from what the keys of every stage are reduced from."""
+
+    @property
+    def axis_sizes(self):
+        smallest, stride = 1, 1
+        for own, reduction in zip(self._config.strides, self._config.sr_ratios, strict=True):
+            stride *= own
+            smallest = max(smallest, (reduction - 1) * stride + 1)
+        return image_sizes(smallest, getattr(self._config, "image_size", 224))
+
+    @property
+    def outputs(self):
+        if self.task == "semantic-segmentation":
+            return OrderedDict(logits={0: "batch", 2: "feature_height", 3: "feature_width"})
+        return super().outputs
+
+    @property
+    def default_onnx_opset(self):
+        return 12
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="segformer",
+    kind="vision",
+    onnx_config=SegformerOnnxConfig,
+    features=("default", "image-classification", "semantic-segmentation"),
+    tiny={
+        "depths": [1, 2, 1, 1],
+        "sr_ratios": [4, 2, 2, 1],
+        "hidden_sizes": [8, 12, 16, 24],
+        "num_attention_heads": [1, 2, 4, 3],
+        "mlp_ratios": [2, 2, 2, 2],
+        "patch_sizes": [5, 3, 3, 3],
+        "strides": [2, 2, 2, 2],
+        "decoder_hidden_size": 12,
+        "num_labels": 5,
+        "image_size": 32,
+    },
+    preprocessor="image32",
+    sdpa="transformers>=5",
+)

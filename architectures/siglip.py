@@ -1,0 +1,39 @@
+"""SigLIP: an encoder of texts and one of images of one size; a text is pooled at its last place, an image by a probe."""
+
+from parity.architectures.clip import CLIPOnnxConfig
+from parity.architectures.declaration import Architecture
+
+
+class SiglipOnnxConfig(CLIPOnnxConfig):
+    """Token ids, pixels and attention mask, as CLIP."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="siglip",
+    kind="multimodal",
+    onnx_config=SiglipOnnxConfig,
+    features=("default",),
+    tiny={
+        "text_config": {
+            "vocab_size": 96,
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "max_position_embeddings": 40,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+        },
+        "vision_config": {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 40,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    },
+    preprocessor="image32+t5",
+    sdpa="transformers",
+)

@@ -1,0 +1,108 @@
+"""Swin: an image encoder with attention inside of windows that move, for images of any size."""
+
+import importlib
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, image_sizes
+from parity.architectures.resnet import ResNetOnnxConfig
+from parity.onnx.config import PatchingSpec
+
+
+class SwinOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic, from one window at the last stage on."""
+
+    def __init__(self, config, task="default", patching_specs=None):
+        super().__init__(config, task, [*(patching_specs or []), *windows_in_graph()])
+
+    @property
+    def outputs(self):
+        if self.task == "default":
+            return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
+        return super().outputs
+
+    @property
+    def axis_sizes(self):
+        stride = self._config.patch_size * 2 ** (len(self._config.depths) - 1)
+        return image_sizes((self._config.window_size - 1) * stride + 1, self._config.image_size)
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+def windows_in_graph():
+    """While a model is exported, what it decides by the size of the traced image is decided in the graph.
+
+    An image is padded to whole patches, pairs and windows; windows move only where the image has more than one.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    swin = importlib.import_module("transformers.models.swin.modeling_swin")
+    moved = torch.tensor(0)
+
+    def set_shift(layer, resolution):
+        nonlocal moved
+        height, width = (torch.as_tensor(size) for size in resolution)
+        moved = layer.shift_size * (torch.minimum(height, width) > layer.window_size).long()
+
+    def roll(features, shifts, dims):
+        for shift, dim in zip(shifts, dims, strict=True):
+            cut = moved if shift < 0 else features.shape[dim] - moved
+            before, after = ((slice(None),) * dim + (part,) for part in (slice(cut), slice(cut, None)))
+            features = torch.cat([features[after], features[before]], dim)
+        return features
+
+    def mask(layer, height, width, dtype, device):
+        if layer.shift_size == 0:
+            return None
+        rows, columns = (_regions(torch.arange(size), size, layer.window_size, moved) for size in (height, width))
+        regions = (3 * rows[:, None] + columns).to(dtype=dtype, device=device)
+        windows = swin.window_partition(regions[None, :, :, None], layer.window_size).flatten(1)
+        return (windows[:, None] != windows[:, :, None]).to(dtype) * -100.0
+
+    def pad_patches(embeddings, pixels, height, width):
+        rows, columns = embeddings.patch_size
+        return pad(pixels, (0, -width % columns, 0, -height % rows))
+
+    def pad_pairs(merging, features, height, width):
+        return pad(features, (0, 0, 0, width % 2, 0, height % 2))
+
+    def pad_windows(layer, features, height, width):
+        sizes = (0, 0, 0, -width % layer.window_size, 0, -height % layer.window_size)
+        # Answering that something was added makes the layer take it off again, which is right for nothing, too.
+        return pad(features, sizes), (0, 0, 0, 1, 0, 1)
+
+    return [
+        PatchingSpec(swin.SwinLayer, "set_shift_and_window_size", set_shift),
+        PatchingSpec(swin.SwinLayer, "get_attn_mask", mask),
+        PatchingSpec(swin.SwinLayer, "maybe_pad", pad_windows),
+        PatchingSpec(swin.SwinPatchEmbeddings, "maybe_pad", pad_patches),
+        PatchingSpec(swin.SwinPatchMerging, "maybe_pad", pad_pairs),
+        PatchingSpec(torch, "roll", roll),
+    ]
+
+
+def _regions(places, size, window, moved):
+    """The region of each place along one axis: the last window is parted where the image's end meets its beginning."""
+    return (places >= size - window).long() + (places >= size - moved).long()
+
+
+ARCHITECTURE = Architecture(
+    model_type="swin",
+    kind="vision",
+    onnx_config=SwinOnnxConfig,
+    features=("default", "image-classification"),
+    # At its own size the image is one window at the last stage, as that of the published models is.
+    tiny={
+        "image_size": 24,
+        "patch_size": 2,
+        "embed_dim": 6,
+        "depths": [2, 2, 2],
+        "num_heads": [2, 3, 4],
+        "window_size": 3,
+        "mlp_ratio": 2.0,
+    },
+    preprocessor="image24",
+    sdpa="transformers>=5",
+)

@@ -1,0 +1,69 @@
+"""BigBird with block-sparse attention: a file for one length, in which the blocks are those of the model."""
+
+import numpy as np
+import pytest
+
+from parity.architectures.big_bird import ARCHITECTURE, BigBirdOnnxConfig
+from parity.environment import at_least
+from parity.errors import ExportError
+from parity.fixtures.checkpoints import scramble
+from parity.fixtures.preprocessors import preprocessor
+from parity.onnx import export
+from parity.sessions import OnnxSession
+
+# 5 + 2 × 1 blocks of 4 are 28 tokens: longer texts are looked at in blocks.
+LONGEST = ARCHITECTURE.tiny["max_position_embeddings"]
+
+
+def config_of(**changes):
+    from transformers import BigBirdConfig
+
+    return BigBirdConfig(**{**ARCHITECTURE.tiny, "attention_type": "block_sparse", **changes})
+
+
+def model_of(config):
+    """A fresh model: a short text switches it to full attention for good."""
+    import torch
+    from transformers import BigBirdModel
+
+    torch.manual_seed(0)
+    model = BigBirdModel(config)
+    scramble(model)
+    return model.eval()
+
+
+def test_axes():
+    """The sequence is an axis exactly where the model looks at everything."""
+    sparse = BigBirdOnnxConfig(config_of())
+    assert set(sparse.inputs["input_ids"].values()) | set(sparse.outputs["last_hidden_state"].values()) == {"batch"}
+    assert sparse.default_sequence_length == LONGEST
+    for changes in ({"attention_type": "original_full"}, {"max_position_embeddings": 28}):
+        assert BigBirdOnnxConfig(config_of(**changes)).inputs["input_ids"] == {0: "batch", 1: "sequence"}
+
+
+def test_block_sparse(tmp_path):
+    """The file of a block-sparse model agrees with it at every batch size, and refuses other lengths."""
+    import torch
+
+    config, path = config_of(), tmp_path / "model.onnx"
+    if not at_least("transformers", "5"):
+        # There the blocks are drawn while the model is traced, and for the batch of the export.
+        with pytest.raises(ExportError, match="lift_fresh"):
+            export(preprocessor("distilbert"), model_of(config), BigBirdOnnxConfig(config), 12, path)
+        return
+    exported = model_of(config)
+    export(preprocessor("distilbert"), exported, BigBirdOnnxConfig(config), 12, path)
+    assert exported.attention_type == "block_sparse"
+    session, whole = OnnxSession(path), model_of(config_of(attention_type="original_full"))
+    for batch in (1, 2, 3):
+        tokens = torch.randint(5, 96, (batch, LONGEST), generator=torch.Generator().manual_seed(batch))
+        mask = torch.ones_like(tokens)
+        mask[-1, LONGEST - batch :] = 0
+        with torch.no_grad():
+            expected, full = (m(tokens, mask).last_hidden_state.numpy() for m in (model_of(config), whole))
+        inputs = {"input_ids": tokens.numpy(), "attention_mask": mask.numpy()}
+        found = session.run(inputs)["last_hidden_state"]
+        assert np.abs(found - expected).max() < 1e-4
+        assert np.abs(found - full).max() > 0.1
+        with pytest.raises(Exception, match="ONNXRuntimeError"):
+            session.run({name: array[:, 1:] for name, array in inputs.items()})

@@ -1,0 +1,98 @@
+"""VisionEncoderDecoder: the image encoder of one architecture, read by the decoder of another."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, decoder_axes
+from parity.architectures.registry import architecture
+from parity.onnx.config import OnnxConfig
+
+
+class VisionEncoderDecoderOnnxConfig(OnnxConfig):
+    """Pixels, and the decoder's token ids and mask; the axes of the pixels are those that the encoder's file has."""
+
+    def __init__(self, config, task="default", patching_specs=None):
+        self._encoder = self.get_encoder_config(config.encoder)
+        super().__init__(config, task, [*(patching_specs or []), *self._encoder._patching_specs])
+
+    def get_encoder_config(self, encoder_config):
+        """The configuration of a file of the encoder alone, `model.encoder`."""
+        return architecture(encoder_config.model_type).onnx_config(encoder_config)
+
+    def get_decoder_config(self, encoder_config, decoder_config, feature="default"):
+        """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer."""
+        return VisionEncoderDecoderDecoderOnnxConfig(decoder_config, feature, encoder_config=encoder_config)
+
+    @property
+    def inputs(self):
+        tokens = {f"decoder_{name}": {0: "batch", 1: "decoder_sequence"} for name in decoder_axes(False)}
+        return OrderedDict(pixel_values=self._encoder.inputs["pixel_values"], **tokens)
+
+    @property
+    def outputs(self):
+        return OrderedDict(logits={0: "batch", 1: "decoder_sequence"})
+
+    @property
+    def axis_sizes(self):
+        return self._encoder.axis_sizes
+
+    def complete_inputs(self, inputs, parameters):
+        # Some decoders (gpt2) look for texts packed into one row where there is no mask, by what no opset has.
+        tokens = inputs["decoder_input_ids"]
+        return {"decoder_attention_mask": tokens.new_ones(tokens.shape), **inputs, "use_cache": False}
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+        sizes = {"batch_size": batch_size, "framework": framework}
+        pixels = self._encoder.generate_dummy_inputs(preprocessor.image_processor, **sizes, **options)
+        text = super().generate_dummy_inputs(preprocessor.tokenizer, seq_length=seq_length, **sizes)
+        tokens = {f"decoder_{name}": text[name] for name in decoder_axes(False) if name in text}
+        return {"pixel_values": pixels["pixel_values"], **tokens}
+
+
+class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
+    """The decoder's token ids and mask, and what the encoder answered."""
+
+    def __init__(self, config, task="default", patching_specs=None, *, encoder_config):
+        super().__init__(config, task, patching_specs)
+        self._encoder_config = encoder_config
+
+    @property
+    def inputs(self):
+        return OrderedDict(decoder_axes(False), encoder_hidden_states={0: "batch", 1: "encoder_sequence"})
+
+    def generate_dummy_inputs(self, preprocessor, *args, **options):
+        inputs = dict(super().generate_dummy_inputs(getattr(preprocessor, "tokenizer", preprocessor), *args, **options))
+        batch, length = inputs["input_ids"].shape
+        blank = inputs["input_ids"].new_zeros((batch, length + 1, self._encoder_config.hidden_size)).float()
+        return {**{name: inputs[name] for name in decoder_axes(False)}, "encoder_hidden_states": blank}
+
+
+ARCHITECTURE = Architecture(
+    model_type="vision-encoder-decoder",
+    kind="multimodal",
+    onnx_config=VisionEncoderDecoderOnnxConfig,
+    features=("vision2seq-lm",),
+    tiny={
+        "encoder": {
+            "model_type": "vit",
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "intermediate_size": 40,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        "decoder": {
+            "model_type": "bert",
+            "is_decoder": True,
+            "add_cross_attention": True,
+            "vocab_size": 96,
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "max_position_embeddings": 40,
+        },
+    },
+    preprocessor="image32+bert",
+    sdpa="transformers",
+)

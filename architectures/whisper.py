@@ -1,0 +1,80 @@
+"""Whisper: an encoder of sounds of one length, and a decoder of text."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture
+from parity.onnx.config import OnnxConfig, OnnxSeq2SeqConfigWithPast
+
+
+class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
+    """Features of a sound, padded to the one length that the model takes, the decoder's token ids, and caches."""
+
+    @property
+    def inputs(self):
+        inputs = OrderedDict(input_features={0: "batch"}, decoder_input_ids={0: "batch", 1: "decoder_sequence"})
+        if self.use_past:
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+        return inputs
+
+    @property
+    def dead_inputs(self):
+        return {"input_features": reason for reason in super().dead_inputs.values()}
+
+    @property
+    def atol_for_validation(self):
+        return 1e-3
+
+    def fill_with_past_key_values_(self, inputs_or_outputs, direction):
+        super().fill_with_past_key_values_(inputs_or_outputs, direction)
+        for name, axes in inputs_or_outputs.items():
+            if ".encoder." in name:
+                del axes[2]  # as long as the encoder's answer always is
+
+    def complete_inputs(self, inputs, parameters):
+        # Without a mask transformers 5 looks for texts packed into one row, by what no opset has.
+        tokens = inputs["decoder_input_ids"]
+        return dict(inputs) if self.use_past else {**inputs, "decoder_attention_mask": tokens.new_ones(tokens.shape)}
+
+    def longest_sequence(self, model):
+        return model.config.max_target_positions
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, is_pair=False, framework=None, **sound):
+        sizes = {"batch_size": batch_size, "framework": framework}
+        inputs = OnnxConfig.generate_dummy_inputs(self, preprocessor.feature_extractor, **sizes, **sound)
+        text = super().generate_dummy_inputs(preprocessor.tokenizer, seq_length=seq_length, is_pair=is_pair, **sizes)
+        made = {"input_features": inputs["input_features"], "decoder_input_ids": text["decoder_input_ids"]}
+        if self.use_past:
+            made["past_key_values"] = [(*layer[:2], *map(self._heard, layer[2:])) for layer in text["past_key_values"]]
+        return made
+
+    def _heard(self, cache):
+        """A cross-attention cache as long as the encoder's answer."""
+        batch, heads, _, size = cache.shape
+        return cache.new_zeros(batch, heads, self._config.max_source_positions, size)
+
+
+ARCHITECTURE = Architecture(
+    model_type="whisper",
+    kind="speech",
+    onnx_config=WhisperOnnxConfig,
+    features=("default", "default-with-past", "speech2seq-lm", "speech2seq-lm-with-past"),
+    tiny={
+        "vocab_size": 96,
+        "num_mel_bins": 8,
+        "max_source_positions": 10,
+        "max_target_positions": 48,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 40,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    },
+    preprocessor="sound20+bart",
+    sdpa="transformers",
+)

@@ -1,0 +1,21 @@
+"""XLM-RoBERTa: RoBERTa for a hundred languages."""
+
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.architectures.roberta import ARCHITECTURE as ROBERTA
+from parity.architectures.roberta import RobertaOnnxConfig
+
+
+class XLMRobertaOnnxConfig(RobertaOnnxConfig):
+    """Token ids and attention mask."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="xlm-roberta",
+    kind="encoder",
+    onnx_config=XLMRobertaOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny=ROBERTA.tiny,
+    preprocessor="roberta",
+    sdpa="transformers",
+    relations=ROBERTA.relations,
+)

@@ -1,0 +1,21 @@
+"""XLM-RoBERTa-XL: XLM-RoBERTa with the norms in front of its layers."""
+
+from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.architectures.roberta import ARCHITECTURE as ROBERTA
+from parity.architectures.roberta import RobertaOnnxConfig
+
+
+class XLMRobertaXLOnnxConfig(RobertaOnnxConfig):
+    """Token ids and attention mask."""
+
+
+ARCHITECTURE = Architecture(
+    model_type="xlm-roberta-xl",
+    kind="encoder",
+    onnx_config=XLMRobertaXLOnnxConfig,
+    features=ENCODER_FEATURES,
+    tiny=ROBERTA.tiny,
+    preprocessor="roberta",
+    sdpa="transformers",
+    relations=ROBERTA.relations,
+)

@@ -1,0 +1,49 @@
+"""YOLOS: a plain image encoder with detection tokens, for images of any size from a patch up."""
+
+from collections import OrderedDict
+
+from parity.architectures.declaration import Architecture, image_sizes
+from parity.architectures.resnet import ResNetOnnxConfig
+
+
+class YolosOnnxConfig(ResNetOnnxConfig):
+    """Pixels; batch, height and width are dynamic: the positions are interpolated."""
+
+    @property
+    def outputs(self):
+        if self.task == "default":
+            return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
+        return OrderedDict(logits={0: "batch"}, pred_boxes={0: "batch"})
+
+    @property
+    def axis_sizes(self):
+        return image_sizes(self._config.patch_size, max(self._config.image_size))
+
+    @property
+    def default_onnx_opset(self):
+        return 12
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+
+
+ARCHITECTURE = Architecture(
+    model_type="yolos",
+    kind="vision",
+    onnx_config=YolosOnnxConfig,
+    features=("default", "object-detection"),
+    tiny={
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "image_size": [24, 32],
+        "patch_size": 8,
+        "num_detection_tokens": 5,
+        "use_mid_position_embeddings": True,
+        "num_labels": 6,
+    },
+    preprocessor="image32",
+    sdpa="transformers",
+)

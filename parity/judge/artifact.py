@@ -1,0 +1,180 @@
+"""An ONNX file as it lies on the disk: the checker's verdict, weights written twice, and the data that stands outside.
+
+A weight written twice is a pair of initializers of one dtype and shape with equal bytes: what becomes of a tied weight
+when an exporter forgets that it is tied. Small ones do not count, nor do those of one value throughout, such as the
+gains of fresh norms. A transposed copy does not count either: constant folding makes one of every tied embedding that
+a matrix product reads, with TorchScript's exporter as with its users.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from parity.judge.rows import Row
+
+SMALLEST = 1024  # bytes from which a weight counts
+_PREFIX = 64
+
+
+@dataclass(frozen=True)
+class Data:
+    """One file of external data: where the model says that it is, and the bytes that must be there at least."""
+
+    location: str
+    size: int
+
+
+def external(model) -> tuple[Data, ...]:
+    """The files in which a ModelProto's tensors stand, by location."""
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    sizes: dict[str, int] = {}
+    for tensor in _get_all_tensors(model):
+        if uses_external_data(tensor):
+            location, offset, length = _place(tensor)
+            sizes[location] = max(sizes.get(location, 0), offset + length)
+    return tuple(Data(location, size) for location, size in sorted(sizes.items()))
+
+
+def _place(tensor):
+    """(location, offset, length) of an external tensor; the length is that of its values where the file has none."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    length = int(entries.get("length", _size(tensor)))
+    return entries.get("location", ""), int(entries.get("offset", 0)), length
+
+
+def _size(tensor):
+    """The bytes of a tensor's values; 0 where they are text, which has no fixed width."""
+    import onnx
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return 0 if dtype.hasobject else math.prod(tensor.dims) * dtype.itemsize
+
+
+def rows(model, directory: Path) -> tuple[Row, ...]:
+    """Verdicts on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
+
+    An external file lies in the directory or below, and is long enough.
+    """
+    return (*_data_rows(external(model), directory), _row_on_copies(written_twice(model, directory)))
+
+
+def _row_on_copies(pairs):
+    if not pairs:
+        return Row("duplicates", "file", True)
+    first, name, size = max(pairs, key=lambda pair: pair[2])
+    message = (
+        f"file: {len(pairs)} weights are written twice, should be once each; the largest is {first}, again as {name},"
+        f" {size} bytes"
+    )
+    return Row("duplicates", "file", False, message)
+
+
+def _data_rows(data, directory):
+    found = []
+    for each in data:
+        message = _missing(each, directory)
+        told = f"external data {each.location}: {message}; keep it beside the model and name it by its file name"
+        found.append(Row("data", "file", not message, told if message else ""))
+    return found
+
+
+def _missing(data, directory):
+    foreign = PurePosixPath(data.location), PureWindowsPath(data.location)
+    if any(path.is_absolute() or path.drive or ".." in path.parts for path in foreign):
+        return "lies outside the model's directory: a copy of that would not have it"
+    path = directory / data.location
+    if not data.location or not path.is_file():
+        return "is not there"
+    size = path.stat().st_size
+    return "" if size >= data.size else f"has {size} bytes, should have at least {data.size}"
+
+
+def checked(path: Path) -> Row:
+    """The verdict of the ONNX project's checker, shape inference included; by path, so that any size will do."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        message = f"file: the checker of ONNX refuses it: {' '.join(str(error).split())[:300]}"
+        return Row("checker", "file", False, message)
+    return Row("checker", "file", True)
+
+
+def written_twice(model, directory: Path) -> list[tuple[str, str, int]]:
+    """(name, name of its copy, bytes) of every weight that stands in the file again under another name."""
+    groups: dict[tuple, list] = defaultdict(list)
+    for tensor in model.graph.initializer:
+        bytes_of = _Bytes(tensor, directory)
+        if bytes_of.size >= SMALLEST:
+            groups[tensor.data_type, tuple(tensor.dims), bytes_of.size].append((tensor.name, bytes_of))
+    found = []
+    for group in groups.values():
+        if len(group) > 1:
+            found.extend(_copies(group))
+    return found
+
+
+def _copies(group) -> Iterator[tuple[str, str, int]]:
+    """Pairs of one group; whole tensors are looked at only where they begin alike."""
+    beginnings: dict[bytes, list] = defaultdict(list)
+    for name, bytes_of in group:
+        beginnings[bytes_of.read(_PREFIX)].append((name, bytes_of))
+    for alike in beginnings.values():
+        seen: dict[tuple, tuple] = {}
+        for name, bytes_of in alike if len(alike) > 1 else ():
+            digest = bytes_of.digest()
+            first, place = seen.setdefault(digest, (name, bytes_of.place))
+            if first != name and not (place and place == bytes_of.place) and not bytes_of.of_one_value():
+                yield first, name, bytes_of.size
+
+
+class _Bytes:
+    """The bytes of an initializer, read from where they stand; a missing file has none."""
+
+    def __init__(self, tensor, directory):
+        from onnx.external_data_helper import uses_external_data
+
+        self._tensor, self.place, self._path, self.size = tensor, None, None, _size(tensor)
+        if uses_external_data(tensor):
+            location, self._offset, self.size = self.place = _place(tensor)
+            self._path = directory / location
+            if not self._path.is_file():
+                self.size = 0
+
+    def read(self, count: int) -> bytes:
+        """The first `count` bytes."""
+        return next(self.blocks(count), b"")[:count]
+
+    def blocks(self, size: int = 1 << 24) -> Iterator[bytes]:
+        """All bytes, at most `size` at a time where they stand in a file of their own."""
+        if self._path is None:
+            import onnx
+
+            raw = self._tensor.HasField("raw_data")
+            yield self._tensor.raw_data if raw else onnx.numpy_helper.to_array(self._tensor).tobytes()
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            left = self.size
+            while left > 0 and (block := stream.read(min(left, size))):
+                left -= len(block)
+                yield block
+
+    def digest(self) -> bytes:
+        found = hashlib.sha256()
+        for block in self.blocks():
+            found.update(block)
+        return found.digest()
+
+    def of_one_value(self) -> bool:
+        """Whether one value is repeated throughout."""
+        width = self.size // (math.prod(self._tensor.dims) or 1) or 1
+        first = self.read(width)
+        return all(block == first * (len(block) // width) for block in self.blocks(width << 20))

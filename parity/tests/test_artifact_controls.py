@@ -1,0 +1,160 @@
+"""The file as it lies on the disk: weights written twice, external data, and a copy that must do alone."""
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from parity import files
+from parity.errors import SessionError
+from parity.fixtures import subjects
+from parity.fixtures.specimens import DATA_BESIDE, HEALTHY, SPECIMENS
+from parity.judge import artifact, contract
+from parity.judge.rows import failures
+from parity.onnx.job import alone, prove
+
+BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
+VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return subjects.subject("bert", "default")
+
+
+def model_of(**tensors):
+    """A ModelProto with these initializers and no nodes."""
+    made = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    return helper.make_model(helper.make_graph([], "weights", [], [], made))
+
+
+@pytest.mark.parametrize(
+    ("other", "twice"),
+    [
+        (VALUES.copy(), True),
+        (VALUES.T.copy(), False),
+        (VALUES.astype(np.int32).view(np.float32), False),
+        (VALUES.reshape(10, 40), False),
+        (np.where(VALUES == 399, 0, VALUES).astype(np.float32), False),
+    ],
+    ids=["equal", "transposed", "of other bytes", "of another shape", "of another last value"],
+)
+def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path):
+    """Equal bytes in equal shapes count, nothing else does; the row names both and their size."""
+    model = model_of(one=VALUES, other=other)
+    assert artifact.written_twice(model, tmp_path) == ([("one", "other", 1600)] if twice else [])
+    (row,) = artifact.rows(model, tmp_path)
+    assert row.passed is not twice
+    if twice:
+        assert row.message == (
+            "file: 1 weights are written twice, should be once each; the largest is one, again as other, 1600 bytes"
+        )
+
+
+def test_what_is_small_or_of_one_value_does_not_count(tmp_path):
+    """Small vectors and the gains of fresh norms are equal without being tied; a little larger they are."""
+    small, ones = VALUES.ravel()[:255], np.ones(1000, np.float32)
+    assert artifact.written_twice(model_of(a=small, b=small, c=ones, d=ones), tmp_path) == []
+    ones[-1] = 2
+    larger = VALUES.ravel()[:256]
+    found = artifact.written_twice(model_of(a=larger, b=larger, c=ones, d=ones), tmp_path)
+    assert found == [("a", "b", 1024), ("c", "d", 4000)]
+
+
+def test_values_that_are_no_raw_bytes_are_compared_too(tmp_path):
+    """Initializers of the older kind, a list of numbers, are found in the same way."""
+    model = model_of()
+    for name in ("a", "b"):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (20, 20), VALUES.ravel().tolist()))
+    assert artifact.written_twice(model, tmp_path) == [("a", "b", 1600)]
+
+
+@pytest.mark.parametrize(("offsets", "twice"), [((0, 1600), True), ((0, 0), False)], ids=["two places", "one place"])
+def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
+    """Equal bytes at two places of the data file are written twice; two names for one place are not."""
+    (tmp_path / "weights").write_bytes(VALUES.tobytes() * 2)
+    model = model_of(a=VALUES, b=VALUES)
+    for tensor, offset in zip(model.graph.initializer, offsets, strict=True):
+        onnx.external_data_helper.set_external_data(tensor, "weights", offset, 1600)
+        tensor.ClearField("raw_data")
+    assert artifact.written_twice(model, tmp_path) == ([("a", "b", 1600)] if twice else [])
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("weights", ""),
+        ("below/weights", ""),
+        ("none", "is not there"),
+        ("", "is not there"),
+        ("../weights", "lies outside the model's directory"),
+        ("below/../../weights", "lies outside the model's directory"),
+        ("/weights", "lies outside the model's directory"),
+        ("C:\\weights", "lies outside the model's directory"),
+        ("short", "has 1599 bytes, should have at least 1600"),
+    ],
+)
+def test_external_data_is_there_or_told(location, told, tmp_path):
+    """A data file beside or below the model is right; absent, too short or elsewhere it is told by its name."""
+    for name in ("weights", "model/weights", "model/below/weights", "model/short"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(VALUES.tobytes()[: 1599 if "short" in name else None])
+    model = model_of(a=VALUES)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
+    model.graph.initializer[0].ClearField("raw_data")
+    row = artifact.rows(model, tmp_path / "model")[0]
+    assert (row.check, row.passed) == ("data", not told)
+    assert row.message.startswith(f"external data {location}: {told}" if told else "")
+
+
+def test_the_checker_names_what_it_refuses(bert, tmp_path):
+    """A file that ONNX Runtime would run is refused by the checker, in its own words."""
+    BY_NAME["unsorted-nodes"].write(bert, tmp_path / "model.onnx")
+    row = artifact.checked(tmp_path / "model.onnx")
+    assert "topologically sorted" in row.message
+    assert BY_NAME["unsorted-nodes"].session()
+
+
+def test_a_copy_holds_what_the_file_names_and_nothing_else(bert, tmp_path):
+    """Model and data are linked, not copied, into a directory that is gone afterwards; others are left out."""
+    DATA_BESIDE.write(bert, tmp_path / "model.onnx")
+    (tmp_path / "unnamed").touch()
+    path = tmp_path / "model.onnx"
+    names = contract.read(path).data
+    assert names == ("weights",)
+    with files.alone(path, (*names, "../elsewhere", str(tmp_path / "unnamed"))) as copy:
+        assert sorted(child.name for child in copy.parent.iterdir()) == ["model.onnx", "weights"]
+        assert all(child.stat().st_ino == (tmp_path / child.name).stat().st_ino for child in copy.parent.iterdir())
+    assert not copy.parent.exists()
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["model.onnx", "unnamed", "weights"]
+
+
+def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
+    """On a disk without links the copy is one, and as good."""
+    DATA_BESIDE.write(bert, tmp_path / "model.onnx")
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert alone(tmp_path / "model.onnx", ("weights",)).output_names == ("last_hidden_state",)
+
+
+def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
+    """The row names the file, and the verdict is the error class of a file that does not load."""
+    DATA_BESIDE.write(bert, tmp_path / "model.onnx")
+    path = tmp_path / "model.onnx"
+    with pytest.raises(SessionError, match=r"model.onnx \(alone with the files that it names\): ONNX Runtime"):
+        alone(path, ())
+    found = contract.read(path)
+    unnamed = type(found)(**{**vars(found), "data": ()})
+    verdict = prove(path, bert.fresh_model, bert.onnx_config, bert.source, found=unnamed)
+    assert [row.check for row in verdict.failures] == ["load"]
+    with pytest.raises(SessionError, match="alone with the files that it names"):
+        verdict.raise_on_failure()
+    assert failures([artifact.checked(path)]) == []
+    HEALTHY.write(bert, path)
+    assert alone(path, ())

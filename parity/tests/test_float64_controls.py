@@ -1,0 +1,75 @@
+"""The reference of a model that casts inside: how far from float64 a plain cast is, and that the ratio separates."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from parity import reference
+from parity.fixtures import subjects
+from parity.judge import ratio
+from parity.sessions import OnnxSession
+from parity.traceable import call, prepared
+
+
+@pytest.fixture(scope="module")
+def t5():
+    return subjects.subject("t5", "seq2seq-lm")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return subjects.pool("t5", "seq2seq-lm", "other")
+
+
+@pytest.fixture(scope="module")
+def plain(t5, pool):
+    """The answers of `.double()` alone: t5 casts to float32 in its norms and its softmax."""
+    import torch
+
+    model = t5.fresh_model().double()
+    with prepared(model, t5.onnx_config.values_override):
+        found = [call(model, t5.onnx_config, reference._cast(s.inputs, torch.float64)) for s in pool.samples]
+    return [{name: answers[name].numpy() for name in t5.onnx_config.outputs} for answers in found]
+
+
+@pytest.fixture(scope="module")
+def files(t5, tmp_path_factory):
+    """Answers of the healthy file, and of one in which a gain of a norm is off by a thousandth."""
+    path = tmp_path_factory.mktemp("t5") / "model.onnx"
+    subjects.artifact(t5, 17, path)
+    inputs = subjects.arrays(t5, subjects.pool("t5", "seq2seq-lm", "other"))
+    healthy = [OnnxSession(path).run(one) for one in inputs]
+    model = onnx.load(path)
+    gain = next(t for t in model.graph.initializer if t.name.endswith("decoder.final_layer_norm.weight"))
+    values = numpy_helper.to_array(gain).copy()
+    values[3] += 1e-3
+    gain.CopyFrom(numpy_helper.from_array(values, gain.name))
+    onnx.save(model, path)
+    return {"healthy": healthy, "faulty": [OnnxSession(path).run(one) for one in inputs]}
+
+
+def relative(one, other):
+    """The largest error of `one` over the pool, in units of the rms of `other`."""
+    return max(
+        float(np.sqrt(np.mean(np.square(a["logits"] - b["logits"]))) / np.sqrt(np.mean(np.square(b["logits"]))))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_a_plain_cast_is_not_float64(plain, pool):
+    """`.double()` leaves an error of a float32 inside, less than float32 itself has; the reference has none of it."""
+    assert 1e-9 < relative(plain, pool.exact) < relative([a.eager for a in pool.answers], pool.exact) < 1e-5
+
+
+@pytest.mark.parametrize("exact", ["reference", "plain cast"])
+def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, files):
+    """A healthy file stays below 2 and a faulty one is above 4, whichever of the two float64 runs is the exact one."""
+    chosen = plain if exact == "plain cast" else pool.exact
+    sides = (chosen, [a.eager for a in pool.answers], [a.jittered for a in pool.answers])
+    found = {
+        name: max(row.figures["ratio"] for row in ratio.rows(*sides, actual) if row.check == "ratio")
+        for name, actual in files.items()
+    }
+    assert found["healthy"] < ratio.REPORT
+    assert found["faulty"] > 2 * ratio.LIMIT

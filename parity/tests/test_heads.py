@@ -1,0 +1,35 @@
+"""A declaration names a head of its own where the Auto class does not know the model type, and nowhere else."""
+
+import pytest
+
+from parity.architectures.registry import architectures
+from parity.fixtures.checkpoints import save_checkpoint, tiny_config
+from parity.onnx.features import FeaturesManager, model_class
+
+HEADS = [
+    pytest.param(found, task, id=f"{found.name}-{task}")
+    for found in architectures()
+    if not found.gap
+    for task in found.heads
+]
+
+
+@pytest.mark.parametrize(("found", "task"), HEADS)
+def test_auto_class_refuses(found, task):
+    """The Auto class refuses the model type: the declared head is needed."""
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
+        FeaturesManager.get_model_class_for_feature(task).from_config(tiny_config(found.model_type))
+
+
+@pytest.mark.parametrize(("found", "task"), HEADS)
+def test_head_is_loaded(found, task, tmp_path):
+    """A checkpoint is loaded as the declared head."""
+    save_checkpoint(tmp_path, found.model_type, task)
+    loaded = FeaturesManager.get_model_from_feature(task, str(tmp_path))
+    assert type(loaded).__name__ == found.heads[task]
+
+
+def test_auto_class_for_the_others():
+    """Without a head of its own, and for model types that are not declared, the Auto class loads it."""
+    for model_type in ("bert", "not-declared"):
+        assert model_class(model_type, "causal-lm").__name__ == "AutoModelForCausalLM"

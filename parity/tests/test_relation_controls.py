@@ -1,0 +1,232 @@
+"""Relations: each is shown to fail on a file that leaks, on the model of one line without it, and off the record."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from parity.architectures import test_relations
+from parity.architectures.registry import architecture
+from parity.claims import Claims
+from parity.errors import SessionError
+from parity.fixtures import subjects
+from parity.fixtures.specimens import HEALTHY, RELATION_SPECIMENS, SPECIMENS
+from parity.judge import relations
+from parity.judge.rows import failures
+from parity.onnx.job import relations_of
+from parity.sessions import OnnxSession
+from parity.validation import claims_of, compare
+
+BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
+WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return subjects.subject("bert", "default")
+
+
+def related(bert, relation, run, other=None):
+    """Failures of one relation of a backend; of `other` against it where that is given."""
+    pool = test_relations.pool_of(BERT, relation)
+    first = [run(inputs) for inputs in subjects.arrays(bert, pool)]
+    if other is None:
+        second = test_relations.asked(bert, pool, relation, run, first)
+    else:
+        second = [other(inputs) for inputs in subjects.arrays(bert, pool)]
+    return failures(test_relations.judged(pool, relation, first, second))
+
+
+@pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
+def test_each_relation_catches_its_leak(bert, specimen):
+    """The relation made for this leak fails on its file and names itself; on a healthy file it holds."""
+    (row,) = related(bert, specimen.caught_by, specimen.session().run)
+    assert row.check == "relation"
+    assert row.message.startswith(f"last_hidden_state: {specimen.caught_by}: the two sides differ by")
+    assert related(bert, specimen.caught_by, HEALTHY.session().run) == []
+
+
+def test_a_leak_that_is_symmetric_needs_the_batch_of_one(bert):
+    """The mean over the batch stands every permutation: it takes the batch of one to see it."""
+    leak = next(s for s in RELATION_SPECIMENS if s.name == "batch-mean-leak")
+    assert related(bert, "batch-permutation", leak.session().run) == []
+
+
+def test_optimisations_that_change_the_answer_are_caught(bert):
+    """Two sessions that should be one file's, and are those of different files, differ."""
+    assert related(bert, "optimisations", HEALTHY.session().run, HEALTHY.session().run) == []
+    (row,) = related(bert, "optimisations", HEALTHY.session().run, WRONG_VALUE.session().run)
+    assert "optimisations" in row.message
+
+
+def test_unoptimised_session_is_another(bert, tmp_path):
+    """Without optimisations ONNX Runtime runs the graph as it is: as right, but not the same bits."""
+    HEALTHY.write(bert, tmp_path / "model.onnx")
+    (inputs,) = subjects.arrays(bert, subjects.pool("bert", "default", "other"))[3:4]
+    runs = [OnnxSession(tmp_path / "model.onnx", optimise=on).run(inputs) for on in (True, False)]
+    assert failures(relations.repeated(*runs))
+
+
+def test_a_relation_of_another_shape_fails():
+    """Sides of different shapes differ, whatever broadcasts."""
+    pool = [{"y": np.ones((2, 3), np.float32)}] * 8
+    other = [{"y": np.ones((1, 3), np.float32)}] * 8
+    (row,) = relations.rows("any", pool, other, exact=pool, noise={"y": 1e-7})
+    assert "shape (1, 3), should be (2, 3)" in row.message
+    with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
+        relations.rows("any", pool[1:], pool[1:], exact=pool[1:], noise={})
+
+
+TOKENS = {0: "batch", 1: "sequence"}
+FORM = relations.Form({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
+BATCH = {
+    "input_ids": np.array([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]]),
+    "attention_mask": np.ones((3, 4), np.int64),
+}
+
+
+def toy(relative, masked):
+    """A model of one line: tokens, and their mean, with a weight for the position."""
+
+    def run(inputs):
+        ids, mask = inputs["input_ids"].astype(float), inputs["attention_mask"] if masked else 1
+        mean = (ids * mask).sum(1, keepdims=True) / np.broadcast_to(mask, ids.shape).sum(1, keepdims=True)
+        return {"y": ids + mean + (0 if relative else np.arange(ids.shape[1]))}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "broken"),
+    [
+        (toy(relative=True, masked=True), set()),
+        (toy(relative=False, masked=True), {"padding-left"}),
+        (toy(relative=True, masked=False), {"padding-left", "padding-right"}),
+        (lambda inputs: {"y": inputs["input_ids"] - inputs["input_ids"][0]}, {"batch-permutation", "batch-of-one"}),
+        (lambda inputs: {"y": inputs["input_ids"] - inputs["input_ids"].mean(0)}, {"batch-of-one"}),
+    ],
+    ids=["healthy", "absolute positions", "mask ignored", "first row leaks", "mean of the batch leaks"],
+)
+def test_each_relation_on_a_model_of_one_line(run, broken):
+    """Every relation is broken by the model without it, and by no other."""
+    first = run(BATCH)
+    second = {name: ask(run, BATCH, FORM, first)["y"] for name, ask in relations.RELATIONS.items()}
+    found = {name for name, array in second.items() if not np.allclose(array, first["y"])}
+    assert found == broken
+
+
+def test_what_padding_lengthens():
+    """Left padding stands before the past; without a mask over the tokens there is no padding."""
+    mask, cache = {0: "batch", 1: "past_sequence + sequence"}, {0: "batch", 2: "past_sequence"}
+    decoder = relations.Form({"input_ids": TOKENS, "past_key_values.0.key": cache, "attention_mask": mask}, {})
+    assert (decoder.padded("left"), decoder.padded("right")) == ({"past_sequence"}, {"sequence"})
+    assert not relations.applies("padding-left", relations.Form({"pixel_values": {0: "batch"}}, {}))
+    assert not relations.applies("padding-left", relations.Form({"input_ids": TOKENS}, {}))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        ("batch-permutation batch-of-one padding-right padding-left", r"lost \['padding-left'\], new \[\]"),
+        ("batch-permutation padding-right", r"lost \[\], new \['batch-of-one'\]"),
+    ],
+)
+def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, told):
+    """A relation on record that the model has not, and one that it has off the record, both fail by name."""
+    declared = dataclasses.replace(architecture("bert"), relations={"default": recorded})
+    monkeypatch.setattr(test_relations, "architecture", lambda name: declared)
+    with pytest.raises(AssertionError, match=told):
+        test_relations.test_float64_has_the_recorded_relations(BERT, bert)
+
+
+# What the commands judge: on the file alone, and where that fails, on the float64 model too.
+
+
+def claimed(bert, specimen, relation, exactly):
+    """Failures of one claim on a file whose error ratio passes, because anything does."""
+    pool = subjects.pool("bert", "default", "other")
+    claims = claims_of(bert.source, pool.samples, exactly, relations=[relation], longest=bert.longest)
+    claims = dataclasses.replace(claims, place=None)
+    run = specimen.session().run
+    return compare(run, bert.onnx_config, pool.samples, pool.answers, limit=1e9, claims=claims).failures
+
+
+def never():
+    raise AssertionError("the model was asked for, though the file had given no reason")
+
+
+@pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
+def test_a_claimed_relation_that_the_file_has_lost_is_told(bert, specimen):
+    """The commands' verdict names the relation; of the healthy file the model is never asked."""
+    (row,) = claimed(bert, specimen, specimen.caught_by, lambda: subjects.float64(bert))
+    assert (row.check, row.passed) == ("relation", False)
+    assert specimen.caught_by in row.message
+    assert claimed(bert, HEALTHY, specimen.caught_by, never) == []
+
+
+def test_a_relation_that_the_model_has_not_is_no_fault_of_the_file(bert):
+    """A left padding shifts absolute positions: claimed of this model, it fails on the file, and the model answers."""
+    assert "padding-left" not in relations_of("bert", "default")
+    asked = []
+
+    def exactly():
+        asked.append(bert)
+        return subjects.float64(bert)
+
+    assert claimed(bert, HEALTHY, "padding-left", exactly) == []
+    assert asked == [bert]
+
+
+@pytest.mark.parametrize(("raises", "failed"), [(True, []), (False, ["run"])])
+def test_a_question_that_the_file_refuses(raises, failed):
+    """What the file refuses to be asked is a failure, unless the model refuses it too."""
+
+    class Model:
+        def __enter__(self):
+            return refuse if raises else answer
+
+        def __exit__(self, *_):
+            pass
+
+    def refuse(inputs):
+        raise RuntimeError("no batch of one")
+
+    def answer(inputs):
+        return {"y": inputs["input_ids"].astype(float)}
+
+    def file(inputs):
+        if len(inputs["input_ids"]) == 1:
+            raise SessionError("no batch of one")
+        return answer(inputs)
+
+    claims = Claims(FORM, Model, relations=["batch-of-one"])
+    pool, samples = [BATCH] * 8, [SimpleNamespace(padding="", tokens=4)] * 8
+    answers = [answer(BATCH)] * 8
+    rows = claims.rows(file, pool, answers, answers, {"y": 1e-7}, samples)
+    assert [row.check for row in failures(rows)] == failed
+
+
+@pytest.mark.parametrize(
+    ("limits", "room"),
+    [
+        ({}, 3),
+        ({"longest": 7}, 3),
+        ({"longest": 6}, 0),
+        ({"allowed": {"sequence": range(4, 8)}}, 3),
+        ({"allowed": {"sequence": range(4, 7)}}, 0),
+    ],
+)
+def test_only_inputs_with_room_are_padded(limits, room):
+    """Inputs without padding are made longer, as far as the model takes them; of the others the answer stands."""
+    lengths = []
+
+    def run(inputs):
+        lengths.append(inputs["input_ids"].shape[1])
+        return {"y": np.zeros(inputs["input_ids"].shape)}
+
+    claims = Claims(FORM, never, relations=["padding-right"], **limits)
+    samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
+    answers = [{"y": np.zeros((3, 4))}] * 8
+    assert failures(claims.rows(run, [BATCH] * 8, answers, answers, {"y": 1e-7}, samples)) == []
+    assert lengths == [4 + relations.PADDING] * room

@@ -1,0 +1,155 @@
+"""The vacuity guard: outputs that say nothing and inputs without a say are shown to fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from parity.architectures import test_vacuity
+from parity.fixtures import subjects
+from parity.fixtures.specimens import DEAD_SPECIMENS, HEALTHY
+from parity.judge import vacuity
+from parity.judge.rows import failures
+from parity.validation import claims_of, compare
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return subjects.subject("bert", "default")
+
+
+def effects(of, run, dead):
+    pool = subjects.pool(of.architecture, of.feature, "varied")
+    first, changed = subjects.each_changed(of, pool)
+    with subjects.float64(of) as exactly:
+        exact = test_vacuity.answers_of(exactly, first, changed)
+    actual = exact if run is None else test_vacuity.answers_of(run, first, changed)
+    return failures(vacuity.effects(*exact, *actual, noise=pool.noise, dead=dead))
+
+
+@pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
+def test_an_input_without_effect_is_caught(bert, specimen):
+    """A file whose output does not move with an input fails, and the input is named."""
+    assert f"{specimen.caught_by}: no effect on last_hidden_state of the file, should have as in the reference" in [
+        row.message for row in effects(bert, specimen.session().run, dead=())
+    ]
+
+
+def test_a_dead_input_that_is_alive_is_caught(bert):
+    """Declaring the mask dead fails where the reference depends on it."""
+    (row,) = effects(bert, HEALTHY.session().run, dead=("attention_mask",))
+    assert row.message == "attention_mask: is declared dead, but last_hidden_state of the reference depends on it"
+
+
+def test_a_dead_input_that_is_not_declared_is_caught():
+    """The encoder's tokens beside a cross-attention cache have no effect, and must be declared."""
+    bart = subjects.subject("bart", "default-with-past")
+    assert [row.subject for row in effects(bart, None, dead=())] == ["input_ids"]
+    assert effects(bart, None, dead=("input_ids",)) == []
+
+
+def moves(**outputs):
+    return {name: np.full(4, value, np.float64) for name, value in outputs.items()}
+
+
+def test_effects_of_the_file_alone_are_caught():
+    """A file that moves where the reference does not fails; so does an output that nothing moves."""
+    before, noise = moves(y=1, z=1), {"y": 1e-7, "z": 1e-7}
+    told = [
+        [
+            row.message
+            for row in failures(vacuity.effects(before, {"x": here}, before, {"x": there}, noise=noise, dead=d))
+        ]
+        for here, there, d in (
+            (moves(y=2, z=2), moves(y=2, z=2), ()),
+            (moves(y=2, z=1), moves(y=2, z=1.01), ()),
+            (before, moves(y=1, z=1 + 1e-15), ("x",)),
+        )
+    ]
+    unmoved = ["y: no input has an effect on it, should have", "z: no input has an effect on it, should have"]
+    assert told == [
+        [],
+        ["x: has an effect on z of the file, should have none", unmoved[1]],
+        ["x: is declared dead, but z of the file depends on it", *unmoved],
+    ]
+
+
+def test_an_output_that_says_nothing_is_caught(bert):
+    """A reference that answers zero, next to nothing, or always the same, proves nothing."""
+    from parity.reference import answers
+
+    model = bert.fresh_model()
+    norm = model.encoder.layer[-1].output.LayerNorm
+    told = []
+    for gain, bias in ((0, 0), (1e-9, 0), (0, 1)):
+        norm.weight.data.fill_(gain)
+        norm.bias.data.fill_(bias)
+        found = answers(model, bert.onnx_config, subjects.pool("bert", "default", "traced").samples, exact=False)
+        (row,) = vacuity.outputs([answer.eager for answer in found])
+        told.append(row.message)
+    assert [" ".join(message.split()[1:3]) for message in told] == ["rms 0", "rms 1e-09", "the same"]
+
+
+# What the commands judge: on the file alone, and where that fails, on the float64 model too.
+
+
+def claimed(bert, run, answers, exactly, dead=(), place=0):
+    """Failures of the claims on effects of a file whose error ratio passes, because anything does."""
+    pool = subjects.pool("bert", "default", "other")
+    claims = claims_of(bert.source, [None, *pool.samples], exactly)
+    claims = dataclasses.replace(claims, dead=dead, place=place)
+    return compare(run, bert.onnx_config, pool.samples, answers or pool.answers, limit=1e9, claims=claims).failures
+
+
+@pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
+def test_a_claimed_input_without_effect_is_told(bert, specimen):
+    """The commands' verdict names the input that the file does not heed and the model does."""
+    found = claimed(bert, specimen.session().run, None, lambda: subjects.float64(bert))
+    assert f"{specimen.caught_by}: no effect on last_hidden_state of the file, should have as in the reference" in [
+        row.message for row in found
+    ]
+
+
+def never():
+    raise AssertionError("the model was asked for, though the file had given no reason")
+
+
+def test_of_a_healthy_file_the_model_is_not_asked(bert):
+    """The control: all inputs move the file, nothing fails and nothing is loaded."""
+    assert claimed(bert, HEALTHY.session().run, None, never) == []
+
+
+def test_a_claimed_dead_input_that_is_alive_is_told(bert):
+    """An input that is declared dead and moves the file fails."""
+    (row,) = claimed(bert, HEALTHY.session().run, None, lambda: subjects.float64(bert), dead=("token_type_ids",))
+    assert row.message.startswith("token_type_ids: is declared dead, but last_hidden_state of the reference")
+
+
+def test_what_the_model_does_not_heed_either_is_no_fault_of_the_file():
+    """Where the model's own answer does not move, the file need not; in the suite it must be declared."""
+    before, noise = moves(y=1), {"y": 1e-7}
+    sides = (before, {"x": before}, before, {"x": before})
+    assert vacuity.doubtful(before, before, {"x": before}, noise=noise)
+    assert failures(vacuity.effects(*sides, noise=noise, every=False)) == []
+    assert [row.subject for row in failures(vacuity.effects(*sides, noise=noise))] == ["x", "y"]
+
+
+def test_a_claimed_output_that_says_nothing_is_told(bert):
+    """A checkpoint that answers zero everywhere is no proof of any file: the verdict says so."""
+    pool = subjects.pool("bert", "default", "other")
+
+    def zero(arrays):
+        return {name: array * 0 for name, array in arrays.items()}
+
+    answers = [
+        dataclasses.replace(a, eager=zero(a.eager), exact=zero(a.exact), jittered=zero(a.jittered))
+        for a in pool.answers
+    ]
+    calls = []
+
+    def run(inputs):
+        calls.append(inputs)
+        return answers[max(len(calls) - 2, 0)].eager  # the first sample is run twice
+
+    (row,) = claimed(bert, run, answers, never, place=None)
+    assert "any file would pass" in row.message

@@ -1,0 +1,101 @@
+"""Which attention implementation's file is faster in ONNX Runtime: sdpa beside eager, with eager beside itself."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from parity.reports import benchmarks
+
+# Sizes of small deployed models: (architecture, feature, configuration, vocabulary).
+MODELS = (
+    (
+        "bert",
+        "default",
+        {
+            "hidden_size": 384,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 12,
+            "intermediate_size": 1536,
+            "max_position_embeddings": 512,
+        },
+    ),
+    ("gpt2", "causal-lm", {"n_embd": 384, "n_layer": 6, "n_head": 12, "n_inner": 1536, "n_positions": 512}),
+    (
+        "bart",
+        "default",
+        {
+            "d_model": 384,
+            "encoder_layers": 4,
+            "decoder_layers": 4,
+            "encoder_attention_heads": 12,
+            "decoder_attention_heads": 12,
+            "encoder_ffn_dim": 1536,
+            "decoder_ffn_dim": 1536,
+            "max_position_embeddings": 512,
+        },
+    ),
+)
+# Batch × tokens, on both sides of an encoder-decoder.
+SHAPES = ((1, 16), (1, 128), (8, 64))
+OPSET = 17
+EAGER, AGAIN, SDPA = "eager", "eager again", "sdpa"
+
+
+def measure(rounds: int) -> dict:
+    """Latency of one run in milliseconds: the smallest of `rounds` interleaved ones, at each shape."""
+    rows = []
+    for architecture, feature, sizes in MODELS:
+        with tempfile.TemporaryDirectory() as directory:
+            runs, inputs = sessions(architecture, feature, sizes, Path(directory))
+            for shape, given in inputs.items():
+                benchmarks._tell(f"{architecture} {shape}")
+                times = {name: [] for name in runs}
+                for index in range(rounds + 1):
+                    for name, session in runs.items():
+                        started = time.perf_counter()
+                        session.run(given)
+                        if index:
+                            times[name].append(1000 * (time.perf_counter() - started))
+                base = min(times[EAGER])
+                for name, values in times.items():
+                    value = min(values) / base
+                    spread = {"median": value, "min": value, "max": value}
+                    ratio = None if name == EAGER else benchmarks.judged(spread, None)
+                    rows.append(benchmarks.row(f"{architecture} {feature}, {shape}", name, [min(values)], ratio))
+    method = f"smallest of {rounds} interleaved runs of ONNX Runtime, opset {OPSET}, one thread; {AGAIN} is the control"
+    return benchmarks.outcome("attention", "ms", rows, method=method)
+
+
+def sessions(architecture, feature, sizes, directory):
+    """Name → session of the file with that attention, and shape → inputs."""
+    import transformers
+
+    from parity.architectures.registry import architecture as find
+    from parity.fixtures.checkpoints import scramble
+    from parity.fixtures.preprocessors import preprocessor
+    from parity.onnx import export
+    from parity.onnx.features import FeaturesManager, constructor
+    from parity.samples import Source
+    from parity.sessions import OnnxSession
+    from parity.validation import backend_inputs
+
+    declared = find(architecture)
+    made = preprocessor(declared.preprocessor)
+    files = {}
+    for name in (EAGER, SDPA):
+        config = transformers.AutoConfig.for_model(declared.model_type, **{**declared.tiny, **sizes})
+        model_class = FeaturesManager.get_model_class_for_feature(feature)
+        model = model_class.from_config(config, attn_implementation=name)
+        scramble(model)
+        onnx_config = constructor(architecture, feature)(model.config)
+        files[name] = directory / f"{name}.onnx"
+        export(made, model.eval(), onnx_config, OPSET, files[name])
+    source = Source(onnx_config, made, model.config)
+    given = {}
+    for batch, tokens in SHAPES:
+        sizes = {axis: batch if axis == "batch" else tokens for axis in source.axes}
+        given[f"{batch} × {tokens}"] = backend_inputs(onnx_config, source.resized(sizes))
+    runs = {name: OnnxSession(files[file]) for name, file in ((EAGER, EAGER), (AGAIN, EAGER), (SDPA, SDPA))}
+    return runs, given

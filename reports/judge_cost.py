@@ -1,0 +1,87 @@
+"""`parity benchmarks judge`: the CPU seconds that the suite spends on a cell, less those of its export and session."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from parity.errors import ParityError
+
+# Fixtures whose time is not the judge's.
+APART = ("artifact", "session")
+ROOT = Path(__file__).parents[1]
+
+
+class Stopwatch:
+    """pytest plug-in: CPU seconds of the checks of each cell, in this process.
+
+    Args:
+        architectures: whose cells are run, by name; other tests are left out.
+
+    Attributes:
+        seconds: (architecture, cell id) → CPU seconds of all its checks; models and references that cells share count
+            where they are made.
+    """
+
+    def __init__(self, architectures: Sequence[str], clock=time.process_time):
+        self._architectures, self._clock = architectures, clock
+        self._apart = 0.0
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if self._cell(item) is not None]
+
+    def pytest_collection_finish(self):
+        # The first cell does not pay for the imports. Before pytest has loaded its plug-ins they would import some.
+        import transformers  # noqa: F401
+
+        from parity.onnx import features  # noqa: F401
+
+    def _cell(self, item):
+        cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
+        return cell if cell is not None and cell.architecture in self._architectures else None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        before, self._apart = self._clock(), 0.0
+        result = yield
+        cell = self._cell(item)
+        self.seconds[cell.architecture, cell.id] += self._clock() - before - self._apart
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        before = self._clock()
+        result = yield
+        if fixturedef.argname in APART:
+            self._apart += self._clock() - before
+        return result
+
+
+def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
+    """Architecture → CPU seconds of the judge of each of its cells, in the order in which they ran.
+
+    Raises:
+        ParityError: a check fails, or an architecture has no cells; a failed judge has stopped early.
+    """
+    watch = Stopwatch(architectures)
+    with tempfile.TemporaryDirectory() as directory:
+        options = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", f"--confcutdir={ROOT}"]
+        options += ["--records", str(Path(directory) / "records.jsonl"), str(ROOT / "architectures")]
+        status = pytest.main(options, plugins=[watch])
+    found = {name: [s for (of, _), s in watch.seconds.items() if of == name] for name in architectures}
+    if status != pytest.ExitCode.OK or not all(found.values()):
+        raise ParityError(f"judge: pytest ended with {status!r}; the time of a failed judge says nothing")
+    return found
+
+
+def told(seconds: Sequence[float]) -> str:
+    """What was measured, in words: how many cells, and their mean."""
+    return f"judge of {len(seconds)} cells, mean {statistics.mean(seconds):.3f}"

@@ -1,0 +1,150 @@
+"""Records → the support table: which features of which architecture work at which opsets, for each environment.
+
+`python -m parity.reports.support RECORDS…` writes `reports/support.json`, `reports/support.md` and the table in the
+README. A feature is as good as the worst check of its cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+
+from parity.reports import records
+
+ROOT = Path(__file__).parents[1]
+SUPPORT = ROOT / "reports" / "support.json"
+BEGIN, END = "<!-- support: begin -->", "<!-- support: end -->"
+# The worst first; a gate says nothing about a feature.
+_WORST = ("failed", "error", "xpassed", "xfailed", "passed")
+
+
+def environment_of(environment: Mapping) -> str:
+    """What tells the columns apart: the packages that decide."""
+    packages = environment["packages"]
+    return ", ".join(f"{name} {packages[name]}" for name in ("transformers", "torch", "onnxruntime"))
+
+
+def table(lines: Iterable[dict]) -> dict:
+    """architecture → feature → {status: opsets} of the ONNX cells, and the reasons of what is not plainly passed."""
+    worst: dict[tuple[str, str], dict[int, str]] = {}
+    reasons: dict[tuple[str, str], set[str]] = {}
+    for line in lines:
+        if line["format"] != "onnx" or line["status"] == "skipped":
+            continue
+        key = line["architecture"], line["feature"]
+        opsets = worst.setdefault(key, {})
+        opsets[line["opset"]] = min(opsets.get(line["opset"], "passed"), line["status"], key=_WORST.index)
+        if line["status"] != "passed":
+            reasons.setdefault(key, set()).add(line["error"].splitlines()[0])
+    found: dict[str, dict] = {}
+    for (architecture, feature), opsets in sorted(worst.items()):
+        statuses = {
+            s: _ranges(o for o, status in opsets.items() if status == s) for s in _WORST if s in opsets.values()
+        }
+        entry = {"opsets": statuses}
+        if (architecture, feature) in reasons:
+            entry["reasons"] = sorted(reasons[architecture, feature])
+        found.setdefault(architecture, {})[feature] = entry
+    return found
+
+
+def _ranges(opsets: Iterable[int]) -> str:
+    """`11–13, 17` for 11, 12, 13, 17."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(opsets)), key=lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else f"{run[0][1]}" for run in runs)
+
+
+def page(support: Mapping[str, Mapping]) -> str:
+    """The whole table as Markdown, a column for each environment."""
+    names = list(support)
+    lines = [
+        "# What works",
+        "",
+        "Generated from the records of whole runs by `python -m parity.reports.support`; opsets at which every check"
+        " passed, with eager attention and, at 14 and 20, with sdpa where the model has it.",
+        "",
+        f"| architecture | feature | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for architecture in sorted({a for of in support.values() for a in of}):
+        features = {feature: None for of in support.values() for feature in of.get(architecture, {})}
+        for feature in features:
+            cells = [_cell(of.get(architecture, {}).get(feature)) for of in support.values()]
+            lines.append(f"| {architecture} | {feature} | {' | '.join(cells)} |")
+    reasons = _reasons(support)
+    if reasons:
+        lines += ["", "Deviations:", "", *reasons]
+    return "\n".join(lines) + "\n"
+
+
+def readme(support: Mapping[str, Mapping]) -> str:
+    """The table of the README: one row for each architecture, opsets of the first environment."""
+    first = next(iter(support.values()))
+    lines = ["| architecture | features | opsets |", "|---|---|---|"]
+    for architecture, features in first.items():
+        grouped: dict[str, list[str]] = {}
+        for feature, entry in features.items():
+            grouped.setdefault(_cell(entry), []).append(feature)
+        for opsets, named in grouped.items():
+            lines.append(f"| {architecture} | {_folded(named)} | {opsets} |")
+    return "\n".join(lines) + "\n"
+
+
+def _folded(features):
+    """`causal-lm ±past` for causal-lm and causal-lm-with-past."""
+    both = [feature for feature in features if f"{feature}-with-past" in features]
+    shown = [f for f in features if f.removesuffix("-with-past") not in both or f in both]
+    return ", ".join(f"{feature} ±past" if feature in both else feature for feature in shown)
+
+
+def _cell(entry):
+    if entry is None:
+        return "–"
+    words = {"passed": "", "xfailed": "deviates at ", "xpassed": "passes again at "}
+    return "; ".join(
+        f"{words.get(status, f'{status} at ')}{opsets}" for status, opsets in reversed(entry["opsets"].items())
+    )
+
+
+def _reasons(support):
+    for environment, architectures in support.items():
+        for architecture, features in architectures.items():
+            for feature, entry in features.items():
+                for reason in entry.get("reasons", ()):
+                    yield f"- {architecture} {feature} ({environment}): {reason}"
+
+
+def in_readme(text: str, content: str) -> str:
+    """The README with `content` between its two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md: should have {BEGIN} and {END} around the table")
+    return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.support") -> int:
+    """Write the three files; returns the exit status."""
+    parser = argparse.ArgumentParser(prog, description="Generate the support table from records of whole runs.")
+    parser.add_argument("records", nargs="+", type=Path, help="records files, the environment of the README first")
+    args = parser.parse_args(argv)
+    support = {}
+    for path in args.records:
+        environment, lines = records.read(path)
+        support[environment_of(environment)] = table(lines)
+    SUPPORT.write_text(json.dumps(support, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    SUPPORT.with_suffix(".md").write_text(page(support), encoding="utf-8")
+    readme_file = ROOT / "README.md"
+    readme_file.write_text(in_readme(readme_file.read_text(encoding="utf-8"), readme(support)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""The support table is what the records say, and what is committed is neither edited nor out of date."""
+
+import json
+
+import pytest
+
+from parity.architectures.matrix import cells
+from parity.architectures.registry import architecture
+from parity.reports import support
+
+
+def line(opset, status="passed", error=None, feature="default"):
+    return {
+        "format": "onnx",
+        "architecture": "bert",
+        "feature": feature,
+        "opset": opset,
+        "status": status,
+        "error": error,
+    }
+
+
+def test_a_feature_is_as_good_as_its_worst_check():
+    """One expected failure among passes makes the opset a deviation, with its reason; skips say nothing."""
+    lines = [line(11), line(12), line(12, "xfailed", "broken upstream\nmore"), line(13), line(14, "skipped", "gate")]
+    assert support.table(lines) == {
+        "bert": {"default": {"opsets": {"xfailed": "12", "passed": "11, 13"}, "reasons": ["broken upstream"]}}
+    }
+
+
+def test_a_failure_is_shown_in_both_tables():
+    """What failed is no support."""
+    made = {"here": support.table([line(11, "failed", "wrong"), line(12), line(12, feature="default-with-past")])}
+    assert "| bert | default | 12; failed at 11 |" in support.page(made)
+    assert "- bert default (here): wrong" in support.page(made)
+    assert "| bert | default | 12; failed at 11 |" in support.readme(made)
+
+
+def test_features_with_and_without_past_are_folded():
+    """The README's row stays short."""
+    made = {"here": support.table([line(11), line(11, feature="default-with-past"), line(11, feature="masked-lm")])}
+    assert "| bert | default ±past, masked-lm | 11 |" in support.readme(made)
+
+
+def test_a_readme_without_marks_is_refused():
+    """The table is not written anywhere."""
+    with pytest.raises(ValueError, match=r"README\.md: should have"):
+        support.in_readme("# Parity\n", "table")
+
+
+def test_the_committed_tables_are_generated():
+    """support.md and the README say what support.json says."""
+    made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
+    assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == support.page(made)
+    text = (support.ROOT / "README.md").read_text(encoding="utf-8")
+    assert support.in_readme(text, support.readme(made)) == text
+
+
+def test_the_committed_table_has_every_cell():
+    """What is declared has been run, and what has been run is declared."""
+    made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
+    (current,) = [of for name, of in made.items() if "transformers 5" in name]
+    declared = {(c.architecture, c.feature) for c in cells() if not architecture(c.architecture).gap}
+    assert {(name, feature) for name, features in current.items() for feature in features} >= declared
