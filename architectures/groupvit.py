@@ -29,7 +29,7 @@ ARCHITECTURE = Architecture(
             "num_hidden_layers": 4,
             "depths": [2, 1, 1],
             "num_group_tokens": [6, 4, 0],
-            "num_output_groups": [5, 3, 0],
+            "num_output_groups": [6, 4, 4],
             "num_attention_heads": 2,
             "intermediate_size": 40,
             "image_size": 32,

@@ -3,11 +3,14 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import RELATIONS, Architecture
-from parity.onnx.config import OnnxConfig
+from parity.onnx.config import OnnxConfig, PatchingSpec
 
 
 class ImageGPTOnnxConfig(OnnxConfig):
     """Colour ids; images of any number of pixels that has positions."""
+
+    def __init__(self, config, task="default", patching_specs=None):
+        super().__init__(config, task, [*(patching_specs or []), *_as_in_eager_mode()])
 
     @property
     def inputs(self):
@@ -17,6 +20,14 @@ class ImageGPTOnnxConfig(OnnxConfig):
         """The colours of images of the processor's own size."""
         count = batch_size if batch_size > 0 else self.default_batch_size
         return dict(preprocessor(images=self._generate_dummy_images(count), return_tensors=framework))
+
+
+def _as_in_eager_mode():
+    """The root of the head size, which transformers 4.46 cuts to an integer in eager mode, but not while tracing."""
+    from transformers.models.imagegpt import modeling_imagegpt
+
+    own = modeling_imagegpt.torch_float
+    return [PatchingSpec(modeling_imagegpt, "torch_float", lambda root: own(float(root)), orig_op=own)]
 
 
 ARCHITECTURE = Architecture(

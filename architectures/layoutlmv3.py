@@ -22,8 +22,8 @@ class LayoutLMv3OnnxConfig(OnnxConfig):
 
     @property
     def outputs(self):
-        if self.task == "default":
-            return OrderedDict(last_hidden_state={0: "batch", 1: "tokens_and_patches"})
+        if self.task in ("default", "question-answering"):
+            return OrderedDict((name, {0: "batch", 1: "tokens_and_patches"}) for name in super().outputs)
         return super().outputs
 
     @property
@@ -91,6 +91,6 @@ ARCHITECTURE = Architecture(
             issue="https://onnx.ai/onnx/operators/onnx__Min.html",
         ),
     ),
-    # The image stands behind the text: there the padding is in the middle.
-    relations={"default": RELATIONS["vision"]},
+    # Where the image's patches stand behind the tokens, padding is in the middle.
+    relations={"default": RELATIONS["vision"], "question-answering": RELATIONS["vision"]},
 )

@@ -1,10 +1,17 @@
 """Longformer: an encoder whose tokens look through a window, some of them at all others."""
 
 from collections import OrderedDict
+from functools import partialmethod
 
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture, token_axes
-from parity.onnx.base import PatchingSpec
-from parity.onnx.config import OnnxConfig
+from parity.architectures.declaration import (
+    BIDIRECTIONAL_FEATURES,
+    EITHER_PADDING,
+    RELATIONS,
+    Architecture,
+    Floor,
+    token_axes,
+)
+from parity.onnx.config import OnnxConfig, PatchingSpec
 
 
 def overlapping(tensor, size, stride, storage_offset=None):
@@ -23,6 +30,24 @@ def overlapping(tensor, size, stride, storage_offset=None):
 def counted(tensor):
     """`len` that is traced: how many tokens are global is known only when the file runs."""
     return tensor.shape[0]
+
+
+def flat(tensor, *shape, view):
+    """`view`, but as many rows as there are global tokens are flattened: Reshape fails where there is none."""
+    return tensor.flatten(1) if shape[1:] == (-1,) and tensor.dim() == 3 else view(tensor, *shape)
+
+
+def places(is_global):
+    """Where the global tokens of each row are, with room for one where there is none.
+
+    ONNX Runtime dies of an axis without entries; what stands in the room is masked.
+    """
+    import torch
+
+    counts = is_global.long().sum(dim=1)
+    room = counts.max().clamp(min=1)
+    taken = torch.arange(room) < counts.unsqueeze(-1)
+    return room, *(mask.nonzero(as_tuple=True) for mask in (is_global, taken, ~taken))
 
 
 class LongformerOnnxConfig(OnnxConfig):
@@ -48,9 +73,16 @@ class LongformerOnnxConfig(OnnxConfig):
     def default_onnx_opset(self):
         return 14
 
+    @property
+    def default_sequence_length(self):
+        # The padding up to whole windows is traced only where there is some.
+        windows = self._config.attention_window
+        length = super().default_sequence_length
+        return length + (length % (windows if isinstance(windows, int) else max(windows)) == 0)
+
     def generate_dummy_inputs(self, *args, **kwargs):
         inputs = dict(super().generate_dummy_inputs(*args, **kwargs))
-        inputs["global_attention_mask"] = inputs["attention_mask"] * 0
+        inputs["global_attention_mask"] = inputs["input_ids"] * 0
         inputs["global_attention_mask"][..., 1::2] = 1
         return inputs
 
@@ -59,8 +91,11 @@ def _at_any_length():
     import torch
     from transformers.models.longformer import modeling_longformer
 
+    attention = modeling_longformer.LongformerSelfAttention
     return [
         PatchingSpec(torch.Tensor, "as_strided", overlapping),
+        PatchingSpec(torch.Tensor, "view", partialmethod(flat, view=torch.Tensor.view)),
+        PatchingSpec(attention, "_get_global_attn_indices", places, op_wrapper=staticmethod),
         PatchingSpec(modeling_longformer, "len", counted, orig_op=len),
     ]
 
@@ -81,4 +116,24 @@ ARCHITECTURE = Architecture(
         "type_vocab_size": 1,
     },
     preprocessor="roberta",
+    # Positions skip the padding; what reads the first place finds padding there.
+    relations={
+        "*": EITHER_PADDING,
+        "default": RELATIONS["encoder"],
+        "sequence-classification": RELATIONS["encoder"],
+        "multiple-choice": RELATIONS["encoder"],
+    },
+    floors=(
+        Floor(
+            opset=12,
+            reason="chunks are multiplied by einsum, an operator since opset 12",
+            issue="https://onnx.ai/onnx/operators/onnx__Einsum.html",
+        ),
+        Floor(
+            opset=13,
+            reason="the places of global tokens are an unbind of nonzero, lowered only from opset 13",
+            issue="https://github.com/pytorch/pytorch/pull/47421",
+            features=("default", "masked-lm", "sequence-classification", "multiple-choice", "token-classification"),
+        ),
+    ),
 )

@@ -3,6 +3,7 @@
 from parity.architectures.declaration import Architecture, Floor
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
+from parity.onnx.config import PatchingSpec
 
 
 class LongT5OnnxConfig(T5OnnxConfig):
@@ -10,9 +11,30 @@ class LongT5OnnxConfig(T5OnnxConfig):
 
     @property
     def default_sequence_length(self):
-        # The branches of the encoder that pad to whole blocks, and that make summaries, must be in the trace.
-        length = max(super().default_sequence_length, 2 * self._config.global_block_size)
-        return length + (length % (self._config.local_radius + 1) == 0)
+        # Without a whole block to summarise, the trace would have no summaries.
+        return max(super().default_sequence_length, 2 * self._config.global_block_size)
+
+    def patch_ops(self):
+        from transformers.models.longt5 import modeling_longt5
+
+        name = "_split_into_blocks"
+        self._patching_specs = [PatchingSpec(modeling_longt5, name, _split_into_blocks, getattr(modeling_longt5, name))]
+        super().patch_ops()
+
+
+def _split_into_blocks(x, block_len, dim):
+    """The blocks of an axis, its end filled up with zeros.
+
+    The model's own fills up only where the sample has to be. Nor can it reshape a text without any summary: ONNX Runtime
+    takes the size of 0 for that of another axis.
+    """
+    import torch
+    from transformers.models.longt5.modeling_longt5 import _pad_to_multiple
+
+    dim %= x.ndim
+    x = _pad_to_multiple(x, block_len, dim)
+    places = torch.arange(x.shape[dim]).view(-1, block_len)
+    return x[(slice(None),) * dim + (places,)]
 
 
 ARCHITECTURE = Architecture(
@@ -27,7 +49,10 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Einsum comes with opset 12",
             issue="https://onnx.ai/onnx/operators/onnx__Einsum.html",
+            features=("default", "seq2seq-lm"),
         ),
+        # With a past the file has no encoder.
+        *T5.floors,
     ),
     relations=T5.relations,
 )

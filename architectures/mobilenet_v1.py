@@ -48,7 +48,6 @@ ARCHITECTURE = Architecture(
     kind="vision",
     onnx_config=MobileNetV1OnnxConfig,
     features=("default", "image-classification"),
-    # Nothing of an image is left behind 27 layers of ReLU6 with random weights.
-    tiny={"depth_multiplier": 0.02, "min_depth": 8, "hidden_act": "tanh"},
-    preprocessor="image48",
+    tiny={"depth_multiplier": 0.02, "min_depth": 8, "image_size": 32},
+    preprocessor="image32",
 )

@@ -21,6 +21,7 @@ ARCHITECTURE = Architecture(
         "expand_ratio": 2.0,
         "finegrained_output": False,
         "output_stride": 16,
+        "image_size": 32,
     },
     preprocessor="image32",
 )

@@ -1,7 +1,7 @@
-"""SigLIP: an encoder of texts and one of images of one size; a text is pooled at its last place, an image by a probe."""
+"""SigLIP: an encoder of texts, each pooled at its last place, and one of images of one size, pooled by a probe."""
 
 from parity.architectures.clip import CLIPOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import RELATIONS, Architecture, Floor
 
 
 class SiglipOnnxConfig(CLIPOnnxConfig):
@@ -36,4 +36,13 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32+t5",
     sdpa="transformers",
+    # The last place is pooled, padding or not.
+    relations={"*": RELATIONS["vision"]},
+    floors=(
+        Floor(
+            opset=13,
+            reason="the pooling of images unflattens, which is lowered only from opset 13",
+            issue="https://github.com/pytorch/pytorch/pull/99056",
+        ),
+    ),
 )

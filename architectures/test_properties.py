@@ -59,7 +59,8 @@ def test_static_axes(cell, subject, session):
     static = [axis for axis in range(pixels.dim()) if axis not in named]
     assert static
     for axis in static:
-        sample = Sample({}, "", {**given, name: torch.cat([pixels, pixels], axis)})
+        doubled = {**given, name: torch.cat([pixels, pixels], axis)}
+        sample = Sample({}, "", subject.source.layout.nest(doubled))
         refused_by_model(subject, sample.inputs)
         refused_by_file(subject, session, sample)
 

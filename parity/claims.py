@@ -123,8 +123,7 @@ def asked(
     ask = relations.RELATIONS[relation]
     room = room or [True] * len(inputs)
     return [
-        ask(run, one, form, answer) if fits else answer
-        for one, answer, fits in zip(inputs, first, room, strict=True)
+        ask(run, one, form, answer) if fits else answer for one, answer, fits in zip(inputs, first, room, strict=True)
     ]
 
 

@@ -7,6 +7,7 @@ import sys
 
 _COMMANDS = {
     "onnx": ("parity.onnx.__main__", "export a checkpoint to ONNX and prove the file"),
+    "torchscript": ("parity.torchscript.__main__", "trace a checkpoint to TorchScript and tell where it is right"),
     "check": ("parity.check", "judge an ONNX file that somebody else exported"),
     "matrix": ("parity.architectures.matrix", "list and count the cells of the conformance matrix"),
     "benchmarks": ("parity.reports.benchmarks", "measure the exporter beside its peers"),

@@ -95,6 +95,18 @@ def data_file(model: Path) -> Path:
     return model.with_name(model.name + "_data")
 
 
+def replace(staged_file: Path, destination: Path) -> None:
+    """Move one finished file to where it was asked for.
+
+    Raises:
+        OutputError: the move fails; what stood there is still there.
+    """
+    try:
+        os.replace(staged_file, destination)
+    except OSError as error:
+        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error
+
+
 def publish(staged_model: Path, destination: Path) -> None:
     """Move a finished model, and its data file if it has one, to where it was asked for.
 

@@ -126,7 +126,7 @@ def load_model(
     dtype = "dtype" if at_least("transformers", "4.56") else "torch_dtype"
     import torch
 
-    with _told(source, "its weights"), _quiet_transformers():
+    with _told(source, "its weights"), quiet_transformers():
         model, info = model_class.from_pretrained(
             source,
             cache_dir=cache_dir,
@@ -145,7 +145,7 @@ def _load_tensorflow(source, model_class, cache_dir, attention):
     if gap:
         raise EnvironmentGap(f"{source}: holds TensorFlow weights: {gap}")
     config = load_config(source, cache_dir)
-    with _told(source, "its TensorFlow weights"), _quiet_transformers():
+    with _told(source, "its TensorFlow weights"), quiet_transformers():
         from transformers.modeling_tf_pytorch_utils import load_tf2_checkpoint_in_pytorch_model
 
         model = model_class.from_config(config, attn_implementation=attention)
@@ -159,7 +159,7 @@ def _load_tensorflow(source, model_class, cache_dir, attention):
 
 
 @contextlib.contextmanager
-def _quiet_transformers():
+def quiet_transformers():
     """Loading bars and reports are for training; what matters of them is raised or returned."""
     from transformers.utils import logging as transformers_logging
 
@@ -274,7 +274,7 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         "processor": "AutoProcessor",
     }
     options = {"cache_dir": cache_dir, "trust_remote_code": False}
-    with _told(source, f"its {kind.replace('_', ' ')}"), _quiet_transformers():
+    with _told(source, f"its {kind.replace('_', ' ')}"), quiet_transformers():
         try:
             return getattr(transformers, classes[kind]).from_pretrained(source, **options)
         except ValueError:
@@ -290,7 +290,7 @@ def _joining(source, cache_dir):
     """
     import transformers
 
-    with _quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, ValueError):
+    with quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, ValueError):
         found = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         # Where a model type has none, transformers hands out the tokenizer.
         return found if isinstance(found, transformers.ProcessorMixin) else None

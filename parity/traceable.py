@@ -82,7 +82,8 @@ def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, to
 def settings_kept(model) -> Iterator[None]:
     """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
 
-    Swin, given a small image, would make its windows smaller for good.
+    Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would put other
+    modules in the place of those that choose blocks.
     """
     plain = (bool, int, float, str)
     before = [
@@ -91,6 +92,7 @@ def settings_kept(model) -> Iterator[None]:
         for name, value in module.__dict__.items()
         if isinstance(value, plain)
     ]
+    before += [(module._modules, name, value) for module in model.modules() for name, value in module._modules.items()]
     try:
         yield
     finally:

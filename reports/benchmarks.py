@@ -1,4 +1,4 @@
-"""`parity benchmarks`: what parity costs beside the bare exporter (`export`), a peer (`command`), per cell (`judge`)."""
+"""`parity benchmarks`: costs beside the bare exporter (`export`), a peer (`command`), per cell (`judge`)."""
 
 from __future__ import annotations
 

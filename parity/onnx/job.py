@@ -146,18 +146,23 @@ class Job:
 
         The checkpoint's own directory has them already, and is not touched.
         """
-        if directory.resolve() == Path(self._source).expanduser().resolve():
-            return
-        companions = stage / "companions"
-        companions.mkdir()
-        self.config.save_pretrained(companions)
-        self.preprocessor.save_pretrained(companions)
-        generation = models.has_file(self._source, "generation_config.json", self._cache_dir)
-        if generation:
-            shutil.copyfile(generation, companions / generation.name)
-        for path in companions.iterdir():
-            if path.is_file():
-                path.replace(directory / path.name)
+        save_companions(self._source, self.config, self.preprocessor, stage, directory, self._cache_dir)
+
+
+def save_companions(source, config, preprocessor, stage: Path, directory: Path, cache_dir=None) -> None:
+    """Write configuration and preprocessor into `directory`, unless it is the checkpoint's own; see `Job`."""
+    if directory.resolve() == Path(source).expanduser().resolve():
+        return
+    companions = stage / "companions"
+    companions.mkdir()
+    config.save_pretrained(companions)
+    preprocessor.save_pretrained(companions)
+    generation = models.has_file(source, "generation_config.json", cache_dir)
+    if generation:
+        shutil.copyfile(generation, companions / generation.name)
+    for path in companions.iterdir():
+        if path.is_file():
+            path.replace(directory / path.name)
 
 
 def features_of(model_type: str) -> dict:
@@ -189,13 +194,17 @@ def relations_of(model_type: str, feature: str) -> list[str]:
     return architecture(model_type).relations_of(feature)
 
 
-def load_trained(source, feature, model_class, onnx_config, inputs: Source, *, framework=None, cache_dir=None):
+def load_trained(
+    source, feature, model_class, onnx_config, inputs: Source, *, framework=None, cache_dir=None, attention="eager"
+):
     """The checkpoint's model, none of whose outputs depends on weights that the checkpoint lacks.
 
     Raises:
         UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
     """
-    model, missing = models.load_model(source, model_class, framework=framework, cache_dir=cache_dir)
+    model, missing = models.load_model(
+        source, model_class, framework=framework, cache_dir=cache_dir, attention=attention
+    )
     if not missing:
         return model
 

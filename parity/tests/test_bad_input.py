@@ -153,20 +153,14 @@ def test_preprocessor_that_is_asked_for_is_not_made_up(checkpoint, output, tmp_p
     refused(tmp_path, 1, fragments, "-m", directory, "--preprocessor", kind, output)
 
 
-def save_apart(directory):
-    """Save a tokenizer and an image processor of clip there, as checkpoints did that have no file that joins them."""
+def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path):
+    """A model type that has a processor joins the two, though the checkpoint, an older one, has no file for it."""
+    directory = shutil.copytree(checkpoint("clip"), tmp_path / "checkpoint")
+    (directory / "processor_config.json").unlink(missing_ok=True)
     joined = preprocessor("clip")
     joined.tokenizer.save_pretrained(directory)
     joined.image_processor.save_pretrained(directory)
     assert not (directory / "processor_config.json").exists()
-
-
-def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path):
-    """A model type that has a processor joins the two, though the checkpoint has no file for it."""
-    directory = shutil.copytree(checkpoint("clip"), tmp_path / "checkpoint")
-    for name in ("processor_config.json", "preprocessor_config.json"):
-        (directory / name).unlink(missing_ok=True)
-    save_apart(directory)
     found = load_preprocessor(str(directory))
     assert type(found).__name__ == "CLIPProcessor"
     assert (found.tokenizer.pad_token_id, found.image_processor.size["height"]) == (1, 32)
@@ -175,7 +169,7 @@ def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path
 def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, output, tmp_path):
     """A model type without a processor and two preprocessors: exit status 2, and one of them is to be named."""
     directory = shutil.copytree(checkpoint("vit"), tmp_path / "checkpoint")
-    save_apart(directory)
+    preprocessor("distilbert").save_pretrained(directory)
     refused(tmp_path, 2, ("no processor that joins", "--preprocessor tokenizer"), "-m", directory, output)
     assert load_preprocessor(str(directory), "image_processor").size["height"] == 32
 

@@ -1,0 +1,77 @@
+"""What a configuration item changes in a model that the matrix tries with another value of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from parity.architectures.registry import architecture
+from parity.environment import at_least
+from parity.errors import ExportError, SessionError
+from parity.fixtures import checkpoints, properties, subjects
+from parity.onnx.limits import MAXIMUM_OPSET
+from parity.sessions import OnnxSession
+
+LONGT5 = ("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past")
+GLOBAL = {"encoder_attention_type": "transient-global"}
+# (5 + 2 × 1) blocks of 4 are fewer than the 48 positions.
+SPARSE = {"attention_type": "block_sparse"}
+
+
+@pytest.fixture
+def variant(monkeypatch):
+    """A subject whose tiny configuration has other items."""
+
+    def made(name, feature, changes):
+        declared = architecture(name)
+        changed = replace(declared, tiny={**declared.tiny, **changes})
+        monkeypatch.setattr(checkpoints, "find", lambda model_type: changed)
+        return subjects.subject.__wrapped__(name, feature)
+
+    return made
+
+
+def require_parity(of, opset, path):
+    """The file agrees at its own sizes and at all boundaries; returns its session."""
+    session = OnnxSession(subjects.artifact(of, opset, path))
+    verdicts = properties.all_boundaries(of, session.run, lambda number, example, message: "no reproducer")
+    assert all(found.ratios() for found in verdicts)
+    return session
+
+
+@pytest.mark.parametrize("opset", [12, MAXIMUM_OPSET])
+@pytest.mark.parametrize("feature", LONGT5)
+def test_longt5_with_summaries(variant, feature, opset, tmp_path):
+    """With transient-global attention the file is right below one block, at whole blocks and between them."""
+    require_parity(variant("longt5", feature, GLOBAL), opset, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("changes", [{"local_radius": 3}, {"local_radius": 7}, {"local_radius": 3, **GLOBAL}], ids=str)
+def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
+    """Where the sample has whole blocks, the file cuts other lengths into blocks all the same."""
+    of = variant("longt5", "default", changes)
+    assert of.source.axes["encoder_sequence"] % (changes["local_radius"] + 1) == 0
+    require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("feature", ["default", "seq2seq-lm", "sequence-classification", "question-answering"])
+def test_block_sparse_bigbird_pegasus_has_one_length(variant, feature, tmp_path):
+    """The file of an encoder that chooses blocks agrees at the longest text and refuses all others."""
+    of = variant("bigbird_pegasus", feature, SPARSE)
+    assert of.onnx_config.inputs["input_ids"] == {0: "batch"}
+    assert of.source.dummy["input_ids"].shape[1] == of.model.config.max_position_embeddings
+    if not at_least("transformers", "5"):
+        # There the blocks are drawn while the model is traced.
+        with pytest.raises(ExportError):
+            subjects.artifact(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
+        return
+    session = require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
+    inputs = {name: tensor.numpy() for name, tensor in of.source.layout.flatten(of.source.dummy).items()}
+    shorter = {name: array[:, :-1] if "decoder" not in name else array for name, array in inputs.items()}
+    with pytest.raises(SessionError, match="ONNXRuntimeError"):
+        session.run(shorter)
+
+
+@pytest.mark.parametrize("feature", ["default-with-past", "causal-lm"])
+def test_block_sparse_bigbird_pegasus_without_its_encoder_has_any_length(variant, feature, tmp_path):
+    """Where the file has no encoder, how that attends has no part in it."""
+    require_parity(variant("bigbird_pegasus", feature, SPARSE), MAXIMUM_OPSET, tmp_path / "model.onnx")

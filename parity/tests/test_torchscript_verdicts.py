@@ -1,0 +1,165 @@
+"""Trace verdicts: each can be reached, by a model that is wrong on purpose, and a good trace gets none of the bad ones."""
+
+import dataclasses
+
+import pytest
+
+from parity.errors import UsageError
+from parity.fixtures.trace_specimens import DOCUMENT_ERROR, SPECIMENS
+
+BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
+
+
+def of_axis(specimen):
+    return next(each for each in specimen.judged()[1] if each.axis == specimen.axis)
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
+def test_specimen_gets_its_verdict(specimen):
+    """The axis is judged as the specimen says, with the error or the difference that it says."""
+    found = of_axis(specimen)
+    assert found.outcome == specimen.outcome
+    assert specimen.text in found.text
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
+def test_specimen_is_right_at_its_traced_shape(specimen):
+    """No comparison at the traced shape would have caught any of them."""
+    assert specimen.judged()[0].proof == "bit-equal"
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
+def test_other_axes_of_a_specimen_generalise(specimen):
+    """The fault is in one axis, and the verdict blames no other."""
+    others = [each for each in specimen.judged()[1] if each.axis != specimen.axis]
+    assert others
+    assert {each.outcome for each in others} == {"generalises"}
+
+
+def test_error_of_the_document_is_the_whole_text():
+    """Traced at length 7 and run at 3, the text is torch's own sentence, without the interpreter's traceback."""
+    assert of_axis(BY_NAME["frozen-length"]).text == DOCUMENT_ERROR
+    assert DOCUMENT_ERROR.startswith(
+        "The expanded size of the tensor (3) must match the existing size (7) at non-singleton dimension 2"
+    )
+
+
+def test_silently_wrong_goes_before_raises():
+    """An axis that raises at longer texts and is wrong at shorter ones is silently wrong; both are told."""
+    found = of_axis(BY_NAME["frozen-arange"])
+    assert (found.at("wrong"), found.at("raises")[0]) == ([1, 7], 9)
+
+
+def test_right_sizes_of_a_frozen_branch_are_told():
+    """Up to the branch the trace is right, and the table says so."""
+    from parity.torchscript import table
+
+    lines = table(BY_NAME["frozen-branch"].judged()[1])
+    line = next(index for index, text in enumerate(lines) if text.startswith("sequence"))
+    assert lines[line].split("silently wrong")[1].strip() == "right at 1, 7, 9; wrong at 13, 17, 40"
+    assert lines[line + 1].startswith("    last_hidden_state: error ratio")
+    assert not lines[line + 2].startswith(" ")
+
+
+def test_block_sparse_model_is_handed_back_as_it_was():
+    """A short text makes BigBird change itself for good: neither trace nor reference leaves that in the caller's."""
+    specimen = BY_NAME["block-sparse-traced-short"]
+    kinds = {type(module).__name__ for module in specimen.model().modules()}
+    assert specimen.judged()
+    assert "BigBirdBlockSparseAttention" in kinds
+    assert "BigBirdSelfAttention" not in kinds
+
+
+def test_trial_tells_how_far_it_is_from_bit_equal():
+    """A trace of weights moved by one ulp is right by the error ratio, and the text says that it is not bit-equal."""
+    import copy
+
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.reference import move_weights
+    from parity.torchscript import export, verdict
+
+    model = tiny_model("bert")
+    moved = copy.deepcopy(model)
+    move_weights(moved)
+    traced = export(moved, dict(BY_NAME["healthy"].judged()[0].example), prove=False)
+    found = verdict(traced, model, sizes={"batch": (1,), "sequence": (5,)})
+    assert {each.outcome for each in found} == {"generalises"}
+    assert all(trial.text.startswith("not bit-equal, error ratio ") for trial in found[0].trials)
+
+
+def test_trace_of_other_weights_is_silently_wrong():
+    """The same with a model of other weights is silently wrong: the acceptance above means something."""
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.torchscript import verdict
+
+    traced, _ = BY_NAME["healthy"].judged()
+    found = verdict(traced, tiny_model("bert", seed=1), sizes={"batch": (1,), "sequence": (5,)})
+    assert {each.outcome for each in found} == {"silently wrong"}
+
+
+def test_size_that_model_and_trace_refuse_is_no_fault():
+    """Beyond the position table both raise: an axis that the model itself fixes is told as such, with its error."""
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.torchscript import verdict
+
+    traced, _ = BY_NAME["healthy"].judged()
+    found = verdict(traced, tiny_model("bert"), sizes={"batch": (1,), "sequence": (41, 50)})
+    sequence = next(each for each in found if each.axis == "sequence")
+    assert (sequence.outcome, sequence.at("refused")) == ("fixed by the model", [41, 50])
+    assert sequence.text
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        (["right", "right"], "generalises"),
+        (["right", "refused"], "generalises"),
+        (["right", "raises", "refused"], "raises"),
+        (["right", "raises", "wrong"], "silently wrong"),
+        (["refused", "refused"], "fixed by the model"),
+    ],
+)
+def test_worst_trial_decides(outcomes, verdict):
+    """One wrong answer outweighs everything, one error all but that."""
+    from parity.samples import Sample
+    from parity.torchscript.verdicts import Trial, outcome_of
+
+    assert outcome_of([Trial(Sample({}, "", {}), outcome, "") for outcome in outcomes]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("axis", "sizes"),
+    [("batch", [1, 3, 5]), ("sequence", [1, 7, 9, 13, 17, 38]), ("past_sequence", [0, 9, 11, 13, 21, 40])],
+)
+def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
+    """The smallest and the longest that fits beside the past are tried, and both neighbours of the traced size."""
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.fixtures.preprocessors import preprocessor
+    from parity.onnx.features import constructor
+    from parity.samples import Source
+    from parity.torchscript.verdicts import sizes_of
+
+    model = tiny_model("gpt2", "causal-lm-with-past")
+    source = Source(constructor("gpt2", "causal-lm-with-past")(model.config), preprocessor("gpt2"), model.config)
+    assert sizes_of(source, axis, 48) == sizes
+
+
+def test_trace_without_axes_is_refused():
+    """Where no axis has a name there is nothing to judge, and the message says so."""
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.torchscript import verdict
+
+    traced, _ = BY_NAME["healthy"].judged()
+    nameless = dataclasses.replace(traced, inputs={name: {} for name in traced.inputs})
+    with pytest.raises(UsageError, match="name no axis"):
+        verdict(nameless, tiny_model("bert"))
+
+
+def test_verdicts_are_json():
+    """Every trial is in the JSON form, with its sizes, outcome and text."""
+    import json
+
+    found = json.loads(json.dumps([each.as_json() for each in BY_NAME["frozen-branch"].judged()[1]]))
+    sequence = next(each for each in found if each["axis"] == "sequence")
+    assert (sequence["traced"], sequence["verdict"]) == (8, "silently wrong")
+    assert {"sizes", "padding", "outcome", "text"} == set(sequence["trials"][0])

@@ -1,0 +1,173 @@
+"""`python -m parity.torchscript --model=… output`: trace one checkpoint, prove the file, and tell where it is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from parity.console import Console, guarded, leave
+
+PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+
+
+def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog, description="Trace a Transformers checkpoint to a TorchScript file, prove it, and try it at other sizes."
+    )
+    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    p.add_argument("--feature", default="default", help="what the model is traced for (default: %(default)s)")
+    p.add_argument("--batch", type=_count, help="rows of the traced batch (default: 2)")
+    p.add_argument(
+        "--sequence-length", type=_count, help="tokens of the traced text; requests can be padded up to it (default: 8)"
+    )
+    p.add_argument(
+        "--attention", choices=("eager", "sdpa"), default="eager", help="its implementation (default: %(default)s)"
+    )
+    p.add_argument("--check-trace", action="store_true", help="let torch trace twice and compare: takes 2 to 3 times")
+    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument(
+        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
+    )
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
+    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    p.add_argument("output", type=Path, help="directory for model.pt and what goes with it, or a path ending in .pt")
+    return p
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.torchscript") -> int:
+    """Run the command; returns its exit status."""
+    args = parser(prog).parse_args(argv)
+    console = Console(quiet=args.quiet, as_json=args.json)
+    return guarded(prog, lambda: _export(args, console), as_json=args.json)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
+    return int(text)
+
+
+def _export(args, console: Console) -> int:
+    from parity import files, models
+
+    started = time.perf_counter()
+    output = args.output
+    destination = output if output.suffix == ".pt" or output.is_file() else output / "model.pt"
+    models.locate(args.model, args.cache_dir)
+    with files.staged(destination) as stage:
+        console.progress("importing torch and transformers")
+        from parity.environment import describe, version_of
+        from parity.onnx import job
+        from parity.torchscript import export, table, verdict
+
+        config, onnx_config, preprocessor, sample, model = _prepare(args, console)
+        console.say(
+            f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
+        )
+        console.progress("tracing")
+        path = stage / destination.name
+        traced = export(
+            model,
+            {name: value for name, value in sample.inputs.items() if value is not None},
+            path,
+            feature=args.feature,
+            onnx_config=onnx_config,
+            check_trace=args.check_trace,
+            say=console.say,
+        )
+        verdicts = (
+            verdict(traced, model, preprocessor=preprocessor, onnx_config=onnx_config, progress=console.progress)
+            if traced.sizes
+            else []
+        )
+        console.done()
+        console.say("At other sizes:")
+        for line in table(verdicts):
+            console.say(f"    {line}")
+        console.say(f"Needs torch>={traced.minimum_torch}")
+        _warn(verdicts)
+        job.save_companions(args.model, config, preprocessor, stage, destination.parent, args.cache_dir)
+        files.replace(path, destination)
+    console.say(f"All good, model saved at: {destination.as_posix()}")
+    if args.json:
+        summary = {
+            "status": "passed",
+            "checkpoint": args.model,
+            "model": destination.as_posix(),
+            **traced.facts(),
+            "proof": traced.proof,
+            "verdicts": [each.as_json() for each in verdicts],
+            "environment": describe(),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        print(json.dumps(summary))
+    return 0
+
+
+def _prepare(args, console):
+    """Configuration, OnnxConfig, preprocessor, the sample to trace with, and the model."""
+    from parity import models
+    from parity.errors import UsageError
+    from parity.onnx import features, job
+    from parity.samples import Source
+
+    config = models.load_config(args.model, args.cache_dir)
+    onnx_config = job.constructor_of(config.model_type, args.feature)(config)
+    preprocessor = models.require_preprocessor(args.model, args.preprocessor, args.cache_dir)
+    with models.quiet_transformers():
+        source = Source(onnx_config, preprocessor, config)
+    text = next((axis for axis in ("sequence", "encoder_sequence") if axis in source.axes), None)
+    if args.sequence_length is not None and text is None:
+        raise UsageError(f"--sequence-length: {config.model_type} {args.feature} has no text whose length could be set")
+    console.progress(f"loading {args.model}")
+    model = job.load_trained(
+        args.model,
+        args.feature,
+        features.model_class(config.model_type, args.feature),
+        onnx_config,
+        source,
+        cache_dir=args.cache_dir,
+        attention=args.attention,
+    )
+    with models.quiet_transformers():
+        sample = _sample(args, source, text, onnx_config.longest_sequence(model))
+    return config, onnx_config, preprocessor, sample, model
+
+
+def _sample(args, source, text, longest):
+    from parity.errors import UsageError
+
+    asked = {"batch_size": args.batch or -1, "seq_length": args.sequence_length or -1}
+    sample = source.generated(**asked)
+    tokens, wanted = sample.tokens, args.sequence_length
+    if wanted is not None:
+        if longest is not None and max(tokens, wanted) > longest:
+            with_past = f" ({tokens} with the past)" if tokens > wanted else ""
+            raise UsageError(f"--sequence-length: got {wanted}{with_past}, the model takes at most {longest} tokens")
+        if sample.sizes[text] != wanted:
+            raise UsageError(f"--sequence-length: got {wanted}, should leave room for the tokenizer's special tokens")
+    return sample
+
+
+def _warn(verdicts):
+    """One line for each axis along which the file would answer wrongly without a word."""
+    from parity.torchscript.verdicts import SILENTLY_WRONG
+
+    for each in verdicts:
+        if each.outcome == SILENTLY_WRONG:
+            where = (
+                f"{each.axis} other than {each.traced}" if each.traced is not None else "several axes changed at once"
+            )
+            print(
+                f"warning: the file is silently wrong at {where}; run it at its traced sizes only, for example through"
+                " parity.torchscript.Runner, which pads to them",
+                file=sys.stderr,
+            )
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,31 @@
+"""Which torch a TorchScript file needs: what its attention operator, and each argument of that, came with."""
+
+from __future__ import annotations
+
+# The oldest torch that files without it were loaded with; nothing is known of older ones.
+OLDEST = "1.13"
+_OPERATOR, _OPERATOR_SINCE = "aten::scaled_dot_product_attention", "2.0"
+# Position of an argument → the torch that has it, and the values that are not written to the file.
+_ARGUMENTS = {6: ("2.1", (None,)), 7: ("2.5", (False,))}  # scale, enable_gqa
+
+
+def minimum_torch(module) -> str:
+    """The oldest torch that loads a ScriptModule's file, as far as its attention tells; never older than `OLDEST`.
+
+    An older one says `Unknown builtin op` or `Keyword argument scale unknown` when it loads the file.
+    """
+    found = [OLDEST]
+    graph = module.inlined_graph  # its nodes live as long as it does
+    for node in graph.findAllNodes(_OPERATOR):
+        found.append(_OPERATOR_SINCE)
+        values = list(node.inputs())
+        for position, (since, defaults) in _ARGUMENTS.items():
+            if position < len(values) and not _is_default(values[position], defaults):
+                found.append(since)
+    return max(found, key=lambda version: tuple(map(int, version.split("."))))
+
+
+def _is_default(value, defaults):
+    if value.node().kind() != "prim::Constant":
+        return False
+    return value.toIValue() in defaults

@@ -1,0 +1,131 @@
+"""Requests of any length through traces of fixed lengths: padded up to the traced one, the answers cut back."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from parity.errors import UsageError
+from parity.torchscript.trace import TracedModel, load
+
+_TOKENS_OF = {"attention_mask": ("input_ids", "inputs"), "decoder_attention_mask": ("decoder_input_ids",)}
+_TEXT = ("sequence", "encoder_sequence", "decoder_sequence")
+
+
+class Runner:
+    """One trace or several buckets: each request runs in the smallest that it fits into.
+
+    The requests are padded on the right with the padding token and masked, all text axes of them; the answers are those
+    of the unpadded request. The price is the work of the traced length whatever the request's own is.
+
+    Args:
+        traces: TracedModels, or files that `export` wrote; their inputs and outputs are the same.
+        axes: the axes to pad; with `batch` among them the last row is repeated, for a trace that takes one batch only.
+            None means all axes of texts.
+
+    Raises:
+        UsageError (a ValueError): a trace that cannot be padded: without a mask, with past key values, or of a model
+            whose own answers change with padding.
+    """
+
+    def __init__(self, *traces: TracedModel | str | os.PathLike, axes: Sequence[str] | None = None):
+        if not traces:
+            raise UsageError("traces: none is given, should be one or several of different lengths")
+        self._traces = [trace if isinstance(trace, TracedModel) else load(trace) for trace in traces]
+        self._traces.sort(key=lambda trace: math.prod(trace.sizes.values()))
+        first = self._traces[0]
+        for trace in self._traces:
+            if (list(trace.inputs), list(trace.outputs)) != (list(first.inputs), list(first.outputs)):
+                raise UsageError("traces: their inputs or outputs are not the same; trace one model at several lengths")
+        self.axes = tuple(axes if axes is not None else (name for name in first.sizes if name in _TEXT))
+        unknown = [axis for axis in self.axes if axis not in first.sizes]
+        if unknown or not self.axes:
+            raise UsageError(f"axes: {', '.join(unknown) or 'none'} to pad, the trace has {', '.join(first.sizes)}")
+        _require_paddable(first)
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """The longest request of each padded axis."""
+        return {axis: max(trace.sizes[axis] for trace in self._traces) for axis in self.axes}
+
+    def __call__(self, inputs: Mapping[str, torch.Tensor] | None = None, **named) -> dict[str, torch.Tensor]:
+        """The outputs by name, of the request's own sizes; outputs whose axes nobody has named are left out.
+
+        Args:
+            inputs: tensors by name, such as a tokenizer returns; a missing mask means that nothing is masked.
+
+        Raises:
+            UsageError (a ValueError): a name that the trace does not take or lacks, or a request that is too long.
+        """
+        given = {**(inputs or {}), **named}
+        first = self._traces[0]
+        for mask, of in _TOKENS_OF.items():
+            tokens = next((given[name] for name in of if name in given), None)
+            if mask in first.inputs and mask not in given and tokens is not None:
+                given[mask] = torch.ones_like(tokens)
+        if set(given) != set(first.inputs):
+            raise UsageError(f"inputs: got {', '.join(given)}, should be {', '.join(first.inputs)}")
+        sizes = self._sizes(given)
+        trace = next(
+            (each for each in self._traces if all(each.sizes[axis] >= sizes[axis] for axis in self.axes)), None
+        )
+        if trace is None:
+            took = ", ".join(f"{axis} {size}" for axis, size in self.longest.items())
+            asked = ", ".join(f"{axis} {sizes[axis]}" for axis in self.axes)
+            raise UsageError(f"request: {asked} is longer than what was traced ({took}); cut it, or trace a longer one")
+        padded = [self._pad(trace, name, given[name]) for name in trace.inputs]
+        return {
+            name: self._cut(result, trace.outputs[name], sizes)
+            for name, result in zip(trace.outputs, trace(*padded), strict=True)
+            if trace.outputs[name]
+        }
+
+    def _sizes(self, given):
+        sizes: dict[str, int] = {}
+        for name, axes in self._traces[0].inputs.items():
+            if axes and given[name].dim() <= max(axes):
+                shape = tuple(given[name].shape)
+                raise UsageError(f"inputs: {name} has shape {shape}, should have the axes {', '.join(axes.values())}")
+            for axis, axis_name in axes.items():
+                if sizes.setdefault(axis_name, given[name].shape[axis]) != given[name].shape[axis]:
+                    raise UsageError(
+                        f"inputs: {axis_name} is {given[name].shape[axis]} in {name}, {sizes[axis_name]} before it"
+                    )
+        return sizes
+
+    def _pad(self, trace, name, tensor):
+        for axis, axis_name in trace.inputs[name].items():
+            missing = trace.sizes[axis_name] - tensor.shape[axis] if axis_name in self.axes else 0
+            if missing > 0:
+                shape = list(tensor.shape)
+                shape[axis] = missing
+                if axis_name in _TEXT:
+                    blank = tensor.new_full(shape, trace.pad if name.endswith("input_ids") or name == "inputs" else 0)
+                else:
+                    blank = tensor.narrow(axis, tensor.shape[axis] - 1, 1).expand(shape)
+                tensor = torch.cat([tensor, blank], axis)
+        return tensor.contiguous()
+
+    def _cut(self, result, axes, sizes):
+        for axis, axis_name in axes.items():
+            if axis_name in self.axes:
+                result = result.narrow(axis, 0, sizes[axis_name])
+        return result
+
+
+def _require_paddable(trace):
+    if any(name.startswith("past_key_values") for name in trace.inputs):
+        raise UsageError("traces: with past key values requests cannot be padded; trace the feature without past")
+    tokens = [name for name in ("input_ids", "inputs") if name in trace.inputs]
+    if tokens and "attention_mask" not in trace.inputs:
+        raise UsageError(
+            "traces: they have no attention_mask, so padding would be read as text; trace with one among the inputs"
+        )
+    if trace.padding is False:
+        raise UsageError(
+            f"traces: the answers of {trace.model_type} {trace.feature} change with padding, in PyTorch too; trace one"
+            " length for each that is asked"
+        )

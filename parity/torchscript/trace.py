@@ -1,0 +1,441 @@
+"""A model and example inputs → a TorchScript file that says what it is, read back and proven equal to the model."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity import __version__, caches, files, models
+from parity.environment import version_of
+from parity.errors import (
+    DtypeMismatch,
+    ExportError,
+    NameMismatch,
+    SessionError,
+    ShapeMismatch,
+    UsageError,
+    ValueMismatch,
+)
+from parity.samples import Sizes, Source
+from parity.torchscript.needs import minimum_torch
+from parity.torchscript.untying import tied_embeddings, twin, untie
+from parity.traceable import Layout, Traceable, attention_of, call, parameters_of, prepared
+
+logger = logging.getLogger("parity.torchscript")
+
+# What a file says of itself, beside its code and weights.
+FACTS = "parity.json"
+# Axes of outputs that models return beside the declared ones; other such outputs have none that is known.
+_FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "batch", 1: "encoder_sequence"}}
+_PAST = "past_key_values"
+# Free bytes below which a failure to write is put down to the disk: the writer does not say.
+_LITTLE = 1 << 20
+_ERRORS = {"names": NameMismatch, "dtype": DtypeMismatch, "shape": ShapeMismatch}
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A trace, and what is known of it.
+
+    Args:
+        module: the ScriptModule; it takes the tensors by position, in the order of `inputs`, and returns a tuple in
+            the order of `outputs`.
+        inputs, outputs: names with their named axes, as an OnnxConfig has them. The outputs are the declared ones, then
+            whatever else the model returns.
+        example: the tensors that it was traced with, by name; their values are made up where it was read from a file.
+        model_type, feature, attention: of the model.
+        untied: the input embeddings that shared the output embedding's weights in the model.
+        minimum_torch: the oldest torch that loads it, as far as known.
+        pad: the id of the padding token.
+        padding: whether the model's answers stay the same under padding on the right; None where nothing is known.
+        proof: what the comparison with the model at the traced shape has shown; empty where there was none.
+    """
+
+    module: Any = field(repr=False)
+    inputs: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, Mapping[int, str]]
+    example: Mapping[str, torch.Tensor] = field(repr=False)
+    model_type: str
+    feature: str
+    attention: str
+    untied: tuple[str, ...] = ()
+    minimum_torch: str = ""
+    pad: int = 0
+    padding: bool | None = None
+    proof: str = ""
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The traced size of every named axis."""
+        return Sizes(self.inputs, self.example).traced
+
+    def __call__(self, *tensors):
+        """The outputs, a tuple, for tensors in the order of `inputs`; that of the ScriptModule, errors included."""
+        with torch.no_grad():
+            return self.module(*tensors)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Named arrays in, named arrays out.
+
+        Raises:
+            SessionError: the trace raises; the text is that of the operator, without the interpreter's traceback.
+        """
+        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs]
+        try:
+            results = self(*tensors)
+        except Exception as error:
+            raise SessionError(operator_text(error)) from error
+        return {name: result.numpy() for name, result in zip(self.outputs, results, strict=True)}
+
+    def facts(self) -> dict:
+        """What the file says of itself, as JSON."""
+        return {
+            "parity": __version__,
+            "torch": version_of("torch"),
+            "transformers": version_of("transformers"),
+            "model_type": self.model_type,
+            "feature": self.feature,
+            "attention": self.attention,
+            "minimum_torch": self.minimum_torch,
+            "untied": list(self.untied),
+            "pad": self.pad,
+            "padding": self.padding,
+            "inputs": [
+                {
+                    "name": name,
+                    "axes": {str(axis): axis_name for axis, axis_name in axes.items()},
+                    "dtype": str(self.example[name].dtype).removeprefix("torch."),
+                    "shape": list(self.example[name].shape),
+                }
+                for name, axes in self.inputs.items()
+            ],
+            "outputs": [
+                {"name": name, "axes": {str(axis): axis_name for axis, axis_name in axes.items()}}
+                for name, axes in self.outputs.items()
+            ],
+        }
+
+
+def export(
+    model: torch.nn.Module,
+    example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
+    output: str | os.PathLike | None = None,
+    *,
+    feature: str | None = None,
+    onnx_config=None,
+    outputs: Sequence[str] | None = None,
+    check_trace: bool = False,
+    prove: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> TracedModel:
+    """Trace a model, write it as a TorchScript file, load that again, and prove that it answers as the model does.
+
+    The model is traced in eval mode and without gradients, in a copy that shares its weights: it is handed back as it
+    came, its output embedding still tied. In the file it is untied.
+
+    Args:
+        model: a PyTorch model of transformers.
+        example_inputs: tensors by name, past key values as `past_key_values` (a list of tuples, or a Cache) or flat, as
+            the declaration names them. A list is taken in the declaration's order; the log tells what became what.
+        output: the file to write, usually ending in .pt; None only traces, in memory.
+        feature: what the model is traced for; None finds it by the model's class.
+        onnx_config: an OnnxConfig in place of the declared one, for a model of one's own.
+        outputs: names of the outputs; None means the declared ones and then all others that the model returns.
+        check_trace: let torch trace a second time and compare, which takes two to three times as long.
+        prove: compare with the model at the traced shape.
+        say: takes the lines of the log; None gives them to the logger `parity.torchscript`.
+
+    Raises:
+        UsageError (a ValueError): inputs, outputs or a feature that the model does not have.
+        ExportError (a RuntimeError): tracing fails.
+        OutputError (an OSError): `output` cannot be written.
+        ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
+    """
+    say = say or logger.info
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+    config, feature = _configuration(model, feature, onnx_config, example_inputs)
+    nested = _nested(config, example_inputs)
+    layout = Layout.of(config, nested).ordered(config.inputs)
+    flat = layout.flatten(nested)
+    _check(model, config, flat)
+    for position, (name, tensor) in enumerate(flat.items()):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        say(f"Input {position}: {name}, {dtype} {tuple(tensor.shape)}")
+    reference = twin(model)
+    names = _output_names(reference, config, nested, outputs)
+    if check_trace:
+        say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
+    own = untie(model)
+    made = TracedModel(
+        module=_trace(own, config, layout, names, tuple(flat.values()), check_trace),
+        inputs={name: dict(config.inputs[name]) for name in flat},
+        outputs={name: dict({**_FURTHER, **config.outputs}.get(name, {})) for name in names},
+        example=flat,
+        model_type=getattr(model.config, "model_type", ""),
+        feature=feature,
+        attention=attention_of(model),
+        untied=tuple(tied_embeddings(model)),
+        pad=_pad(model.config),
+        padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
+    )
+    made = replace(made, minimum_torch=minimum_torch(made.module))
+    if made.untied:
+        say(f"Untied from {', '.join(made.untied)}: the output embedding, which has weights of its own in the file")
+    if output is None:
+        return _proven(made, model, config, say) if prove else made
+    output = Path(output)
+    with files.staged(output) as stage:
+        path = stage / output.name
+        _save(made, path)
+        if prove:
+            made = _proven(replace(made, module=_load(path, {})), model, config, say)
+        files.replace(path, output)
+    return made
+
+
+def load(path: str | os.PathLike) -> TracedModel:
+    """A file that `export` has written.
+
+    Raises:
+        SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.
+    """
+    extra = {FACTS: ""}
+    module = _load(Path(path), extra)
+    try:
+        facts = json.loads(extra[FACTS])
+    except ValueError:
+        raise SessionError(
+            f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it"
+        ) from None
+    example = {value["name"]: _made_up(value) for value in facts["inputs"]}
+    kept = ("model_type", "feature", "attention", "minimum_torch", "pad", "padding")
+    return TracedModel(
+        module=module,
+        inputs={value["name"]: _axes(value) for value in facts["inputs"]},
+        outputs={value["name"]: _axes(value) for value in facts["outputs"]},
+        example=example,
+        untied=tuple(facts["untied"]),
+        **{name: facts[name] for name in kept},
+    )
+
+
+def operator_text(error: Exception) -> str:
+    """The message of the operator that failed, without the interpreter's traceback around it."""
+    parts = re.split(r"^\w*(?:Error|Exception): ", str(error), flags=re.MULTILINE)
+    return parts[-1].strip()
+
+
+def _configuration(model, feature, onnx_config, example):
+    """The OnnxConfig, and the name of the feature."""
+    if onnx_config is not None:
+        past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
+        return onnx_config, feature or f"{onnx_config.task}{past}"
+    from parity.onnx.features import FeaturesManager, constructor
+
+    try:
+        known = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
+    except KeyError as error:
+        raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
+    names = list(example) if isinstance(example, Mapping) else []
+    past = any(name.startswith(_PAST) for name in names)
+    feature = feature or _feature_of(model, known, past)
+    return constructor(model.config.model_type, feature)(model.config), feature
+
+
+def _feature_of(model, known, past):
+    from parity.onnx.features import model_class
+
+    for name in known:
+        loads = model_class(model.config.model_type, name)
+        mapping = getattr(loads, "_model_mapping", None)
+        found = loads if mapping is None else mapping.get(type(model.config), None)
+        classes = found if isinstance(found, (list, tuple)) else [found]
+        # A model of one's own is often a class below that of transformers.
+        if name.endswith("-with-past") == past and any(c is not None and isinstance(model, c) for c in classes):
+            return name
+    with_past = " with past key values" if past else ""
+    raise UsageError(
+        f"feature: none of {', '.join(known)} loads a {type(model).__name__}{with_past}; name the one it is traced for,"
+        " or give export an onnx_config"
+    )
+
+
+def _nested(config, example):
+    """The example as the model's nested arguments."""
+    declared = list(config.inputs)
+    if isinstance(example, torch.Tensor):
+        example = [example]
+    if not isinstance(example, Mapping):
+        if len(example) > len(declared):
+            raise UsageError(
+                f"example_inputs: {len(example)} are given, {len(declared)} declared: {', '.join(declared)}"
+            )
+        example = dict(zip(declared, example))  # noqa: B905 - the last ones may be left out
+    given = dict(example)
+    if caches.is_cache(given.get(_PAST)):
+        given[_PAST] = caches.from_model(given[_PAST])
+    layers: dict[str, list] = {}
+    for name in [name for name in declared if name.startswith(f"{_PAST}.") and name in given]:
+        layers.setdefault(name.split(".")[1], []).append(given.pop(name))
+    if layers:
+        given[_PAST] = [tuple(tensors) for tensors in layers.values()]
+    for name, value in given.items():
+        tensors = [tensor for layer in value for tensor in layer] if name == _PAST else [value]
+        wrong = next((each for each in tensors if not isinstance(each, torch.Tensor)), None)
+        if wrong is not None:
+            raise UsageError(f"example_inputs: {name} is a {type(wrong).__name__}, should be a torch tensor")
+    return given
+
+
+def _check(model, config, flat):
+    declared, parameters = config.inputs, parameters_of(type(model))
+    unknown = [name for name in flat if name not in declared]
+    unknown += [name for name in flat if name.partition(".")[0] not in parameters]
+    if unknown or not flat:
+        raise UsageError(
+            f"example_inputs: {', '.join(unknown) or 'nothing'} given, should be some of {', '.join(declared)}, which"
+            f" {type(model).__name__} takes"
+        )
+    for name, tensor in flat.items():
+        if declared[name] and tensor.dim() <= max(declared[name]):
+            axes = ", ".join(declared[name].values())
+            raise UsageError(f"example_inputs: {name} has shape {tuple(tensor.shape)}, should have the axes {axes}")
+
+
+def _output_names(model, config, nested, wanted):
+    with prepared(model, config.values_override):
+        try:
+            returned = call(model, config, nested)
+        except Exception as error:
+            text = " ".join(str(error).split())[:400]
+            raise UsageError(
+                f"example_inputs: the model itself refuses them: {type(error).__name__}: {text}"
+            ) from error
+    names = [name for name in config.outputs if name in returned] if wanted is None else list(wanted)
+    missing = [name for name in wanted or config.outputs if name not in returned]
+    if missing:
+        raise UsageError(f"outputs: {', '.join(missing)} asked for, the model returns {', '.join(returned)}")
+    if wanted is not None:
+        return names
+    past = nested.get(_PAST)
+    # With a cross-attention cache the encoder is not run.
+    absent = ("encoder_last_hidden_state",) if past and len(past[0]) == 4 else ()
+    tensors = [name for name, value in returned.items() if isinstance(value, torch.Tensor)]
+    # Some models return caches although use_cache is off.
+    further = [name for name in tensors if name not in (*names, *absent) and not name.startswith("present.")]
+    return [*names, *further]
+
+
+def _trace(model, config, layout, names, tensors, check_trace):
+    # Tracing looks at every property of the model, at those that complain too.
+    with prepared(model, config.values_override), models.quiet_transformers():
+        try:
+            return torch.jit.trace(Traceable(model, config, layout, names), tensors, check_trace=check_trace)
+        except Exception as error:
+            text = " ".join(str(error).split())[:500]
+            raise ExportError(f"torch.jit.trace failed: {type(error).__name__}: {text}") from error
+
+
+def _save(made, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.jit.save(made.module, str(path), _extra_files={FACTS: json.dumps(made.facts())})
+        except OSError:
+            raise
+        except Exception as error:
+            if shutil.disk_usage(path.parent).free < _LITTLE:
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            text = " ".join(str(error).split())[:300]
+            raise ExportError(f"torch.jit.save failed: {type(error).__name__}: {text}") from error
+
+
+def _load(path, extra):
+    if not path.is_file():
+        raise SessionError(f"{path}: no such file; give a file that parity.torchscript wrote")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise SessionError(f"{path}: torch.jit.load cannot load it: {text}") from error
+
+
+def _proven(made, model, config, say):
+    from parity.torchscript.verdicts import RAISES, RIGHT, at_traced_shape
+
+    found = at_traced_shape(made, model, config)
+    if found.outcome == RAISES:
+        raise SessionError(f"at the traced shape: {found.text}")
+    if found.outcome != RIGHT:
+        error = _ERRORS.get(found.rows[0].check if found.rows else "", ValueMismatch)
+        raise error(f"at the traced shape: {found.text}", found.rows)
+    say(f"At the traced shape: {found.text}")
+    return replace(made, proof=found.text)
+
+
+def _pad(config):
+    text = getattr(config, "get_text_config", lambda: config)()
+    return getattr(text, "pad_token_id", None) or 0
+
+
+def _keeps_padding(model_type, feature):
+    from parity.architectures.registry import architecture
+
+    try:
+        return "padding-right" in architecture(model_type).relations_of(feature)
+    except KeyError:
+        return None
+
+
+def _axes(value):
+    return {int(axis): axis_name for axis, axis_name in value["axes"].items()}
+
+
+def _made_up(value):
+    dtype = getattr(torch, value["dtype"])
+    if dtype.is_floating_point:
+        return torch.randn(value["shape"], generator=torch.Generator().manual_seed(0)).to(dtype)
+    return (torch.ones if "mask" in value["name"] else torch.zeros)(value["shape"], dtype=dtype)
+
+
+class Example(Source):
+    """Samples that are resized from the tensors that a trace was made with.
+
+    Args:
+        preprocessor: whose special tokens are kept where they are; None keeps those that `model_config` names.
+    """
+
+    def __init__(self, onnx_config, example: Mapping[str, torch.Tensor], model_config, preprocessor=None):
+        self._example = _nested(onnx_config, example)
+        super().__init__(onnx_config, preprocessor or _Specials(model_config), model_config)
+
+    def _generate(self, **sizes):
+        return dict(self._example)
+
+
+class _Specials:
+    """What a Source asks a tokenizer, answered from the model's configuration."""
+
+    unk_token_id = None
+
+    def __init__(self, config):
+        text = getattr(config, "get_text_config", lambda: config)()
+        self.pad_token_id = getattr(text, "pad_token_id", None)
+        ids = [getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
+        self.all_special_ids = [i for i in ids if isinstance(i, int)]

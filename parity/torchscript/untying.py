@@ -1,0 +1,75 @@
+"""What the flag `torchscript=True` of transformers 4 did: the output embedding gets weights of its own."""
+
+from __future__ import annotations
+
+import copy
+import types
+from itertools import chain
+
+import torch
+
+from parity.errors import UsageError
+
+REASON = (
+    "this copy has its embedding and its output embedding untied for TorchScript: training would let the two drift"
+    " apart, with unexpected results; train the tied model, and trace it afterwards"
+)
+
+
+def twin(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy with modules, settings and a configuration of its own, and the very tensors of the model: no memory."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+
+
+def untie(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy whose output embedding shares no storage with an input embedding; all other sharing stays.
+
+    Only that one weight is copied; the rest are the tensors of the model, which is untouched and still tied. The copy
+    refuses `.train(True)`. A model without an output embedding, or with one of its own, gives a plain copy.
+    """
+    own = twin(model)
+    cloned = bool(tied_embeddings(own))
+    if cloned:
+        output = own.get_output_embeddings()
+        weight = output.weight
+        output.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
+    # transformers 4 has untied what was built with its flag already; transformers 5 keeps the flag and does nothing.
+    if cloned or (getattr(own.config, "torchscript", False) and _output_embedding(own) is not None):
+        own.train = types.MethodType(_train, own)
+    return own
+
+
+def tied_embeddings(model: torch.nn.Module) -> list[str]:
+    """The names of the input embeddings with which the model's output embedding shares storage."""
+    output = _output_embedding(model)
+    if output is None:
+        return []
+    place = storage_of(output.weight)
+    return [
+        name
+        for name, module in model.named_modules()
+        if module is not output and _is_embedding(module, model) and storage_of(module.weight) == place
+    ]
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Where the tensor's storage begins: equal for tensors that share it."""
+    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+    return storage.data_ptr()
+
+
+def _output_embedding(model):
+    found = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return found if isinstance(getattr(found, "weight", None), torch.Tensor) else None
+
+
+def _is_embedding(module, model):
+    return isinstance(module, torch.nn.Embedding) or (
+        module is model.get_input_embeddings() and isinstance(getattr(module, "weight", None), torch.Tensor)
+    )
+
+
+def _train(model, mode: bool = True):
+    if mode:
+        raise UsageError(f"train: {REASON}")
+    return type(model).train(model, False)

@@ -1,0 +1,314 @@
+"""A trace at other sizes than its own: does it generalise, does it raise, or is it silently wrong?
+
+A trace has recorded one path through the model. What the model decides in Python (a length taken as a number, a branch)
+is decided for good, and nothing in the file tells. So it is run: every axis alone at smaller and larger sizes, with all
+others as traced, and then all that generalise together, beside a copy of the model that nothing has touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity import validation
+from parity.errors import SessionError, UsageError
+from parity.judge import ratio
+from parity.judge.rows import Row
+from parity.reference import answers
+from parity.samples import Sample, nearest
+from parity.torchscript.trace import Example, TracedModel, operator_text
+from parity.torchscript.untying import twin
+
+GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
+# The joint trial of all axes that generalise one by one.
+TOGETHER = "all of these together"
+
+RIGHT, WRONG, REFUSED = "right", "wrong", "refused"
+_PAST = {"sequence": "past_sequence", "decoder_sequence": "past_decoder_sequence"}
+_LONG = 64
+_PRIME = 13
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The trace at one set of sizes.
+
+    Args:
+        sample: the sizes and the padding.
+        outcome: `right`, `raises`, `wrong`, or `refused`: the model itself raises, and so does the trace.
+        text: the exact error of the trace or of the model, or the difference; for a right answer, whether it is
+            bit-equal.
+        rows: the verdict rows of a wrong answer.
+    """
+
+    sample: Sample
+    outcome: str
+    text: str
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One axis: its size in the trace, what becomes of other sizes, and the trials that show it."""
+
+    axis: str
+    traced: int | None
+    outcome: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def text(self) -> str:
+        """The first error or difference that decides; empty where the axis generalises."""
+        deciding = {RAISES: RAISES, SILENTLY_WRONG: WRONG, FIXED: REFUSED}.get(self.outcome)
+        return next((trial.text for trial in self.trials if trial.outcome == deciding), "")
+
+    def at(self, outcome: str) -> list[int]:
+        """The sizes of the axis at which the trials had that outcome."""
+        sizes = {trial.sample.sizes.get(self.axis) for trial in self.trials if trial.outcome == outcome}
+        return sorted(size for size in sizes if size is not None)
+
+    def as_json(self) -> dict:
+        return {
+            "axis": self.axis,
+            "traced": self.traced,
+            "verdict": self.outcome,
+            "text": self.text,
+            "trials": [
+                {"sizes": dict(t.sample.sizes), "padding": t.sample.padding, "outcome": t.outcome, "text": t.text}
+                for t in self.trials
+            ],
+        }
+
+
+def verdict(
+    traced: TracedModel,
+    model,
+    *,
+    preprocessor=None,
+    onnx_config=None,
+    sizes: Mapping[str, Sequence[int]] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Verdict]:
+    """What becomes of each named axis of a trace at other sizes, and of all that generalise together.
+
+    Args:
+        traced: from `export` or `load`.
+        model: what was traced; it is run in copies that share its weights.
+        preprocessor: its tokenizer or processor, whose special tokens are kept in the inputs that are drawn; None
+            keeps those that the model's configuration names.
+        onnx_config: the OnnxConfig that `export` was given, if it was.
+        sizes: axis → the sizes to try, in place of those of `sizes_of`.
+        progress: called with one line for each trial.
+
+    Raises:
+        UsageError: the trace names no axis, or two tensors of it disagree about the size of one.
+    """
+    of = Subject.of(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
+    source = of.source
+    if not source.resizable:
+        why = "name no axis" if not source.axes else "disagree about the size of an axis"
+        raise UsageError(f"inputs: those that the trace was made with {why}, so no other size can be tried")
+    tried = {axis: sizes_of(source, axis, of.longest) for axis in source.axes}
+    tried.update(sizes or {})
+    found = []
+    for axis, chosen in tried.items():
+        trials = []
+        for seed, size in enumerate(chosen, start=1):
+            sample = source.resized({axis: size}, seed=seed)
+            _tell(progress, sample)
+            trials.append(trial(of, sample))
+        found.append(Verdict(axis, source.axes[axis], outcome_of(trials), tuple(trials)))
+    free = [each.axis for each in found if each.outcome == GENERALISES and len(tried[each.axis]) > 1]
+    trials = []
+    for sample in _together(source, {axis: tried[axis] for axis in free}, of.longest):
+        _tell(progress, sample)
+        trials.append(trial(of, sample))
+    if trials:
+        found.append(Verdict(TOGETHER, None, outcome_of(trials), tuple(trials)))
+    return found
+
+
+def outcome_of(trials: Sequence[Trial]) -> str:
+    """The verdict on an axis: the worst that a trial shows; fixed where the model itself takes no size tried."""
+    outcomes = {trial.outcome for trial in trials}
+    if WRONG in outcomes:
+        return SILENTLY_WRONG
+    if RAISES in outcomes:
+        return RAISES
+    return GENERALISES if RIGHT in outcomes or not outcomes else FIXED
+
+
+def sizes_of(source, axis: str, longest: int | None) -> list[int]:
+    """Sizes to try of one axis: the smallest, around the traced one, a prime, about twice it, and the longest.
+
+    Those that the declaration rules out (`axis_sizes`) are replaced by the nearest that it allows.
+
+    Args:
+        longest: the longest sequence that the model takes, in tokens.
+    """
+    here = source.axes[axis]
+    if axis in ("batch", "choice", "image_batch"):
+        wanted = [1, here + 1, 2 * here + 1]
+    elif axis in ("height", "width"):
+        wanted = [here // 2, here - 1, here + 1, 2 * here]
+    else:
+        wanted = [1, here - 1, here + 1, _PRIME, 2 * here + 1, longest or max(_LONG, 3 * here)]
+        if axis in _PAST.values():
+            wanted[0] = 0
+    allowed = source.axis_sizes.get(axis)
+    smallest = 0 if axis in _PAST.values() else 1
+    room = _room(source.axes, axis, longest)
+    fitting = [nearest(min(size, room), allowed) for size in wanted]
+    return [size for size in dict.fromkeys(fitting) if size >= smallest and size != here]
+
+
+def _room(sizes, axis, longest):
+    """The longest that the axis can be while a sequence and its past fit into `longest` together."""
+    if longest is None or axis not in (*_PAST, *_PAST.values(), "encoder_sequence"):
+        return 10**9
+    other = _PAST.get(axis) or next((name for name, past in _PAST.items() if past == axis), None)
+    return longest - sizes.get(other, 0)
+
+
+def _together(source, tried, longest):
+    """Two or three samples in which every axis has another size than the traced one, padded where there is a mask."""
+    if len(tried) < 2 and not (tried and source.masked):
+        return
+    for turn, padding in enumerate(("", "left", "right") if source.masked else ("", "")):
+        sizes = {axis: chosen[(turn + place) % len(chosen)] for place, (axis, chosen) in enumerate(tried.items())}
+        for axis, past in _PAST.items():
+            if axis in sizes and past in sizes and longest is not None:
+                sizes[past] = min(sizes[past], longest - 1)
+                sizes[axis] = min(sizes[axis], longest - sizes[past])
+        yield source.resized(sizes, padding=padding, seed=100 + turn)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a trial needs: the trace, the model, and the configuration that serves both."""
+
+    traced: TracedModel
+    model: Any
+    onnx_config: Any
+    source: Any
+    longest: int | None
+
+    @classmethod
+    def of(cls, traced: TracedModel, model, *, preprocessor=None, onnx_config=None) -> Subject:
+        """From what `verdict` is given."""
+        if onnx_config is None:
+            from parity.onnx.features import constructor
+
+            onnx_config = constructor(traced.model_type, traced.feature)(model.config)
+        named = _Named(onnx_config, traced)
+        source = Example(named, traced.example, model.config, preprocessor)
+        return cls(traced, model, named, source, onnx_config.longest_sequence(model))
+
+
+class _Named:
+    """An OnnxConfig whose outputs are those of the trace."""
+
+    def __init__(self, onnx_config, traced):
+        self._own = onnx_config
+        self.inputs = dict(traced.inputs)
+        self.outputs = dict(traced.outputs)
+
+    def __getattr__(self, name):
+        return getattr(self._own, name)
+
+
+def trial(of: Subject, sample: Sample) -> Trial:
+    """The trace at one sample beside a copy of the model that nothing has touched.
+
+    A difference in any bit is judged on a pool of eight inputs of the same sizes, by the error ratio.
+    """
+    try:
+        expected = _eager(of, [sample])[0].eager
+        refusal = None
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        refusal = operator_text(error)
+    try:
+        actual = of.traced.run(validation.backend_inputs(of.onnx_config, sample))
+    except SessionError as error:
+        return Trial(sample, RAISES, str(error)) if refusal is None else Trial(sample, REFUSED, refusal)
+    if refusal is not None:
+        return Trial(sample, WRONG, f"the model refuses this size ({refusal}), and the trace answers")
+    if _equal(expected, actual):
+        return Trial(sample, RIGHT, "bit-equal")
+    return _pooled(of, sample)
+
+
+def at_traced_shape(traced: TracedModel, model, onnx_config) -> Trial:
+    """The trace on its own example and on other values of the same shape; three runs, so that it is optimised too."""
+    of = Subject.of(traced, model, onnx_config=onnx_config)
+    example = of.source.generated()
+    varied = of.source.generated(seed=1)
+    first = trial(of, example)
+    for sample in (varied, example):
+        again = trial(of, sample)
+        if again.outcome != RIGHT or first.outcome != RIGHT:
+            return first if first.outcome != RIGHT else again
+        first = first if first.text != "bit-equal" else again
+    return first
+
+
+def _eager(of, samples, *, exact=False):
+    # A copy for every call: some models change themselves for good when they see a short text.
+    return answers(twin(of.model), of.onnx_config, samples, exact=exact)
+
+
+def _equal(expected, actual):
+    return all(
+        actual[name].dtype == array.dtype and actual[name].shape == array.shape and _bits(actual[name]) == _bits(array)
+        for name, array in expected.items()
+    )
+
+
+def _bits(array):
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _pooled(of, sample):
+    """The verdict on eight inputs of the sample's sizes, the sample among them."""
+    seeds = range(1000, 1000 + ratio.MINIMUM_POOL - 1)
+    if of.source.resizable:
+        others = [of.source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
+    else:
+        others = [of.source.generated(padding=sample.padding, seed=seed) for seed in seeds]
+    pool = [sample, *others]
+    found = validation.compare(of.traced.run, of.onnx_config, pool, _eager(of, pool, exact=True))
+    if not found.passed:
+        row = found.failures[0]
+        return Trial(sample, WRONG, row.message, tuple(found.failures))
+    largest = max(found.ratios().values(), default=0.0)
+    text = f"not bit-equal, error ratio {largest:.2f} ≤ {ratio.LIMIT:g}, largest difference {found.worst():.2g}"
+    return Trial(sample, RIGHT, text)
+
+
+def table(verdicts: Sequence[Verdict]) -> list[str]:
+    """The verdicts as lines: the axis, its traced size, the verdict, the sizes that were tried, and why."""
+    rows = [("axis", "traced", "at other sizes", "")]
+    for each in verdicts:
+        tried = "; ".join(_sizes(each, outcome) for outcome in (RIGHT, RAISES, WRONG, REFUSED) if each.at(outcome))
+        rows.append((each.axis, "" if each.traced is None else str(each.traced), each.outcome, tried))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
+    ]
+    for number, each in reversed(list(enumerate(verdicts, start=1))):
+        if each.text:
+            lines.insert(number + 1, f"    {each.text.splitlines()[0]}")
+    return lines
+
+
+def _sizes(each, outcome):
+    said = {RIGHT: "right at", RAISES: "raises at", WRONG: "wrong at", REFUSED: "the model refuses"}
+    return f"{said[outcome]} {', '.join(map(str, each.at(outcome)))}"
+
+
+def _tell(progress, sample):
+    if progress is not None:
+        progress(f"the trace at {sample}")
