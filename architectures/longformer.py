@@ -34,7 +34,7 @@ def counted(tensor):
 
 def flat(tensor, *shape, view):
     """`view`, but as many rows as there are global tokens are flattened: Reshape fails where there is none."""
-    return tensor.flatten(1) if shape[1:] == (-1,) and tensor.dim() == 3 else view(tensor, *shape)
+    return tensor.flatten(1) if tensor.dim() == 3 and shape[1:] == (-1,) else view(tensor, *shape)
 
 
 def places(is_global):

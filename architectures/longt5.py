@@ -9,24 +9,23 @@ from parity.onnx.config import PatchingSpec
 class LongT5OnnxConfig(T5OnnxConfig):
     """The inputs of T5."""
 
+    def __init__(self, config, task="default", patching_specs=None, use_past=False):
+        from transformers.models.longt5 import modeling_longt5
+
+        own = PatchingSpec(modeling_longt5, "_split_into_blocks", _split_into_blocks)
+        super().__init__(config, task, [*(patching_specs or []), own], use_past)
+
     @property
     def default_sequence_length(self):
         # Without a whole block to summarise, the trace would have no summaries.
         return max(super().default_sequence_length, 2 * self._config.global_block_size)
 
-    def patch_ops(self):
-        from transformers.models.longt5 import modeling_longt5
-
-        name = "_split_into_blocks"
-        self._patching_specs = [PatchingSpec(modeling_longt5, name, _split_into_blocks, getattr(modeling_longt5, name))]
-        super().patch_ops()
-
 
 def _split_into_blocks(x, block_len, dim):
     """The blocks of an axis, its end filled up with zeros.
 
-    The model's own fills up only where the sample has to be. Nor can it reshape a text without any summary: ONNX Runtime
-    takes the size of 0 for that of another axis.
+    The model's own fills up only where the sample has to be. Nor can a text too short for any summary be reshaped: ONNX
+    Runtime takes the size of 0 for that of another axis.
     """
     import torch
     from transformers.models.longt5.modeling_longt5 import _pad_to_multiple

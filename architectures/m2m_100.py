@@ -9,12 +9,12 @@ from parity.onnx.config import PatchingSpec
 class M2M100OnnxConfig(BartOnnxConfig):
     """The inputs of BART; positions are computed in the graph, so that there is no longest text."""
 
-    def patch_ops(self):
-        from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding as Positions
+    def __init__(self, config, task="default", patching_specs=None, use_past=False):
+        from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
 
         # The model makes its table longer when a text needs it; a file would keep the table of the export.
-        self._patching_specs = [PatchingSpec(Positions, "forward", _positions, Positions.forward)]
-        super().patch_ops()
+        own = PatchingSpec(M2M100SinusoidalPositionalEmbedding, "forward", _positions)
+        super().__init__(config, task, [*(patching_specs or []), own], use_past)
 
     def longest_sequence(self, model):
         return None

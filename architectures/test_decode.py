@@ -6,7 +6,7 @@ from parity.fixtures import decoding_checks, episodes, subjects
 from parity.sessions import OnnxSession
 
 GENERATING = ("causal-lm-with-past", "seq2seq-lm-with-past")
-CACHING = ("default-with-past", *GENERATING)
+CACHING = ("default-with-past", *GENERATING, "speech2seq-lm-with-past")
 
 
 @pytest.mark.cells(features=GENERATING, every_opset=False)

@@ -6,7 +6,7 @@ from parity.fixtures import subjects
 
 
 def judge(cell, subject, session, figures, sizes):
-    pool = subjects.pool(cell.architecture, cell.feature, sizes)
+    pool = subjects.pool(cell.architecture, cell.feature, sizes, cell.attention)
     found = subjects.verdict(subject, session, pool)
     figures(**found.as_json())
     found.raise_on_failure()

@@ -19,8 +19,11 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
         return architecture(encoder_config.model_type).onnx_config(encoder_config)
 
     def get_decoder_config(self, encoder_config, decoder_config, feature="default"):
-        """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer."""
-        return VisionEncoderDecoderDecoderOnnxConfig(decoder_config, feature, encoder_config=encoder_config)
+        """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer.
+
+        Where the two differ in width, the layer between them, `model.enc_to_dec_proj`, is in neither file.
+        """
+        return VisionEncoderDecoderDecoderOnnxConfig(decoder_config, feature)
 
     @property
     def inputs(self):
@@ -51,9 +54,9 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
 class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
     """The decoder's token ids and mask, and what the encoder answered."""
 
-    def __init__(self, config, task="default", patching_specs=None, *, encoder_config):
-        super().__init__(config, task, patching_specs)
-        self._encoder_config = encoder_config
+    @property
+    def values_override(self):
+        return {"use_cache": False}
 
     @property
     def inputs(self):
@@ -62,7 +65,8 @@ class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
     def generate_dummy_inputs(self, preprocessor, *args, **options):
         inputs = dict(super().generate_dummy_inputs(getattr(preprocessor, "tokenizer", preprocessor), *args, **options))
         batch, length = inputs["input_ids"].shape
-        blank = inputs["input_ids"].new_zeros((batch, length + 1, self._encoder_config.hidden_size)).float()
+        width = getattr(self._config, "cross_attention_hidden_size", None) or self._config.hidden_size
+        blank = inputs["input_ids"].new_zeros((batch, length + 1, width)).float()
         return {**{name: inputs[name] for name in decoder_axes(False)}, "encoder_hidden_states": blank}
 
 

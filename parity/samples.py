@@ -222,6 +222,8 @@ class Source:
                 flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
             elif name == "token_type_ids":
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
+            elif name == "global_attention_mask":
+                flat[name] = torch.randint(2, tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name == "bbox":
                 shape = (2, *tensor.shape[:-1], 2)
                 corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)

@@ -300,7 +300,8 @@ def _prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqCon
 
         def complete_inputs(self, inputs, parameters):
             # The decoder has to run for its layers to cast the encoder's answer; what it reads has no part in that.
-            return {**inputs, "decoder_input_ids": inputs["input_ids"][:, :1] * 0}
+            first = next(iter(inputs.values()))
+            return {**inputs, "decoder_input_ids": first.new_zeros((first.shape[0], 1)).long()}
 
         def generate_dummy_inputs(self, *args, **kwargs):
             made = super().generate_dummy_inputs(*args, **kwargs)

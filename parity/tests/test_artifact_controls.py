@@ -13,7 +13,6 @@ from parity.fixtures import subjects
 from parity.fixtures.specimens import DATA_BESIDE, HEALTHY, SPECIMENS
 from parity.judge import artifact, contract
 from parity.judge.rows import failures
-from parity.onnx.job import alone, prove
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
@@ -22,6 +21,12 @@ VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
 @pytest.fixture(scope="module")
 def bert():
     return subjects.subject("bert", "default")
+
+
+def alone(path, names):
+    from parity.onnx import job
+
+    return job.alone(path, names)
 
 
 def model_of(**tensors):
@@ -145,6 +150,8 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
     """The row names the file, and the verdict is the error class of a file that does not load."""
+    from parity.onnx.job import prove
+
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"
     with pytest.raises(SessionError, match=r"model.onnx \(alone with the files that it names\): ONNX Runtime"):

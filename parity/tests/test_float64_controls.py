@@ -5,11 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from parity import reference
 from parity.fixtures import subjects
 from parity.judge import ratio
 from parity.sessions import OnnxSession
-from parity.traceable import call, prepared
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +24,9 @@ def pool():
 def plain(t5, pool):
     """The answers of `.double()` alone: t5 casts to float32 in its norms and its softmax."""
     import torch
+
+    from parity import reference
+    from parity.traceable import call, prepared
 
     model = t5.fresh_model().double()
     with prepared(model, t5.onnx_config.values_override):

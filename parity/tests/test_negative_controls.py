@@ -5,7 +5,6 @@ import pytest
 from parity.errors import ParityError
 from parity.fixtures import subjects
 from parity.fixtures.specimens import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
-from parity.onnx.job import prove, relations_of
 from parity.sessions import OnnxSession
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
@@ -18,6 +17,8 @@ def bert():
 
 def judged(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
+    from parity.onnx.job import prove, relations_of
+
     claimed = relations_of("bert", "default")
     return prove(path, bert.fresh_model, bert.onnx_config, bert.source, relations=claimed, opset=OPSET)
 

@@ -14,9 +14,7 @@ from parity.fixtures import subjects
 from parity.fixtures.specimens import HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations
 from parity.judge.rows import failures
-from parity.onnx.job import relations_of
 from parity.sessions import OnnxSession
-from parity.validation import claims_of, compare
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
 WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
@@ -145,6 +143,8 @@ def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, told):
 
 def claimed(bert, specimen, relation, exactly):
     """Failures of one claim on a file whose error ratio passes, because anything does."""
+    from parity.validation import claims_of, compare
+
     pool = subjects.pool("bert", "default", "other")
     claims = claims_of(bert.source, pool.samples, exactly, relations=[relation], longest=bert.longest)
     claims = dataclasses.replace(claims, place=None)
@@ -167,7 +167,7 @@ def test_a_claimed_relation_that_the_file_has_lost_is_told(bert, specimen):
 
 def test_a_relation_that_the_model_has_not_is_no_fault_of_the_file(bert):
     """A left padding shifts absolute positions: claimed of this model, it fails on the file, and the model answers."""
-    assert "padding-left" not in relations_of("bert", "default")
+    assert "padding-left" not in architecture("bert").relations_of("default")
     asked = []
 
     def exactly():

@@ -1,4 +1,4 @@
-"""Trace verdicts: each can be reached, by a model that is wrong on purpose, and a good trace gets none of the bad ones."""
+"""Trace verdicts: each can be reached by a model that is wrong on purpose, and a good trace gets none of the bad."""
 
 import dataclasses
 

@@ -10,7 +10,6 @@ from parity.fixtures import subjects
 from parity.fixtures.specimens import DEAD_SPECIMENS, HEALTHY
 from parity.judge import vacuity
 from parity.judge.rows import failures
-from parity.validation import claims_of, compare
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +94,8 @@ def test_an_output_that_says_nothing_is_caught(bert):
 
 def claimed(bert, run, answers, exactly, dead=(), place=0):
     """Failures of the claims on effects of a file whose error ratio passes, because anything does."""
+    from parity.validation import claims_of, compare
+
     pool = subjects.pool("bert", "default", "other")
     claims = claims_of(bert.source, [None, *pool.samples], exactly)
     claims = dataclasses.replace(claims, dead=dead, place=place)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import re
 import shutil
+import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -169,9 +171,9 @@ def export(
         raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
     config, feature = _configuration(model, feature, onnx_config, example_inputs)
     nested = _nested(config, example_inputs)
+    _check(model, config, Layout.of(config, nested).flatten(nested))
     layout = Layout.of(config, nested).ordered(config.inputs)
     flat = layout.flatten(nested)
-    _check(model, config, flat)
     for position, (name, tensor) in enumerate(flat.items()):
         dtype = str(tensor.dtype).removeprefix("torch.")
         say(f"Input {position}: {name}, {dtype} {tuple(tensor.shape)}")
@@ -342,12 +344,34 @@ def _output_names(model, config, nested, wanted):
 
 def _trace(model, config, layout, names, tensors, check_trace):
     # Tracing looks at every property of the model, at those that complain too.
-    with prepared(model, config.values_override), models.quiet_transformers():
+    with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined():
         try:
             return torch.jit.trace(Traceable(model, config, layout, names), tensors, check_trace=check_trace)
         except Exception as error:
             text = " ".join(str(error).split())[:500]
             raise ExportError(f"torch.jit.trace failed: {type(error).__name__}: {text}") from error
+
+
+@contextlib.contextmanager
+def _functions_inlined() -> Iterator[None]:
+    """Inside, an autograd function (bloom's GELU) is only its forward: no file can hold a call of Python."""
+    base = torch.autograd.Function
+    own = base.__dict__.get("apply")
+    nothing = dict.fromkeys(("save_for_backward", "mark_non_differentiable", "mark_dirty"), lambda *tensors: None)
+
+    def apply(cls, *arguments, **named):
+        if getattr(cls, "setup_context", None) is not getattr(base, "setup_context", None):
+            return cls.forward(*arguments, **named)
+        return cls.forward(types.SimpleNamespace(**nothing, needs_input_grad=()), *arguments, **named)
+
+    base.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        if own is None:
+            del base.apply  # the one that it inherits is back
+        else:
+            base.apply = own
 
 
 def _save(made, path):

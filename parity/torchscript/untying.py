@@ -47,7 +47,7 @@ def tied_embeddings(model: torch.nn.Module) -> list[str]:
     place = storage_of(output.weight)
     return [
         name
-        for name, module in model.named_modules()
+        for name, module in model.named_modules(remove_duplicate=False)
         if module is not output and _is_embedding(module, model) and storage_of(module.weight) == place
     ]
 

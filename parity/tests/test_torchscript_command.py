@@ -1,0 +1,230 @@
+"""`python -m parity.torchscript`: what it prints, writes and refuses."""
+
+import contextlib
+import copy
+import io
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity import cli
+from parity.fixtures import minilm
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.torchscript.__main__ import main
+
+
+def run(*argv, command=main):
+    """A command in this process: exit status, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = command([str(argument) for argument in argv])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Architecture, feature → the directory of a tiny checkpoint."""
+
+    def made(model_type="bert", feature="default"):
+        directory = tmp_path_factory.getbasetemp() / f"{model_type}-{feature}"
+        if not directory.exists():
+            save_checkpoint(directory, model_type, feature)
+        return directory
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """The output directory of the tiny BERT, and the log."""
+    output = tmp_path_factory.mktemp("exported") / "torchscript"
+    status, log, err = run("-m", checkpoint(), "--batch", 1, "--sequence-length", 12, output)
+    assert (status, err) == (0, "")
+    return output, log.splitlines()
+
+
+def test_log_tells_inputs_proof_axes_and_minimum_torch(exported):
+    """Which tensor became which input, the proof, a line for every axis, and what the file needs."""
+    output, lines = exported
+    assert "feature default, attention eager, torch " in lines[0]
+    assert lines[1:6] == [
+        "Input 0: input_ids, int64 (1, 12)",
+        "Input 1: attention_mask, int64 (1, 12)",
+        "Input 2: token_type_ids, int64 (1, 12)",
+        "At the traced shape: bit-equal",
+        "At other sizes:",
+    ]
+    table = [line.split() for line in lines[6:-2]]
+    assert table[0] == ["axis", "traced", "at", "other", "sizes"]
+    assert [row[:3] for row in table[1:3]] == [["batch", "1", "generalises"], ["sequence", "12", "generalises"]]
+    assert lines[-2:] == ["Needs torch>=1.13", f"All good, model saved at: {output.as_posix()}/model.pt"]
+
+
+def test_directory_is_enough_to_run_it(exported):
+    """Beside the file stand configuration and tokenizer; nothing else is left behind."""
+    names = {path.name for path in exported[0].iterdir()}
+    assert {"model.pt", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_file_has_the_sizes_asked_for(exported):
+    """--batch and --sequence-length are the traced ones."""
+    from parity.torchscript import load
+
+    assert load(exported[0] / "model.pt").sizes == {"batch": 1, "sequence": 12}
+
+
+def test_silently_wrong_axis_is_a_warning(checkpoint, tmp_path, monkeypatch):
+    """The table says it, and a line on standard error says what to do, with --quiet too."""
+    from parity.torchscript import verdicts
+
+    monkeypatch.setattr(verdicts, "outcome_of", lambda trials: "silently wrong")
+    status, out, err = run("-m", checkpoint("vit", "default"), "--quiet", tmp_path)
+    assert (status, out) == (0, "")
+    assert err.startswith("warning: the file is silently wrong at batch other than 2; run it at its traced sizes only")
+
+
+def test_good_file_has_no_warning(checkpoint, tmp_path):
+    """--quiet leaves both streams empty."""
+    assert run("-m", checkpoint("vit", "default"), "--quiet", tmp_path) == (0, "", "")
+
+
+def test_json_is_one_object_on_standard_output(checkpoint, tmp_path):
+    """--json prints one object there and the log on standard error; an axis that raises has its text in it."""
+    status, out, err = run("-m", checkpoint("deberta", "default"), "--json", tmp_path / "d.pt")
+    found = json.loads(out)
+    assert (status, found["status"], found["proof"]) == (0, "passed", "bit-equal")
+    assert Path(found["model"]) == tmp_path / "d.pt"
+    assert [value["name"] for value in found["inputs"]] == ["input_ids", "attention_mask"]
+    verdicts = {each["axis"]: each for each in found["verdicts"]}
+    assert verdicts["sequence"]["verdict"] == "raises"
+    assert "out of bounds" in verdicts["sequence"]["text"]
+    assert "out of bounds" in err
+    assert {"minimum_torch", "environment", "seconds", "attention", "feature"} <= set(found)
+
+
+def test_sdpa_file_needs_a_newer_torch(checkpoint, tmp_path):
+    """--attention sdpa is told, and so is what the file needs."""
+    log = run("-m", checkpoint(), "--attention", "sdpa", tmp_path)[1]
+    assert "attention sdpa" in log
+    assert [line for line in log.splitlines() if line.startswith("Needs torch>=2.")]
+
+
+def test_check_trace_is_told(checkpoint, tmp_path):
+    """--check-trace says what it costs."""
+    assert "check_trace is on" in run("-m", checkpoint("vit", "default"), "--check-trace", tmp_path)[1]
+
+
+def test_parity_torchscript_is_the_same_command(checkpoint, tmp_path):
+    """`parity torchscript …` writes the file too."""
+    status, log, _ = run("torchscript", "-m", checkpoint("vit", "default"), tmp_path, command=cli.main)
+    assert (status, log.splitlines()[-1]) == (0, f"All good, model saved at: {tmp_path.as_posix()}/model.pt")
+
+
+REFUSED = {
+    "no such model": (("-m", "not/a/model/here"), 2, "no such directory"),
+    "unknown feature": (("--feature", "seq2seq-lm"), 2, "bert doesn't support feature seq2seq-lm; supported: default"),
+    "too long": (("--sequence-length", "41"), 2, "--sequence-length: got 41, the model takes at most 40 tokens"),
+    "no room": (("--sequence-length", "1"), 2, "--sequence-length: got 1, should leave room"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_bad_input_is_one_line_and_writes_nothing(checkpoint, tmp_path, what):
+    """The message says what was given and what it should be; no file, no directory, no traceback."""
+    options, expected, message = REFUSED[what]
+    status, out, err = run("-m", checkpoint(), *options, tmp_path / "output")
+    assert (status, out) == (expected, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("python -m parity.torchscript: error: ")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [("--batch", "0"), ("--batch", "two"), ("--sequence-length", "-3"), ("--opset", "9")]
+)
+def test_arguments_out_of_range_are_exit_status_2(checkpoint, tmp_path, options, capsys):
+    """A batch of nothing is refused before anything is loaded."""
+    with pytest.raises(SystemExit) as error:
+        main(["-m", str(checkpoint()), *options, str(tmp_path / "output")])
+    assert error.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_length_of_an_image_is_refused(checkpoint, tmp_path):
+    """A model without text has no sequence length."""
+    status, _, err = run("-m", checkpoint("vit", "default"), "--sequence-length", 8, tmp_path / "output")
+    assert status == 2
+    assert "vit default has no text whose length could be set" in err
+
+
+def test_wrong_trace_is_exit_status_1_and_not_written(checkpoint, tmp_path, monkeypatch):
+    """A file that does not pass its proof is not there afterwards; the one that was there still is."""
+    from parity.torchscript import trace
+
+    own = trace._trace
+
+    def wrong(model, *arguments):
+        other = copy.deepcopy(model)
+        for parameter in other.parameters():
+            parameter.data *= 1.01
+        return own(other, *arguments)
+
+    monkeypatch.setattr(trace, "_trace", wrong)
+    (tmp_path / "model.pt").write_text("old")
+    status, _, err = run("-m", checkpoint("vit", "default"), tmp_path)
+    assert status == 1
+    assert "error ratio" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "old"
+
+
+def test_weights_that_are_not_there_are_refused(checkpoint, tmp_path):
+    """A head that the checkpoint lacks would be random: exit status 1, as with the other command."""
+    status, _, err = run("-m", checkpoint(), "--feature", "token-classification", tmp_path / "output")
+    assert status == 1
+    assert "they would be random" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_answers_at_once_without_torch():
+    """--help takes less than a second of CPU and imports neither torch nor transformers."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-X", "importtime", "-m", "parity.torchscript", "--help"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    loaded = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert "parity.console" in loaded
+    assert not loaded & {"torch", "transformers", "onnx", "numpy"}
+    assert "--sequence-length" in process.stdout
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+def test_trained_checkpoint_gives_its_embeddings(tmp_path):
+    """MiniLM, traced at 16 tokens: the directory alone gives PyTorch's hidden states, padded by the runner."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from parity.torchscript import Runner
+
+    status, log, _ = run(f"--model={minilm.directory()}", "--sequence-length", 16, tmp_path / "here")
+    assert status == 0
+    assert "sequence               16      generalises" in log
+    shutil.move(tmp_path / "here", tmp_path / "moved")
+    sentences = ["A man is eating food.", "A woman is playing the violin."]
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "moved")(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(minilm.directory())(**inputs).last_hidden_state.numpy()
+    found = Runner(tmp_path / "moved" / "model.pt")(inputs)["last_hidden_state"].numpy()
+    assert inputs["input_ids"].shape[1] < 16
+    real = inputs["attention_mask"].numpy().astype(bool)
+    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5)
+    assert np.abs(found[real] - np.roll(expected, 1, axis=0)[real]).max() > 0.1

@@ -1,0 +1,191 @@
+"""Padding to the traced length: the same answers as unpadded eager, at any length up to it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from parity.errors import UsageError
+from parity.fixtures import subjects
+
+CELLS = [("bert", "default"), ("bert", "token-classification"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm")]
+LONGEST = 16
+
+
+def traced(of, length=LONGEST, names=None):
+    """The subject, and its trace at that length of every text."""
+    from parity.torchscript import export
+
+    subject = subjects.subject(*of)
+    sizes = {axis: length for axis in subject.source.axes if "sequence" in axis}
+    inputs = subject.source.resized(sizes).inputs
+    return subject, export(subject.fresh_model(), {n: t for n, t in inputs.items() if names is None or n in names})
+
+
+@pytest.fixture(scope="module", params=CELLS, ids="-".join)
+def case(request):
+    """A subject, its trace, and its runner."""
+    from parity.torchscript import Runner
+
+    subject, made = traced(request.param)
+    return subject, made, Runner(made)
+
+
+def requests(subject):
+    """Samples of lengths 1, 7 and the longest, and one whose own rows are padded."""
+    texts = [axis for axis in subject.source.axes if "sequence" in axis]
+    sizes = [(1, 1), (3, 7), (2, LONGEST)]
+    plain = [subject.source.resized({"batch": b, **dict.fromkeys(texts, n)}, seed=n) for b, n in sizes]
+    return [*plain, subject.source.resized({"batch": 3, **dict.fromkeys(texts, 9)}, seed=5, padding="right")]
+
+
+def test_answers_are_those_of_unpadded_eager(case):
+    """Shapes are the request's own, and every value at a real position agrees by the error ratio."""
+    from parity.judge import ratio
+    from parity.reference import answers
+
+    subject, _, runner = case
+    samples = [*requests(subject), *requests(subject)[:3], requests(subject)[1]]
+    expected = answers(subject.fresh_model(), subject.onnx_config, samples)
+    got = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in samples]
+    got = [{name: found[name] for name in subject.onnx_config.outputs} for found in got]
+    for one, other in zip(expected, got, strict=True):
+        assert {n: a.shape for n, a in one.eager.items()} == {n: a.shape for n, a in other.items()}
+    mask = real_positions(samples)
+    rows = ratio.rows(*(at(mask, side) for side in sides(expected)), at(mask, got))
+    assert [row.message for row in rows if not row.passed] == []
+
+
+def sides(expected):
+    return [a.exact for a in expected], [a.eager for a in expected], [a.jittered for a in expected]
+
+
+def real_positions(samples):
+    """For each sample a mask (batch, sequence) of what is no padding of its own."""
+    name = "decoder_attention_mask" if "decoder_attention_mask" in samples[0].inputs else "attention_mask"
+    return [sample.inputs[name].numpy().astype(bool) for sample in samples]
+
+
+def at(masks, answers):
+    return [{name: array[mask] for name, array in each.items()} for mask, each in zip(masks, answers, strict=True)]
+
+
+def test_padding_without_a_mask_would_be_seen(case):
+    """The same requests padded by hand with nothing masked answer otherwise: the agreement above means something."""
+    import torch
+
+    subject, made, runner = case
+    sample = requests(subject)[1]
+    padded = [runner._pad(made, name, tensor) for name, tensor in sample.inputs.items()]
+    unmasked = [torch.ones_like(t) if "mask" in n else t for n, t in zip(sample.inputs, padded, strict=True)]
+    # A decoder looks only back: its own padding, to the right, has no effect.
+    if subject.architecture == "gpt2":
+        unmasked[0] = unmasked[0].flip(-1)
+    name = next(iter(made.outputs))
+    other = made(*unmasked)[0].numpy()[:, :7]
+    assert np.abs(other - runner(sample.inputs)[name].numpy()).max() > 1e-3
+
+
+def test_longer_requests_are_refused(case):
+    """One token more than was traced is one clear message with both lengths."""
+    subject, _, runner = case
+    axis = next(axis for axis in runner.axes)
+    sample = subject.source.resized({axis: LONGEST + 1})
+    with pytest.raises(UsageError, match=rf"request: .*{axis} 17.* is longer than what was traced \(.*{axis} 16"):
+        runner(sample.inputs)
+
+
+@pytest.fixture(scope="module")
+def buckets():
+    """The bert subject and its traces at 4, 8 and 16 tokens, in no order."""
+    made = [traced(("bert", "default"), length) for length in (8, 16, 4)]
+    return made[0][0], [trace for _, trace in made]
+
+
+@pytest.mark.parametrize(("length", "bucket"), [(1, 4), (4, 4), (5, 8), (9, 16), (16, 16)])
+def test_request_runs_in_the_smallest_bucket(buckets, length, bucket):
+    """Each length goes to the smallest trace that holds it, and the answer is that of this trace."""
+    from parity.torchscript import Runner
+
+    subject, traces = buckets
+    seen = []
+
+    def watched(trace):
+        own = trace.module
+        return dataclasses.replace(trace, module=lambda *tensors: (seen.append(tensors[0].shape[1]), own(*tensors))[1])
+
+    runner = Runner(*map(watched, traces))
+    found = runner(subject.source.resized({"sequence": length}).inputs)
+    assert seen == [bucket]
+    assert found["last_hidden_state"].shape[1] == length
+    assert runner.longest == {"sequence": 16}
+
+
+def test_files_serve_as_traces(buckets, tmp_path):
+    """A runner made of a path gives what the trace gives, and a missing mask means that nothing is masked."""
+    import torch
+
+    from parity.torchscript import Runner, export
+
+    subject, traces = buckets
+    export(subject.fresh_model(), dict(traces[0].example), tmp_path / "bert8.pt")
+    inputs = dict(subject.source.resized({"sequence": 5}, seed=2).inputs)
+    expected = Runner(traces[0])(inputs)
+    inputs.pop("attention_mask")
+    found = Runner(tmp_path / "bert8.pt")(**inputs)
+    assert torch.equal(found["last_hidden_state"], expected["last_hidden_state"])
+    assert found["pooler_output"].shape == (2, 32)
+
+
+def test_batch_can_be_padded_too(buckets):
+    """For a trace of one batch size only, rows are repeated and cut off again."""
+    import torch
+
+    from parity.torchscript import Runner
+
+    subject, traces = buckets
+    inputs = subject.source.resized({"batch": 1, "sequence": 5}, seed=2).inputs
+    found = Runner(traces[0], axes=["batch", "sequence"])(inputs)["last_hidden_state"]
+    torch.testing.assert_close(found, Runner(traces[0])(inputs)["last_hidden_state"], rtol=0, atol=1e-5)
+    with pytest.raises(UsageError, match="batch 3"):
+        Runner(traces[0], axes=["batch", "sequence"])(subject.source.resized({"batch": 3, "sequence": 5}).inputs)
+
+
+def test_traces_that_cannot_be_padded_are_refused(buckets):
+    """No mask, a past, no text, answers that change with padding, other inputs, none at all: each says why."""
+    from parity.torchscript import Runner
+
+    without_mask = traced(("bert", "default"), 8, ("input_ids", "token_type_ids"))[1]
+    with pytest.raises(UsageError, match="no attention_mask, so padding would be read as text"):
+        Runner(without_mask)
+    with pytest.raises(UsageError, match="with past key values requests cannot be padded"):
+        Runner(traced(("gpt2", "causal-lm-with-past"), 8)[1])
+    with pytest.raises(UsageError, match="axes: none to pad, the trace has batch"):
+        Runner(traced(("vit", "image-classification"))[1])
+    with pytest.raises(UsageError, match="answers of bert default change with padding, in PyTorch too"):
+        Runner(dataclasses.replace(buckets[1][0], padding=False))
+    with pytest.raises(UsageError, match="their inputs or outputs are not the same"):
+        Runner(buckets[1][0], without_mask)
+    with pytest.raises(UsageError, match="none is given"):
+        Runner()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda given: given.pop("token_type_ids"), "should be input_ids, attention_mask, token_type_ids"),
+        (lambda given: given.update(pixel_values=given["input_ids"]), "got input_ids, .*pixel_values"),
+        (lambda given: given.update(input_ids=given["input_ids"][0]), r"shape \(5,\), should have the axes batch, seq"),
+        (lambda given: given.update(token_type_ids=given["input_ids"][:, :3]), "sequence is 3 in token_type_ids, 5"),
+    ],
+    ids=["missing", "unknown", "too few axes", "other length"],
+)
+def test_requests_that_cannot_be_right_are_refused(buckets, change, message):
+    """One message names the input and what it should be."""
+    from parity.torchscript import Runner
+
+    subject, traces = buckets
+    given = dict(subject.source.resized({"sequence": 5}).inputs)
+    change(given)
+    with pytest.raises(UsageError, match=message):
+        Runner(traces[0])(given)

@@ -1,0 +1,116 @@
+"""What a TorchScript export costs beside the bare `torch.jit.trace`, and what padding to the traced length costs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from parity.console import guarded, leave
+from parity.reports import benchmarks
+from parity.reports.benchmarks import BARE, CONTROL, SUBJECTS, interleaved, judged, one_thread, outcome, pairwise, row
+
+# Against the bare call as everybody writes it: its check_trace, which is on by default, traces a second time.
+BUDGETS = {"export": 1.2, "export, loaded again and proven": 1.2}
+UNCHECKED = "bare call, check_trace=False"
+# Tokens that a trace is padded to; requests have an eighth.
+LENGTH, SHARE = 128, 8
+NATIVE, PADDED = f"{LENGTH // SHARE} tokens, native", f"{LENGTH // SHARE} tokens, padded to {LENGTH}"
+NATIVE_AGAIN = f"{NATIVE} again"
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.benchmark_torchscript") -> int:
+    """Run the command; returns its exit status: 1 when a budget does not hold."""
+    p = argparse.ArgumentParser(prog, description=__doc__)
+    p.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
+    p.add_argument("--output", type=Path, default=benchmarks.OUTPUT, help="where results go (default: %(default)s)")
+    args = p.parse_args(argv)
+    return guarded(prog, lambda: _run(args))
+
+
+def _run(args):
+    result = measure(args.rounds)
+    benchmarks.write(result, args.output)
+    print(benchmarks.table(result))
+    return 0 if result["holds"] else 1
+
+
+def measure(rounds: int) -> dict:
+    """CPU seconds of exports beside the bare call, and of padded requests beside a trace of their own length."""
+    found = []
+    with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
+        warnings.simplefilter("ignore")
+        for model_type, feature in SUBJECTS:
+            calls = export_calls(model_type, feature, Path(directory) / "model.pt")
+            times = interleaved(calls, rounds, _progress(f"{model_type} {feature}", rounds))
+            found.extend(rows(f"{model_type} {feature}", times, BARE, BUDGETS))
+        calls = padding_calls()
+        times = interleaved(calls, rounds, _progress("padding", rounds))
+        found.extend(rows("MiniLM, trained", times, NATIVE, {}))
+    method = "CPU seconds in one process, one thread, the calls of a round in turn, ratios within a round"
+    return outcome("torchscript", "CPU s", found, method=method)
+
+
+def rows(subject: str, times: dict, base: str, budgets: dict) -> list[dict]:
+    """The rows of one subject; what has no budget is only told."""
+    found = []
+    for what, seconds in times.items():
+        ratio = None if what == base else judged(pairwise(seconds, times[base]), budgets.get(what))
+        found.append(row(subject, what, seconds, ratio))
+    return found
+
+
+def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callable[[], object]]:
+    """What is measured of a tiny model, by name; each call but the bare ones says what the file is."""
+    import torch
+
+    from parity.fixtures.subjects import subject
+    from parity.torchscript import export
+    from parity.traceable import Traceable, prepared
+
+    of = subject(model_type, feature)
+    model, inputs = of.fresh_model(), of.source.generated().inputs
+    tensors = tuple(of.source.layout.flatten(inputs).values())
+    traceable = Traceable(of.fresh_model(), of.onnx_config, of.source.layout, list(of.onnx_config.outputs))
+
+    def bare(**options):
+        with prepared(traceable.model, of.onnx_config.values_override):
+            torch.jit.save(torch.jit.trace(traceable, tensors, **options), str(path))
+
+    return {
+        BARE: bare,
+        "export": lambda: export(model, inputs, path, feature=feature, prove=False),
+        "export, loaded again and proven": lambda: export(model, inputs, path, feature=feature),
+        UNCHECKED: lambda: bare(check_trace=False),
+        CONTROL: bare,
+    }
+
+
+def padding_calls() -> dict[str, Callable[[], object]]:
+    """The trained MiniLM on requests of an eighth of the traced length: through a trace of their own, and padded."""
+    import torch
+    from transformers import AutoModel
+
+    from parity.fixtures import minilm
+    from parity.torchscript import Runner, export
+
+    model = AutoModel.from_pretrained(minilm.directory(), attn_implementation="eager").eval()
+
+    def inputs(length):
+        ids = torch.arange(1000, 1000 + length).repeat(2, 1)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+    request = inputs(LENGTH // SHARE)
+    native, padded = (Runner(export(model, inputs(length), prove=False)) for length in (LENGTH // SHARE, LENGTH))
+    return {NATIVE: lambda: native(request), PADDED: lambda: padded(request), NATIVE_AGAIN: lambda: native(request)}
+
+
+def _progress(subject, rounds):
+    return lambda done: print(f"{subject}: round {done} of {rounds}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    leave(main())
