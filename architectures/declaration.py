@@ -88,6 +88,7 @@ class Architecture:
     Args:
         model_type: as transformers names it.
         kind: one of `KINDS`.
+        kinds: feature → its kind, where it is another than the architecture's.
         onnx_config: the class that users import.
         features: the features claimed, in the order in which they are listed to users.
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
@@ -119,10 +120,12 @@ class Architecture:
     relations: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
     sdpa: str = ""
     versions: str = "transformers"
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"{self.model_type}: kind {self.kind!r}, should be one of {', '.join(KINDS)}")
+        for kind in (self.kind, *self.kinds.values()):
+            if kind not in KINDS:
+                raise ValueError(f"{self.model_type}: kind {kind!r}, should be one of {', '.join(KINDS)}")
         related = [key if isinstance(key, str) else key[0] for key in self.relations]
         unknown = [f for f in related if f not in (*self.features, "*")]
         unknown += [f for f in (*self.preprocessors, *self.heads) if f not in self.features]
@@ -140,7 +143,11 @@ class Architecture:
                     return names.split()
             if wanted in self.relations:
                 return self.relations[wanted].split()
-        return RELATIONS[self.kind].split()
+        return RELATIONS[self.kind_of(feature)].split()
+
+    def kind_of(self, feature: str) -> str:
+        """The kind of a feature's model."""
+        return self.kinds.get(feature, self.kind)
 
     def preprocessor_of(self, feature: str) -> str:
         """The name of the tiny preprocessor that goes with a feature."""

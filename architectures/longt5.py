@@ -1,6 +1,6 @@
 """LongT5: T5 whose encoder looks at neighbouring blocks only, and at summaries of the others if asked to."""
 
-from parity.architectures.declaration import Architecture, Floor
+from parity.architectures.declaration import EITHER_PADDING, Architecture, Floor
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
 from parity.onnx.config import PatchingSpec
@@ -53,5 +53,5 @@ ARCHITECTURE = Architecture(
         # With a past the file has no encoder.
         *T5.floors,
     ),
-    relations=T5.relations,
+    relations={"*": EITHER_PADDING},
 )

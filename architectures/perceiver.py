@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import RELATIONS, Architecture
+from parity.architectures.declaration import Architecture
 from parity.onnx.config import OnnxConfig
 
 
@@ -31,7 +31,8 @@ class PerceiverOnnxConfig(OnnxConfig):
 
 ARCHITECTURE = Architecture(
     model_type="perceiver",
-    kind="multimodal",
+    kind="encoder",
+    kinds={"image-classification": "vision"},
     onnx_config=PerceiverOnnxConfig,
     features=("image-classification", "masked-lm", "sequence-classification"),
     tiny={
@@ -52,5 +53,4 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="distilbert",
     preprocessors={"image-classification": "image8"},
-    relations={"image-classification": RELATIONS["vision"]},
 )

@@ -54,7 +54,7 @@ def test_static_axes(cell, subject, session):
     from parity.samples import Sample
 
     given = subject.source.layout.flatten(subject.source.dummy)
-    name = next(name for name in ("pixel_values", "input_features") if name in given)
+    name = next(name for name in ("pixel_values", "input_features", "inputs") if name in given)
     pixels, named = given[name], subject.onnx_config.inputs[name]
     static = [axis for axis in range(pixels.dim()) if axis not in named]
     assert static

@@ -133,12 +133,18 @@ def in_readme(text: str, content: str) -> str:
 def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.support") -> int:
     """Write the three files; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Generate the support table from records of whole runs.")
-    parser.add_argument("records", nargs="+", type=Path, help="records files, the environment of the README first")
+    parser.add_argument(
+        "records",
+        nargs="+",
+        type=Path,
+        help="records files, the environment of the README first; equal ones are joined",
+    )
     args = parser.parse_args(argv)
-    support = {}
+    runs: dict[str, list[dict]] = {}
     for path in args.records:
         environment, lines = records.read(path)
-        support[environment_of(environment)] = table(lines)
+        runs.setdefault(environment_of(environment), []).extend(lines)
+    support = {environment: table(lines) for environment, lines in runs.items()}
     SUPPORT.write_text(json.dumps(support, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(page(support), encoding="utf-8")
     readme_file = ROOT / "README.md"
