@@ -137,14 +137,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.su
         "records",
         nargs="+",
         type=Path,
-        help="records files, the environment of the README first; equal ones are joined",
+        help="records files, the environment of the README first; one of an equal environment is joined",
     )
     args = parser.parse_args(argv)
-    runs: dict[str, list[dict]] = {}
+    # What was run again counts as it went last.
+    runs: dict[str, dict] = {}
     for path in args.records:
         environment, lines = records.read(path)
-        runs.setdefault(environment_of(environment), []).extend(lines)
-    support = {environment: table(lines) for environment, lines in runs.items()}
+        runs.setdefault(environment_of(environment), {}).update({(line["id"], line["check"]): line for line in lines})
+    support = {environment: table(lines.values()) for environment, lines in runs.items()}
     SUPPORT.write_text(json.dumps(support, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(page(support), encoding="utf-8")
     readme_file = ROOT / "README.md"
