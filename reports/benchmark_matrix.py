@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from parity.errors import ParityError
-from parity.reports import records
+from parity.reports import benchmarks, records
 
 # CPU minutes of all cells, MiB of the largest worker, and how many times faster two workers are than one.
-BUDGETS = {"cpu": 18.0, "peak": 2048.0, "speedup": 1.7}
+CPU, PEAK, SPEEDUP = 18.0, 2048.0, 1.7
 # Stands for all where one worker alone would take too long: every kind, small and large files.
 SHARE = "albert- or beit- or gpt2- or marian- or resnet-"
 
@@ -44,32 +44,32 @@ def run(workers: int, choice: str = "") -> dict[str, float]:
 
 def measure(choice: str = SHARE) -> dict:
     """All cells with two workers; a share of them with one and with two, for what the second gains."""
-    whole, alone, together = run(2), run(1, choice), run(2, choice)
-    speedup = alone["wall"] / together["wall"]
-    return {
-        "whole": whole,
-        "one worker": alone,
-        "two workers": together,
-        "speedup": speedup,
-        "share": choice,
-        "budgets": BUDGETS,
-        "holds": whole["cpu"] <= BUDGETS["cpu"] and whole["peak"] <= BUDGETS["peak"] and speedup >= BUDGETS["speedup"],
-    }
+    return result(run(2), run(1, choice), run(2, choice), choice)
 
 
-def table(result: dict) -> str:
-    """The result as Markdown."""
-    whole, budgets = result["whole"], result["budgets"]
-    share = ", ".join(name.strip("- ") for name in result["share"].split(" or "))
-    return "\n".join(
-        [
-            "| what | measured | budget |",
-            "|---|---|---|",
-            f"| {whole['cells']:.0f} cells, {whole['checks']:.0f} checks, CPU minutes | {whole['cpu']:.1f} |"
-            f" ≤ {budgets['cpu']:g} |",
-            f"| the same, wall minutes with two workers | {whole['wall']:.1f} | |",
-            f"| peak memory of a worker, MiB | {whole['peak']:.0f} | ≤ {budgets['peak']:g} |",
-            f"| two workers beside one ({share}) | {result['speedup']:.2f} × | ≥ {budgets['speedup']:g} × |",
-            "",
-        ]
+def result(whole: dict, alone: dict, together: dict, choice: str) -> dict:
+    """The rows of three runs; ratios are to the budgets, and of two workers to one."""
+
+    def judged(value, budget=1.0):
+        return benchmarks.judged({"median": value, "min": value, "max": value}, budget)
+
+    subject = f"{whole['cells']:.0f} cells, {whole['checks']:.0f} checks"
+    share = ", ".join(name.strip("- ") for name in choice.split(" or "))
+    rows = [
+        benchmarks.row(subject, f"CPU minutes, budget {CPU:g}", [whole["cpu"]], judged(whole["cpu"] / CPU)),
+        benchmarks.row(subject, "wall minutes, two workers", [whole["wall"]], None),
+        benchmarks.row(
+            subject, f"MiB of the largest worker, budget {PEAK:g}", [whole["peak"]], judged(whole["peak"] / PEAK)
+        ),
+        benchmarks.row(share, "wall minutes, one worker", [alone["wall"]], None),
+        benchmarks.row(
+            share,
+            "wall minutes, two workers",
+            [together["wall"]],
+            judged(together["wall"] / alone["wall"], 1 / SPEEDUP),
+        ),
+    ]
+    method = (
+        "the tests of cells through pytest -n; the last ratio is of two workers to one, the others are to the budget"
     )
+    return benchmarks.outcome("matrix", "as named", rows, method=method)

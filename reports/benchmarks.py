@@ -7,6 +7,7 @@ import contextlib
 import copy
 import datetime
 import gc
+import importlib
 import json
 import os
 import platform
@@ -51,7 +52,12 @@ def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.Argume
     command.add_argument("--runs", type=_count, default=5, help="runs of each after a warm-up (default: %(default)s)")
     judge = commands.add_parser("judge", help="the suite's checks of a cell beyond its export and session, CPU seconds")
     judge.add_argument("--architectures", nargs="+", default=JUDGED, help="whose cells (default: %(default)s)")
-    for each in (export, command, judge):
+    attention = commands.add_parser("attention", help="files with sdpa beside files with eager attention, latency")
+    attention.add_argument("--rounds", type=_count, default=60, help="interleaved rounds (default: %(default)s)")
+    torchscript = commands.add_parser("torchscript", help="a trace beside the bare torch.jit.trace call, CPU seconds")
+    torchscript.add_argument("--rounds", type=_count, default=15, help="interleaved rounds (default: %(default)s)")
+    matrix = commands.add_parser("matrix", help="the whole matrix: CPU minutes, memory, two workers beside one")
+    for each in (export, command, judge, attention, torchscript, matrix):
         each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
     return p
 
@@ -318,7 +324,14 @@ _MEASURES = {
     "export": lambda args: measure_export(args.rounds),
     "command": measure_command,
     "judge": measure_judge,
+    "attention": lambda args: _measure("benchmark_attention", args.rounds),
+    "torchscript": lambda args: _measure("benchmark_torchscript", args.rounds),
+    "matrix": lambda args: _measure("benchmark_matrix"),
 }
+
+
+def _measure(module, *arguments):
+    return importlib.import_module(f"parity.reports.{module}").measure(*arguments)
 
 
 def command_rows(subject: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict]:

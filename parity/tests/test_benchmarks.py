@@ -81,10 +81,17 @@ SUITE = """
 """
 
 
+class Bare(judge_cost.Stopwatch):
+    """Without the imports: pytester forgets what is imported inside it, and numpy cannot be imported twice."""
+
+    def pytest_collection_finish(self):
+        pass
+
+
 def test_export_and_session_are_not_the_judge(pytester):
     """Of one architecture's cells the seconds of the checks are counted, those of export and session are not."""
     path = pytester.makepyfile(SUITE)
-    watch = judge_cost.Stopwatch(["bert"], clock=lambda: sys.modules[path.stem].CLOCK.now)
+    watch = Bare(["bert"], clock=lambda: sys.modules[path.stem].CLOCK.now)
     done = pytester.inline_run("-p", "no:cacheprovider", "--import-mode=prepend", str(path), plugins=[watch])
     done.assertoutcome(passed=2)
     assert dict(watch.seconds) == {("bert", "bert-17"): 3.0}
@@ -258,3 +265,16 @@ def test_a_path_that_is_not_there_is_named(option, tmp_path, capsys):
     arguments = [text for pair in paths.items() for text in pair]
     assert benchmarks.main(["command", *arguments, "--output", str(tmp_path)]) == 2
     assert f"{option} {tmp_path / 'absent'}: no such file" in capsys.readouterr().err
+
+
+def test_the_matrix_is_held_to_its_budgets():
+    """CPU minutes, memory and the gain of a second worker each break the budget on their own."""
+    from parity.reports import benchmark_matrix
+
+    good = {"wall": 10.0, "cpu": 17.0, "peak": 900.0, "checks": 9, "cells": 3}
+    alone, together = {**good, "wall": 9.0}, {**good, "wall": 5.0}
+    assert benchmark_matrix.result(good, alone, together, "a- or b-")["holds"]
+    assert not benchmark_matrix.result({**good, "cpu": 18.5}, alone, together, "a-")["holds"]
+    assert not benchmark_matrix.result({**good, "peak": 2100.0}, alone, together, "a-")["holds"]
+    assert not benchmark_matrix.result(good, alone, {**good, "wall": 6.0}, "a-")["holds"]
+    assert "two workers" in benchmarks.table(benchmark_matrix.result(good, alone, together, "a-"))
