@@ -15,24 +15,30 @@ from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
+FORMATS = ("onnx", "torchscript", "neuron")
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One claim's subject: a feature of an architecture in one format at one opset, run by one engine.
+    """One claim's subject: a feature of an architecture in one format, run by one engine.
 
-    `attention` is the implementation that is exported; below opset 14 there is only the eager one.
+    Args:
+        format: one of `FORMATS`.
+        opset: that of the ONNX file; None for the other formats, which have none.
+        attention: the implementation that is exported; below opset 14 there is only the eager one.
+        variant: what else tells cells of one architecture, feature and format apart, such as fixed sizes.
     """
 
     architecture: str
     feature: str
     format: str
     engine: str
-    opset: int
+    opset: int | None = None
     attention: str = "eager"
     smoke: bool = False
+    variant: str = ""
 
     @property
     def group(self) -> str:
@@ -41,7 +47,9 @@ class Cell:
 
     @property
     def id(self) -> str:
-        return f"{self.group}-{self.format}{self.opset}" + ("" if self.attention == "eager" else f"-{self.attention}")
+        parts = [f"{self.group}-{self.format}{'' if self.opset is None else self.opset}"]
+        parts += [part for part in (self.attention, self.variant) if part not in ("", "eager")]
+        return "-".join(parts)
 
     def as_json(self) -> dict:
         return {"id": self.id, **{k: v for k, v in asdict(self).items() if k != "smoke"}}
@@ -55,7 +63,7 @@ def minimum_opset(architecture: Architecture, feature: str) -> int:
 
 @functools.cache
 def cells() -> tuple[Cell, ...]:
-    """Every cell, by architecture, feature and opset."""
+    """Every cell, by architecture and feature; those of ONNX by opset, then those of the other formats."""
     return tuple(_cells())
 
 
@@ -69,6 +77,9 @@ def _cells() -> Iterator[Cell]:
                 yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke)
                 if architecture.has_sdpa and opset in SDPA_OPSETS:
                     yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke)
+            smoke = feature in architecture.smoke
+            for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
+                yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)
 
 
 def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:
@@ -81,7 +92,7 @@ def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:
         print(json.dumps({"cells": [cell.as_json() for cell in found], "count": len(found)}))
         return 0
     groups = Counter((cell.architecture, cell.feature) for cell in found)
-    lowest = {cell.group: cell.opset for cell in reversed(found)}
+    lowest = {cell.group: cell.opset for cell in reversed(found) if cell.format == "onnx"}
     print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
         opsets = f"{lowest[f'{architecture}-{feature}']}–{MAXIMUM_OPSET}"

@@ -111,6 +111,7 @@ def record(phases) -> dict:
             name: {"ratio": values["ratio"], "worst": values["worst"]}
             for name, values in figures.get("outputs", {}).items()
         },
+        "verdicts": figures.get("verdicts", []),
         "sizes": figures.get("validated_at", []),
         "seconds": round(sum(report.duration for report in phases), 4),
     }

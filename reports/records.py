@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-SCHEMA = 2
+SCHEMA = 3
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -21,10 +21,11 @@ FIELDS = {
     "id": (str, "the cell, such as bert-masked-lm-onnx17"),
     "architecture": (str, "model type with `-`"),
     "feature": (str, "what the model is exported for"),
-    "format": (str, "onnx"),
-    "engine": (str, "what ran the file: onnxruntime"),
-    "opset": (int, "opset of the file"),
+    "format": (str, "onnx, torchscript or neuron"),
+    "engine": (str, "what ran the file: onnxruntime, torch, or that of the device"),
+    "opset": ((int, type(None)), "opset of an ONNX file"),
     "attention": (str, "attention implementation that was exported: eager or sdpa"),
+    "variant": (str, "what else tells cells apart, such as fixed sizes; empty where nothing does"),
     "check": (str, "the claim: the test's name without test_"),
     "status": (str, f"one of {', '.join(STATUSES)}"),
     "stage": (
@@ -33,6 +34,7 @@ FIELDS = {
     ),
     "error": ((str, type(None)), "the message of the failure, or the reason of a skip or an expected failure"),
     "outputs": (dict, "output → ratio (error against float64 over float32's own) and worst (absolute difference)"),
+    "verdicts": (list, "of a trace: the verdict on each of its axes, with the trials that show it"),
     "sizes": (list, "the sizes of the named axes in every input compared on, with its padding"),
     "seconds": ((int, float), "wall seconds of the check, what it shares with others of its cell included once"),
 }

@@ -118,11 +118,13 @@ GOOD = {
     "engine": "onnxruntime",
     "opset": 11,
     "attention": "eager",
+    "variant": "",
     "check": "contract",
     "status": "passed",
     "stage": None,
     "error": None,
     "outputs": {},
+    "verdicts": [],
     "sizes": [],
     "seconds": 0.5,
 }
@@ -170,5 +172,5 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     """Reading begins with the environment and its schema."""
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"kind": "environment", "schema": 99}) + "\n")
-    with pytest.raises(ValueError, match="schema 2"):
+    with pytest.raises(ValueError, match="schema 3"):
         records.read(path)
