@@ -1,8 +1,8 @@
 """Records of a run as JSON lines: the environment first, then one line for each check of each cell.
 
 Line 1, `Environment`: kind `environment`, schema, parity, python, platform, cpus, packages (name → version), arguments
-of pytest, workers (CPU seconds and peak memory in MiB of each that ended well). Every other line has the fields of
-`FIELDS`.
+of pytest, workers (CPU seconds and peak memory in MiB of each that ended well), date of the run's end, and, of a run
+with `--shard`, which one it is. Every other line has the fields of `FIELDS` and may have those of `OPTIONAL`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+
+from parity.errors import UsageError
 
 SCHEMA = 3
 
@@ -39,6 +41,9 @@ FIELDS = {
     "seconds": ((int, float), "wall seconds of the check, what it shares with others of its cell included once"),
 }
 
+# What not every machine can tell.
+OPTIONAL = {"peak": ((int, float), "MiB that the process held at most during the check")}
+
 
 def validate(line: dict) -> None:
     """Refuse a record that does not follow the schema.
@@ -48,9 +53,11 @@ def validate(line: dict) -> None:
     """
     if line.get("kind") == "environment":
         wrong = [name for name in ("schema", "parity", "python", "packages") if name not in line]
+        wrong += [] if isinstance(line.get("packages"), dict) or "packages" in wrong else ["packages"]
     else:
         wrong = [name for name, (types, _) in FIELDS.items() if name not in line or not isinstance(line[name], types)]
-        wrong += sorted(set(line) - set(FIELDS))
+        wrong += [name for name, (types, _) in OPTIONAL.items() if not isinstance(line.get(name, 0), types)]
+        wrong += sorted(set(line) - set(FIELDS) - set(OPTIONAL))
         if line.get("status") not in STATUSES:
             wrong.append(f"status {line.get('status')}")
     if wrong:
@@ -79,9 +86,27 @@ def read(path: Path) -> tuple[dict, list[dict]]:
     Raises:
         ValueError: the file is empty, of another schema, or a line does not follow it.
     """
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: a message may have one of the other characters that end a line.
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError(f"{path}: every line should be a JSON object")
     if not lines or lines[0].get("kind") != "environment" or lines[0].get("schema") != SCHEMA:
         raise ValueError(f"{path}: should begin with the environment of schema {SCHEMA}")
     for line in lines:
         validate(line)
     return lines[0], lines[1:]
+
+
+def load(path: Path) -> tuple[dict, list[dict]]:
+    """As `read`, for commands.
+
+    Raises:
+        UsageError: the file is not there, or no whole records file.
+    """
+    try:
+        return read(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; `pytest -n auto` leaves records behind") from error
+    except ValueError as error:
+        told = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        raise UsageError(f"{told}; it is damaged, or was not written by this parity: run the suite again") from error

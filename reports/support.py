@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from pathlib import Path
 
 from parity.reports import records
+from parity.reports.changes import ranges
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "reports" / "support.json"
@@ -41,20 +41,12 @@ def table(lines: Iterable[dict]) -> dict:
             reasons.setdefault(key, set()).add(line["error"].splitlines()[0])
     found: dict[str, dict] = {}
     for (architecture, feature), opsets in sorted(worst.items()):
-        statuses = {
-            s: _ranges(o for o, status in opsets.items() if status == s) for s in _WORST if s in opsets.values()
-        }
+        statuses = {s: ranges(o for o, status in opsets.items() if status == s) for s in _WORST if s in opsets.values()}
         entry = {"opsets": statuses}
         if (architecture, feature) in reasons:
             entry["reasons"] = sorted(reasons[architecture, feature])
         found.setdefault(architecture, {})[feature] = entry
     return found
-
-
-def _ranges(opsets: Iterable[int]) -> str:
-    """`11–13, 17` for 11, 12, 13, 17."""
-    runs = [list(run) for _, run in groupby(enumerate(sorted(opsets)), key=lambda pair: pair[1] - pair[0])]
-    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else f"{run[0][1]}" for run in runs)
 
 
 def page(support: Mapping[str, Mapping]) -> str:

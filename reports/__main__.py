@@ -1,0 +1,159 @@
+"""`python -m parity.reports`: the page of a run, the release gate, what an upgrade did, shards joined."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from parity.console import guarded
+from parity.errors import OutputError, UsageError
+from parity.reports import baseline, merge, records, upgrade
+from parity.reports.changes import statuses
+
+RECORDS = Path("reports/out/records.jsonl")
+PAGE = Path("reports/out/report.html")
+
+_EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change, or --diff a result that is worse
+or gone or an error ratio that has grown; 2 for wrong usage, and for records that cannot be read"""
+
+
+def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog,
+        description="Make the page of a run from its records; or one of the actions below.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "records",
+        nargs="*",
+        type=Path,
+        metavar="RECORDS",
+        help=f"records of one environment (default: {RECORDS}); what was run again counts as it went last",
+    )
+    action = p.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="compare with the baseline of the environment")
+    action.add_argument("--accept", action="store_true", help="make these records the baseline of their environment")
+    action.add_argument("--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="what is different in NEW")
+    action.add_argument("--merge", action="store_true", help="join the records of all shards")
+    p.add_argument(
+        "--history", nargs="+", type=Path, default=[], metavar="RECORDS", help="of the page: earlier runs, oldest first"
+    )
+    p.add_argument("--baseline", type=Path, default=baseline.DIRECTORY, help="the directory (default: %(default)s)")
+    p.add_argument("--format", choices=("text", "markdown", "json"), default="text", help="of --check and --diff")
+    p.add_argument(
+        "--output",
+        type=Path,
+        help=f"where the page goes, its summary beside it as .md (default: {PAGE}); where --merge writes (default:"
+        f" {RECORDS}); where --check and --diff write (default: standard output)",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports") -> int:
+    """Run the command; returns its exit status."""
+    args = parser(prog).parse_args(argv)
+    return guarded(prog, lambda: _run(args))
+
+
+def _run(args):
+    if args.diff and args.records:
+        raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
+    if args.diff:
+        found = upgrade.difference(*(records.load(path) for path in args.diff))
+        _tell(args, found, upgrade.told)
+        return 1 if found["worse"] else 0
+    if args.merge:
+        return _merge(args)
+    environment, lines = joined(args.records or [RECORDS])
+    path = baseline.path_of(args.baseline, environment)
+    if args.accept:
+        print(_writing(path, lambda: baseline.accept(path, statuses(lines))))
+        return 0
+    if args.check:
+        found = baseline.verdict(path, environment, statuses(lines), _accepting(args))
+        _tell(args, found, baseline.told)
+        return 0 if found["ok"] else 1
+    return _page(args, environment, lines)
+
+
+def joined(paths: Sequence[Path]) -> tuple[dict, list[dict]]:
+    """The records of one environment from several runs; what was run again counts as it went last.
+
+    Raises:
+        UsageError: the files are of different environments, or cannot be read.
+    """
+    whole, lines = None, {}
+    for path in paths:
+        environment, of = records.load(path)
+        whole = whole or environment
+        if baseline.environment_of(environment) != baseline.environment_of(whole):
+            got, should = baseline.environment_of(environment), baseline.environment_of(whole)
+            raise UsageError(f"{path}: of {got}, should be of {should} as {paths[0]}; compare them with --diff")
+        if whole is not environment:
+            whole = {**whole, "workers": [*whole.get("workers", ()), *environment.get("workers", ())]}
+        again: dict[tuple[str, str], list[dict]] = {}
+        for line in of:
+            again.setdefault((line["id"], line["check"]), []).append(line)
+        lines.update(again)
+    return whole, [line for some in lines.values() for line in some]
+
+
+def _merge(args):
+    paths = args.records
+    if not paths:
+        raise UsageError("--merge: got no records, should be those of all shards")
+    doubled = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if doubled:
+        raise UsageError(f"--merge: {', '.join(doubled)} is given twice")
+    output = args.output or RECORDS
+    runs = {path: records.load(path) for path in paths}
+    count = _writing(output, lambda: merge.write(output, runs))
+    print(f"{output}: {count:,} checks of {len(paths)} shards")
+    return 0
+
+
+def _page(args, environment, lines):
+    from parity.reports import page
+
+    output = args.output or PAGE
+    history = [records.load(path) for path in args.history]
+    scripts = [path.parent / "reproductions" for path in args.records or [RECORDS]]
+    _writing(output, lambda: page.write(output, environment, lines, history=history, scripts=scripts))
+    print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
+    return 0
+
+
+def _accepting(args):
+    given = [str(path) for path in args.records]
+    if args.baseline != baseline.DIRECTORY:
+        given += ["--baseline", str(args.baseline)]
+    return shlex.join(["python", "-m", "parity.reports", "--accept", *given])
+
+
+def _tell(args, found: Mapping, told):
+    if args.format == "json":
+        text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    else:
+        text = told(found, markdown=args.format == "markdown")
+    if args.output:
+        _writing(args.output, lambda: args.output.write_text(text, encoding="utf-8"))
+    else:
+        print(text, end="")
+
+
+def _writing(path, write):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

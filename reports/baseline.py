@@ -1,0 +1,110 @@
+"""The release gate: statuses of a run beside those that were accepted for its environment.
+
+`reports/baseline/<environment>.csv` has a row for each cell and status, with the checks that have it: nothing that two
+equal runs would write differently.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from parity.errors import UsageError
+from parity.reports.changes import KINDS, Statuses, by_kind, changes, counted, folded
+
+DIRECTORY = Path("reports/baseline")
+DECIDING = ("transformers", "torch", "onnxruntime")
+_COLUMNS = ["cell", "status", "checks"]
+
+
+def environment_of(environment: Mapping) -> str:
+    """The name of a run's environment: the packages that decide, with the versions that were published."""
+    packages = environment["packages"]
+    return "-".join(f"{name}-{packages[name].partition('+')[0]}" for name in DECIDING if packages.get(name))
+
+
+def path_of(directory: Path, environment: Mapping) -> Path:
+    """Where the baseline of an environment is."""
+    return directory / f"{environment_of(environment)}.csv"
+
+
+def written(of: Statuses) -> str:
+    """The baseline as text."""
+    checks: dict[tuple[str, str], list[str]] = {}
+    for (cell, check), status in of.items():
+        checks.setdefault((cell, status), []).append(check)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([cell, status, " ".join(sorted(names))] for (cell, status), names in sorted(checks.items()))
+    return stream.getvalue()
+
+
+def read(path: Path) -> dict[tuple[str, str], str]:
+    """(cell, check) → status.
+
+    Raises:
+        UsageError: the file is not one that `written` has made.
+    """
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    if not rows or rows[0] != _COLUMNS:
+        raise UsageError(f"{path}: should begin with {','.join(_COLUMNS)}; make it anew with --accept")
+    wrong = [number for number, row in enumerate(rows, 1) if len(row) != len(_COLUMNS)]
+    if wrong:
+        raise UsageError(f"{path}: line {wrong[0]}: should have {', '.join(_COLUMNS)}; make it anew with --accept")
+    return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
+
+
+def accept(path: Path, of: Statuses) -> str:
+    """Write the baseline; says what has changed in it."""
+    before = read(path) if path.exists() else {}
+    found = by_kind(changes(before, of))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(written(of), encoding="utf-8")
+    told = ", ".join(f"{len(of)} {kind}" for kind, of in found.items()) or "nothing has changed"
+    return f"{path}: {counted(len(of), 'check')} of {counted(len({cell for cell, _ in of}), 'cell')}; {told}"
+
+
+def verdict(path: Path, environment: Mapping, of: Statuses, command: str) -> dict:
+    """What the gate says of a run.
+
+    Returns:
+        ok; environment; counts of statuses; changes: kind → lines; accept: the command that accepts them all.
+    """
+    before = read(path) if path.exists() else {}
+    found = by_kind(changes(before, of))
+    counts: dict[str, int] = {}
+    for status in of.values():
+        counts[status] = counts.get(status, 0) + 1
+    return {
+        "ok": path.exists() and bool(of) and not found,
+        "environment": environment_of(environment),
+        "baseline": str(path) if path.exists() else None,
+        "cells": len({cell for cell, _ in of}),
+        "counts": dict(sorted(counts.items())),
+        "changed": {kind: len(of) for kind, of in found.items()},
+        "changes": {kind: folded(of) for kind, of in found.items()} if path.exists() else {},
+        "accept": command,
+    }
+
+
+def told(found: Mapping, *, markdown: bool = False) -> str:
+    """The verdict for a person."""
+    counts = ", ".join(f"{number:,} {status}" for status, number in found["counts"].items())
+    state = "all is as accepted" if found["ok"] else "**not accepted**" if markdown else "not accepted"
+    lines = [f"{found['environment']}: {counted(found['cells'], 'cell')}: {counts or 'no result'}: {state}"]
+    if found["baseline"] is None:
+        lines += ["", "This environment has no baseline yet: all its cells are new."]
+    for kind, of in found["changes"].items():
+        count = counted(found["changed"][kind], "check")
+        lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}", ""]
+        lines += [f"- {line}" for line in of] if markdown else [f"  {line}" for line in of]
+    if not found["ok"]:
+        command = f"`{found['accept']}`" if markdown else found["accept"]
+        lines += ["", f"If that is how it should be, accept it with: {command}"]
+    return "\n".join(lines) + "\n"

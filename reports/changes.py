@@ -1,0 +1,123 @@
+"""Two runs → what has changed between them: statuses by cell and check, sorted into kinds, told in few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+# The worst first; a gate says nothing about a feature.
+WORST = ("failed", "error", "xpassed", "xfailed", "passed", "skipped")
+# Kind → what it means; the worst first.
+KINDS = {
+    "regressed": "worse than before",
+    "disappeared": "no result any more",
+    "new": "no result before",
+    "fixed": "better than before",
+}
+# What a failing change asks for besides the command that accepts it.
+ADVICE = {"xpassed": "a deviation passes again: remove it from the declaration"}
+
+# Checks that a line names before it counts them.
+NAMED = 6
+
+_ONNX = re.compile(r"(.+-onnx)(\d+)(-.+)?")
+
+Statuses = Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A check of a cell whose status is another; None where it is not on record."""
+
+    cell: str
+    check: str
+    before: str | None
+    after: str | None
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`; a skip is no result."""
+        if self.before is None or (self.before == "skipped" and self.after is not None):
+            return "new"
+        if self.after in (None, "skipped"):
+            return "disappeared"
+        return "regressed" if worse(self.after, self.before) else "fixed"
+
+
+def worse(status: str, other: str) -> bool:
+    """Whether `status` is worse than `other`; a deviation that passes again is better than one that fails."""
+    order = ("failed", "error", "xfailed", "xpassed", "passed")
+    return order.index(status) < order.index(other)
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """The status that stands for several."""
+    return min(statuses, key=WORST.index)
+
+
+def statuses(lines: Iterable[Mapping]) -> dict[tuple[str, str], str]:
+    """(cell, check) → status of records; where two tests have one name, that of the worse."""
+    found: dict[tuple[str, str], str] = {}
+    for line in lines:
+        key = line["id"], line["check"]
+        found[key] = worst((found.get(key, line["status"]), line["status"]))
+    return found
+
+
+def changes(before: Statuses, after: Statuses) -> list[Change]:
+    """Every check of a cell whose status is not what it was, the worst kind first."""
+    keys = sorted({*before, *after}, key=lambda key: (_natural(key[0]), key[1]))
+    found = [Change(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    return sorted(found, key=lambda change: list(KINDS).index(change.kind))
+
+
+def by_kind(found: Iterable[Change]) -> dict[str, list[Change]]:
+    """Kind → its changes, for the kinds that there are."""
+    sorted_ = sorted(found, key=lambda change: list(KINDS).index(change.kind))
+    return {kind: list(of) for kind, of in groupby(sorted_, key=lambda change: change.kind)}
+
+
+def folded(found: Iterable[Change]) -> list[str]:
+    """One line for all opsets and checks that changed alike: `bert-default-onnx11–13 contract: passed → failed`."""
+    checks: dict[tuple, list[str]] = {}
+    for change in found:
+        checks.setdefault((change.cell, change.before, change.after), []).append(change.check)
+    cells: dict[tuple, list[str]] = {}
+    for (cell, before, after), names in checks.items():
+        stem, opset, rest = split(cell)
+        cells.setdefault((stem, rest, before, after, _shortened(names)), []).append(opset)
+    lines = []
+    for (stem, rest, before, after, names), opsets in cells.items():
+        cell = f"{stem}{ranges(int(opset) for opset in opsets if opset)}{rest}"
+        advice = f"; {ADVICE[after]}" if after in ADVICE else ""
+        lines.append(f"{cell} {names}: {before or 'not there'} → {after or 'not there'}{advice}")
+    return lines
+
+
+def _shortened(names):
+    more = len(names) - NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:NAMED])} and {more} more"
+
+
+def split(cell: str) -> tuple[str, str, str]:
+    """The id of a cell before its opset, the opset, and after it; the whole id and nothing where it has none."""
+    match = _ONNX.fullmatch(cell)
+    return (match[1], match[2], match[3] or "") if match else (cell, "", "")
+
+
+def ranges(opsets: Iterable[int]) -> str:
+    """`11–13, 17` for 11, 12, 13, 17."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(opsets)), key=lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else f"{run[0][1]}" for run in runs)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _natural(cell):
+    stem, opset, rest = split(cell)
+    return stem, int(opset or 0), rest

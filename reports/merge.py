@@ -1,0 +1,85 @@
+"""Records of all shards of a run → records of the whole; a shard that is missing or there twice is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from parity.errors import UsageError
+from parity.reports import records
+
+# What all shards must have in common, and how a message calls it.
+_COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "schema": "schema"}
+
+Run = tuple[Mapping, Sequence[Mapping]]
+
+
+def merged(runs: Mapping[Path, Run]) -> tuple[dict, list[dict]]:
+    """The environment and the records of the whole run.
+
+    Raises:
+        UsageError: names every reason why these are not the shards of one run: records of no shard, other
+            environments, other divisions, a shard that is missing, there twice or cut short, a check in two shards.
+    """
+    wrong = [
+        f"{path}: is no shard; run pytest with --shard I/N" for path, (of, _) in runs.items() if not of.get("shard")
+    ]
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    first, *others = runs
+    reference = runs[first][0]
+    for path in others:
+        environment = runs[path][0]
+        wrong += [
+            f"{path}: another {name} than {first}: {_different(environment[key], reference[key])}"
+            for key, name in _COMMON.items()
+            if environment[key] != reference[key]
+        ]
+        for key, name in (("of", "number of shards"), ("whole", "division of the cells")):
+            if environment["shard"][key] != reference["shard"][key]:
+                got, should = environment["shard"][key], reference["shard"][key]
+                wrong.append(f"{path}: another {name} than {first}: {got}, should be {should}")
+    wrong += _counted(runs, reference["shard"]["of"])
+    if wrong:
+        raise UsageError("\n".join(wrong))
+    ordered = sorted(runs.values(), key=lambda run: run[0]["shard"]["index"])
+    lines = [line for _, of in ordered for line in of]
+    environment = {key: value for key, value in reference.items() if key not in ("kind", "schema", "shard")}
+    environment["workers"] = [worker for of, _ in ordered for worker in of.get("workers", ())]
+    return environment, lines
+
+
+def _counted(runs, of):
+    files: dict[int, list] = {index: [] for index in range(1, of + 1)}
+    checks: dict[tuple, Path] = {}
+    wrong = []
+    for path, (environment, lines) in runs.items():
+        shard = environment["shard"]
+        files.setdefault(shard["index"], []).append(path)
+        if len(lines) != shard["checks"]:
+            wrong.append(f"{path}: {len(lines):,} checks of cells, should have {shard['checks']:,}: it was cut short")
+        for key in {(line["id"], line["check"]) for line in lines}:
+            other = checks.setdefault(key, path)
+            if other is not path and len(files[shard["index"]]) == 1:
+                wrong.append(f"{path}: {' '.join(key)} is in {other} too")
+                break
+    for index, paths in sorted(files.items()):
+        if not paths:
+            wrong.append(f"shard {index}/{of}: is missing")
+        elif len(paths) > 1:
+            wrong.append(f"shard {index}/{of}: is there {len(paths)} times: {', '.join(map(str, paths))}")
+    return wrong
+
+
+def _different(got, should):
+    if not isinstance(got, Mapping):
+        return f"{got}, should be {should}"
+    names = [name for name in {**got, **should} if got.get(name) != should.get(name)]
+    return ", ".join(f"{name} {got.get(name)}, should be {should.get(name)}" for name in names)
+
+
+def write(path: Path, runs: Mapping[Path, Run]) -> int:
+    """Write the whole run's records; returns their number."""
+    environment, lines = merged(runs)
+    records.write(path, environment, lines)
+    return len(lines)

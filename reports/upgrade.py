@@ -1,0 +1,145 @@
+"""Two runs → what an upgrade did: packages that changed, verdicts by cell, error ratios that moved; worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from parity.reports import baseline
+from parity.reports.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses
+
+# Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
+NOTABLE, FACTOR = 1.0, 1.5
+# Lines of one list in text and Markdown; JSON has all.
+SHOWN = 60
+
+
+def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Sequence[Mapping]]) -> dict:
+    """What is different in the run `new`.
+
+    Args:
+        old, new: the environment and the records of a run.
+
+    Returns:
+        worse (a result is worse or gone, or a ratio has grown), before and after (the environments' names), packages
+        (name → [before, after]), counts of kinds, changes (kind → cells with before, after and error), ratios.
+    """
+    (before, old_lines), (after, new_lines) = old, new
+    found = by_kind(changes(statuses(old_lines), statuses(new_lines)))
+    errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
+    moved = ratios(old_lines, new_lines)
+    grown = [row for row in moved if row["after"] > row["before"]]
+    return {
+        "worse": bool("regressed" in found or "disappeared" in found or grown),
+        "before": baseline.environment_of(before),
+        "after": baseline.environment_of(after),
+        "packages": packages(before, after),
+        "counts": {
+            "cells before": len({line["id"] for line in old_lines}),
+            "cells after": len({line["id"] for line in new_lines}),
+            "checks before": len(old_lines),
+            "checks after": len(new_lines),
+            **{kind: len(found.get(kind, ())) for kind in KINDS},
+            "ratios that grew": len(grown),
+            "ratios that shrank": len(moved) - len(grown),
+        },
+        "changes": {
+            kind: [{**vars(change), "error": errors.get((change.cell, change.check))} for change in found.get(kind, ())]
+            for kind in KINDS
+        },
+        "ratios": moved,
+        "lines": {kind: _explained(of, errors) for kind, of in found.items()},
+    }
+
+
+def packages(before: Mapping, after: Mapping) -> dict[str, list]:
+    """What decides about a result and is another now: packages, Python, parity, the platform."""
+    one, other = (
+        {**run["packages"], **{n: run.get(n) for n in ("python", "parity", "platform")}} for run in (before, after)
+    )
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return {name: [one.get(name), other.get(name)] for name in names}
+
+
+def ratios(old: Iterable[Mapping], new: Iterable[Mapping]) -> list[dict]:
+    """The checks whose worst error ratio moved by `FACTOR` and is, or was, above `NOTABLE`; what grew most first."""
+    before = {(line["id"], line["check"]): worst_ratio(line) for line in old}
+    found = []
+    for line in new:
+        output, after = worst_ratio(line)
+        _, was = before.get((line["id"], line["check"]), ("", None))
+        if after is None or was is None or max(after, was) < NOTABLE:
+            continue
+        factor = after / was if was else float("inf")
+        if factor >= FACTOR or factor <= 1 / FACTOR:
+            found.append({"cell": line["id"], "check": line["check"], "output": output, "before": was, "after": after})
+    return sorted(found, key=lambda row: row["before"] / row["after"] if row["after"] else float("inf"))
+
+
+def worst_ratio(line: Mapping) -> tuple[str, float | None]:
+    """The output with the largest error ratio, and that; None where nothing was measured."""
+    measured = {name: of["ratio"] for name, of in line["outputs"].items() if of.get("ratio") is not None}
+    name = max(measured, key=measured.__getitem__, default="")
+    return name, measured.get(name)
+
+
+def told(found: Mapping, *, markdown: bool = False) -> str:
+    """The difference for a person."""
+    title = f"{found['before']} → {found['after']}"
+    counts = found["counts"]
+    lines = [f"# {title}" if markdown else title, ""]
+    lines.append(
+        f"{counts['cells before']:,} cells with {counts['checks before']:,} checks before,"
+        f" {counts['cells after']:,} with {counts['checks after']:,} after:"
+        f" {', '.join(f'{counts[kind]:,} {kind}' for kind in KINDS)};"
+        f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
+    )
+    lines += ["", *_packages(found["packages"], markdown)]
+    for kind, of in found["lines"].items():
+        heading = f"{kind}: {counted(counts[kind], 'check')}, {KINDS[kind]}"
+        lines += ["", f"## {heading}" if markdown else heading, "", *_list(of, markdown)]
+    if found["ratios"]:
+        heading = f"Error ratios that moved by {FACTOR} × or more"
+        lines += ["", f"## {heading}" if markdown else heading, "", *_list(_moved(found["ratios"]), markdown)]
+    if not found["lines"] and not found["ratios"]:
+        lines += ["", "Every check has the verdict that it had, and no error ratio has moved."]
+    return "\n".join(lines) + "\n"
+
+
+def _packages(of, markdown):
+    if not of:
+        return ["The same packages."]
+    if markdown:
+        return ["| package | before | after |", "|---|---|---|", *(f"| {n} | {a} | {b} |" for n, (a, b) in of.items())]
+    return [f"{name:14}{before or '–'} → {after or '–'}" for name, (before, after) in of.items()]
+
+
+def _list(lines, markdown):
+    shown = [f"- {line}" if markdown else f"  {line}" for line in lines[:SHOWN]]
+    if len(lines) > SHOWN:
+        shown += ["", f"… and {len(lines) - SHOWN:,} lines more, see JSON."]
+    return shown
+
+
+def _explained(of, errors):
+    """Changes folded over opsets, those with one message together."""
+    messages: dict[str, list] = {}
+    for change in of:
+        message = (errors.get((change.cell, change.check)) or "").partition("\n")[0][:200]
+        messages.setdefault(message, []).append(change)
+    return [f"{line}{f': {message}' if message else ''}" for message, some in messages.items() for line in folded(some)]
+
+
+def _moved(rows):
+    """One line for all opsets of a cell and check, by the largest growth among them."""
+    grouped: dict[tuple, list] = {}
+    for row in rows:
+        stem, opset, rest = split(row["cell"])
+        grouped.setdefault((stem, rest, row["check"], row["output"], row["after"] > row["before"]), []).append(
+            (opset, row)
+        )
+    lines = []
+    for (stem, rest, check, output, _), of in grouped.items():
+        cell = f"{stem}{ranges(int(opset) for opset, _ in of if opset)}{rest}"
+        row = of[0][1]
+        lines.append(f"{cell} {check}, {output}: {row['before']:.3g} → {row['after']:.3g}")
+    return lines
