@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parity.environment import meets, version_of
+from parity.environment import at_least, meets, version_of
 from parity.onnx.config import OnnxConfig
 
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
@@ -164,8 +164,8 @@ class Architecture:
 
     @property
     def has_sdpa(self) -> bool:
-        """Whether the model has scaled_dot_product_attention in this environment."""
-        return bool(self.sdpa) and meets(self.sdpa)
+        """Whether the model has scaled_dot_product_attention in this environment; transformers asks for torch 2.1.1."""
+        return bool(self.sdpa) and at_least("torch", "2.1.1") and meets(self.sdpa)
 
     @property
     def gap(self) -> str:

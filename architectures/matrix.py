@@ -7,15 +7,44 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.registry import architectures
 from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
 FORMATS = ("onnx", "torchscript", "neuron")
+# What AWS documents as running well on Inf1: encoders of the kind of BERT, without what generates, as its guide to
+# architectures has it, and ViT and MarianMT, of which it has tutorials.
+NEURON_ENCODERS = (
+    "albert",
+    "bert",
+    "camembert",
+    "data2vec-text",
+    "distilbert",
+    "electra",
+    "flaubert",
+    "ibert",
+    "layoutlm",
+    "mobilebert",
+    "rembert",
+    "roberta",
+    "roformer",
+    "squeezebert",
+    "xlm",
+    "xlm-roberta",
+)
+NEURON_FEATURES = {
+    **dict.fromkeys(NEURON_ENCODERS, BIDIRECTIONAL_FEATURES),
+    "vit": ("default", "image-classification"),
+    "marian": ("seq2seq-lm",),
+}
+# Shapes are fixed when a model is compiled: two batches and two lengths, by variant.
+NEURON_SIZES = {f"b{batch}-l{length}": {"batch": batch, "sequence": length} for batch in (1, 4) for length in (16, 32)}
+NEURON_IMAGE_SIZES = {f"b{batch}": {"batch": batch} for batch in (1, 4)}
+EMULATION = "emulation"
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
 
@@ -51,6 +80,16 @@ class Cell:
         parts += [part for part in (self.attention, self.variant) if part not in ("", "eager")]
         return "-".join(parts)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the named axes that the variant fixes; empty where none does."""
+        name = self.variant.removesuffix(f"-{EMULATION}")
+        return dict({**NEURON_SIZES, **NEURON_IMAGE_SIZES}.get(name, {}))
+
+    def emulated(self) -> Cell:
+        """The cell with torch in the place of Neuron's tracer: by its id and its engine no cell of Inf1."""
+        return replace(self, engine=EMULATION, variant=f"{self.variant}-{EMULATION}")
+
     def as_json(self) -> dict:
         return {"id": self.id, **{k: v for k, v in asdict(self).items() if k != "smoke"}}
 
@@ -80,6 +119,9 @@ def _cells() -> Iterator[Cell]:
             smoke = feature in architecture.smoke
             for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
                 yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)
+            if feature in NEURON_FEATURES.get(architecture.name, ()):
+                for variant in NEURON_IMAGE_SIZES if architecture.kind == "vision" else NEURON_SIZES:
+                    yield Cell(architecture.name, feature, "neuron", "neuron", variant=variant)
 
 
 def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:

@@ -1,11 +1,13 @@
-"""Which opsets can be asked for; imports nothing, so that a wrong one is refused at once."""
+"""Which opsets can be asked for; imports no torch, so that a wrong one is refused at once."""
 
 from __future__ import annotations
 
+from parity.environment import at_least
 from parity.errors import UsageError
 
 MINIMUM_OPSET = 11
-MAXIMUM_OPSET = 20
+# The exporter of torch 1.13, the last that the SDK of AWS Inf1 supports, ends there.
+MAXIMUM_OPSET = 20 if at_least("torch", "2") else 17
 # Neither scaled_dot_product_attention nor triu and tril have a lowering below.
 SDPA_MINIMUM_OPSET = 14
 TRILU_MINIMUM_OPSET = 14
