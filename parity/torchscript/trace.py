@@ -167,6 +167,46 @@ def export(
         ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
+    if check_trace:
+        say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
+
+    def tracer(module, tensors):
+        return torch.jit.trace(module, tensors, check_trace=check_trace)
+
+    made, config = traced(
+        model, example_inputs, tracer, feature=feature, onnx_config=onnx_config, outputs=outputs, say=say
+    )
+    if output is None:
+        return _proven(made, model, config, say) if prove else made
+    output = Path(output)
+    with files.staged(output) as stage:
+        path = stage / output.name
+        save(made, path)
+        if prove:
+            made = _proven(replace(made, module=_load(path, {})), model, config, say)
+        files.replace(path, output)
+    return made
+
+
+def traced(
+    model: torch.nn.Module,
+    example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
+    tracer: Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Any],
+    *,
+    feature: str | None = None,
+    onnx_config=None,
+    outputs: Sequence[str] | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> tuple[TracedModel, Any]:
+    """What `tracer` makes of the model, neither saved nor proven, and the OnnxConfig that names its inputs.
+
+    Args:
+        tracer: a module of positional tensors and its example inputs → a ScriptModule.
+        The others are those of `export`.
+
+    Raises:
+        UsageError, ExportError: see `export`.
+    """
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
     config, feature = _configuration(model, feature, onnx_config, example_inputs)
@@ -179,11 +219,9 @@ def export(
         say(f"Input {position}: {name}, {dtype} {tuple(tensor.shape)}")
     reference = twin(model)
     names = _output_names(reference, config, nested, outputs)
-    if check_trace:
-        say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
     own = untie(model)
     made = TracedModel(
-        module=_trace(own, config, layout, names, tuple(flat.values()), check_trace),
+        module=_trace(own, config, layout, names, tuple(flat.values()), tracer),
         inputs={name: dict(config.inputs[name]) for name in flat},
         outputs={name: dict({**_FURTHER, **config.outputs}.get(name, {})) for name in names},
         example=flat,
@@ -197,16 +235,7 @@ def export(
     made = replace(made, minimum_torch=minimum_torch(made.module))
     if made.untied:
         say(f"Untied from {', '.join(made.untied)}: the output embedding, which has weights of its own in the file")
-    if output is None:
-        return _proven(made, model, config, say) if prove else made
-    output = Path(output)
-    with files.staged(output) as stage:
-        path = stage / output.name
-        _save(made, path)
-        if prove:
-            made = _proven(replace(made, module=_load(path, {})), model, config, say)
-        files.replace(path, output)
-    return made
+    return made, config
 
 
 def load(path: str | os.PathLike) -> TracedModel:
@@ -215,24 +244,36 @@ def load(path: str | os.PathLike) -> TracedModel:
     Raises:
         SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.
     """
+    module, facts = read(path)
+    return TracedModel(module=module, **fields_of(facts))
+
+
+def read(path: str | os.PathLike) -> tuple[Any, dict]:
+    """The ScriptModule of a file that parity wrote, and what the file says of itself.
+
+    Raises:
+        SessionError: see `load`.
+    """
     extra = {FACTS: ""}
     module = _load(Path(path), extra)
     try:
-        facts = json.loads(extra[FACTS])
+        return module, json.loads(extra[FACTS])
     except ValueError:
         raise SessionError(
             f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it"
         ) from None
-    example = {value["name"]: _made_up(value) for value in facts["inputs"]}
+
+
+def fields_of(facts: Mapping) -> dict:
+    """The arguments of `TracedModel`, all but the module, from what a file says of itself."""
     kept = ("model_type", "feature", "attention", "minimum_torch", "pad", "padding")
-    return TracedModel(
-        module=module,
-        inputs={value["name"]: _axes(value) for value in facts["inputs"]},
-        outputs={value["name"]: _axes(value) for value in facts["outputs"]},
-        example=example,
-        untied=tuple(facts["untied"]),
+    return {
+        "inputs": {value["name"]: _axes(value) for value in facts["inputs"]},
+        "outputs": {value["name"]: _axes(value) for value in facts["outputs"]},
+        "example": {value["name"]: _made_up(value) for value in facts["inputs"]},
+        "untied": tuple(facts["untied"]),
         **{name: facts[name] for name in kept},
-    )
+    }
 
 
 def operator_text(error: Exception) -> str:
@@ -342,11 +383,13 @@ def _output_names(model, config, nested, wanted):
     return [*names, *further]
 
 
-def _trace(model, config, layout, names, tensors, check_trace):
+def _trace(model, config, layout, names, tensors, tracer):
     # Tracing looks at every property of the model, at those that complain too.
     with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined():
         try:
-            return torch.jit.trace(Traceable(model, config, layout, names), tensors, check_trace=check_trace)
+            return tracer(Traceable(model, config, layout, names), tensors)
+        except ExportError:
+            raise
         except Exception as error:
             text = " ".join(str(error).split())[:500]
             raise ExportError(f"torch.jit.trace failed: {type(error).__name__}: {text}") from error
@@ -374,7 +417,12 @@ def _functions_inlined() -> Iterator[None]:
             base.apply = own
 
 
-def _save(made, path):
+def save(made: TracedModel, path: Path) -> None:
+    """Write the trace, with what it says of itself.
+
+    Raises:
+        ExportError, OSError: it cannot be written.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
