@@ -13,6 +13,7 @@ from parity.console import guarded
 from parity.errors import OutputError, UsageError
 from parity.reports import baseline, merge, records, upgrade
 from parity.reports.changes import statuses
+from parity.reports.shards import SECONDS, write_seconds
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
@@ -74,6 +75,7 @@ def _run(args):
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
         print(_writing(path, lambda: baseline.accept(path, statuses(lines))))
+        _writing(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
         return 0
     if args.check:
         found = baseline.verdict(path, environment, statuses(lines), _accepting(args))

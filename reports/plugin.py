@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import resource
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ from parity.architectures.matrix import cells
 from parity.environment import describe
 from parity.reports import records
 
-_CELL, _FAILURE, _FIGURES, _USAGE = "cell", "failure", "figures", "usage"
+SHARD = pytest.StashKey[dict]()
+pytest_plugins = ("parity.reports.selection",)
+
+_CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"
 
 
 def pytest_addoption(parser):
@@ -30,20 +35,49 @@ def pytest_sessionfinish(session):
     # What a worker has used, for the controller.
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_USAGE] = usage()
+        session.config.workeroutput[_SHARD] = session.config.stash.get(SHARD, None)
 
 
 def usage() -> dict:
     """CPU seconds and peak memory in MiB of this process, its imports included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    # Bytes on macOS, KiB elsewhere.
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return {"cpu": round(used.ru_utime + used.ru_stime, 2), "peak": round(used.ru_maxrss / scale)}
+    return {"cpu": round(used.ru_utime + used.ru_stime, 2), "peak": _Peak.highest()}
+
+
+class _Peak:
+    """Peak memory of this process in MiB: of all its time, and since the last `restart`."""
+
+    _before = 0
+    restarted = False
+
+    @classmethod
+    def restart(cls) -> None:
+        """Count anew, where the system can: Linux, for a process of one's own."""
+        cls._before = cls.highest()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+            cls.restarted = True
+
+    @classmethod
+    def highest(cls) -> int:
+        return max(cls._before, cls.now())
+
+    @staticmethod
+    def now() -> int:
+        # getrusage also counts what the parent held when it started this process.
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10)
+        # Bytes on macOS, KiB elsewhere.
+        scale = 2**20 if sys.platform == "darwin" else 2**10
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale)
 
 
 def pytest_runtest_setup(item):
     # At setup, because a check whose fixtures fail has no call.
     cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
     if cell is not None:
+        _Peak.restart()
         check = item.originalname.removeprefix("test_")
         item.user_properties.append((_CELL, {**cell.as_json(), "check": check}))
 
@@ -55,12 +89,17 @@ def pytest_runtest_makereport(item, call):
         error = call.excinfo.value
         stage = getattr(error, "stage", "test")
         report.user_properties.append((_FAILURE, {"stage": stage, "error": str(error)[:2000]}))
+    if call.when == "teardown" and _Peak.restarted:
+        report.user_properties.append((_PEAK, _Peak.now()))
     return report
 
 
 class _Recorder:
     def __init__(self, config):
-        self._path = config.getoption("records") or config.rootpath / "reports" / "out" / "records.jsonl"
+        # Records of a part do not take the place of those that they were chosen by.
+        name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
+        self._path = config.getoption("records") or config.rootpath / "reports" / "out" / name
+        self._stash = config.stash
         self._arguments = [str(argument) for argument in config.invocation_params.args]
         self._reports = {}
         self._workers = []
@@ -69,6 +108,7 @@ class _Recorder:
     def pytest_testnodedown(self, node, error):
         if not error:
             self._workers.append(node.workeroutput[_USAGE])
+            self._stash[SHARD] = node.workeroutput[_SHARD]
 
     def pytest_runtest_logreport(self, report):
         if report.when == "???":
@@ -78,8 +118,11 @@ class _Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
-        if self._reports:
+        shard = self._stash.get(SHARD, None)
+        if self._reports or shard:
             environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
+            environment["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            environment.update({"shard": shard} if shard else {})
             records.write(self._path, environment, (record(phases) for phases in self._reports.values()))
 
 
@@ -114,6 +157,7 @@ def record(phases) -> dict:
         "verdicts": figures.get("verdicts", []),
         "sizes": figures.get("validated_at", []),
         "seconds": round(sum(report.duration for report in phases), 4),
+        **{name: value for name, value in properties if name == _PEAK},
     }
 
 

@@ -1,0 +1,73 @@
+"""Models → shards of about equal time, from times that are on record; the same on every machine."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from parity.errors import UsageError
+
+SECONDS = Path("reports/baseline/seconds.csv")
+_COLUMNS = ["model", "seconds"]
+# Times that differ by less are left as they were: the file is committed.
+_FACTOR = 1.5
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`2/4` as numbers."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= of:
+        raise argparse.ArgumentTypeError(f"got {text}, should be I/N with 1 ≤ I ≤ N, such as 2/4")
+    return index, of
+
+
+def weights(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Unit → its recorded seconds; one without a record costs what its number of tests costs on average."""
+    known = [unit for unit in counts if unit in seconds]
+    each = sum(seconds[unit] for unit in known) / sum(counts[unit] for unit in known) if known else 1.0
+    return {unit: seconds.get(unit, each * count) for unit, count in counts.items()}
+
+
+def divided(seconds: Mapping[str, float], of: int) -> dict[str, int]:
+    """Unit → shard from 1: the longest first, each to the shard that has least to do."""
+    loads = dict.fromkeys(range(1, of + 1), 0.0)
+    shares = {}
+    for unit in sorted(seconds, key=lambda unit: (-seconds[unit], unit)):
+        shares[unit] = min(loads, key=loads.__getitem__)
+        loads[shares[unit]] += seconds[unit]
+    return shares
+
+
+def read_seconds(path: Path) -> dict[str, float]:
+    """Model → recorded seconds; none where there is no such file.
+
+    Raises:
+        UsageError: the file is not one that `write_seconds` has made.
+    """
+    if not path.exists():
+        return {}
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    try:
+        if rows[0] != _COLUMNS:
+            raise ValueError(rows[0])
+        return {model: float(of) for model, of in rows[1:]}
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"{path}: should have the columns {', '.join(_COLUMNS)}; --accept writes it") from error
+
+
+def write_seconds(path: Path, lines: Iterable[Mapping]) -> None:
+    """Put the seconds of records beside those of other models; small changes leave the file as it is."""
+    before, found = read_seconds(path), Counter()
+    for line in lines:
+        found[f"{line['architecture']}-{line['feature']}"] += line["seconds"]
+    for model, took in found.items():
+        was = before.get(model)
+        if was is None or not was / _FACTOR <= took <= was * _FACTOR:
+            before[model] = round(took, 1)
+    text = "\n".join([",".join(_COLUMNS), *(f"{model},{took}" for model, took in sorted(before.items()))])
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,193 @@
+"""Shards are the whole, each check once, and only a whole is joined; what failed before runs first."""
+
+import json
+import re
+
+import pytest
+
+from parity.reports import __main__ as command
+from parity.reports import records, shards, specimens
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+CELLS = "[bert-default-onnx or [gpt2-default-onnx or [vit- or [resnet- or plain"
+SUITE = """
+def test_one(cell):
+    pass
+
+def test_other(cell):
+    assert cell.id != "vit-default-onnx13"
+"""
+
+
+@pytest.fixture
+def suite(pytester):
+    """Two tests of cells, and a file with a test of no cell."""
+    pytester.makepyfile(test_suite=SUITE, test_plain="def test_plain(): pass")
+
+    def run(*arguments):
+        result = pytester.runpytest(*PLUGINS, "-k", CELLS, *arguments)
+        return result, {line.partition(" ")[0] for line in result.outlines if "PASSED" in line or "FAILED" in line}
+
+    return run
+
+
+def test_the_union_of_all_shards_is_the_whole(suite, pytester):
+    """Three shards: disjoint, together everything, the same when asked again, and no model in two of them."""
+    _, whole = suite("-v", "--records", "whole.jsonl")
+    parts = [suite("-v", "--shard", f"{index}/3", "--records", f"{index}.jsonl")[1] for index in (1, 2, 3)]
+    assert sum(map(len, parts)) == len(whole) > 50
+    assert set.union(*parts) == whole
+    assert all(parts)
+    assert suite("-v", "--shard", "2/3", "--records", "again.jsonl")[1] == parts[1]
+    runs = [records.read(pytester.path / f"{index}.jsonl") for index in (1, 2, 3)]
+    models = [{(line["architecture"], line["feature"]) for line in lines} for _, lines in runs]
+    assert sum(map(len, models)) == len(set.union(*models))
+    assert [environment["shard"]["index"] for environment, _ in runs] == [1, 2, 3]
+    assert len({environment["shard"]["whole"] for environment, _ in runs}) == 1
+
+
+def test_the_merge_of_all_shards_is_the_whole(suite, pytester, monkeypatch):
+    """Joined, they have the same statuses as one run of everything, under two workers each."""
+    monkeypatch.chdir(pytester.path)
+    suite("--records", "whole.jsonl")
+    for index in (1, 2):
+        suite("-n", "2", "--shard", f"{index}/2", "--records", f"{index}.jsonl")
+    assert command.main(["--merge", "2.jsonl", "1.jsonl", "--output", "merged.jsonl"]) == 0
+    environment, lines = records.read(pytester.path / "merged.jsonl")
+    _, expected = records.read(pytester.path / "whole.jsonl")
+    statuses = [{(line["id"], line["check"]): line["status"] for line in of} for of in (lines, expected)]
+    assert statuses[0] == statuses[1]
+    assert "failed" in statuses[0].values()
+    assert len(environment["workers"]) == 4
+    assert "shard" not in environment
+
+
+def test_recorded_time_decides(suite, pytester):
+    """A model that is on record with most of the time has a shard for itself."""
+    path = pytester.path / "reports" / "baseline" / "seconds.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("model,seconds\ngpt2-default,1000\nbert-default,1\nvit-default,1\nresnet-default,1\n")
+    suite("--shard", "1/2", "--records", "1.jsonl")
+    _, lines = records.read(pytester.path / "1.jsonl")
+    assert {(line["architecture"], line["feature"]) for line in lines} == {("gpt2", "default")}
+
+
+@pytest.mark.parametrize("wrong", ["0/2", "3/2", "2", "a/b", "-1/2", "1/0"])
+def test_a_shard_that_cannot_be_is_refused(suite, wrong):
+    """Usage, before anything is collected."""
+    result, ran = suite(f"--shard={wrong}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not ran
+
+
+def test_the_division_is_balanced():
+    """No shard has more than a third above the mean, with one model without a record."""
+    seconds = shards.weights({f"m{i}": 10 for i in range(40)}, {f"m{i}": float(i + 1) for i in range(39)})
+    shares = shards.divided(seconds, 4)
+    loads = [sum(of for unit, of in seconds.items() if shares[unit] == index) for index in (1, 2, 3, 4)]
+    assert sorted(set(shares.values())) == [1, 2, 3, 4]
+    assert max(loads) < 1.05 * sum(loads) / 4
+
+
+def test_recorded_seconds_change_only_when_they_matter(tmp_path):
+    """A model that took a fifth more keeps its line, one that took twice as long does not."""
+    path = tmp_path / "seconds.csv"
+    shards.write_seconds(path, [specimens.line(seconds=10.0), specimens.line("vit", seconds=10.0)])
+    shards.write_seconds(path, [specimens.line(seconds=12.0), specimens.line("vit", seconds=20.0)])
+    assert shards.read_seconds(path) == {"bert-default": 10.0, "vit-default": 20.0}
+
+
+def of_shard(index, of=2, whole="abc", checks=6):
+    return {"index": index, "of": of, "whole": whole, "checks": checks}
+
+
+@pytest.fixture
+def merge(tmp_path, monkeypatch, capsys):
+    """Join two shards, either of them changed: exit status and message."""
+    monkeypatch.chdir(tmp_path)
+    halves = [
+        [line for line in specimens.run() if line["architecture"] == architecture] for architecture in ("bert", "vit")
+    ]
+
+    def run(first=None, second=None, lines=None, **packages):
+        records.write(tmp_path / "1.jsonl", specimens.environment(shard=first or of_shard(1)), halves[0])
+        other = specimens.environment(shard=second or of_shard(2), **packages)
+        records.write(tmp_path / "2.jsonl", other, halves[1] if lines is None else lines)
+        status = command.main(["--merge", "1.jsonl", "2.jsonl", "--output", "whole.jsonl"])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def test_two_halves_are_joined(merge, tmp_path):
+    """The control: nothing is wrong with them."""
+    assert merge() == (0, "")
+    assert records.read(tmp_path / "whole.jsonl")[1] == specimens.run()
+
+
+WRONG = {
+    "missing": ({"first": of_shard(1, of=3), "second": of_shard(2, of=3)}, "shard 3/3: is missing"),
+    "doubled": ({"second": of_shard(1)}, "shard 1/2: is there 2 times"),
+    "other environment": (
+        {"transformers": "4.46.3"},
+        "another packages than .*: transformers 4.46.3, should be 5.23.0",
+    ),
+    "other division": ({"second": of_shard(2, whole="xyz")}, "another division of the cells"),
+    "other number": ({"second": of_shard(2, of=4)}, "another number of shards"),
+    "cut short": ({"lines": [specimens.line("vit")]}, "1 checks of cells, should have 6: it was cut short"),
+    "overlapping": ({"lines": specimens.run()[:6]}, "bert-default-onnx11 contract is in 1.jsonl too"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_whole_is_refused(merge, tmp_path, wrong):
+    """A missing or doubled shard, mixed environments, divisions that differ, a run that was cut short."""
+    change, told = WRONG[wrong]
+    status, error = merge(**change)
+    assert status == 2
+    assert re.search(told, error)
+    assert not (tmp_path / "whole.jsonl").exists()
+
+
+def test_only_what_failed_or_has_no_result_runs(suite, pytester):
+    """Failed first, then skipped and new; what passed does not run, nor does a test of no cell."""
+    _, lines = suite("--records", "whole.jsonl")[0], records.read(pytester.path / "whole.jsonl")[1]
+    lines = specimens.changed(lines, "gpt2-default-onnx12", "one", status="skipped")
+    lines = [line for line in lines if (line["id"], line["check"]) != ("bert-default-onnx11", "other")]
+    records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
+    result, _ = suite("-v", "--only-changed", "old.jsonl")
+    ran = [line.partition(" ")[0].partition("::")[2] for line in result.outlines if "::" in line and "%]" in line]
+    assert ran == [
+        "test_other[vit-default-onnx13]",
+        "test_other[bert-default-onnx11]",
+        "test_one[gpt2-default-onnx12]",
+    ]
+    assert {path.name for path in (pytester.path / "reports" / "out").glob("*.jsonl")} == {"records-again.jsonl"}
+
+
+def test_records_that_are_not_there_are_usage(suite):
+    """--only-changed with a wrong path runs nothing, also under workers."""
+    for workers in ((), ("-n", "2")):
+        result, ran = suite("--only-changed", "missing.jsonl", *workers)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert not ran
+
+
+def test_the_peak_of_a_check_is_its_own(pytester):
+    """What one check held for a moment is not counted for the next one, but for its worker."""
+    body = "def test_{}(cell):\n    {}\n"
+    pytester.makepyfile(test_suite=body.format("large", "bytearray(300 << 20)") + body.format("small", "pass"))
+    pytester.runpytest_subprocess(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11")
+    environment, lines = records.read(pytester.path / "out.jsonl")
+    peaks = {line["check"]: line.get("peak") for line in lines}
+    if None in peaks.values():
+        pytest.skip("this system does not tell the peak of a part of a process's life")
+    assert peaks["large"] > peaks["small"] + 250
+    assert environment["workers"][0]["peak"] >= peaks["large"] - 1
+
+
+def test_the_environment_of_a_shard_is_written_as_json(suite, pytester):
+    """Also when nothing of it is about a cell, so that --merge can tell it from a missing one."""
+    suite("--shard", "1/1", "--records", "out.jsonl", "-k", "plain")
+    first = json.loads((pytester.path / "out.jsonl").read_text().splitlines()[0])
+    assert first["shard"]["checks"] == 0
