@@ -78,6 +78,9 @@ def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, to
         return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
 
 
+_SETTINGS = frozenset({bool, int, float, str, type(None)})
+
+
 @contextlib.contextmanager
 def settings_kept(model) -> Iterator[None]:
     """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
@@ -85,20 +88,17 @@ def settings_kept(model) -> Iterator[None]:
     Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would put other
     modules in the place of those that choose blocks.
     """
-    plain = (bool, int, float, str)
+    # Copied whole, because a dictionary is copied faster than it is searched, and this goes with every call.
     before = [
-        (module.__dict__, name, value)
-        for module in model.modules()
-        for name, value in module.__dict__.items()
-        if isinstance(value, plain)
+        (values, values.copy()) for module in model.modules() for values in (module.__dict__, module._modules) if values
     ]
-    before += [(module._modules, name, value) for module in model.modules() for name, value in module._modules.items()]
     try:
         yield
     finally:
-        for values, name, value in before:
-            if values.get(name) is not value:
-                values[name] = value
+        for values, own in before:
+            for name, value in own.items():
+                if values.get(name) is not value and (type(value) in _SETTINGS or isinstance(value, torch.nn.Module)):
+                    values[name] = value
 
 
 def flatten_outputs(onnx_config, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
