@@ -1,0 +1,210 @@
+"""An encoder-decoder as two compiled models of fixed shapes, and generation through them: same tokens as on the CPU.
+
+The decoder keeps no cache: every step runs it on all tokens so far, padded to the compiled length.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.errors import UsageError
+from parity.neuron import sdk
+from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, load, logger
+from parity.torchscript.trace import TracedModel, save
+from parity.torchscript.untying import twin
+from parity.traceable import prepared
+
+ENCODER, DECODER = "encoder.pt", "decoder.pt"
+_TEXT = {0: "batch", 1: "encoder_sequence"}
+_DECODER_TEXT = {0: "batch", 1: "decoder_sequence"}
+_ENCODER_INPUTS = {"input_ids": _TEXT, "attention_mask": _TEXT}
+_DECODER_INPUTS = {
+    "decoder_input_ids": _DECODER_TEXT,
+    "encoder_hidden_states": _TEXT,
+    "encoder_attention_mask": _TEXT,
+}
+
+
+class PaddedEncoder(torch.nn.Module):
+    """Token ids and mask (batch, length) → hidden states (batch, length, width)."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.training = False
+
+    def forward(self, input_ids, attention_mask):
+        found = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        return (found.last_hidden_state,)
+
+
+class PaddedDecoder(torch.nn.Module):
+    """Decoder ids (rows, length), hidden states and mask of the encoder → logits (rows, length, vocabulary).
+
+    Padding stands on the right, where the causal mask hides it from every real token.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.training = False
+
+    def forward(self, decoder_input_ids, encoder_hidden_states, encoder_attention_mask):
+        from transformers.modeling_outputs import BaseModelOutput
+
+        found = self.model(
+            decoder_input_ids=decoder_input_ids,
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
+            attention_mask=encoder_attention_mask,
+            use_cache=False,
+            return_dict=True,
+        )
+        return (found.logits,)
+
+
+class Generator:
+    """Text generation through a compiled encoder and a compiled decoder.
+
+    Args:
+        model: the model itself, an encoder-decoder of transformers; it is not run: only its way of generating is used.
+        encoder, decoder: from `compile_generator`.
+    """
+
+    def __init__(self, model, encoder: NeuronModel, decoder: NeuronModel):
+        self.encoder, self.decoder = encoder, decoder
+        self._pad = model.config.pad_token_id
+        self._model = twin(model).eval()
+        self._model.forward = self._decode
+        self._model.get_encoder().forward = self._encode
+
+    @classmethod
+    def load(cls, model, directory: str | os.PathLike) -> Generator:
+        """From the two files that `compile_generator` has written."""
+        return cls(model, load(Path(directory) / ENCODER), load(Path(directory) / DECODER))
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options) -> torch.Tensor:
+        """The generated ids (batch, length), as `model.generate` returns them.
+
+        Args:
+            options: of `generate`, such as max_length and num_beams.
+
+        Raises:
+            UsageError (a ValueError): more rows, beams or tokens than were compiled.
+        """
+        with torch.no_grad():
+            return self._model.generate(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, do_sample=False, **options
+            )
+
+    def _encode(self, input_ids=None, attention_mask=None, **_):
+        from transformers.modeling_outputs import BaseModelOutput
+
+        rows, length = input_ids.shape
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        shape = self.encoder.example["input_ids"].shape
+        ids = _padded("input_ids", input_ids, shape, self._pad)
+        (found,) = self.encoder(ids, _padded("attention_mask", attention_mask, shape, 0))
+        return BaseModelOutput(last_hidden_state=found[:rows, :length])
+
+    def _decode(self, decoder_input_ids=None, encoder_outputs=None, attention_mask=None, **_):
+        from transformers.modeling_outputs import Seq2SeqLMOutput
+
+        rows, length = decoder_input_ids.shape
+        hidden = encoder_outputs[0]
+        shapes = {name: self.decoder.example[name].shape for name in _DECODER_INPUTS}
+        (logits,) = self.decoder(
+            _padded("decoder_input_ids", decoder_input_ids, shapes["decoder_input_ids"], self._pad),
+            _padded("encoder_hidden_states", hidden, shapes["encoder_hidden_states"], 0),
+            _padded("encoder_attention_mask", attention_mask, shapes["encoder_attention_mask"], 0),
+        )
+        return Seq2SeqLMOutput(logits=logits[:rows, :length])
+
+
+def compile_generator(
+    model,
+    output: str | os.PathLike | None = None,
+    *,
+    batch: int = 1,
+    beams: int = 1,
+    length: int = 32,
+    decoder_length: int = 32,
+    package: str | None = None,
+    emulate: bool = False,
+    allow_fallback: bool = False,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Generator:
+    """Compile an encoder-decoder of transformers, such as MarianMT, for generation.
+
+    Args:
+        output: a directory for encoder.pt and decoder.pt; None only compiles, in memory.
+        batch, beams: the most rows of a request, and the most beams; the decoder has batch × beams rows.
+        length, decoder_length: the most tokens of a request and of an answer.
+        The others are those of `parity.neuron.trace`.
+
+    Raises:
+        EnvironmentGap, ExportError, UsageError: see `parity.neuron.trace`.
+    """
+    say = say or logger.info
+    tracer = sdk.tracer(package, emulate=emulate)
+    tracer.check(options)
+    if emulate:
+        say(EMULATED)
+    if not getattr(model.config, "is_encoder_decoder", False):
+        raise UsageError(f"model: {type(model).__name__} is no encoder-decoder; compile it with parity.neuron.trace")
+    ids, mask = torch.zeros(batch, length, dtype=torch.long), torch.ones(batch, length, dtype=torch.long)
+    decoder_ids = torch.zeros(batch * beams, decoder_length, dtype=torch.long)
+    own = twin(model).eval()
+    with prepared(own):
+        hidden = PaddedEncoder(own)(ids, mask)[0].repeat_interleave(beams, 0)
+    parts = (
+        (ENCODER, PaddedEncoder(own), _ENCODER_INPUTS, (ids, mask), {"last_hidden_state": _TEXT}),
+        (
+            DECODER,
+            PaddedDecoder(own),
+            _DECODER_INPUTS,
+            (decoder_ids, hidden, mask.repeat_interleave(beams, 0)),
+            {"logits": _DECODER_TEXT},
+        ),
+    )
+    made = []
+    for file, module, inputs, tensors, outputs in parts:
+        traced = TracedModel(
+            module=compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
+            inputs=inputs,
+            outputs=outputs,
+            example=dict(zip(inputs, tensors, strict=True)),
+            model_type=model.config.model_type,
+            feature="seq2seq-lm",
+            attention="eager",
+            pad=model.config.pad_token_id or 0,
+        )
+        part = described(traced, tracer)
+        if output is not None:
+            Path(output).mkdir(parents=True, exist_ok=True)
+            save(part, Path(output) / file)
+            part = load(Path(output) / file)
+        made.append(part)
+    return Generator(model, *made)
+
+
+def _padded(name, tensor, shape, value):
+    """The tensor grown to the shape: rows repeat the last one, the length is filled with `value` on the right."""
+    rows, length = shape[:2]
+    if tensor.shape[0] > rows or tensor.shape[1] > length:
+        raise UsageError(
+            f"{name}: has {tensor.shape[0]} rows of {tensor.shape[1]} tokens, compiled for {rows} of {length}; compile"
+            " it for larger requests"
+        )
+    if tensor.shape[1] < length:
+        filling = tensor.new_full((tensor.shape[0], length - tensor.shape[1], *tensor.shape[2:]), value)
+        tensor = torch.cat([tensor, filling], 1)
+    if tensor.shape[0] < rows:
+        tensor = torch.cat([tensor, tensor[-1:].expand(rows - tensor.shape[0], *tensor.shape[1:])])
+    return tensor.contiguous()

@@ -1,0 +1,39 @@
+"""What the Neuron SDK says when it fails → what it means and what to do; the texts are those that AWS documents."""
+
+from __future__ import annotations
+
+# Part of the text → what to do. The first that is found counts.
+EXPLANATIONS = {
+    "WRONG PACKAGE": (
+        "torch-neuron comes from the public package index, where it is a placeholder; uninstall it and install it from"
+        " the repository of AWS Neuron"
+    ),
+    "Unknown builtin op: neuron::": (
+        "the file holds code that was compiled for Neuron; import torch_neuron before torch.jit.load, or load it with"
+        " parity.neuron.load, on a machine that has the SDK"
+    ),
+    "Unable to determine Neuron Driver version": (
+        "there is no Neuron driver here; install the aws-neuronx driver on an Inf1 instance and run it there"
+    ),
+    "NeuronCore(s) not available": (
+        "another process owns the NeuronCore, or there are fewer than asked for; end that process, or give each process"
+        " a core of its own with NEURON_RT_VISIBLE_CORES"
+    ),
+    "falling back to native python function call": (
+        "the compiler failed, and what came back would run on the CPU; read the compiler's log, and see with"
+        " parity.neuron.analyze, or --coverage, which operators are not supported"
+    ),
+    "Error parsing message with type 'tensorflow.GraphDef'": (
+        "the model is larger than the 2 GB that one message holds; pass separate_weights=True"
+    ),
+    "TimeoutExpired": "the compiler was not done in time; raise compiler_timeout",
+}
+
+
+def explain(text: str) -> str:
+    """The SDK's own text, on one line, and what to do about it where AWS documents that; the text alone elsewhere."""
+    own = " ".join(text.split())[:500]
+    for part, advice in EXPLANATIONS.items():
+        if part in own or part in text:
+            return f"{advice} ({own})"
+    return own

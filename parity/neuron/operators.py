@@ -1,0 +1,144 @@
+"""A graph → which of its operators Neuron compiles: by AWS's list before, by the compiled graph afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+# Operators that stay on the CPU by AWS's own choice, or that only look at shapes: none of them is a fallback.
+_EXPECTED_OUTSIDE = """
+embedding Int ScalarImplicit contiguous detach expand flatten permute reshape select size slice squeeze to transpose
+unsqueeze view
+"""
+EXPECTED_OUTSIDE = frozenset(f"aten::{name}" for name in _EXPECTED_OUTSIDE.split())
+# What a compiler does not see into.
+_CONTROL = ("prim::If", "prim::Loop", "prim::PythonOp", "prim::CallFunction", "prim::CallMethod")
+
+SOURCE = "AWS Neuron documentation, PyTorch Neuron (torch-neuron) Supported operators, up to SDK 2.13.0 of 2023-08-28"
+_SUPPORTED = """
+Int ScalarImplicit __and__ _convolution _convolution_mode _shape_as_tensor _weight_norm abs adaptive_avg_pool1d
+adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d add add_ addmm all amax amin any arange argmax argmin
+avg_pool2d baddbmm batch_norm bmm broadcast_tensors broadcast_to bucketize cat ceil chunk clamp clamp_max clamp_min
+clip clone constant_pad_nd contiguous cos detach dimension_value div dot dropout einsum embedding_renorm_ empty
+empty_like eq erf exp expand expand_as eye fill_ flatten flip floor floor_divide full full_like ge gelu group_norm gt
+hardsigmoid hardswish hardtanh hardtanh_ index_select instance_norm isnan layer_norm le leaky_relu linear log log2
+log_softmax logical_and logical_not logical_or logical_xor lt masked_fill matmul max max_pool2d
+max_pool2d_with_indices mean meshgrid min mm movedim mul mv ne neg new_empty new_ones numel ones ones_like permute
+pixel_shuffle pow prelu reciprocal reflection_pad2d relu relu_ remainder repeat repeat_interleave reshape roll rsqrt
+rsub scalarImplicit select sigmoid silu sin size slice softmax softplus split split_with_sizes sqrt squeeze stack sub
+sum t tanh tensor_split tensordot threshold to topk transpose tril triu true_divide trunc type_as unbind unsqueeze
+upsample_bilinear2d upsample_nearest2d values view zero_ zeros zeros_like
+"""
+SUPPORTED = frozenset(f"aten::{name}" for name in _SUPPORTED.split())
+# Operator → the condition under which it is compiled.
+LIMITED: Mapping[str, str] = {
+    "aten::_pack_padded_sequence": "around an LSTM",
+    "aten::_pad_packed_sequence": "around an LSTM",
+    "aten::lstm": "see AWS's guide to LSTM",
+    "aten::max_pool3d_with_indices": "where nothing reads the indices",
+    "aten::norm": "with p one of 1, 2, inf, -inf, 'fro'",
+    "aten::one_hot": "where num_classes is known when traced",
+    "aten::where": "with three arguments",
+}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """A traced graph against AWS's list, before anything is compiled.
+
+    Args:
+        inside, limited, outside: operator → how often: compiled, compiled under the condition in `LIMITED`, left to
+            the CPU.
+    """
+
+    inside: Mapping[str, int]
+    limited: Mapping[str, int]
+    outside: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """How many operators the graph has."""
+        return sum(sum(part.values()) for part in (self.inside, self.limited, self.outside))
+
+    @property
+    def share(self) -> float:
+        """The part of the operators that is not left to the CPU."""
+        return 1 - sum(self.outside.values()) / self.total if self.total else 1.0
+
+    def lines(self) -> list[str]:
+        """What a person reads: the share, then each operator that is left out or has a condition."""
+        found = [f"{self.share:.1%} of {self.total} operators are on the list ({SOURCE})"]
+        found += [f"    left to the CPU: {name}, {count} times" for name, count in self.outside.items()]
+        found += [f"    compiled {LIMITED[name]}: {name}, {count} times" for name, count in self.limited.items()]
+        return found
+
+    def as_json(self) -> dict:
+        return {
+            "operators": self.total,
+            "share": round(self.share, 4),
+            "limited": dict(self.limited),
+            "outside": dict(self.outside),
+        }
+
+
+def coverage(module) -> Coverage:
+    """Which operators of a ScriptModule that `torch.jit.trace` made are on AWS's list, source `SOURCE`.
+
+    aten::embedding is not: AWS took it off, for it is faster on the CPU. The list has no in-place forms but those that
+    it names.
+    """
+    inside, limited, outside = Counter(), Counter(), Counter()
+    for node in nodes(module.inlined_graph):
+        name = node.kind()
+        if name in SUPPORTED:
+            inside[name] += 1
+        elif name in LIMITED and not (name == "aten::where" and len(list(node.inputs())) < 3):
+            limited[name] += 1
+        elif name.startswith("aten::") or name in _CONTROL:
+            outside[name] += 1
+    return Coverage(*(dict(sorted(part.items())) for part in (inside, limited, outside)))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A compiled graph.
+
+    Args:
+        compiled: how many nodes hold compiled code.
+        outside: operator → how often it stands beside them, to be run by the CPU.
+    """
+
+    compiled: int
+    outside: Mapping[str, int]
+
+    @property
+    def fallen(self) -> dict[str, int]:
+        """The operators outside that are a fallback: all but `EXPECTED_OUTSIDE`."""
+        return {name: count for name, count in self.outside.items() if name not in EXPECTED_OUTSIDE}
+
+    @property
+    def problem(self) -> str:
+        """Why the model does not run on the device as a whole; empty where it does."""
+        if not self.compiled:
+            return f"nothing was compiled: all {sum(self.outside.values())} operators run on the CPU"
+        if self.fallen:
+            told = ", ".join(f"{name} ({count})" for name, count in self.fallen.items())
+            return f"{sum(self.fallen.values())} operators fell back to the CPU: {told}"
+        return ""
+
+
+def partition(module, marker: str) -> Partition:
+    """What of a compiled ScriptModule runs where; the kinds of nodes that hold compiled code begin with `marker`."""
+    kinds = Counter(node.kind() for node in nodes(module.inlined_graph))
+    compiled = sum(count for kind, count in kinds.items() if kind.startswith(marker))
+    outside = {kind: count for kind, count in kinds.items() if kind.startswith("aten::") or kind in _CONTROL}
+    return Partition(compiled, dict(sorted(outside.items())))
+
+
+def nodes(graph) -> Iterator:
+    """The nodes of a graph, those of its blocks included."""
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from nodes(block)

@@ -1,0 +1,133 @@
+"""The tracer behind the door: torch_neuron for Inf1, torch_neuronx for Inf2 and Trn1, or torch in its place."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parity import environment
+from parity.environment import NEURON
+from parity.errors import EnvironmentGap, UsageError
+
+EMULATION = "emulation"
+# The keywords of the tracers, beside those of torch.jit.trace, which torch_neuron hands on.
+KEYWORDS = {
+    "torch_neuron": (
+        "compiler_args",
+        "compiler_timeout",
+        "compiler_workdir",
+        "subgraph_builder_function",
+        "minimum_segment_size",
+        "single_fusion_ratio_threshold",
+        "fallback",
+        "dynamic_batch_size",
+        "optimizations",
+        "separate_weights",
+    ),
+    "torch_neuronx": (
+        "compiler_args",
+        "compiler_workdir",
+        "partitioner_config",
+        "inline_weights_to_neff",
+        "input_output_aliases",
+        "dynamic_batch_size",
+    ),
+}
+# How the kinds of nodes begin that hold compiled code.
+_MARKERS = {"torch_neuron": "neuron::forward", "torch_neuronx": "neuron::"}
+_NOT_TRACED = ("func", "example_inputs", "example_kwarg_inputs")
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """What compiles: a package of the SDK, or torch.jit.trace where nothing is compiled.
+
+    Args:
+        package: a key of `environment.NEURON`.
+        engine: `neuron`, or `emulation`.
+        marker: how the kinds of nodes begin that hold compiled code.
+        gate: the answer of the gate, None for the emulation, which needs none.
+    """
+
+    package: str
+    engine: str
+    marker: str
+    gate: environment.Neuron | None
+
+    @property
+    def runs(self) -> bool:
+        """Whether what is compiled can be run here."""
+        return self.gate is None or self.gate.runs
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse keywords that the tracer does not have.
+
+        Raises:
+            UsageError: names them.
+        """
+        known = list(KEYWORDS[self.package])
+        if self.package == "torch_neuron":
+            known += [name for name in inspect.signature(torch.jit.trace).parameters if name not in _NOT_TRACED]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise UsageError(f"options: {', '.join(unknown)}: {self.package}.trace has {', '.join(known)}")
+
+    def __call__(self, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]):
+        """The ScriptModule of a module of positional tensors."""
+        if self.gate is None:
+            own = {name: value for name, value in options.items() if name not in KEYWORDS[self.package]}
+            return torch.jit.trace(module, tensors, **{"check_trace": False, **own})
+        home = imported(self.package)
+        if self.package == "torch_neuron":
+            return home.trace(module, tensors, **options)
+        own = dict(options)
+        dynamic = own.pop("dynamic_batch_size", False)
+        made = home.trace(module, tensors, **own)
+        return home.dynamic_batch(made) if dynamic else made
+
+
+def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
+    """The tracer of a package, or of the one that is installed.
+
+    Raises:
+        UsageError: no such package.
+        EnvironmentGap: nothing can be compiled here; the text is the sentence of the gate.
+    """
+    package = package or installed()
+    if package not in NEURON:
+        raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
+    if emulate:
+        return Tracer(package, EMULATION, _MARKERS[package], None)
+    gate = environment.neuron(package)
+    if not gate.compiles:
+        raise EnvironmentGap(gate.sentence)
+    return Tracer(package, "neuron", _MARKERS[package], gate)
+
+
+def installed() -> str:
+    """The package of the SDK that is here; that of Inf1 where neither is, or both."""
+    return next((package for package in NEURON if environment.neuron(package).imports), "torch_neuron")
+
+
+def imported(package: str) -> Any:
+    """The module that has `trace`; importing it makes torch know what compiled files hold.
+
+    Raises:
+        EnvironmentGap: the SDK is not here; the text is the sentence of the gate.
+    """
+    gate = environment.neuron(package)
+    if not gate.imports:
+        raise EnvironmentGap(gate.sentence)
+    module = importlib.import_module(package)
+    return torch.neuron if package == "torch_neuron" else module
+
+
+def analysis(package: str) -> Callable:
+    """The SDK's own report on operators: `analyze_model`, which torch_neuronx calls `analyze`."""
+    home = imported(package)
+    return home.analyze_model if package == "torch_neuron" else home.analyze

@@ -1,0 +1,164 @@
+"""Answers of a device that casts to bfloat16 → verdict rows: relative error, cosine, and what the numbers decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from parity.errors import NameMismatch, ShapeMismatch, ValueMismatch
+from parity.judge import decisions
+from parity.judge.ratio import LIMIT
+from parity.judge.rows import Row, failures
+
+UNCALIBRATED = "uncalibrated: no device has run these cells yet"
+# What was measured once may be that much worse another time.
+_SLACK = 2.0
+_POOL = 8
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far the answers may be from PyTorch's float32.
+
+    Args:
+        relative: the largest norm of the difference, in units of the norm of the answer, over all inputs together.
+        cosine: the smallest cosine between the answers to one input.
+        origin: where the figures come from.
+    """
+
+    relative: float = 5e-2
+    cosine: float = 0.995
+    origin: str = UNCALIBRATED
+
+    @classmethod
+    def emulated(cls) -> Tolerances:
+        """Those of a float32 trace, which casts nothing."""
+        return cls(1e-4, 0.999999, "float32")
+
+    @classmethod
+    def calibrated(cls, path: Path, architecture: str) -> Tolerances:
+        """Twice what a device has shown for the architecture, by a file of `calibration`; uncalibrated without one."""
+        if not path.is_file():
+            return cls()
+        read = json.loads(path.read_text(encoding="utf-8"))
+        measured = read["architectures"].get(architecture)
+        if measured is None:
+            return cls()
+        return cls(_SLACK * measured["relative"], 1 - _SLACK * (1 - measured["cosine"]), f"calibrated on {read['sdk']}")
+
+    def summary(self, rows: Sequence[Row]) -> str:
+        """The worst figures of the rows beside what is allowed."""
+        figures = [row.figures for row in rows if row.figures]
+        relative = max((each["relative"] for each in figures), default=0.0)
+        cosine = min((each["cosine"] for each in figures), default=1.0)
+        return (
+            f"relative error {relative:.2g} ≤ {self.relative:g}, cosine {cosine:.6f} ≥ {self.cosine:g} ({self.origin})"
+        )
+
+
+def rows(
+    expected: Sequence[Mapping[str, np.ndarray]],
+    actual: Sequence[Mapping[str, np.ndarray]],
+    tolerances: Tolerances,
+) -> list[Row]:
+    """One row for each output, and one more for each that is decided by: its largest candidates, beyond the noise.
+
+    Args:
+        expected, actual: answers by name, to the same inputs; `actual` may have outputs beside the expected ones.
+    """
+    found = []
+    for name in expected[0]:
+        missing = [index for index, answer in enumerate(actual) if name not in answer]
+        if missing:
+            found.append(Row("names", name, False, f"{name}: is missing, should be among {', '.join(actual[0])}"))
+            continue
+        shapes = [(w[name].shape, g[name].shape) for w, g in zip(expected, actual, strict=True)]
+        wrong = next((pair for pair in shapes if pair[0] != pair[1]), None)
+        if wrong:
+            found.append(Row("shape", name, False, f"{name}: has shape {wrong[1]}, should be {wrong[0]}"))
+            continue
+        found.append(_row(name, [w[name] for w in expected], [g[name] for g in actual], tolerances))
+    good = [row.subject for row in found if row.passed]
+    noise = dict.fromkeys(good, tolerances.relative / LIMIT)
+    return [*found, *(decisions.rows(expected, actual, noise) if good else [])]
+
+
+def _row(name, expected, actual, tolerances):
+    wanted, got = ([array.astype(np.float64).ravel() for array in side] for side in (expected, actual))
+    norm = np.sqrt(sum(float(np.square(array).sum()) for array in wanted))
+    off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(wanted, got, strict=True)))
+    relative = off / norm if norm else (0.0 if off == 0 else np.inf)
+    cosine = min(_cosine(one, other) for one, other in zip(wanted, got, strict=True))
+    # Not a number is not within any tolerance.
+    passed = bool(relative <= tolerances.relative and cosine >= tolerances.cosine)
+    message = (
+        ""
+        if passed
+        else (
+            f"{name}: relative error {relative:.2g} and cosine {cosine:.6f}, should be at most {tolerances.relative:g}"
+            f" and at least {tolerances.cosine:g} ({tolerances.origin})"
+        )
+    )
+    return Row("values", name, passed, message, figures={"relative": float(relative), "cosine": float(cosine)})
+
+
+def _cosine(one, other):
+    norms = np.linalg.norm(one) * np.linalg.norm(other)
+    if norms == 0:
+        return 1.0 if np.array_equal(one, other) else 0.0
+    return float(one @ other / norms)
+
+
+def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = None) -> list[Row]:
+    """The compiled model beside the model itself, on eight inputs of the compiled shape.
+
+    Raises:
+        ValueMismatch, ShapeMismatch, NameMismatch (ValueErrors): it answers otherwise.
+    """
+    from parity.reference import answers
+    from parity.torchscript.untying import twin
+    from parity.torchscript.verdicts import Subject
+    from parity.validation import backend_inputs
+
+    of = Subject.of(made, model, onnx_config=onnx_config)
+    samples = [of.source.generated(), *(of.source.generated(seed=seed) for seed in range(1, _POOL))]
+    expected = [answer.eager for answer in answers(twin(model), of.onnx_config, samples, exact=False)]
+    actual = [made.run(backend_inputs(of.onnx_config, sample)) for sample in samples]
+    found = rows(expected, actual, tolerances or Tolerances())
+    require(found)
+    return found
+
+
+def require(found: Sequence[Row]) -> None:
+    """Refuse rows of which one has failed.
+
+    Raises:
+        ValueMismatch, ShapeMismatch, NameMismatch (ValueErrors): all failures in one message.
+    """
+    failed = failures(found)
+    if failed:
+        error = {"names": NameMismatch, "shape": ShapeMismatch}.get(failed[0].check, ValueMismatch)
+        raise error("; ".join(row.message for row in failed), failed)
+
+
+def calibration(measured: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict:
+    """What a run on a device has shown, as the file that `Tolerances.calibrated` reads.
+
+    Args:
+        measured: architecture → relative error and cosine of each output of each cell.
+    """
+    return {
+        "sdk": sdk,
+        "architectures": {
+            name: {
+                "relative": max(each["relative"] for each in figures),
+                "cosine": min(each["cosine"] for each in figures),
+                "outputs": len(figures),
+            }
+            for name, figures in sorted(measured.items())
+        },
+    }

@@ -1,0 +1,290 @@
+"""A model and example inputs → a file compiled for Neuron, of which nothing runs on the CPU unsaid."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity import files
+from parity.environment import version_of
+from parity.errors import ExportError, SessionError, UsageError
+from parity.neuron import messages, operators, sdk
+from parity.neuron.sdk import EMULATION
+from parity.torchscript import trace as torchscript
+from parity.torchscript.runner import Runner
+from parity.torchscript.trace import TracedModel
+from parity.traceable import prepared
+
+__all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
+
+logger = logging.getLogger("parity.neuron")
+
+EMULATED = "emulation: torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
+
+
+@dataclass(frozen=True)
+class NeuronModel(TracedModel):
+    """A model compiled for Neuron, as `TracedModel` has the rest.
+
+    Args:
+        engine: `neuron`; `emulation` where torch traced in its place.
+        package: the package of the SDK that loads the file.
+        sdk: its version.
+        compiled: how many nodes hold compiled code.
+        outside: operator → how often it stands beside them, to be run by the CPU.
+        dynamic_batch: whether the first axis of every input may have any size.
+    """
+
+    engine: str = "neuron"
+    package: str = "torch_neuron"
+    sdk: str = ""
+    compiled: int = 0
+    outside: Mapping[str, int] = field(default_factory=dict)
+    dynamic_batch: bool = False
+
+    def __call__(self, *tensors):
+        """The outputs, a tuple, for tensors of the compiled shapes in the order of `inputs`.
+
+        Raises:
+            UsageError (a ValueError): another shape than the compiled one.
+            SessionError: the runtime fails; the text says what to do where AWS documents that.
+        """
+        self._check(tensors)
+        try:
+            return super().__call__(*tensors)
+        except RuntimeError as error:
+            raise SessionError(messages.explain(torchscript.operator_text(error))) from error
+
+    def _check(self, tensors):
+        first = 1 if self.dynamic_batch else 0
+        wrong = [
+            f"{name} has shape {tuple(tensor.shape)}, compiled for {tuple(self.example[name].shape)}"
+            for name, tensor in zip(self.inputs, tensors, strict=True)
+            if tensor.shape[first:] != self.example[name].shape[first:]
+        ]
+        if wrong:
+            may = " but for the first axis" if self.dynamic_batch else ""
+            raise UsageError(
+                f"inputs: {'; '.join(wrong)}: shapes are fixed when compiled{may}; pad them with parity.neuron.Runner,"
+                " or compile another bucket"
+            )
+
+    def facts(self) -> dict:
+        """What the file says of itself, as JSON."""
+        own = ("engine", "package", "sdk", "compiled", "dynamic_batch")
+        return {
+            **super().facts(),
+            "neuron": {**{name: getattr(self, name) for name in own}, "outside": dict(self.outside)},
+        }
+
+
+def trace(
+    model: torch.nn.Module,
+    example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
+    output: str | os.PathLike | None = None,
+    *,
+    feature: str | None = None,
+    onnx_config=None,
+    outputs: Sequence[str] | None = None,
+    package: str | None = None,
+    emulate: bool = False,
+    allow_fallback: bool = False,
+    prove: bool = True,
+    say: Callable[[str], None] | None = None,
+    **options,
+) -> NeuronModel:
+    """Compile a model for the shapes of its example inputs, save it, load it again, and prove it where a device is.
+
+    The model is traced with eager attention, in eval mode, in a copy that shares its weights. What the compiler left to
+    the CPU is a failure: all but embeddings and operators that only look at shapes.
+
+    Args:
+        model, example_inputs, feature, onnx_config, outputs, say: as in `parity.torchscript.export`.
+        output: the file to write, usually ending in .pt; None only compiles, in memory.
+        package: `torch_neuron` for Inf1, `torch_neuronx` for Inf2 and Trn1; None takes the one that is installed.
+        emulate: put torch.jit.trace in the tracer's place. What comes back says so, and says nothing of Inf1.
+        allow_fallback: report operators that fell back to the CPU, and go on.
+        prove: compare with the model at the compiled shape, where there is a device.
+        options: keywords of the tracer, such as compiler_args, compiler_workdir or dynamic_batch_size.
+
+    Raises:
+        EnvironmentGap (a RuntimeError): no SDK that compiles; the text says what to install or where to run.
+        UsageError (a ValueError): inputs, outputs, a feature or keywords that are not there.
+        ExportError (a RuntimeError): compiling fails, or operators fell back to the CPU.
+        ValueMismatch (a ValueError): the device answers otherwise; nothing is written.
+        OutputError (an OSError): `output` cannot be written.
+    """
+    say = say or logger.info
+    tracer = sdk.tracer(package, emulate=emulate)
+    tracer.check(options)
+    if emulate:
+        say(EMULATED)
+    made, config = torchscript.traced(
+        model,
+        example_inputs,
+        lambda module, tensors: compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
+        feature=feature,
+        onnx_config=onnx_config,
+        outputs=outputs,
+        say=say,
+    )
+    made = described(made, tracer, dynamic_batch=bool(options.get("dynamic_batch_size")))
+    prove = prove and tracer.runs
+    if output is None:
+        return _proven(made, model, config, say) if prove else made
+    output = Path(output)
+    with files.staged(output) as stage:
+        path = stage / output.name
+        torchscript.save(made, path)
+        made = replace(made, module=load(path).module)
+        if prove:
+            made = _proven(made, model, config, say)
+        elif not tracer.runs:
+            say(f"Compiled, and run nowhere yet: {tracer.gate.sentence}")
+        files.replace(path, output)
+    return made
+
+
+def described(made: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
+    """The trace with what is known of its compilation."""
+    found = operators.partition(made.module, tracer.marker)
+    own = {each.name: getattr(made, each.name) for each in fields(TracedModel)}
+    return NeuronModel(
+        **{**own, "attention": "eager"},
+        engine=tracer.engine,
+        package=tracer.package,
+        sdk="" if tracer.engine == EMULATION else version_of(tracer.package.replace("_", "-")) or "",
+        compiled=found.compiled,
+        outside=found.outside,
+        dynamic_batch=dynamic_batch,
+    )
+
+
+def compiled(module, tensors, tracer: sdk.Tracer, *, allow_fallback=False, say=logger.info, **options):
+    """The ScriptModule that the tracer makes of a module of positional tensors.
+
+    Raises:
+        ExportError: compiling fails, or operators fell back to the CPU and that is not allowed.
+    """
+    with prepared(_model_of(module), attention="eager"), _warnings_heard() as heard:
+        try:
+            made = tracer(module, tensors, options)
+        except Exception as error:
+            why = messages.explain(f"{type(error).__name__}: {error}")
+            raise ExportError(f"{_name(tracer)} failed: {why}") from error
+    found = operators.partition(made, tracer.marker)
+    if tracer.engine == EMULATION or not found.problem:
+        return made
+    said = next((line for line in heard if "falling back" in line), "")
+    problem = f"{found.problem}; {messages.explain(said)}" if said else found.problem
+    if not allow_fallback:
+        raise ExportError(
+            f"{_name(tracer)}: {problem}; allow_fallback (--allow-fallback) delivers it all the same, partly on the CPU"
+        )
+    say(f"warning: {problem}")
+    return made
+
+
+def load(path: str | os.PathLike) -> NeuronModel:
+    """A file that `trace` has written; the SDK is imported before it is loaded.
+
+    Raises:
+        EnvironmentGap (a RuntimeError): the SDK is not here; the text says what to install.
+        SessionError: torch cannot load the file, or it was not compiled by `trace`.
+    """
+    # Which package it is stands in the file, which cannot be loaded without the package.
+    package = _package_of(path)
+    if package is not None:
+        sdk.imported(package)
+    try:
+        module, facts = torchscript.read(path)
+    except SessionError as error:
+        raise SessionError(messages.explain(str(error))) from error
+    if "neuron" not in facts:
+        raise SessionError(f"{path}: is a trace, not compiled for Neuron; parity.torchscript.load reads it")
+    return NeuronModel(module=module, **torchscript.fields_of(facts), **facts["neuron"])
+
+
+def analyze(
+    model: torch.nn.Module,
+    example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
+    *,
+    feature: str | None = None,
+    onnx_config=None,
+    package: str | None = None,
+):
+    """The SDK's own report on a model's operators, before it is compiled: what `torch.neuron.analyze_model` returns.
+
+    Raises:
+        EnvironmentGap, UsageError: see `trace`.
+    """
+    tracer = sdk.tracer(package)
+    found = []
+
+    def asked(module, tensors):
+        with prepared(module.model, attention="eager"):
+            found.append(sdk.analysis(tracer.package)(module, tensors))
+            return torch.jit.trace(module, tensors, check_trace=False)
+
+    torchscript.traced(model, example_inputs, asked, feature=feature, onnx_config=onnx_config)
+    return found[0]
+
+
+def _proven(made, model, config, say):
+    from parity.neuron.tolerances import Tolerances, validate
+
+    allowed = Tolerances.emulated() if made.engine == EMULATION else Tolerances()
+    found = validate(made, model, onnx_config=config, tolerances=allowed)
+    text = allowed.summary(found)
+    label = f"{EMULATION}: " if made.engine == EMULATION else ""
+    say(f"{label}At the compiled shape: {text}")
+    return replace(made, proof=f"{label}{text}")
+
+
+def _model_of(module):
+    return getattr(module, "model", module)
+
+
+def _name(tracer):
+    return "torch.jit.trace (emulation)" if tracer.engine == EMULATION else f"{tracer.package}.trace"
+
+
+def _package_of(path):
+    """The package that a file was compiled with, read from the archive; None where it has no such entry."""
+    import json
+    import zipfile
+
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(f"extra/{torchscript.FACTS}"):
+                facts = json.loads(archive.read(name)).get("neuron")
+                return facts["package"] if facts and facts["engine"] != EMULATION else None
+    return None
+
+
+@contextlib.contextmanager
+def _warnings_heard() -> Iterator[list[str]]:
+    """Inside, the texts of warnings and errors that any logger gives out are kept too."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            heard.append(record.getMessage())
+
+    listener = Listener(logging.WARNING)
+    # The SDK's own logger does not hand its records on.
+    loggers = [logging.getLogger(), logging.getLogger("Neuron")]
+    for each in loggers:
+        each.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        for each in loggers:
+            each.removeHandler(listener)
