@@ -1,0 +1,174 @@
+"""Records → one HTML page that needs nothing else, and a Markdown summary beside it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from parity.errors import EnvironmentGap
+from parity.reports import baseline
+from parity.reports.changes import WORST, ranges, split, worst
+from parity.reports.upgrade import worst_ratio
+
+TEMPLATES = Path(__file__).parent / "templates"
+MEANINGS = {
+    "failed": "the file does not do what is claimed",
+    "error": "no file, or none that could be tried",
+    "xpassed": "a deviation that is no more: its declaration must go",
+    "xfailed": "a deviation that is known and declared, with its thread upstream",
+    "passed": "the claim holds",
+    "skipped": "not tried here, for the reason given",
+}
+# What runs a check again, before `-k`; installed, the tests are in the package.
+COMMAND = "pytest --pyargs parity.architectures"
+SUMMARY_LINES = 40
+_CELL = ("id", "architecture", "feature", "format", "engine", "opset", "attention", "variant")
+
+Run = tuple[Mapping, Sequence[Mapping]]
+
+
+def write(
+    path: Path,
+    environment: Mapping,
+    lines: Sequence[Mapping],
+    *,
+    history: Sequence[Run] = (),
+    scripts: Sequence[Path] = (),
+) -> None:
+    """Write the page, and its summary with the suffix `.md`.
+
+    Args:
+        history: earlier runs, the oldest first.
+        scripts: directories with the reproducers that runs have left.
+
+    Raises:
+        EnvironmentGap: Jinja2 or matplotlib is not installed.
+    """
+    jinja2 = _library("jinja2")
+    _library("matplotlib")
+    from parity.reports import plots
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    templates = jinja2.Environment(
+        loader=loader, autoescape=jinja2.select_autoescape(["html.j2"]), keep_trailing_newline=True
+    )
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    counts = Counter(line["status"] for line in lines)
+    given = {
+        "name": baseline.environment_of(environment),
+        "environment": environment,
+        "packages": {name: version for name, version in environment["packages"].items() if version},
+        "cells": len({line["id"] for line in lines}),
+        "checks": len(lines),
+        "counts": {status: counts[status] for status in WORST if counts[status]},
+        "meanings": MEANINGS,
+        "plots": plots.all_plots(environment, lines, history),
+    }
+    page = templates.get_template("page.html.j2").render(data=compact(lines, scripts), **given)
+    summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **given)
+    path.write_text(page, encoding="utf-8")
+    path.with_suffix(".md").write_text(summary, encoding="utf-8")
+
+
+def _library(name):
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise EnvironmentGap(f"the page needs {name}, which is not installed; pip install 'parity[report]'") from error
+
+
+def compact(lines: Sequence[Mapping], scripts: Sequence[Path] = ()) -> dict:
+    """What the page's script reads: cells once, rows as columns of numbers, each message once."""
+    cells: dict[str, int] = {}
+    checks: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    names = ("cell", "check", "status", "error", "ratio", "worst", "seconds", "peak")
+    rows: dict[str, list] = {name: [] for name in names}
+    verdicts = {}
+    for number, line in enumerate(lines):
+        output, ratio = worst_ratio(line)
+        difference = line["outputs"][output].get("worst") if output else None
+        values = (
+            cells.setdefault(line["id"], len(cells)),
+            checks.setdefault(line["check"], len(checks)),
+            WORST.index(line["status"]),
+            errors.setdefault(line["error"], len(errors)) if line["error"] else -1,
+            _finite(ratio),
+            _finite(difference),
+            round(line["seconds"], 3),
+            line.get("peak"),
+        )
+        for name, value in zip(names, values, strict=True):
+            rows[name].append(value)
+        if line["verdicts"]:
+            verdicts[number] = [f"{of.get('axis')}: {of.get('verdict')}; {of.get('text')}" for of in line["verdicts"]]
+    first = {line["id"]: line for line in reversed(lines)}
+    return {
+        "statuses": WORST,
+        "command": COMMAND,
+        "cells": [{name: first[cell][name] for name in _CELL} for cell in cells],
+        "features": sorted({line["feature"] for line in lines}, key=_feature),
+        "checks": list(checks),
+        "errors": list(errors),
+        "rows": rows,
+        "verdicts": verdicts,
+        "scripts": reproducers(scripts, cells),
+    }
+
+
+def _feature(name):
+    """What every architecture has first; with and without past beside each other."""
+    return name.removesuffix("-with-past") != "default", name
+
+
+def _finite(value):
+    """The number in six digits; JSON has no word for others."""
+    if value is None:
+        return None
+    return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+
+
+def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Cell → name and text of the scripts that show its failures."""
+    known, found = set(cells), {}
+    for path in sorted(path for directory in directories for path in directory.glob("*.py")):
+        cell = path.stem.rpartition("-")[0].removesuffix("-episode")
+        if cell in known:
+            found.setdefault(cell, []).append((path.name, path.read_text(encoding="utf-8")))
+    return found
+
+
+def problems(lines: Iterable[Mapping]) -> dict[str, list[str]]:
+    """Status → one line for all opsets and checks with one message; nothing of what passed."""
+    grouped: dict[str, dict[tuple, dict]] = {}
+    for line in lines:
+        if line["status"] != "passed":
+            stem, opset, rest = split(line["id"])
+            message = (line["error"] or "").partition("\n")[0][:200]
+            of = grouped.setdefault(line["status"], {}).setdefault(
+                (stem, rest, message), {"opsets": set(), "checks": {}}
+            )
+            of["opsets"].update([int(opset)] if opset else [])
+            of["checks"][line["check"]] = None
+    return {
+        status: [
+            f"`{stem}{ranges(of['opsets'])}{rest}` {', '.join(of['checks'])}{f': {message}' if message else ''}"
+            for (stem, rest, message), of in grouped[status].items()
+        ]
+        for status in WORST
+        if status in grouped
+    }
+
+
+def of_features(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict[int, str]]:
+    """(architecture, feature) → opset → the worst status of its ONNX cells."""
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for line in lines:
+        if line["opset"] is not None:
+            opsets = found.setdefault((line["architecture"], line["feature"]), {})
+            opsets[line["opset"]] = worst((opsets.get(line["opset"], line["status"]), line["status"]))
+    return found

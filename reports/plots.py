@@ -1,0 +1,240 @@
+"""Records → plots as SVG text that takes its colours from the page, each with its figures as a table."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from parity.reports import baseline
+from parity.reports.changes import WORST
+from parity.reports.upgrade import worst_ratio
+
+# Colours that stand for those of the page: an SVG within HTML may use the page's variables.
+_INK = "#010203"
+_COLOURS = {status: f"#0102{16 + number:02x}" for number, status in enumerate(WORST)}
+# Equal answers have ratio 0, which a log scale has no place for.
+_SMALLEST = 0.01
+_VERDICTS = {"generalises": "passed", "raises": "xfailed", "silently wrong": "failed"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the page; where there is nothing to draw, the caption says so and there is no SVG."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence] = ()
+
+
+def all_plots(environment: Mapping, lines: Sequence[Mapping], history: Sequence = ()) -> list[Plot]:
+    """Every plot of the page, in its order."""
+    runs = [*history, (environment, lines)]
+    return [ratios(lines), opsets(lines), verdicts(lines), costs(lines), past(runs)]
+
+
+def ratios(lines: Sequence[Mapping]) -> Plot:
+    """Median, nine tenths and maximum of the error ratios of each architecture."""
+    measured: dict[str, list[float]] = {}
+    for line in lines:
+        _, ratio = worst_ratio(line)
+        if ratio is not None:
+            measured.setdefault(line["architecture"], []).append(ratio)
+    title = "Error ratio by architecture"
+    if not measured:
+        return Plot("ratios", title, "No error ratio is on record.")
+    found = []
+    for name, values in measured.items():
+        ordered = sorted(values)
+        found.append(
+            (name, statistics.median(ordered), ordered[int(0.9 * (len(ordered) - 1))], ordered[-1], len(ordered))
+        )
+    found.sort(key=lambda row: -row[3])
+    figure, axes = _figure(0.19 * len(found) + 1.2)
+    places = range(len(found))
+    clipped = [[max(value, _SMALLEST) for value in row[1:4]] for row in found]
+    axes.hlines(places, [row[0] for row in clipped], [row[2] for row in clipped], color=_INK, linewidth=1)
+    for column, marker, label in ((0, "o", "median"), (1, "|", "nine tenths"), (2, "D", "maximum")):
+        axes.plot([row[column] for row in clipped], places, marker, color=_INK, markersize=4, label=label)
+    axes.axvline(2, color=_COLOURS["xfailed"], linestyle="--", label="reported above 2")
+    axes.axvline(4, color=_COLOURS["failed"], linestyle="--", label="failed above 4")
+    _logarithmic(axes)
+    axes.set_yticks(places, [row[0] for row in found])
+    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel("error of the file against float64, in units of PyTorch's own")
+    caption = (
+        "Of each check, the worst output; near 1 is as good as PyTorch itself, above 4 fails. A ratio below"
+        f" {_SMALLEST} (0 is bit-equal) is drawn there."
+    )
+    rows = [
+        (name, *(f"{value:.3g}" for value in (median, most, top)), count) for name, median, most, top, count in found
+    ]
+    head = ("architecture", "median", "nine tenths", "maximum", "checks")
+    return Plot("ratios", title, caption, _svg(figure, axes), head, rows)
+
+
+def opsets(lines: Sequence[Mapping]) -> Plot:
+    """How many architecture × feature have which worst status at each opset."""
+    from parity.reports.page import of_features
+
+    counts: dict[int, Counter] = {}
+    for found in of_features(lines).values():
+        for opset, status in found.items():
+            counts.setdefault(opset, Counter())[status] += 1
+    title = "Opset coverage"
+    if not counts:
+        return Plot("opsets", title, "No ONNX cell is on record.")
+    places = sorted(counts)
+    figure, axes = _figure(3.2)
+    _stacked(axes, places, {status: [counts[opset][status] for opset in places] for status in WORST})
+    axes.set_xticks(places, places)
+    axes.set_xlabel("opset")
+    axes.set_ylabel("architecture × feature")
+    rows = [(opset, *(counts[opset][status] for status in WORST)) for opset in places]
+    caption = "Each architecture × feature counts once at an opset, with the worst of its checks."
+    return Plot("opsets", title, caption, _svg(figure, axes), ("opset", *WORST), rows)
+
+
+def verdicts(lines: Sequence[Mapping]) -> Plot:
+    """What became of the axes of traces at other sizes than those they were traced with."""
+    counts: dict[str, Counter] = {}
+    for line in lines:
+        for of in line["verdicts"]:
+            counts.setdefault(str(of.get("axis")), Counter())[str(of.get("verdict"))] += 1
+    title = "Trace verdicts"
+    if not counts:
+        return Plot("verdicts", title, "No verdict of a trace is on record.")
+    axes_of = sorted(counts, key=lambda axis: -counts[axis].total())
+    names = sorted(
+        {verdict for of in counts.values() for verdict in of},
+        key=lambda v: list(_VERDICTS).index(v) if v in _VERDICTS else 9,
+    )
+    figure, axes = _figure(0.3 * len(axes_of) + 1.3)
+    left = [0] * len(axes_of)
+    for name in names:
+        values = [counts[axis][name] for axis in axes_of]
+        axes.barh(axes_of, values, left=left, color=_COLOURS[_VERDICTS.get(name, "skipped")], label=name)
+        left = [one + other for one, other in zip(left, values, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("traces")
+    caption = "A trace at other sizes of one axis: right at all, raising at some, or silently wrong at some."
+    rows = [(axis, *(counts[axis][name] for name in names)) for axis in axes_of]
+    return Plot("verdicts", title, caption, _svg(figure, axes), ("axis", *names), rows)
+
+
+def costs(lines: Sequence[Mapping]) -> Plot:
+    """Seconds of all checks of a cell, and the most that its process held meanwhile."""
+    seconds, peaks = Counter(), {}
+    for line in lines:
+        seconds[line["id"]] += line["seconds"]
+        if line.get("peak") is not None:
+            peaks[line["id"]] = max(peaks.get(line["id"], 0), line["peak"])
+    title = "Time and memory per cell"
+    if not seconds:
+        return Plot("costs", title, "No cell is on record.")
+    figure, axes = _figure(3.6)
+    if peaks:
+        shown = list(peaks)
+        axes.plot(
+            [max(seconds[cell], 1e-3) for cell in shown], [peaks[cell] for cell in shown], ".", color=_INK, markersize=3
+        )
+        axes.set_ylabel("peak of the process, MiB")
+    else:
+        axes.hist([max(value, 1e-3) for value in seconds.values()], bins=60, color=_INK)
+        axes.set_ylabel("cells")
+    _logarithmic(axes)
+    axes.set_xlabel("seconds, all checks of the cell")
+    caption = (
+        f"{len(seconds):,} cells, {sum(seconds.values()):,.0f} seconds in all, the median cell"
+        f" {statistics.median(seconds.values()):.2f}. "
+        + (
+            "The peak has the libraries in it."
+            if peaks
+            else "These records have no memory: their system does not tell it."
+        )
+    )
+    rows = [(cell, f"{took:.2f}", peaks.get(cell, "–")) for cell, took in seconds.most_common(30)]
+    return Plot("costs", title, caption, _svg(figure, axes), ("slowest cells", "seconds", "peak, MiB"), rows)
+
+
+def past(runs: Sequence) -> Plot:
+    """Statuses and total seconds of several runs, the oldest first."""
+    dates = [environment.get("date", f"run\u00a0{number}")[:10] for number, (environment, _) in enumerate(runs, 1)]
+    names = [f"{date} {_short(environment)}" for date, (environment, _) in zip(dates, runs, strict=True)]
+    counts = [Counter(line["status"] for line in of) for _, of in runs]
+    seconds = [round(sum(line["seconds"] for line in of)) for _, of in runs]
+    title = "History"
+    rows = [
+        (name, *(of[status] for status in WORST), took) for name, of, took in zip(names, counts, seconds, strict=True)
+    ]
+    head = ("run", *WORST, "seconds")
+    if len(runs) == 1:
+        return Plot("history", title, "One run; --history RECORDS… puts earlier ones beside it.", "", head, rows)
+    figure, axes = _figure(3.4)
+    places = list(range(len(runs)))
+    _stacked(axes, places, {status: [of[status] for of in counts] for status in WORST})
+    axes.set_xticks(places, [name.replace(" ", "\n") for name in names])
+    axes.set_ylabel("checks")
+    return Plot("history", title, "Checks by status in each run, the oldest first.", _svg(figure, axes), head, rows)
+
+
+def _short(environment):
+    packages = environment["packages"]
+    return " ".join(
+        f"{name} {packages[name]}".replace(" ", "\u00a0") for name in baseline.DECIDING if packages.get(name)
+    )
+
+
+def _stacked(axes, places, values):
+    bottom = [0] * len(places)
+    for status in reversed(WORST):
+        if any(values[status]):
+            axes.bar(places, values[status], bottom=bottom, color=_COLOURS[status], label=status)
+            bottom = [one + other for one, other in zip(bottom, values[status], strict=True)]
+
+
+def _figure(height):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=8)
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+    return figure, axes
+
+
+def _logarithmic(axes):
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelbottom=False, colors=_INK)
+
+
+def _svg(figure, axes):
+    """The figure as text for a page; its words stay words."""
+    import matplotlib
+
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(_INK)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper right", ncols=6, frameon=False, labelcolor=_INK, fontsize=8)
+    stream = io.StringIO()
+    # Without the salt ids differ from run to run.
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": axes.get_xlabel() + axes.get_ylabel(), "font.family": "sans-serif"}
+    ):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    # Its frame has the name; what is within is decoration.
+    text = text[text.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1).replace(_INK, "currentColor")
+    for status, colour in _COLOURS.items():
+        text = text.replace(colour, f"var(--{status}-bar)")
+    return text

@@ -1,0 +1,86 @@
+"""The page as pictures: `python -m parity.reports.screenshots reports/out/report.html` writes those of the README."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from parity.console import guarded
+from parity.errors import EnvironmentGap, UsageError
+from parity.reports.changes import WORST
+
+DIRECTORY = Path("reports/screenshots")
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def gap() -> str | None:
+    """Why no browser can be driven here and what to install; None where one can."""
+    try:
+        import playwright.sync_api  # noqa: F401 - only whether it is there
+    except ImportError:
+        return "playwright is not installed; pip install 'parity[test]'"
+    if executable() is None:
+        return "Chromium is not installed; apt-get install chromium"
+    return None
+
+
+def executable() -> str | None:
+    """Where the browser is."""
+    return next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator:
+    """A headless Chromium, driven by playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # Its own sandbox does not start for root, as whom containers run.
+        yield driver.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
+
+
+@contextlib.contextmanager
+def opened(of, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760) -> Iterator:
+    """The page in a window, drawn; leaving closes it."""
+    window = of.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    window.goto(path.resolve().as_uri())
+    window.wait_for_selector("html[data-ready]")
+    yield window
+    window.close()
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports.screenshots") -> int:
+    """Write the pictures; returns the exit status."""
+    parser = argparse.ArgumentParser(prog, description="Take the README's pictures of a page.")
+    parser.add_argument("page", type=Path, help="the HTML file that python -m parity.reports has written")
+    parser.add_argument("--output", type=Path, default=DIRECTORY, help="the directory (default: %(default)s)")
+    args = parser.parse_args(argv)
+    return guarded(prog, lambda: _run(args))
+
+
+def _run(args):
+    if not args.page.is_file():
+        raise UsageError(f"{args.page}: no such file; python -m parity.reports makes it")
+    reason = gap()
+    if reason:
+        raise EnvironmentGap(reason)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with browser() as of:
+        with opened(of, args.page) as window:
+            window.screenshot(path=args.output / "matrix.png")
+            window.locator("#ratios svg").screenshot(path=args.output / "ratios.png")
+        with opened(of, args.page, scheme="dark") as window:
+            # The worst of all: its rows and messages are what the page is for.
+            shown = next(name for name in WORST if window.locator(f"#matrix button.{name}").count())
+            window.locator(f"#matrix button.{shown}").first.click()
+            window.screenshot(path=args.output / "checks.png")
+    print(f"{args.output}: matrix.png, ratios.png, checks.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

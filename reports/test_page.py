@@ -1,0 +1,348 @@
+"""The page says what the records say, needs nothing but itself, and works in a browser by keyboard, light and dark."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from parity.reports import __main__ as command
+from parity.reports import page, plots, records, screenshots, specimens
+from parity.reports.changes import WORST
+
+LINK = "https://github.com/pytorch/pytorch/issues/1"
+HOSTILE = '</script><script>document.title = "bad"</script><img src=x onerror="document.title=1">'
+
+
+def lines():
+    """A run with every status, two formats, both attentions and a trace's verdicts."""
+    made = specimens.changed(specimens.run(), "vit-default-onnx13", status="failed", error=f"logits: wrong {HOSTILE}")
+    verdict = {"axis": "sequence", "traced": 8, "verdict": "raises", "text": "right at 1; raises at 13", "trials": []}
+    return [
+        *made,
+        specimens.line(opset=14, attention="sdpa", id="bert-default-onnx14-sdpa"),
+        specimens.line(feature="masked-lm", format="torchscript", opset=None, verdicts=[verdict]),
+        specimens.line("gpt2", status="skipped", ratio=None),
+        specimens.line("t5", status="error", ratio=float("inf"), error="no file"),
+        specimens.line("whisper", status="xpassed", error="[XPASS(strict)] upstream"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The page of `lines`, with a run before it and a reproducer."""
+    directory = tmp_path_factory.mktemp("page")
+    (directory / "reproductions").mkdir()
+    (directory / "reproductions" / "vit-default-onnx13-3.py").write_text("print('it still fails')\n")
+    (directory / "reproductions" / "other-default-onnx13-3.py").write_text("print('of another run')\n")
+    records.write(directory / "new.jsonl", specimens.environment(), lines())
+    records.write(directory / "old.jsonl", specimens.environment(transformers="4.46.3"), specimens.run())
+    output = directory / "report.html"
+    arguments = [str(directory / "new.jsonl"), "--history", str(directory / "old.jsonl"), "--output", str(output)]
+    assert command.main(arguments) == 0
+    return output
+
+
+def embedded(path):
+    """The data within a page."""
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_every_record_is_in_the_page(made):
+    """Its rows are the records, one for one; infinite ratios are told in a word."""
+    data = embedded(made)
+    told = [
+        (data["cells"][cell]["id"], data["checks"][check], WORST[status])
+        for cell, check, status in zip(*(data["rows"][name] for name in ("cell", "check", "status")), strict=True)
+    ]
+    assert told == [(line["id"], line["check"], line["status"]) for line in lines()]
+    assert "inf" in data["rows"]["ratio"]
+
+
+def test_only_reproducers_of_these_cells_are_in_the_page(made):
+    """One that an older run left for another cell is not."""
+    assert embedded(made)["scripts"] == {
+        "vit-default-onnx13": [["vit-default-onnx13-3.py", "print('it still fails')\n"]]
+    }
+
+
+def test_the_summary_names_what_is_not_passed(made):
+    """Counts, then each status with its cells and messages, the worst first; nothing of what passed."""
+    text = made.with_suffix(".md").read_text(encoding="utf-8")
+    headings = [text.index(f"## {status}: ") for status in ("failed", "error", "xpassed", "xfailed", "skipped")]
+    assert headings == sorted(headings)
+    assert "`bert-default-onnx12` traced_sizes: the length is fixed" in text
+    assert LINK in text
+    assert "## passed" not in text
+    assert f"{len(lines())} checks" in text
+
+
+def test_the_summary_folds_opsets_with_one_message():
+    """Three opsets are one line; another message is another."""
+    seeded = [specimens.line(opset=opset, status="failed") for opset in (11, 12, 13)]
+    seeded.append(specimens.line(opset=14, status="failed", error="else"))
+    assert page.problems(seeded) == {
+        "failed": [
+            "`bert-default-onnx11–13` traced_sizes: logits: 2 of 12 values differ",
+            "`bert-default-onnx14` traced_sizes: else",
+        ]
+    }
+
+
+def test_each_plot_has_what_is_on_record():
+    """The figures under the plots are those of the records."""
+    runs = [(specimens.environment(), specimens.run())]
+    of = {plot.name: plot for plot in plots.all_plots(specimens.environment(), lines(), runs)}
+    assert all(plot.svg.startswith("<svg ") for plot in of.values())
+    assert ("vit", "0.8", "0.8", "0.8", 6) in of["ratios"].rows
+    assert (12, 0, 0, 0, 1, 1, 0) in of["opsets"].rows
+    assert of["verdicts"].rows == [("sequence", 1)]
+    assert len(of["history"].rows) == 2
+    assert of["costs"].rows[0][1:] == ("0.50", 600)
+
+
+def test_plots_of_nothing_say_so():
+    """Records without ratios, verdicts, ONNX cells or an earlier run have a sentence in the place of a plot."""
+    bare = [specimens.line(format="neuron", opset=None, ratio=None, peak=None)]
+    del bare[0]["peak"]
+    of = {plot.name: plot for plot in plots.all_plots(specimens.environment(), bare)}
+    assert {name for name, plot in of.items() if not plot.svg} == {"ratios", "opsets", "verdicts", "history"}
+    assert all(plot.caption.endswith(".") for plot in of.values())
+
+
+def test_equal_records_make_equal_pages(made, tmp_path):
+    """Nothing in it is of the moment or of the machine it was made on."""
+    sources = made.parent
+    again = ["--history", str(sources / "old.jsonl"), "--output", str(sources / "again.html")]
+    assert command.main([str(sources / "new.jsonl"), *again]) == 0
+    assert (sources / "again.html").read_bytes() == made.read_bytes()
+
+
+def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
+    """Without matplotlib the command says what to install; gate and difference need neither library."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.chdir(tmp_path)
+    records.write(tmp_path / "run.jsonl", specimens.environment(), specimens.run())
+    assert command.main(["run.jsonl"]) == 1
+    assert "pip install 'parity[report]'" in capsys.readouterr().err
+    assert command.main(["--accept", "run.jsonl"]) == 0
+    assert command.main(["--check", "run.jsonl"]) == 0
+
+
+# From here on in a real browser.
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser for all tests; without one they are skipped."""
+    reason = screenshots.gap()
+    if reason:
+        pytest.skip(f"the page is not tried in a browser: {reason}")
+    with screenshots.browser() as of:
+        yield of
+
+
+@pytest.fixture
+def window(chromium, made):
+    """The page in a window, with all it asks the network for and all it complains about."""
+    with screenshots.opened(chromium, made) as of:
+        yield of
+
+
+def buttons(window):
+    """Architecture, feature and status of every cell of the matrix."""
+    return window.locator("#matrix td button").evaluate_all("all => all.map(b => b.getAttribute('aria-label'))")
+
+
+def test_the_matrix_has_the_worst_status_of_each_cell(window):
+    """Colour, symbol and label of architecture × feature; its opsets inside."""
+    found = {label.partition(":")[0]: label for label in buttons(window)}
+    assert set(found) == {
+        "bert default",
+        "bert masked-lm",
+        "vit default",
+        "gpt2 default",
+        "t5 default",
+        "whisper default",
+    }
+    assert found["bert default"] == "bert default: xfailed; opsets 11–13, sdpa; 7 checks"
+    assert found["vit default"].startswith("vit default: failed; opsets 11–13;")
+    assert found["bert masked-lm"] == "bert masked-lm: passed; torchscript; 1 checks"
+    vit = window.get_by_role("gridcell").filter(has_text="✗").locator("button")
+    assert vit.locator(".strokes i").evaluate_all("all => all.map(i => i.className)") == ["passed", "passed", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "left"),
+    [
+        ("architecture", "bert", {"bert default", "bert masked-lm"}),
+        ("feature", "masked-lm", {"bert masked-lm"}),
+        ("format", "torchscript", {"bert masked-lm"}),
+        ("engine", "torch", {"bert masked-lm"}),
+        ("status", "failed", {"vit default"}),
+        ("status", "xfailed", {"bert default"}),
+    ],
+)
+def test_each_filter_leaves_what_matches(window, name, value, left):
+    """And the button beside them brings all back."""
+    everything = buttons(window)
+    field = window.locator(f"[name={name}]")
+    field.fill(value) if name == "architecture" else field.select_option(value)
+    assert {label.partition(":")[0] for label in buttons(window)} == left
+    assert f"{len(left)} architecture × feature" in window.get_by_role("status").inner_text()
+    window.get_by_role("button", name="all").click()
+    window.locator("#matrix td button").nth(len(everything) - 1).wait_for()
+    assert buttons(window) == everything
+
+
+def test_a_click_shows_rows_error_and_reproducer(window):
+    """The failed check first, with its message, the command that runs it again, and the script that was left."""
+    window.get_by_label("vit default: failed").click()
+    dialog = window.get_by_role("dialog", name="vit default")
+    rows = dialog.locator("tbody tr")
+    assert rows.count() == 6
+    first = rows.first.inner_text()
+    assert "vit-default-onnx13" in first
+    assert "✗ failed" in first
+    assert "logits: wrong </script>" in first
+    assert 'pytest --pyargs parity.architectures -k "test_traced_sizes[vit-default-onnx13]"' in first
+    dialog.get_by_text("reproducer vit-default-onnx13-3.py").click()
+    assert dialog.get_by_text("it still fails").is_visible()
+    assert window.title().startswith("Parity: ")
+
+
+def test_a_deviation_has_its_link(window):
+    """The thread upstream, without the bracket after it."""
+    window.get_by_label("bert default: xfailed").click()
+    assert window.get_by_role("dialog").get_by_role("link").get_attribute("href") == LINK
+
+
+def test_a_trace_shows_its_verdicts(window):
+    """Axis, verdict and the sizes that show it."""
+    window.get_by_label("bert masked-lm").click()
+    assert "sequence: raises; right at 1; raises at 13" in window.get_by_role("dialog").inner_text()
+
+
+def test_the_page_works_by_keyboard(window):
+    """One cell is in the tab order; arrows move, over gaps too; Enter opens, Escape closes and comes back."""
+    window.locator("#filters button").focus()
+    window.keyboard.press("Tab")
+    focused = "document.activeElement.getAttribute('aria-label')"
+    assert window.evaluate(focused).startswith("bert default")
+    window.keyboard.press("ArrowRight")
+    assert window.evaluate(focused).startswith("bert masked-lm")
+    window.keyboard.press("ArrowLeft")
+    for _ in range(3):
+        window.keyboard.press("ArrowDown")
+    assert window.evaluate(focused).startswith("vit default")
+    before = window.evaluate(focused)
+    window.keyboard.press("Enter")
+    assert window.get_by_role("dialog").is_visible()
+    window.keyboard.press("Escape")
+    assert not window.get_by_role("dialog").is_visible()
+    assert window.evaluate(focused) == before
+    assert window.locator("#matrix td button[tabindex='0']").count() == 1
+
+
+def test_a_screen_reader_has_names_for_everything(window):
+    """Grid, rows, columns, filters, plots and the live count have a role and a name."""
+    assert window.get_by_role("grid", name="Architecture × feature").count() == 1
+    assert window.get_by_role("rowheader", name="bert").count() == 1
+    assert window.get_by_role("columnheader", name="masked-lm").count() == 1
+    assert window.get_by_role("search", name="Filters of the matrix").count() == 1
+    for name in ("architecture", "feature", "format", "engine", "status"):
+        assert window.get_by_role("combobox", name=name, exact=True).count() == 1
+    assert window.get_by_role("img").count() == 5
+    unnamed = "all => all.filter(e => !e.getAttribute('aria-label')).length"
+    assert window.get_by_role("img").evaluate_all(unnamed) == 0
+    assert window.evaluate("document.documentElement.lang") == "en"
+
+
+_CONTRAST = """() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const of = (element) => {
+    const [a, b] = [light(getComputedStyle(element).color), light(behind(element))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const texts = "h1, h2, p, th, td, button, label, input, select, summary, a";
+  return Math.min(...[...document.querySelectorAll(texts)].map(of));
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_schemes(chromium, made, scheme):
+    """Contrast of 4.5 or more everywhere; the two schemes differ, also within the plots."""
+    with screenshots.opened(chromium, made, scheme=scheme) as of:
+        assert of.evaluate(_CONTRAST) >= 4.5
+        paper = of.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
+        ink = of.evaluate("getComputedStyle(document.querySelector('#ratios svg text')).fill")
+        assert ink == of.evaluate("getComputedStyle(document.body).color")
+
+
+def test_unreadable_text_would_be_seen(chromium, made):
+    """The measure of contrast sees grey on grey."""
+    with screenshots.opened(chromium, made) as of:
+        of.evaluate("document.querySelector('.hint').style.cssText = 'color: #888; background: #999'")
+        assert of.evaluate(_CONTRAST) < 1.5
+
+
+def test_the_page_asks_the_network_for_nothing(chromium, made):
+    """One request, for itself; no complaint of the browser; a message is text, whatever is in it."""
+    context = chromium.new_context(offline=True)
+    window, asked, said = context.new_page(), [], []
+    window.on("request", lambda request: asked.append(request.url))
+    window.on("console", lambda message: said.append(message.text))
+    window.on("pageerror", lambda error: said.append(str(error)))
+    window.goto(made.as_uri())
+    window.wait_for_selector("html[data-ready]")
+    window.get_by_label("vit default: failed").click()
+    assert asked == [made.as_uri()]
+    assert said == []
+    assert window.title().startswith("Parity: ")
+    # The control: a page that wants more is seen, and is refused by its own policy.
+    window.evaluate("document.body.append(Object.assign(new Image(), { src: 'https://example.org/x.png' }))")
+    window.wait_for_timeout(100)
+    assert any("example.org" in text for text in [*asked, *said])
+    context.close()
+
+
+def test_ten_thousand_rows_open_in_two_seconds(chromium, tmp_path):
+    """From the call to a matrix that answers; the best of three, since others use this machine too."""
+    many = [
+        specimens.line(f"model-{number:02}", feature, opset, check)
+        for number in range(50)
+        for feature in ("default", "masked-lm")
+        for opset in range(11, 21)
+        for check in [f"check_{index}" for index in range(10)]
+    ]
+    assert len(many) == 10_000
+    page.write(tmp_path / "many.html", specimens.environment(), many)
+    took = []
+    for _ in range(3):
+        with screenshots.opened(chromium, tmp_path / "many.html") as window:
+            assert window.locator("#matrix td button").count() == 100
+            took.append(int(window.evaluate("document.documentElement.dataset.ready")))
+    assert min(took) < 2000
+
+
+def test_the_pictures_of_the_readme_are_taken(chromium, made, tmp_path):
+    """Three files, none larger than 300 kB."""
+    arguments = [sys.executable, "-m", "parity.reports.screenshots", str(made), "--output", str(tmp_path / "shots")]
+    subprocess.run(arguments, check=True)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "shots").iterdir()}
+    assert set(sizes) == {"matrix.png", "ratios.png", "checks.png"}
+    assert max(sizes.values()) < 300_000
