@@ -129,7 +129,8 @@ class _Recorder:
 def _crash(report):
     """What a report lacks whose worker died with it: the cell by its id, and the failure."""
     check, _, identity = report.nodeid.rpartition("::")[2].partition("[")
-    cell = next((cell for cell in cells() if cell.id == identity.removesuffix("]")), None)
+    known = (each for cell in cells() for each in ((cell, cell.emulated()) if cell.format == "neuron" else (cell,)))
+    cell = next((cell for cell in known if cell.id == identity.removesuffix("]")), None)
     if cell is None:
         return []
     known = (_CELL, {**cell.as_json(), "check": check.removeprefix("test_")})
@@ -158,6 +159,7 @@ def record(phases) -> dict:
         "sizes": figures.get("validated_at", []),
         "seconds": round(sum(report.duration for report in phases), 4),
         **{name: value for name, value in properties if name == _PEAK},
+        **{name: value for name, value in figures.items() if name == "neuron"},
     }
 
 

@@ -24,7 +24,10 @@ FIELDS = {
     "architecture": (str, "model type with `-`"),
     "feature": (str, "what the model is exported for"),
     "format": (str, "onnx, torchscript or neuron"),
-    "engine": (str, "what ran the file: onnxruntime, torch, or that of the device"),
+    "engine": (
+        str,
+        "what ran the file: onnxruntime, torch, neuron (a device), or emulation (torch in the place of neuron)",
+    ),
     "opset": ((int, type(None)), "opset of an ONNX file"),
     "attention": (str, "attention implementation that was exported: eager or sdpa"),
     "variant": (str, "what else tells cells apart, such as fixed sizes; empty where nothing does"),
@@ -41,8 +44,15 @@ FIELDS = {
     "seconds": ((int, float), "wall seconds of the check, what it shares with others of its cell included once"),
 }
 
-# What not every machine can tell.
-OPTIONAL = {"peak": ((int, float), "MiB that the process held at most during the check")}
+# What not every machine can tell, and not every format has.
+OPTIONAL = {
+    "peak": ((int, float), "MiB that the process held at most during the check"),
+    "neuron": (
+        dict,
+        "of a Neuron cell: operators, share and outside (what AWS's list leaves to the CPU), for each part where there"
+        " are several; or relative error and cosine of each output",
+    ),
+}
 
 
 def validate(line: dict) -> None:
@@ -56,7 +66,7 @@ def validate(line: dict) -> None:
         wrong += [] if isinstance(line.get("packages"), dict) or "packages" in wrong else ["packages"]
     else:
         wrong = [name for name, (types, _) in FIELDS.items() if name not in line or not isinstance(line[name], types)]
-        wrong += [name for name, (types, _) in OPTIONAL.items() if not isinstance(line.get(name, 0), types)]
+        wrong += [name for name, (types, _) in OPTIONAL.items() if name in line and not isinstance(line[name], types)]
         wrong += sorted(set(line) - set(FIELDS) - set(OPTIONAL))
         if line.get("status") not in STATUSES:
             wrong.append(f"status {line.get('status')}")
