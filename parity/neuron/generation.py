@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from parity import models
 from parity.errors import UsageError
 from parity.neuron import sdk
 from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, load, logger
@@ -96,7 +97,7 @@ class Generator:
         Raises:
             UsageError (a ValueError): more rows, beams or tokens than were compiled.
         """
-        with torch.no_grad():
+        with torch.no_grad(), models.quiet_transformers():
             return self._model.generate(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, do_sample=False, **options
             )
@@ -161,7 +162,7 @@ def compile_generator(
     ids, mask = torch.zeros(batch, length, dtype=torch.long), torch.ones(batch, length, dtype=torch.long)
     decoder_ids = torch.zeros(batch * beams, decoder_length, dtype=torch.long)
     own = twin(model).eval()
-    with prepared(own):
+    with prepared(own), models.quiet_transformers():
         hidden = PaddedEncoder(own)(ids, mask)[0].repeat_interleave(beams, 0)
     parts = (
         (ENCODER, PaddedEncoder(own), _ENCODER_INPUTS, (ids, mask), {"last_hidden_state": _TEXT}),
@@ -175,8 +176,10 @@ def compile_generator(
     )
     made = []
     for file, module, inputs, tensors, outputs in parts:
+        with models.quiet_transformers():
+            script = compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
         traced = TracedModel(
-            module=compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
+            module=script,
             inputs=inputs,
             outputs=outputs,
             example=dict(zip(inputs, tensors, strict=True)),

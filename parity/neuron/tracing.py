@@ -58,7 +58,9 @@ class NeuronModel(TracedModel):
         """
         self._check(tensors)
         try:
-            return super().__call__(*tensors)
+            # Torch's own optimiser is no part of what an emulation stands for, and takes most of its time.
+            with torch.jit.optimized_execution(self.engine != EMULATION):
+                return super().__call__(*tensors)
         except RuntimeError as error:
             raise SessionError(messages.explain(torchscript.operator_text(error))) from error
 
