@@ -11,6 +11,7 @@ from parity.environment import at_least, meets, version_of
 from parity.onnx.config import OnnxConfig
 
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
+TRACE_OUTCOMES = ("raises", "fixed by the model", "silently wrong")
 KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal", "speech")
 
 _BATCH = "batch-permutation batch-of-one"
@@ -82,6 +83,35 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class TracedAxis:
+    """What becomes of an axis of a TorchScript trace at other sizes than its own, where it does not generalise.
+
+    Args:
+        axis: as the OnnxConfig names it.
+        outcome: `raises`, `fixed by the model` or `silently wrong`.
+        text: how the error, or what is told of the difference, begins.
+        issue: the upstream thread; what is silently wrong needs one.
+        features: those it is about; empty means all.
+        versions: the requirement that the environment must meet for it; empty means any.
+    """
+
+    axis: str
+    outcome: str
+    text: str
+    issue: str = ""
+    features: tuple[str, ...] = ()
+    versions: str = ""
+
+    def __post_init__(self):
+        if self.outcome not in TRACE_OUTCOMES or not self.text:
+            raise ValueError(
+                f"{self.axis}: got {self.outcome!r}, should be one of {', '.join(TRACE_OUTCOMES)}, with a text"
+            )
+        if self.outcome == "silently wrong" and not self.issue:
+            raise ValueError(f"{self.axis}: silently wrong without an upstream thread; say in `issue` where it is told")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -94,9 +124,12 @@ class Architecture:
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
         preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`.
         preprocessors: feature → the one that goes with it, where it is another.
-        heads: task → the class of transformers that has it, where the task's Auto class does not know the model type.
+        heads: task → the class of transformers that has it, where the task's Auto class does not know the model type;
+            the dotted name of a class of another package.
+        config: the dotted name of the configuration class, where transformers has none for the model type.
         floors: the lowest opsets, where they are above the exporter's own; the highest that applies counts.
         deviations: tracked upstream bugs.
+        traces: the axes of a TorchScript trace that do not generalise; all others do.
         smoke: features that `pytest -m smoke` tries.
         relations: feature → the metamorphic relations that its float64 model has, where they are not `RELATIONS` of
             the kind; the feature `*` stands for all that are not named. A key `(feature, requirement)` goes before
@@ -116,11 +149,13 @@ class Architecture:
     heads: Mapping[str, str] = field(default_factory=dict)
     floors: tuple[Floor, ...] = ()
     deviations: tuple[Deviation, ...] = ()
+    traces: tuple[TracedAxis, ...] = ()
     smoke: tuple[str, ...] = field(default=())
     relations: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
     sdpa: str = ""
     versions: str = "transformers"
     kinds: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
 
     def __post_init__(self):
         for kind in (self.kind, *self.kinds.values()):
@@ -131,7 +166,8 @@ class Architecture:
         unknown += [f for f in (*self.preprocessors, *self.heads) if f not in self.features]
         unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
         unknown += [f for f in self.smoke if f not in self.features]
-        unknown += [f for part in (*self.floors, *self.deviations) for f in part.features if f not in self.features]
+        parts = (*self.floors, *self.deviations, *self.traces)
+        unknown += [f for part in parts for f in part.features if f not in self.features]
         if unknown or len(set(self.features)) != len(self.features) or not self.features:
             raise ValueError(f"{self.model_type}: features {', '.join(unknown) or self.features}: unknown or repeated")
 
@@ -161,6 +197,14 @@ class Architecture:
             if (not floor.features or feature in floor.features) and (not floor.versions or meets(floor.versions))
         ]
         return max(found, key=lambda floor: floor.opset, default=None)
+
+    def traced_axes(self, feature: str) -> dict[str, TracedAxis]:
+        """The axes of a feature's trace that do not generalise in this environment, by name."""
+        return {
+            each.axis: each
+            for each in self.traces
+            if (not each.features or feature in each.features) and (not each.versions or meets(each.versions))
+        }
 
     @property
     def has_sdpa(self) -> bool:

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from parity.architectures.declaration import TracedAxis
 from parity.errors import UsageError
 from parity.fixtures.trace_specimens import DOCUMENT_ERROR, SPECIMENS
+from parity.fixtures.traces import differences
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 
@@ -163,3 +165,31 @@ def test_verdicts_are_json():
     sequence = next(each for each in found if each["axis"] == "sequence")
     assert (sequence["traced"], sequence["verdict"]) == (8, "silently wrong")
     assert {"sizes", "padding", "outcome", "text"} == set(sequence["trials"][0])
+
+
+@pytest.mark.parametrize("specimen", [each for each in SPECIMENS if each.outcome != "generalises"], ids=str)
+def test_a_verdict_is_held_against_its_declaration_in_both_directions(specimen):
+    """Declared as it is, nothing is said; declared to generalise, or with another text, or another axis, it is told."""
+    found = specimen.judged()[1]
+    own = of_axis(specimen)
+    declared = TracedAxis(own.axis, own.outcome, own.text[:40], issue="https://example.org/1")
+    assert differences(found, {own.axis: declared}) == []
+    (undeclared,) = differences(found, {})
+    assert undeclared.startswith(f"{own.axis}: declared as generalises, found {own.outcome}")
+    (other_text,) = differences(found, {own.axis: dataclasses.replace(declared, text="something else")})
+    assert "something else" in other_text
+    (healthy, *_) = (each for each in found if each.axis != own.axis)
+    wrong = differences(found, {own.axis: declared, healthy.axis: dataclasses.replace(declared, axis=healthy.axis)})
+    assert wrong == [f"{healthy.axis}: declared as {own.outcome}, found generalises: "]
+    assert "depth: is declared" in differences(found, {own.axis: declared, "depth": declared})[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text", "issue"),
+    [("silently wrong", "logits: ", ""), ("generalises", "x", ""), ("raises", "", "")],
+    ids=["no-thread", "no-outcome", "no-text"],
+)
+def test_a_declared_axis_needs_its_evidence(outcome, text, issue):
+    """Silently wrong without an upstream thread, what is no exception, and an error without a text are refused."""
+    with pytest.raises(ValueError, match="sequence: "):
+        TracedAxis("sequence", outcome, text, issue)

@@ -387,12 +387,15 @@ def _trace(model, config, layout, names, tensors, tracer):
     # Tracing looks at every property of the model, at those that complain too.
     with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined():
         try:
+            config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)
         except ExportError:
             raise
         except Exception as error:
             text = " ".join(str(error).split())[:500]
             raise ExportError(f"torch.jit.trace failed: {type(error).__name__}: {text}") from error
+        finally:
+            config.restore_ops()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""A TorchScript file answers as the model does: at the traced shape bit by bit, at others as its declaration says."""
+
+import pytest
+
+from parity.architectures.registry import architecture
+from parity.fixtures import properties, sizes, subjects
+from parity.fixtures.traces import differences
+
+pytestmark = pytest.mark.cells(formats=("torchscript",))
+
+
+@pytest.fixture(scope="session")
+def traced(cell, subject, tmp_path_factory):
+    """The cell's trace, from its file, and the model that was traced."""
+    path = tmp_path_factory.mktemp(cell.id) / "model.pt"
+    yield subjects.trace(subject, path, cell.attention)
+    path.unlink(missing_ok=True)
+
+
+def test_trace(traced):
+    """At the traced shape the file answers as the eager model, to the bit, on its example and on another."""
+    assert traced[0].proof == "bit-equal"
+
+
+def test_trace_verdicts(cell, subject, traced, figures):
+    """At other sizes each axis does what is declared: it generalises, or raises that error; so do all together."""
+    from parity.torchscript import verdict
+
+    found = verdict(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
+    figures(verdicts=[each.as_json() for each in found])
+    assert set(traced[0].sizes) <= {each.axis for each in found}
+    assert differences(found, architecture(cell.architecture).traced_axes(cell.feature)) == []
+
+
+@pytest.mark.cells(formats=("torchscript",), attention=("eager",))
+def test_trace_at_drawn_sizes(cell, subject, traced):
+    """At sizes that hypothesis draws for the axes that generalise, padded or not, the trace answers as the model."""
+    from parity.torchscript.verdicts import Subject, trial
+
+    of = Subject.of(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
+    fixed = {axis: traced[0].sizes[axis] for axis in architecture(cell.architecture).traced_axes(cell.feature)}
+
+    def judge(example):
+        found = trial(of, of.source.resized({**example.sizes, **fixed}, padding=example.padding, seed=example.seed))
+        assert found.outcome == "right", f"{found.sample}: {found.text}"
+
+    assert properties.hold(sizes.examples(of.source, of.longest), judge)
