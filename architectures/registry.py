@@ -1,4 +1,4 @@
-"""Finds declarations: every module beside this one, and entry points of other packages."""
+"""Finds declarations: every module beside this one, entry points of other packages, and modules that are named."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from parity.architectures.declaration import Architecture
 
 ENTRY_POINT = "parity.architectures"
 _NOT_DECLARATIONS = ("declaration", "registry", "matrix", "conftest")
+# Modules that were named on a command line.
+_included: list[str] = []
 
 
 @functools.cache
@@ -22,10 +24,10 @@ def architectures() -> tuple[Architecture, ...]:
         ValueError: a module without the object ARCHITECTURE, or two declarations of one model type.
     """
     found = {}
-    for source, architecture in [*_own(), *_from_entry_points()]:
+    for source, architecture in [*_own(), *_from_entry_points(), *_named()]:
         if not isinstance(architecture, Architecture):
             raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
-        if architecture.name in found:
+        if found.get(architecture.name, architecture) is not architecture:
             raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
         found[architecture.name] = architecture
     return tuple(found[name] for name in sorted(found))
@@ -43,6 +45,26 @@ def architecture(model_type: str) -> Architecture:
     return found
 
 
+def include(name: str) -> Architecture:
+    """The declaration of that name; one that is not declared yet is looked for in the module of that name, and joins.
+
+    Raises:
+        ValueError: there is neither such a declaration nor such a module, or the module has none.
+    """
+    if name.lower().replace("_", "-") in _by_name():
+        return architecture(name)
+    try:
+        declared = getattr(importlib.import_module(name), "ARCHITECTURE", None)
+    except ImportError as error:
+        raise ValueError(f"{name}: is no declared architecture, and cannot be imported: {error}") from error
+    if not isinstance(declared, Architecture):
+        raise ValueError(f"{name}: has no ARCHITECTURE of type Architecture")
+    _included.append(name)
+    architectures.cache_clear()
+    _by_name.cache_clear()
+    return architecture(declared.name)
+
+
 @functools.cache
 def _by_name():
     return {found.name: found for found in architectures()}
@@ -58,3 +80,8 @@ def _own():
 def _from_entry_points():
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT):
         yield entry.value, entry.load()
+
+
+def _named():
+    for name in _included:
+        yield name, importlib.import_module(name).ARCHITECTURE

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import importlib
 import logging
 import re
 import socket
@@ -91,6 +92,16 @@ def framework_of(directory: Path) -> str:
     """`pt` or `tf`, by the weights that the directory holds; PyTorch's are preferred."""
     pytorch = any((directory / name).exists() for name in SAFE_WEIGHTS + PICKLED_WEIGHTS)
     return "pt" if pytorch else "tf"
+
+
+def named(name: str) -> type:
+    """The class of transformers of that name, or that of another package by its dotted name.
+
+    Raises:
+        ImportError, AttributeError: there is none.
+    """
+    module, _, own = name.rpartition(".")
+    return getattr(importlib.import_module(module or "transformers"), own)
 
 
 def load_config(source: str, cache_dir: str | None = None):

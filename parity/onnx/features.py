@@ -215,14 +215,12 @@ def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
     Raises:
         KeyError, ValueError, EnvironmentGap: see `FeaturesManager.get_model_class_for_feature`.
     """
-    import transformers
-
     from parity.architectures import registry
 
     auto = FeaturesManager.get_model_class_for_feature(feature, framework)
     declared = [found for found in registry.architectures() if found.model_type == model_type]
     head = declared[0].heads.get(FeaturesManager.feature_to_task(feature)) if declared else None
-    return getattr(transformers, head) if head else auto
+    return models.named(head) if head else auto
 
 
 def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:

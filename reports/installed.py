@@ -1,0 +1,24 @@
+"""pytest plug-in of an installation: `pytest --pyargs parity.architectures` has what the repository's conftest loads.
+
+It is there in every pytest of its environment, and does nothing unless tests of parity are asked for.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+PLUGINS = ("parity.fixtures.plugin", "parity.reports.plugin")
+MARKERS = (
+    "cells: which cells a test of cells is about, by feature and opset",
+    "smoke: one architecture of each kind through every format; two minutes",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    given = early_config.known_args_namespace
+    if given.pyargs and any(name.startswith("parity.") for name in given.file_or_dir):
+        for plugin in PLUGINS:
+            early_config.pluginmanager.import_plugin(plugin)
+        for marker in MARKERS:
+            early_config.addinivalue_line("markers", marker)

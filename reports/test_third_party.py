@@ -1,0 +1,213 @@
+"""Another package's architecture gets matrix, page and gate from an installed parity."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "toy-mixer"
+version = "1.0"
+
+[tool.setuptools]
+packages = ["toy_mixer"]
+"""
+ENTRY_POINT = """
+[project.entry-points."parity.architectures"]
+toy-mixer = "toy_mixer.declared:ARCHITECTURE"
+"""
+MODELING = '''
+"""A model that transformers does not know: every token sees the mean of those that are not padding."""
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+
+class ToyConfig(PretrainedConfig):
+    model_type = "toy-mixer"
+
+    def __init__(self, vocab_size=96, hidden_size=16, **kwargs):
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        super().__init__(**kwargs)
+
+
+class ToyModel(PreTrainedModel):
+    config_class = ToyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.mix = torch.nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = torch.nn.LayerNorm(config.hidden_size)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, return_dict=True):
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        words, seen = self.words(input_ids), attention_mask.unsqueeze(-1).to(self.words.weight.dtype)
+        mean = (words * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1)
+        return BaseModelOutput(last_hidden_state=self.norm(words + torch.tanh(self.mix(mean))))
+'''
+DECLARED = '''
+"""The toy mixer, declared as any other architecture."""
+
+from parity.architectures.declaration import EITHER_PADDING, Architecture, token_axes
+from parity.onnx.config import OnnxConfig
+
+
+class ToyOnnxConfig(OnnxConfig):
+    """Token ids and attention mask."""
+
+    @property
+    def inputs(self):
+        return token_axes(self.task, "input_ids", "attention_mask")
+
+
+ARCHITECTURE = Architecture(
+    model_type="toy-mixer",
+    kind="encoder",
+    onnx_config=ToyOnnxConfig,
+    features=("default",),
+    config="toy_mixer.modeling.ToyConfig",
+    heads={"default": "toy_mixer.modeling.ToyModel"},
+    tiny={"hidden_size": 16},
+    preprocessor="distilbert",
+    relations={"*": EITHER_PADDING},
+)
+'''
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory):
+    """Our wheel, and that of the outside package twice: with an entry point, and without.
+
+    Built from copies of the sources, since a build leaves files beside them.
+    """
+    directory = tmp_path_factory.mktemp("wheels")
+    ours = directory / "parity"
+    ours.mkdir()
+    for name in ("parity", "architectures", "fixtures", "reports"):
+        shutil.copytree(ROOT / name, ours / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, ours)
+    built = {"parity": build(ours, directory / "built")}
+    for name, entry in {"declared": ENTRY_POINT, "named": ""}.items():
+        outside = directory / name
+        (outside / "toy_mixer").mkdir(parents=True)
+        (outside / "pyproject.toml").write_text(PYPROJECT + entry)
+        (outside / "toy_mixer" / "__init__.py").write_text("")
+        (outside / "toy_mixer" / "modeling.py").write_text(MODELING)
+        (outside / "toy_mixer" / "declared.py").write_text(DECLARED)
+        built[name] = build(outside, directory / f"built-{name}")
+    return built
+
+
+def build(source, into):
+    """The wheel of a source tree, made without the network."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--wheel-dir", into, source], check=True)
+    (wheel,) = into.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def environment(wheels, tmp_path_factory):
+    """A fresh virtual environment with our wheel and that of the outside package, made once for each of its kinds.
+
+    torch and what else we depend on are not downloaded again: a .pth names the directory that has them here. It brings
+    their modules, not the editable installation of parity that may be there too.
+    """
+
+    @functools.cache
+    def made(outside):
+        directory = tmp_path_factory.mktemp(outside)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+        (site,) = directory.glob("lib/python*/site-packages")
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
+        install = [*pip, "install", "--quiet", "--no-deps", "--no-index"]
+        subprocess.run([*install, wheels["parity"], wheels[outside]], check=True)
+        return directory
+
+    return made
+
+
+@pytest.fixture
+def run(environment, tmp_path):
+    """Run `python -m …` of an environment in an empty directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH", "COV"))}
+
+    def ran(outside, *arguments):
+        command = [environment(outside) / "bin" / "python", "-m", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True)
+
+    return ran
+
+
+def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run, tmp_path):
+    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught."""
+    where = run("named", "parity.cli", "matrix", "--json")
+    assert "toy-mixer" not in where.stdout, "the control: without being named it is not there"
+    chosen = ("-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
+    named = ("pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *chosen)
+    ran = run("named", *named)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "reports/out/records.jsonl").read_text().splitlines()]
+    assert {line["architecture"] for line in lines[1:]} == {"toy-mixer"}
+    assert {line["status"] for line in lines[1:]} == {"passed"}
+    assert len(lines) > 20
+    assert run("named", "parity.reports").returncode == 0
+    assert "toy-mixer" in (tmp_path / "reports/out/report.html").read_text()
+    fresh = run("named", "parity.reports", "--check")
+    assert fresh.returncode == 1
+    assert "no baseline yet" in fresh.stdout
+    assert run("named", "parity.reports", "--accept").returncode == 0
+    assert run("named", "parity.reports", "--check").returncode == 0
+    assert run("named", *named, "-k", "test_contract and onnx17").returncode == 0
+    lost = run("named", "parity.reports", "--check")
+    assert lost.returncode == 1
+    assert "disappeared" in lost.stdout
+    assert "toy-mixer-default-onnx11" in lost.stdout
+
+
+def test_an_entry_point_puts_it_in_the_matrix(run, environment):
+    """Installing it is enough; the wheel has the page's templates too."""
+    found = json.loads(run("declared", "parity.cli", "matrix", "--json").stdout)["cells"]
+    assert any(cell["architecture"] == "toy-mixer" for cell in found)
+    assert any(cell["architecture"] == "bert" for cell in found)
+    chosen = ("--architecture=toy-mixer", "-k", "onnx17", "--collect-only", "-q")
+    listed = run("declared", "pytest", "--pyargs", "parity.architectures", *chosen)
+    assert "test_traced_sizes[toy-mixer-default-onnx17]" in listed.stdout
+    assert "bert" not in listed.stdout
+    (package,) = environment("declared").glob("lib/python*/site-packages/parity/reports/templates")
+    assert {path.name for path in package.iterdir()} == {path.name for path in (ROOT / "reports/templates").iterdir()}
+
+
+def test_what_is_no_architecture_is_told(run):
+    """A name that is none, a module without a declaration: one sentence, and nothing runs."""
+    for name, told in {"no_such.module": "cannot be imported", "toy_mixer": "has no ARCHITECTURE"}.items():
+        ran = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture={name}")
+        assert ran.returncode == 4
+        assert told in ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_other_runs_of_pytest_are_left_alone(run, tmp_path):
+    """Where tests of something else run, nothing of parity's plug-ins is loaded."""
+    suite = "import sys\n\ndef test_alone():\n    assert 'parity.fixtures.plugin' not in sys.modules\n"
+    (tmp_path / "test_else.py").write_text(suite)
+    ran = run("named", "pytest", "-q", "-p", "no:cacheprovider", "test_else.py")
+    assert ran.returncode == 0, ran.stdout
+    assert not (tmp_path / "reports").exists()
