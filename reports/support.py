@@ -17,7 +17,9 @@ from parity.reports.changes import ranges
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "reports" / "support.json"
 BEGIN, END = "<!-- support: begin -->", "<!-- support: end -->"
-# The worst first; a gate says nothing about a feature.
+# The worst first.
+_TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
+# A gate says nothing about a feature.
 _WORST = ("failed", "error", "xpassed", "xfailed", "passed")
 
 
@@ -49,8 +51,19 @@ def table(lines: Iterable[dict]) -> dict:
     return found
 
 
-def page(support: Mapping[str, Mapping]) -> str:
-    """The whole table as Markdown, a column for each environment."""
+def verdicts(lines: Iterable[dict]) -> dict:
+    """architecture → feature → axis → its verdict, of the TorchScript cells; the worst of eager and sdpa attention."""
+    found: dict[str, dict] = {}
+    for line in lines:
+        for each in line["verdicts"] if line["format"] == "torchscript" else ():
+            if each["traced"] is not None:
+                axes = found.setdefault(line["architecture"], {}).setdefault(line["feature"], {})
+                axes[each["axis"]] = min(axes.get(each["axis"], _TRACED[-1]), each["verdict"], key=_TRACED.index)
+    return {name: dict(sorted(features.items())) for name, features in sorted(found.items())}
+
+
+def page(support: Mapping[str, Mapping], traces: Mapping[str, Mapping] | None = None) -> str:
+    """The whole table as Markdown, a column for each environment; and that of the traces' verdicts."""
     names = list(support)
     lines = [
         "# What works",
@@ -66,10 +79,30 @@ def page(support: Mapping[str, Mapping]) -> str:
         for feature in features:
             cells = [_cell(of.get(architecture, {}).get(feature)) for of in support.values()]
             lines.append(f"| {architecture} | {feature} | {' | '.join(cells)} |")
-    reasons = _reasons(support)
+    reasons = list(_reasons(support))
     if reasons:
         lines += ["", "Deviations:", "", *reasons]
+    if traces:
+        lines += ["", *_traces(traces)]
     return "\n".join(lines) + "\n"
+
+
+def _traces(traces):
+    yield from ("# TorchScript: at which other sizes a trace is right", "")
+    yield (
+        "A trace of a tiny model, with eager and with sdpa attention, run at other sizes of every axis, smaller and"
+        " larger, alone and together. At its own sizes each trace is bit-equal to the model."
+    )
+    for environment, architectures in traces.items():
+        yield from ("", f"{environment}:", "", "| architecture | features | axes | verdict |", "|---|---|---|---|")
+        for architecture, features in architectures.items():
+            grouped: dict[tuple, list[str]] = {}
+            for feature, axes in features.items():
+                for verdict in sorted(set(axes.values()), key=_TRACED.index):
+                    named = ", ".join(axis for axis in axes if axes[axis] == verdict)
+                    grouped.setdefault((named, verdict), []).append(feature)
+            for (named, verdict), of in grouped.items():
+                yield f"| {architecture} | {', '.join(of)} | {named} | {verdict} |"
 
 
 def readme(support: Mapping[str, Mapping]) -> str:
@@ -138,8 +171,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.su
         environment, lines = records.read(path)
         runs.setdefault(environment_of(environment), {}).update({(line["id"], line["check"]): line for line in lines})
     support = {environment: table(lines.values()) for environment, lines in runs.items()}
-    SUPPORT.write_text(json.dumps(support, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    SUPPORT.with_suffix(".md").write_text(page(support), encoding="utf-8")
+    traces = {environment: found for environment, lines in runs.items() if (found := verdicts(lines.values()))}
+    content = {"onnx": support, "torchscript": traces}
+    SUPPORT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    SUPPORT.with_suffix(".md").write_text(page(support, traces), encoding="utf-8")
     readme_file = ROOT / "README.md"
     readme_file.write_text(in_readme(readme_file.read_text(encoding="utf-8"), readme(support)), encoding="utf-8")
     return 0

@@ -51,14 +51,34 @@ def test_a_readme_without_marks_is_refused():
 def test_the_committed_tables_are_generated():
     """support.md and the README say what support.json says."""
     made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
-    assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == support.page(made)
+    page = support.page(made["onnx"], made["torchscript"])
+    assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == page
     text = (support.ROOT / "README.md").read_text(encoding="utf-8")
-    assert support.in_readme(text, support.readme(made)) == text
+    assert support.in_readme(text, support.readme(made["onnx"])) == text
 
 
 def test_the_committed_table_has_every_cell():
     """What is declared has been run, and what has been run is declared."""
     made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
-    (current,) = [of for name, of in made.items() if "transformers 5" in name]
     declared = {(c.architecture, c.feature) for c in cells() if not architecture(c.architecture).gap}
-    assert {(name, feature) for name, features in current.items() for feature in features} >= declared
+    for part in ("onnx", "torchscript"):
+        (current,) = [of for name, of in made[part].items() if "transformers 5" in name]
+        assert {(name, feature) for name, features in current.items() for feature in features} >= declared
+
+
+def test_the_worst_verdict_of_an_axis_counts():
+    """A trace that is wrong with sdpa attention only is wrong; the trial of all axes together is none of them."""
+
+    def traced(attention, **axes):
+        found = [{"axis": axis, "traced": 8, "verdict": verdict} for axis, verdict in axes.items()]
+        found.append({"axis": "all of these together", "traced": None, "verdict": "raises"})
+        return {**line(None), "format": "torchscript", "attention": attention, "verdicts": found}
+
+    lines = [
+        traced("eager", batch="generalises", sequence="generalises"),
+        traced("sdpa", batch="generalises", sequence="silently wrong"),
+    ]
+    made = {"here": support.verdicts([*lines, {**line(11), "verdicts": []}])}
+    assert made == {"here": {"bert": {"default": {"batch": "generalises", "sequence": "silently wrong"}}}}
+    page = support.page({}, made)
+    assert "| bert | default | sequence | silently wrong |\n| bert | default | batch | generalises |" in page
