@@ -8,6 +8,7 @@ import sys
 _COMMANDS = {
     "onnx": ("parity.onnx.__main__", "export a checkpoint to ONNX and prove the file"),
     "torchscript": ("parity.torchscript.__main__", "trace a checkpoint to TorchScript and tell where it is right"),
+    "neuron": ("parity.neuron.__main__", "compile a checkpoint for AWS Inf1 and tell what falls back to the CPU"),
     "check": ("parity.check", "judge an ONNX file that somebody else exported"),
     "matrix": ("parity.architectures.matrix", "list and count the cells of the conformance matrix"),
     "reports": ("parity.reports.__main__", "the page of a run, the release gate, what an upgrade did"),

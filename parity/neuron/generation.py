@@ -15,7 +15,7 @@ import torch
 from parity import models
 from parity.errors import UsageError
 from parity.neuron import sdk
-from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, load, logger
+from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, labelled, load, logger
 from parity.torchscript.trace import TracedModel, save
 from parity.torchscript.untying import twin
 from parity.traceable import prepared
@@ -156,6 +156,7 @@ def compile_generator(
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
+        say = labelled(say)
         say(EMULATED)
     if not getattr(model.config, "is_encoder_decoder", False):
         raise UsageError(f"model: {type(model).__name__} is no encoder-decoder; compile it with parity.neuron.trace")

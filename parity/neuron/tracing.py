@@ -26,7 +26,7 @@ __all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
 
 logger = logging.getLogger("parity.neuron")
 
-EMULATED = "emulation: torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
+EMULATED = "torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def trace(
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
+        say = labelled(say)
         say(EMULATED)
     made, config = torchscript.traced(
         model,
@@ -245,9 +246,13 @@ def _proven(made, model, config, say):
     allowed = Tolerances.emulated() if made.engine == EMULATION else Tolerances()
     found = validate(made, model, onnx_config=config, tolerances=allowed)
     text = allowed.summary(found)
-    label = f"{EMULATION}: " if made.engine == EMULATION else ""
-    say(f"{label}At the compiled shape: {text}")
-    return replace(made, proof=f"{label}{text}")
+    say(f"At the compiled shape: {text}")
+    return replace(made, proof=f"{EMULATION}: {text}" if made.engine == EMULATION else text)
+
+
+def labelled(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say` for an emulation: every line tells that it is one."""
+    return lambda line: say(line if line.startswith(EMULATION) else f"{EMULATION}: {line}")
 
 
 def _model_of(module):

@@ -1,0 +1,215 @@
+"""`python -m parity.neuron --model=… output`: compile one checkpoint for Inf1, and prove it where a device is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from parity.console import Console, guarded, leave
+
+PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+
+
+def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog, description="Compile a Transformers checkpoint for AWS Inf1 in fixed shapes.")
+    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    p.add_argument("--feature", default="default", help="what the model is compiled for (default: %(default)s)")
+    p.add_argument("--batch", type=_count, default=1, help="rows of the compiled batch (default: %(default)s)")
+    lengths = p.add_mutually_exclusive_group()
+    lengths.add_argument(
+        "--sequence-length", type=_count, help="tokens of the compiled text; requests are padded to it (default: 128)"
+    )
+    lengths.add_argument(
+        "--buckets", type=_counts, help="several lengths, such as 64,128: one file each, a request takes the smallest"
+    )
+    p.add_argument("--dynamic-batch", action="store_true", help="let the first axis of every input have any size")
+    p.add_argument("--cores", type=_count, help="compile for a pipeline over so many NeuronCores (default: one)")
+    p.add_argument("--allow-fallback", action="store_true", help="report operators that fell back to the CPU, go on")
+    p.add_argument("--workdir", help="keep what the compiler writes in this directory")
+    p.add_argument(
+        "--package", choices=("torch_neuron", "torch_neuronx"), help="of the SDK (default: the one that is installed)"
+    )
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--analyze", action="store_true", help="only print the SDK's own report on the operators")
+    what.add_argument(
+        "--coverage", action="store_true", help="only list operators that AWS's list leaves to the CPU; needs no SDK"
+    )
+    what.add_argument(
+        "--emulate", action="store_true", help="torch.jit.trace in the tracer's place; says nothing of Inf1"
+    )
+    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument(
+        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
+    )
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
+    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    p.add_argument("output", type=Path, nargs="?", help="directory for model.pt (model-64.pt, … with --buckets)")
+    return p
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.neuron") -> int:
+    """Run the command; returns its exit status."""
+    own = parser(prog)
+    args = own.parse_args(argv)
+    if args.output is None and not (args.analyze or args.coverage):
+        own.error("the following arguments are required: output")
+    console = Console(quiet=args.quiet, as_json=args.json)
+    return guarded(prog, lambda: _run(args, console), as_json=args.json)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return sorted({_count(part.strip()) for part in text.split(",")})
+
+
+def _run(args, console: Console) -> int:
+    from parity import models
+
+    started = time.perf_counter()
+    models.locate(args.model, args.cache_dir)
+    console.progress("importing torch and transformers")
+    from parity.environment import describe
+    from parity.neuron import sdk
+
+    if not args.coverage:
+        # What is missing is said before anything is loaded.
+        sdk.tracer(args.package, emulate=args.emulate)
+    subject = _prepare(args, console)
+    found = _asked(args, console, subject) if args.coverage or args.analyze else _compile(args, console, subject)
+    if args.json:
+        summary = {
+            "status": "passed",  # but for what was compiled and never run, or emulated
+            "checkpoint": args.model,
+            "feature": args.feature,
+            **found,
+            "environment": describe(),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        print(json.dumps(summary))
+    return 0
+
+
+def _prepare(args, console):
+    """Configuration, OnnxConfig, preprocessor, samples by bucket, and the model."""
+    from parity import models
+    from parity.errors import UsageError
+    from parity.onnx import features, job
+    from parity.samples import Source
+
+    config = models.load_config(args.model, args.cache_dir)
+    onnx_config = job.constructor_of(config.model_type, args.feature)(config)
+    preprocessor = models.require_preprocessor(args.model, args.preprocessor, args.cache_dir)
+    with models.quiet_transformers():
+        source = Source(onnx_config, preprocessor, config)
+    text = [axis for axis in ("sequence", "encoder_sequence", "decoder_sequence") if axis in source.axes]
+    lengths = args.buckets or ([args.sequence_length] if args.sequence_length else [])
+    if lengths and not text:
+        raise UsageError(f"--sequence-length: {config.model_type} {args.feature} has no text whose length could be set")
+    console.progress(f"loading {args.model}")
+    model = job.load_trained(
+        args.model,
+        args.feature,
+        features.model_class(config.model_type, args.feature),
+        onnx_config,
+        source,
+        cache_dir=args.cache_dir,
+    )
+    longest = onnx_config.longest_sequence(model)
+    if text and not lengths:
+        lengths = [min(128, longest or 128)]
+    if longest is not None and lengths and max(lengths) > longest:
+        raise UsageError(f"--sequence-length: got {max(lengths)}, the model takes at most {longest} tokens")
+    samples = {
+        length: source.resized(
+            {"batch": args.batch, **dict.fromkeys(text, length)} if length else {"batch": args.batch}
+        )
+        for length in lengths or [0]
+    }
+    return config, onnx_config, preprocessor, samples, model
+
+
+def _asked(args, console, subject):
+    """What AWS's list, or the SDK, says of the operators; nothing is compiled or written."""
+    from parity import neuron
+    from parity.torchscript import export
+
+    _, onnx_config, _, samples, model = subject
+    inputs = next(iter(samples.values())).inputs
+    if args.analyze:
+        report = neuron.analyze(model, inputs, feature=args.feature, onnx_config=onnx_config, package=args.package)
+        console.done()
+        console.say(str(report))
+        return {"analysis": str(report)}
+    traced = export(model, inputs, feature=args.feature, onnx_config=onnx_config, prove=False)
+    found = neuron.coverage(traced.module)
+    console.done()
+    for line in found.lines():
+        console.say(line)
+    return {"coverage": found.as_json()}
+
+
+def _compile(args, console, subject):
+    from parity import files, neuron
+    from parity.environment import version_of
+    from parity.neuron import tracing
+    from parity.onnx import job
+
+    config, onnx_config, preprocessor, samples, model = subject
+    single = args.output.suffix == ".pt"
+    options = {"dynamic_batch_size": True} if args.dynamic_batch else {}
+    if args.cores:
+        options["compiler_args"] = ["--neuroncore-pipeline-cores", str(args.cores)]
+    if args.workdir:
+        options["compiler_workdir"] = args.workdir
+    directory = args.output.parent if single else args.output
+    say = tracing.labelled(console.say) if args.emulate else console.say
+    written = []
+    with files.staged(directory / "model.pt") as stage:
+        for length, sample in samples.items():
+            name = args.output.name if single else "model.pt"
+            name = f"{Path(name).stem}-{length}.pt" if args.buckets else name
+            sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
+            say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
+            console.progress("compiling, which takes minutes")
+            made = neuron.trace(
+                model,
+                {key: value for key, value in sample.inputs.items() if value is not None},
+                stage / name,
+                feature=args.feature,
+                onnx_config=onnx_config,
+                package=args.package,
+                emulate=args.emulate,
+                allow_fallback=args.allow_fallback,
+                say=say,
+                **options,
+            )
+            console.done()
+            if made.engine == "neuron":
+                left = ", ".join(f"{key} ({count})" for key, count in made.outside.items()) or "none"
+                say(f"Compiled code in {made.compiled} nodes; operators beside them: {left}")
+            written.append((name, made))
+        job.save_companions(args.model, config, preprocessor, stage, directory, args.cache_dir)
+        for name, _ in written:
+            files.replace(stage / name, directory / name)
+    names = [(directory / name).as_posix() for name, _ in written]
+    say(f"saved at: {', '.join(names)}")
+    proven = all(made.proof for _, made in written)
+    return {
+        "status": "emulation" if args.emulate else "passed" if proven else "compiled",
+        "engine": written[0][1].engine,
+        "models": [
+            {"model": path, "proof": made.proof, **made.facts()} for path, (_, made) in zip(names, written, strict=True)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    leave(main())
