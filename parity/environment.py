@@ -116,40 +116,39 @@ class Neuron:
 def classify(found: NeuronEvidence) -> Neuron:
     """The answer that the evidence allows; a working device needs the SDK, a character device and a runtime call."""
     distribution, (compiler, instances) = found.package.replace("_", "-"), NEURON[found.package]
+    name = f"{distribution} {found.version or 'of unknown version'}"
     if not found.tracer:
         # The package index has a package of that name, which only says that it is the wrong one.
         if "WRONG PACKAGE" in found.refusal or (distribution, found.version) == ("torch-neuron", "1.0"):
             return Neuron(
                 PLACEHOLDER,
-                f"{distribution} {found.version} is the placeholder of the public package index, not the AWS Neuron"
+                f"{name} is the placeholder of the public package index, not the AWS Neuron"
                 f" SDK: uninstall it and install {distribution} from the repository of AWS Neuron; {_README}",
             )
         if found.version is None and not found.refusal:
             return Neuron(ABSENT, f"the AWS Neuron SDK ({distribution}) is not installed; {_README}")
         why = f"importing it raises {found.refusal}" if found.refusal else "it has no trace"
-        return Neuron(ABSENT, f"{distribution} {found.version} is no AWS Neuron SDK that works here: {why}; {_README}")
+        return Neuron(ABSENT, f"{name} is no AWS Neuron SDK that works here: {why}; {_README}")
     if not found.compiler:
         return Neuron(
             NO_COMPILER,
-            f"{distribution} {found.version} is installed without its compiler: {compiler} is not on PATH; install"
+            f"{name} is installed without its compiler: {compiler} is not on PATH; install"
             f" {compiler} from the repository of AWS Neuron; {_README}",
         )
     if not found.devices:
         return Neuron(
             NO_DEVICE,
-            f"{distribution} {found.version} can compile here, but there is no Neuron device: run this on an"
+            f"{name} can compile here, but there is no Neuron device: run this on an"
             f" {instances} instance with the aws-neuronx driver",
         )
     if found.cores < 1:
         return Neuron(
             NO_DEVICE,
-            f"{distribution} {found.version} can compile here, but the Neuron runtime does not open"
+            f"{name} can compile here, but the Neuron runtime does not open"
             f" {', '.join(found.devices)} ({found.runtime or 'it names no core'}): end other processes that hold its"
             f" cores, or run this on an {instances} instance with the aws-neuronx driver",
         )
-    return Neuron(
-        DEVICE, f"{distribution} {found.version} with {found.cores} NeuronCores at {found.devices[0]}", found.cores
-    )
+    return Neuron(DEVICE, f"{name} with {found.cores} NeuronCores at {found.devices[0]}", found.cores)
 
 
 def neuron_evidence(
