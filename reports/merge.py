@@ -58,7 +58,7 @@ def _counted(runs, of):
         files.setdefault(shard["index"], []).append(path)
         if len(lines) != shard["checks"]:
             wrong.append(f"{path}: {len(lines):,} checks of cells, should have {shard['checks']:,}: it was cut short")
-        for key in {(line["id"], line["check"]) for line in lines}:
+        for key in [(line["id"], line["check"]) for line in lines]:
             other = checks.setdefault(key, path)
             if other is not path and len(files[shard["index"]]) == 1:
                 wrong.append(f"{path}: {' '.join(key)} is in {other} too")

@@ -89,15 +89,18 @@ def test_one_run_spans_two_interpreters(pytester):
         test_suite="""
         import sys
 
+        import pytest
+
+        @pytest.mark.cells(features=("default",), opsets=(11, 12, 13))
         def test_where(cell, figures):
             figures(validated_at=[{"prefix": sys.prefix}])
         """
     )
     nodes = [f"--tx=popen//python={python}" for python in (sys.executable, other / "bin" / "python")]
-    chosen = ("-k", "[bert- or [vit- or [gpt2- or [t5-", "--records", "out.jsonl")
+    chosen = ("-k", "[b or [d or [v", "--records", "out.jsonl")
     result = pytester.runpytest_subprocess(*PLUGINS, "--dist=load", *nodes, *chosen)
     environment, lines = records.read(pytester.path / "out.jsonl")
     result.assert_outcomes(passed=len(lines))
-    assert len({line["id"] for line in lines}) == len(lines) > 50
+    assert len({line["id"] for line in lines}) == len(lines) > 20
     assert {line["sizes"][0]["prefix"] for line in lines} == {sys.prefix, str(other)}
     assert len(environment["workers"]) == 2
