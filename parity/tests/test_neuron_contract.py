@@ -1,0 +1,313 @@
+"""The calling contract of torch_neuron, held against a recording stand-in in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from parity.fixtures import stand_in
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+
+TEXTS = {
+    "NRT:nrt_init Unable to determine Neuron Driver version": "install the aws-neuronx driver on an Inf1 instance",
+    "NeuronCore(s) not available - Requested:nc1-nc1 Available:0": "with NEURON_RT_VISIBLE_CORES",
+    "Error parsing message with type 'tensorflow.GraphDef'": "pass separate_weights=True",
+    "subprocess.TimeoutExpired: neuron-cc timed out": "raise compiler_timeout",
+    "WRONG PACKAGE. Please install the package from Neuron Repository": "uninstall it and install it from the repo",
+    "some other trouble": "some other trouble",
+}
+
+# One process for all, because importing torch takes longer than what is tried.
+SESSION = """
+import json, os, torch
+from parity.fixtures import subjects
+from parity import neuron
+from parity.errors import ParityError
+
+told = {}
+subject = subjects.subject("bert", "masked-lm")
+inputs = subject.source.resized({"batch": 1, "sequence": 16}).inputs
+
+def trace(said, **options):
+    return neuron.trace(subject.model, inputs, onnx_config=subject.onnx_config, say=said.append, **options)
+
+def refused(**options):
+    try:
+        trace([], **options)
+    except ParityError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was refused"
+
+told["analysis"] = neuron.analyze(subject.model, inputs)
+import torch_neuron
+torch_neuron._note(call="analyzed")
+
+said = []
+made = trace(said, output="model.pt", compiler_args=["--fast-math", "none"], compiler_timeout=9, strict=False,
+             compiler_workdir="work", dynamic_batch_size=True, separate_weights=True)
+told["made"] = [made.compiled, made.proof, made.engine, made.dynamic_batch]
+told["last"] = said[-1]
+told["file"] = neuron.load("model.pt").facts()["neuron"]
+told["unknown"] = refused(compiler="x")
+
+told["modes"] = {}
+for mode in ("compiles", "falls back", "leaves"):
+    torch_neuron._MODE, said = mode, []
+    told["modes"][mode] = [refused()]
+    trace(said, allow_fallback=True)
+    told["modes"][mode].append([line for line in said if line.startswith("warning: ")])
+
+torch_neuron._MODE, told["texts"] = "compiles", {}
+made = trace([])
+for text in TEXTS:
+    os.environ["STAND_IN_TEXT"] = text
+    torch_neuron._MODE = "raises"
+    told["texts"][text] = [refused()]
+    torch_neuron._MODE = "fails to run"
+    try:
+        made(*made.example.values())
+    except ParityError as error:
+        told["texts"][text].append(str(error))
+
+torch_neuron._MODE = "compiles"
+torch_neuron._note(call="the document")
+DOCUMENT
+print(json.dumps(told))
+"""
+# The snippet of the document, its misspelt variable given before it; and the same with one line changed.
+DOCUMENT = """
+model, tokens_tensor, segments_tensors = subject.model, inputs["input_ids"], inputs["token_type_ids"]
+model.config.return_dict = False
+token_tensor = tokens_tensor
+
+import torch
+import torch.neuron
+
+torch.neuron.trace(model, [token_tensor, segments_tensors])
+"""
+CHANGED = DOCUMENT.replace("torch.neuron.trace(", "changed = neuron.trace(") + "told['changed'] = changed.compiled"
+# In another process: the file without the SDK's import, then with it.
+FRESH = """
+import json, torch
+from parity import neuron
+
+told = {}
+try:
+    torch.jit.load("model.pt")
+except RuntimeError as error:
+    told["alone"] = str(error)
+told["clear"] = neuron.explain(told["alone"])
+told["compiled"] = neuron.load("model.pt").compiled
+print(json.dumps(told))
+"""
+
+
+def run(directory, *arguments):
+    """What a process with the stand-in in that directory prints last, as JSON, and the calls that were noted."""
+    log = directory / "calls.jsonl"
+    log.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        env={**os.environ, **stand_in.write(directory)},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("stand-in")
+
+
+@pytest.fixture(scope="module")
+def session(directory):
+    """What the whole session told, and the calls that the stand-in noted."""
+    code = SESSION.replace("DOCUMENT\n", DOCUMENT + CHANGED + "\n").replace("TEXTS", repr(list(TEXTS)))
+    return run(directory, "-c", code)
+
+
+def calls_of(session, name, since=""):
+    """The calls of that name, after the note `since`."""
+    noted = session[1]
+    start = next(i for i, call in enumerate(noted) if call["call"] == since) if since else 0
+    return [call for call in noted[start:] if call["call"] == name]
+
+
+def test_trace_is_called_as_documented(session):
+    """Its keywords and those of torch.jit.trace arrive unchanged, a tuple of tensors, an eager model in eval mode.
+
+    torch_neuron is imported before any file is loaded, and nothing is called proven without a device.
+    """
+    told = session[0]
+    called = calls_of(session, "trace")[0]
+    assert called["keywords"] == {
+        "compiler_args": ["--fast-math", "none"],
+        "compiler_timeout": 9,
+        "compiler_workdir": "work",
+        "dynamic_batch_size": True,
+        "separate_weights": True,
+    }
+    assert (called["container"], called["shapes"]) == ("tuple", [[1, 16]] * 3)
+    assert (called["training"], called["attention"]) == (False, "eager")
+    names = [call["call"] for call in session[1]]
+    assert names.index("import") < names.index("torch.jit.load")
+    assert told["made"] == [1, "", "neuron", True]
+    assert told["last"].startswith("Compiled, and run nowhere yet: torch-neuron")
+    assert told["unknown"].startswith("UsageError: options: compiler: torch_neuron.trace has compiler_args, ")
+
+
+def test_the_file_says_how_it_was_compiled(session):
+    """Engine, package, compiled nodes and what stands beside them are read back from it."""
+    assert session[0]["file"] == {
+        "engine": "neuron",
+        "package": "torch_neuron",
+        "sdk": "",
+        "compiled": 1,
+        "dynamic_batch": True,
+        "outside": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("compiles", "nothing was refused"),
+        ("falls back", "nothing was compiled: all "),
+        ("leaves", "operators fell back to the CPU: aten::add (1), aten::erfinv (1), aten::mul (1)"),
+    ],
+)
+def test_a_silent_fallback_is_a_failure(session, mode, says):
+    """What the compiler left to the CPU is refused by name; allow_fallback makes it a report."""
+    refused, reported = session[0]["modes"][mode]
+    assert says in refused
+    assert len(reported) == (mode != "compiles")
+    assert all(says in line for line in reported)
+    assert ("--allow-fallback" in refused) == (mode != "compiles")
+    heard = "the compiler failed, and what came back would run on the CPU" in refused
+    assert heard == (mode == "falls back")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_documented_errors_become_clear_messages(session, text):
+    """Each documented text, raised when compiling and when running, comes with what to do; another stays as it is."""
+    compiling, running = session[0]["texts"][text]
+    assert TEXTS[text] in compiling
+    assert TEXTS[text] in running
+    assert text in compiling
+    assert text in running
+    assert compiling.startswith("ExportError: torch_neuron.trace failed: ")
+
+
+def test_analyze_model_is_offered_before_compiling(session):
+    """`analyze` returns what the SDK says of the same tensors, and compiles nothing."""
+    assert session[0]["analysis"] == {"percent_supported": 96.9}
+    names = [call["call"] for call in session[1]]
+    assert "trace" not in names[: names.index("analyzed")]
+    assert calls_of(session, "analyze_model")[0]["shapes"] == [[1, 16]] * 3
+
+
+def test_the_snippet_of_the_document(session):
+    """It runs as it stands; with one line changed it is parity's."""
+    first, second = calls_of(session, "trace", since="the document")
+    assert (first["container"], second["container"]) == ("list", "tuple")
+    assert first["shapes"] == second["shapes"] == [[1, 16], [1, 16]]
+    assert session[0]["changed"] == 1
+
+
+@pytest.mark.usefixtures("session")
+def test_a_file_needs_the_sdk_imported_first(directory):
+    """torch.jit.load alone fails with the documented text; parity.neuron.load imports first; else the gate speaks."""
+    from parity import neuron
+    from parity.errors import EnvironmentGap
+
+    told, _ = run(directory, "-c", FRESH)
+    assert "Unknown builtin op: neuron::forward_1" in told["alone"]
+    assert told["clear"].startswith("the file holds code that was compiled for Neuron; import torch_neuron before")
+    assert told["compiled"] == 1
+    with pytest.raises(EnvironmentGap, match="is not installed"):
+        neuron.load(directory / "model.pt")
+
+
+def test_the_command(tmp_path):
+    """`python -m parity.neuron` writes a file for each bucket and says that none has run on a device."""
+    from parity.fixtures.checkpoints import save_checkpoint
+
+    save_checkpoint(tmp_path / "checkpoint", "bert")
+    arguments = ["-m", "checkpoint", "--buckets", "12,24", "--batch", "2", "--cores", "4", "--json", "out"]
+    found, calls = run(tmp_path, "-m", "parity.neuron", *arguments)
+    assert (found["status"], found["engine"]) == ("compiled", "neuron")
+    assert [each["proof"] for each in found["models"]] == ["", ""]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.pt")) == ["model-12.pt", "model-24.pt"]
+    traced = [call for call in calls if call["call"] == "trace"]
+    assert [call["shapes"][0] for call in traced] == [[2, 12], [2, 24]]
+    assert {tuple(call["keywords"]["compiler_args"]) for call in traced} == {("--neuroncore-pipeline-cores", "4")}
+
+
+WITH_CORES = """
+import pytest
+from parity import environment
+
+answer = environment.Neuron(environment.DEVICE, "three cores, in this test only", 3)
+environment.neuron = lambda package="torch_neuron": answer
+"""
+
+
+@pytest.fixture
+def three_cores(pytester):
+    """A run whose gate says that there are three cores; each of its tests says which it sees."""
+    pytester.makeconftest(WITH_CORES)
+    test = """
+        import os, time
+
+        def test_core(worker_id):
+            time.sleep(0.2)
+            print("CORE", worker_id, os.environ.get("NEURON_RT_VISIBLE_CORES"))
+        """
+    pytester.makepyfile(**{f"test_{number}": test for number in range(6)})
+    return lambda *arguments: pytester.runpytest_subprocess("-p", "conftest", *PLUGINS, "-rP", *arguments)
+
+
+def test_each_worker_has_its_own_core(three_cores, monkeypatch):
+    """Workers see one core each, all different, of those that the run may use; alone a run sees all."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "4-5,7")
+    result = three_cores("-n", "3")
+    seen = {tuple(line.split()[1:]) for line in result.outlines if line.startswith("CORE")}
+    assert len({worker for worker, _ in seen}) == len(seen)
+    assert {core for _, core in seen} <= {"4", "5", "7"}
+    assert len(seen) > 1
+
+
+def test_never_more_workers_than_cores(three_cores, monkeypatch):
+    """More are refused before anything runs; `-n auto` starts no more than there are."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "2")
+    result = three_cores("-n", "2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*-n 2: 1 NeuronCores are here, and each worker needs its own: give -n 1"])
+    result = three_cores("-n", "auto")
+    assert {line.split()[1] for line in result.outlines if line.startswith("CORE")} == {"gw0"}
+
+
+def test_the_core_of_a_worker_that_is_gone_is_given_on():
+    """A worker that takes the place of one that died gets its core; one too many is refused."""
+    from types import SimpleNamespace
+
+    from parity.fixtures.neuron import Cores, visible_cores
+
+    nodes = [SimpleNamespace(gateway=SimpleNamespace(id=f"gw{n}"), workerinput={}) for n in range(4)]
+    cores = Cores(visible_cores("", 2))
+    for node in nodes[:2]:
+        cores.pytest_configure_node(node)
+    cores.pytest_testnodedown(nodes[1], None)
+    cores.pytest_configure_node(nodes[2])
+    assert [node.workerinput.get("neuron_core") for node in nodes] == [0, 1, 1, None]
+    with pytest.raises(pytest.UsageError, match="no NeuronCore is free"):
+        cores.pytest_configure_node(nodes[3])
