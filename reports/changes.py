@@ -66,6 +66,14 @@ def statuses(lines: Iterable[Mapping]) -> dict[tuple[str, str], str]:
     return found
 
 
+def verdicts(of: Statuses) -> dict[tuple[str, str], str]:
+    """(cell, "") → the worst of its statuses: the verdict on a cell as a whole."""
+    found: dict[tuple[str, str], str] = {}
+    for (cell, _), status in of.items():
+        found[cell, ""] = worst((found.get((cell, ""), status), status))
+    return found
+
+
 def changes(before: Statuses, after: Statuses) -> list[Change]:
     """Every check of a cell whose status is not what it was, the worst kind first."""
     keys = sorted({*before, *after}, key=lambda key: (_natural(key[0]), key[1]))
@@ -92,7 +100,8 @@ def folded(found: Iterable[Change]) -> list[str]:
     for (stem, rest, before, after, names), opsets in cells.items():
         cell = f"{stem}{ranges(int(opset) for opset in opsets if opset)}{rest}"
         advice = f"; {ADVICE[after]}" if after in ADVICE else ""
-        lines.append(f"{cell} {names}: {before or 'not there'} → {after or 'not there'}{advice}")
+        subject = f"{cell} {names}".rstrip()
+        lines.append(f"{subject}: {before or 'not there'} → {after or 'not there'}{advice}")
     return lines
 
 

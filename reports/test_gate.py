@@ -222,6 +222,8 @@ def test_an_upgrade_is_told_worst_first(diff):
     after = [*after, specimens.line("gpt2")]
     parts = [
         "transformers  5.23.0 → 6.0.0",
+        "regressed: 1 cell",
+        f"{CELL}: passed → failed",
         "regressed: 1 check",
         f"{CELL} traced_sizes: passed → failed: no such operator",
         "disappeared: 2 checks",
@@ -243,6 +245,8 @@ def test_an_upgrade_is_told_worst_first(diff):
         "new": 1,
         "fixed": 1,
     }
+    assert found["cells"]["regressed"] == [{"cell": CELL, "before": "passed", "after": "failed"}]
+    assert found["cells"]["disappeared"] == [{"cell": "vit-default-onnx11", "before": "passed", "after": None}]
     assert found["changes"]["regressed"][0]["error"] == "no such operator"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from parity.reports import baseline
-from parity.reports.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses
+from parity.reports.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses, verdicts
 
 # Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
 NOTABLE, FACTOR = 1.0, 1.5
@@ -21,10 +21,12 @@ def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Seque
 
     Returns:
         worse (a result is worse or gone, or a ratio has grown), before and after (the environments' names), packages
-        (name → [before, after]), counts of kinds, changes (kind → cells with before, after and error), ratios.
+        (name → [before, after]), counts of kinds, cells (kind → cells whose worst status is another), changes (kind →
+        checks with before, after and error), ratios, lines (what `told` says of cells and checks).
     """
     (before, old_lines), (after, new_lines) = old, new
-    found = by_kind(changes(statuses(old_lines), statuses(new_lines)))
+    was, now = statuses(old_lines), statuses(new_lines)
+    found, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     moved = ratios(old_lines, new_lines)
     grown = [row for row in moved if row["after"] > row["before"]]
@@ -47,7 +49,14 @@ def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Seque
             for kind in KINDS
         },
         "ratios": moved,
-        "lines": {kind: _explained(of, errors) for kind, of in found.items()},
+        "cells": {
+            kind: [{"cell": of.cell, "before": of.before, "after": of.after} for of in cells.get(kind, ())]
+            for kind in KINDS
+        },
+        "lines": {
+            "cells": {kind: folded(of) for kind, of in cells.items()},
+            "checks": {kind: _explained(of, errors) for kind, of in found.items()},
+        },
     }
 
 
@@ -94,13 +103,16 @@ def told(found: Mapping, *, markdown: bool = False) -> str:
         f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
     )
     lines += ["", *_packages(found["packages"], markdown)]
-    for kind, of in found["lines"].items():
-        heading = f"{kind}: {counted(counts[kind], 'check')}, {KINDS[kind]}"
-        lines += ["", f"## {heading}" if markdown else heading, "", *_list(of, markdown)]
+    for kind in KINDS:
+        for what in ("cells", "checks"):
+            of = found["lines"][what].get(kind, ())
+            number = len(found["cells"][kind]) if what == "cells" else counts[kind]
+            heading = f"{kind}: {counted(number, what[:-1])}, {KINDS[kind]}"
+            lines += ["", f"## {heading}" if markdown else heading, "", *_list(of, markdown)] if of else []
     if found["ratios"]:
         heading = f"Error ratios that moved by {FACTOR} × or more"
         lines += ["", f"## {heading}" if markdown else heading, "", *_list(_moved(found["ratios"]), markdown)]
-    if not found["lines"] and not found["ratios"]:
+    if not found["lines"]["checks"] and not found["ratios"]:
         lines += ["", "Every check has the verdict that it had, and no error ratio has moved."]
     return "\n".join(lines) + "\n"
 
