@@ -1,5 +1,6 @@
 """Many machines: the CI workflow says what the commands take, and one run spans several interpreters."""
 
+import configparser
 import re
 import shlex
 import subprocess
@@ -104,3 +105,18 @@ def test_one_run_spans_two_interpreters(pytester):
     assert len({line["id"] for line in lines}) == len(lines) > 20
     assert {line["sizes"][0]["prefix"] for line in lines} == {sys.prefix, str(other)}
     assert len(environment["workers"]) == 2
+
+
+def test_tox_runs_matrix_page_and_check_in_one_go():
+    """The gate's commands use one records file; the check is made even when pytest fails, never of old records."""
+    tox = configparser.ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    gate = tox["testenv:gate"]
+    run, page, check = gate["commands"].strip().splitlines()
+    assert "--junit-xml=" in run
+    (path,) = re.findall(r"--records=(\S+)", run)
+    assert f"'{path}').unlink(" in gate["commands_pre"]
+    made, checked = (command.parser().parse_args(shlex.split(line)[3:]) for line in (page, check))
+    assert [str(each) for each in (*made.records, *checked.records)] == [path, path]
+    assert checked.check
+    assert gate.getboolean("ignore_errors")
