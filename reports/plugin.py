@@ -73,8 +73,9 @@ class _Peak:
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    # At setup, because a check whose fixtures fail has no call.
+    # At setup, because a check whose fixtures fail has no call; before a mark skips it.
     cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
     if cell is not None:
         _Peak.restart()

@@ -1,0 +1,428 @@
+"""`parity.neuron` without the SDK: what an emulation says of itself, fixed shapes, coverage, tolerances, commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.errors import EnvironmentGap, ExportError, SessionError, ShapeMismatch, UsageError, ValueMismatch
+from parity.fixtures import subjects
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.neuron.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+SDPA = "scaled_dot_product_attention"
+DEPRECATED = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch >= 2.9 on TorchScript
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return subjects.subject("bert", "masked-lm")
+
+
+def traced(subject, length=16, **options):
+    """The subject emulated at batch 2 and that length, and the lines that it said."""
+    from parity import neuron
+
+    said = []
+    inputs = subject.source.resized({"batch": 2, "sequence": length}).inputs
+    options = {"onnx_config": subject.onnx_config, "emulate": True, "say": said.append, **options}
+    return neuron.trace(subject.model, inputs, **options), said
+
+
+@pytest.fixture(scope="module")
+def emulated(bert):
+    return traced(bert)
+
+
+def test_without_the_sdk_the_gate_speaks(bert):
+    """Compiling raises with its sentence; nothing falls back to an emulation."""
+    with pytest.raises(EnvironmentGap, match="is not installed"):
+        traced(bert, emulate=False)
+
+
+def test_an_emulation_says_so_in_every_line(emulated):
+    """Each line begins with it, the proof and the file too, and no node is called compiled."""
+    made, said = emulated
+    assert said
+    assert all(line.startswith("emulation: ") for line in said)
+    assert made.proof.startswith("emulation: ")
+    assert made.facts()["neuron"]["engine"] == made.engine == "emulation"
+    assert (made.compiled, made.sdk) == (0, "")
+
+
+def test_an_emulated_file_is_read_back(bert, tmp_path):
+    """Saved and loaded it is still an emulation; a plain trace is not taken for one."""
+    from parity import neuron
+    from parity.torchscript import export
+
+    traced(bert, output=tmp_path / "model.pt")
+    assert neuron.load(tmp_path / "model.pt").engine == "emulation"
+    export(bert.model, bert.source.dummy, tmp_path / "plain.pt", prove=False)
+    with pytest.raises(SessionError, match="is a trace, not compiled for Neuron"):
+        neuron.load(tmp_path / "plain.pt")
+
+
+def test_shapes_are_fixed(emulated):
+    """Another length or batch is refused by name; with a dynamic batch only the length is fixed."""
+    made, _ = emulated
+    longer = [tensor.repeat(1, 2) for tensor in made.example.values()]
+    taller = [tensor.repeat(2, 1) for tensor in made.example.values()]
+    for tensors in (longer, taller):
+        with pytest.raises(UsageError, match=r"input_ids has shape .*, compiled for \(2, 16\).*shapes are fixed"):
+            made(*tensors)
+
+
+def test_a_dynamic_batch(bert):
+    """Any batch runs, another length does not."""
+    made, _ = traced(bert, dynamic_batch_size=True)
+    tensors = list(made.example.values())
+    assert made(*[tensor.repeat(3, 1) for tensor in tensors])[0].shape[:2] == (6, 16)
+    with pytest.raises(UsageError, match="but for the first axis"):
+        made(*[tensor.repeat(1, 2) for tensor in tensors])
+
+
+def test_buckets_answer_shorter_requests(bert):
+    """A request goes through the smallest compiled length, padded, and is answered as unpadded PyTorch answers it."""
+    from parity.neuron import Runner, Tolerances
+    from parity.neuron.tolerances import require, rows
+    from parity.reference import answers
+
+    runner = Runner(traced(bert, 8)[0], traced(bert, 16)[0], axes=("batch", "sequence"))
+    asked = [bert.source.resized({"batch": 1, "sequence": length}, seed=length) for length in (5, 8, 13)]
+    expected = [answer.eager for answer in answers(bert.fresh_model(), bert.onnx_config, asked, exact=False)]
+    actual = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in asked]
+    require(rows(expected, actual, Tolerances.emulated()))
+    with pytest.raises(UsageError, match="is longer than what was traced"):
+        runner(bert.source.resized({"batch": 1, "sequence": 17}).inputs)
+
+
+def test_keywords_that_no_tracer_has_are_refused(bert):
+    """A misspelt keyword is named, with those there are."""
+    with pytest.raises(UsageError, match=r"options: compiler_arg: torch_neuron[.]trace has compiler_args, "):
+        traced(bert, compiler_arg=[])
+    with pytest.raises(UsageError, match="package: got torch_xla, should be one of torch_neuron, torch_neuronx"):
+        traced(bert, package="torch_xla")
+
+
+def test_a_wrong_answer_is_refused(bert, monkeypatch):
+    """An emulation that answers with its batch reversed is not delivered."""
+    from parity.neuron import tracing
+
+    right = tracing.NeuronModel.__call__
+    monkeypatch.setattr(tracing.NeuronModel, "__call__", lambda self, *t: tuple(o.flip(0) for o in right(self, *t)))
+    with pytest.raises(ValueMismatch, match="logits: relative error"):
+        traced(bert)
+
+
+EXPECTED = [{"logits": np.array([[0.1, 2.0, -1.0], [3.0, 0.0, 0.5]], np.float32)}]
+
+
+def judged(actual, **limits):
+    """Checks that fail when that is answered."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import rows
+
+    return [row.check for row in rows(EXPECTED, [{"logits": actual}], Tolerances(**limits)) if not row.passed]
+
+
+def test_tolerances_take_what_bfloat16_costs():
+    """A thousandth of noise passes; a tenth, another sign, another winner, not a number and another shape do not."""
+    right = EXPECTED[0]["logits"]
+    assert judged(right * 1.001) == []
+    assert judged(right * 1.1) == ["values"]
+    assert judged(-right) == ["values"]
+    assert judged(np.where(right == 2.0, np.nan, right)) == ["values"]
+    assert judged(right[:1]) == ["shape"]
+    assert judged(right[:, ::-1].copy(), relative=9.0, cosine=-1.0) == []
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import rows
+
+    assert [row.check for row in rows(EXPECTED, [{}], Tolerances())] == ["names"]
+
+
+def test_decisions_are_held_to_the_noise():
+    """Candidates that change places are a failure where they are further apart than the noise, and none where not."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import rows
+
+    expected = [{"logits": np.concatenate([np.full((1, 400), 5.0), [[0.0, 1.0, 0.9, 1.02]]], 1).astype(np.float32)}]
+    near = expected[0]["logits"].copy()
+    near[0, -2] = 1.01
+    assert [row for row in rows(expected, [{"logits": near}], Tolerances()) if not row.passed] == []
+    wide = {"logits": np.array([[9.0, 8.0, 0.0, 0.0]], np.float32)}
+    swapped = {"logits": np.array([[8.4, 8.6, 0.0, 0.0]], np.float32)}
+    failed = [row.check for row in rows([wide], [swapped], Tolerances(relative=0.08)) if not row.passed]
+    assert failed == ["decision"]
+
+
+def test_limits_are_called_uncalibrated_until_a_device_has_run(tmp_path):
+    """Without a file, or for an architecture that it lacks, they say so; with one they are twice what was measured."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import calibration
+
+    path = tmp_path / "calibration.json"
+    assert "uncalibrated" in Tolerances.calibrated(path, "bert").origin
+    figures = [{"relative": 0.01, "cosine": 0.9999}, {"relative": 0.004, "cosine": 0.9998}]
+    path.write_text(json.dumps(calibration({"bert": figures}, "torch-neuron 1.13.1")))
+    found = Tolerances.calibrated(path, "bert")
+    assert (found.relative, round(found.cosine, 6)) == (0.02, 0.9996)
+    assert found.origin == "calibrated on torch-neuron 1.13.1"
+    assert "uncalibrated" in Tolerances.calibrated(path, "vit").origin
+
+
+def test_only_a_device_calibrates(tmp_path):
+    """The first run that a device has passed writes the file; an emulation writes none, a later run changes none."""
+    from types import SimpleNamespace
+
+    from parity.environment import DEVICE, Neuron
+    from parity.fixtures.neuron import _Calibration
+
+    def run(engine, relative):
+        recorder = _Calibration(tmp_path / "calibration.json", Neuron(DEVICE, "a device", 1))
+        figures = {"neuron": {"outputs": {"logits": {"relative": relative, "cosine": 0.999}}}}
+        properties = [("cell", {"engine": engine, "architecture": "bert"}), ("figures", figures)]
+        recorder.pytest_runtest_logreport(SimpleNamespace(when="call", passed=True, user_properties=properties))
+        recorder.pytest_sessionfinish()
+        return (tmp_path / "calibration.json").exists()
+
+    assert not run("emulation", 0.0)
+    assert run("neuron", 0.01)
+    run("neuron", 0.02)
+    assert json.loads((tmp_path / "calibration.json").read_text())["architectures"]["bert"]["relative"] == 0.01
+
+
+@DEPRECATED
+def test_coverage_tells_what_the_list_lacks():
+    """Embeddings, sdpa and in-place forms are left to the CPU; what the list has is not; where has a condition."""
+    import torch
+
+    from parity.neuron import coverage
+
+    table = torch.randn(4, 8)
+
+    def graph(ids, x):
+        y = torch.where(x > 0, x, x.mean()) + torch.nn.functional.embedding(ids, table)
+        y = (
+            torch.nn.functional.scaled_dot_product_attention(y, y, y)
+            if hasattr(torch.nn.functional, SDPA)
+            else y.erfinv()
+        )
+        return y.clone().mul_(2.0)
+
+    found = coverage(torch.jit.trace(graph, (torch.zeros(2, 3, dtype=torch.long), torch.randn(2, 3, 8))))
+    missing = f"aten::{SDPA}" if hasattr(torch.nn.functional, SDPA) else "aten::erfinv"
+    assert found.outside == dict.fromkeys(sorted(["aten::embedding", missing, "aten::mul_"]), 1)
+    assert found.limited == {"aten::where": 1}
+    assert {"aten::add", "aten::gt", "aten::mean", "aten::clone"} <= set(found.inside)
+    assert found.share == 1 - 3 / found.total
+    assert any("left to the CPU: aten::embedding, 1 times" in line for line in found.lines())
+
+
+@DEPRECATED
+def test_coverage_looks_into_branches():
+    """Operators inside a scripted condition are counted, and the condition itself is none of Neuron's."""
+    import torch
+
+    from parity.neuron import coverage
+
+    class Branch(torch.nn.Module):
+        def forward(self, x):
+            if bool(x.sum() > 0):
+                x = torch.erfinv(x)
+            return x
+
+    found = coverage(torch.jit.script(Branch()))
+    assert {"aten::erfinv", "prim::If"} <= set(found.outside)
+
+
+def test_the_list_is_aws_own():
+    """What AWS took off its list and never put back is not on it, what it put back is; conditions stand apart."""
+    from parity.neuron.operators import LIMITED, SOURCE, SUPPORTED
+
+    assert "aten::embedding" not in SUPPORTED
+    assert {"aten::erf", "aten::clamp_min", "aten::baddbmm"} <= SUPPORTED
+    assert not SUPPORTED & set(LIMITED)
+    assert "AWS Neuron documentation" in SOURCE
+
+
+def test_what_the_list_does_not_foresee_is_named(emulated):
+    """An operator of the list beside compiled code, or anything where nothing was compiled, is a fallback."""
+    from dataclasses import replace
+
+    from parity.fixtures.neuron_checks import unforeseen
+    from parity.neuron.operators import Coverage
+
+    made, coverage = emulated[0], Coverage({}, {}, {"aten::cumsum": 1})
+    left = {"aten::embedding": 3, "aten::cumsum": 1}
+    foreseen = replace(made, engine="neuron", compiled=1, outside=left)
+    assert unforeseen(foreseen, coverage) == []
+    assert unforeseen(replace(foreseen, outside={**left, "aten::linear": 1}), coverage) == ["aten::linear"]
+    assert unforeseen(replace(foreseen, compiled=0), coverage) == sorted(left)
+
+
+def test_generation_refuses_what_was_not_compiled():
+    """More rows or tokens than the encoder has, and a model without an encoder, are refused by name."""
+    from parity.neuron.generation import compile_generator
+
+    subject = subjects.subject("marian", "seq2seq-lm")
+    made = compile_generator(subject.model, batch=1, length=12, decoder_length=8, emulate=True)
+    inputs = subject.source.resized({"batch": 2, "encoder_sequence": 6}).inputs
+    with pytest.raises(UsageError, match="input_ids: has 2 rows of 6 tokens, compiled for 1 of 12"):
+        made(inputs["input_ids"], inputs["attention_mask"], max_length=8)
+    with pytest.raises(UsageError, match="is no encoder-decoder"):
+        compile_generator(subjects.subject("bert", "masked-lm").model, emulate=True)
+
+
+def test_a_generator_is_read_back(tmp_path):
+    """Two files are enough to generate the tokens of the model, which are others without the mask."""
+    import torch
+
+    from parity.neuron import Generator
+    from parity.neuron.generation import compile_generator
+
+    subject = subjects.subject("marian", "seq2seq-lm")
+    compile_generator(subject.model, tmp_path, batch=3, length=12, decoder_length=12, emulate=True)
+    made = Generator.load(subject.model, tmp_path)
+    inputs = subject.source.resized({"batch": 3, "encoder_sequence": 10}, padding="right", seed=3).inputs
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    options = {"max_length": 12, "no_repeat_ngram_size": 1}
+    with torch.no_grad():
+        expected = subject.fresh_model().generate(**given, do_sample=False, **options)
+    assert made(**given, **options).tolist() == expected.tolist()
+    unmasked = {**given, "attention_mask": torch.ones_like(given["attention_mask"])}
+    assert made(**unmasked, **options).tolist() != expected.tolist()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(directory, "bert", "token-classification")
+    return directory
+
+
+def run(capsys, *arguments):
+    """The command in this process: exit status, standard output, standard error."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_the_command_needs_the_sdk(checkpoint, tmp_path, capsys):
+    """Without it, exit status 1 and the sentence of the gate, before the model is loaded; nothing is written."""
+    status, out, err = run(capsys, "-m", checkpoint, tmp_path / "out")
+    assert (status, out) == (1, "")
+    assert "is not installed; the README's section on AWS Neuron has the order of installation" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_emulates_and_says_so(checkpoint, tmp_path, capsys):
+    """Every line is labelled, and the JSON calls nothing passed."""
+    options = ("--feature", "token-classification", "--emulate", "--sequence-length", "16")
+    status, out, _ = run(capsys, "-m", checkpoint, *options, tmp_path / "out")
+    assert status == 0
+    assert all(line.startswith("emulation: ") for line in out.splitlines())
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    status, out, _ = run(capsys, "-m", checkpoint, *options, "--json", tmp_path / "other.pt")
+    found = json.loads(out)
+    assert (status, found["status"], found["engine"]) == (0, "emulation", "emulation")
+
+
+def test_the_command_tells_coverage_without_the_sdk(checkpoint, capsys):
+    """Before a host is rented: what would be left to the CPU, and where the list is from."""
+    status, out, _ = run(capsys, "-m", checkpoint, "--feature", "token-classification", "--coverage")
+    assert status == 0
+    assert (
+        "operators are on the list (AWS Neuron documentation" in out.splitlines()[-2 - out.count("compiled with")]
+        or out
+    )
+    assert "left to the CPU: aten::embedding, 3 times" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ("--emulate", "--sequence-length", "41", "out"),
+            "--sequence-length: got 41, the model takes at most 40 tokens",
+        ),
+        (("--emulate", "--buckets", "16,0", "out"), "got 0, should be a whole number ≥ 1"),
+        (("--emulate",), "the following arguments are required: output"),
+    ],
+)
+def test_wrong_usage_is_told(checkpoint, capsys, monkeypatch, tmp_path, options, says):
+    """Exit status 2 and one message."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["-m", str(checkpoint), "--feature", "token-classification", *options])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert says in capsys.readouterr().err
+
+
+BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxruntime', 'onnxscript']))\n"
+
+
+def test_without_onnx(checkpoint, tmp_path):
+    """With onnx and onnxruntime absent the library compiles and judges: neuron-cc pins packages that they refuse."""
+    code = f"{BLOCKED}from parity.neuron.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    options = ["--feature", "token-classification", "--emulate", "--sequence-length", "16", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, "-m", str(checkpoint), *options], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "emulation: At the compiled shape: relative error" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("-m", "inf1"), 0, "384 skipped"),
+        (("-m", "inf1", "--neuron-emulate"), 5, "deselected"),
+        (("--neuron-emulate", "-k", "bert-default-neuron-b1-l16 and not albert and not rem"), 0, "passed"),
+        (("-m", "inf1", "--require", "neuron"), 4, "--require neuron: the AWS Neuron SDK"),
+        (("--neuron-emulate", "--require", "neuron"), 4, "an emulation is no device; give one of them"),
+    ],
+)
+def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status, says):
+    """`-m inf1` is plain skips, `--require neuron` an error, and an emulation never counts as Inf1; onnx is absent."""
+    code = f"{BLOCKED}import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ["-q", "-p", "no:cacheprovider", "-n", "0", f"--records={tmp_path / 'records.jsonl'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "architectures/test_neuron.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stdout[-3000:] + done.stderr
+    if status == 0:
+        lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()][1:]
+        emulated = "--neuron-emulate" in arguments
+        assert {line["engine"] for line in lines} == {"emulation" if emulated else "neuron"}
+        assert {line["status"] for line in lines} == {"passed" if emulated else "skipped"}
+        assert all(line["id"].endswith("-emulation") == emulated for line in lines)
+
+
+def test_export_errors_of_an_emulation_are_labelled(bert, monkeypatch):
+    """What fails in torch.jit.trace is not put down to Neuron."""
+    import torch
+
+    def broken(*arguments, **options):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(torch.jit, "trace", broken)
+    with pytest.raises(ExportError, match=r"torch.jit.trace \(emulation\) failed: RuntimeError: no such thing"):
+        traced(bert)
+
+
+def test_another_shape_of_an_answer_is_refused():
+    """The first failure decides the class of the error."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import require, rows
+
+    with pytest.raises(ShapeMismatch, match=r"logits: has shape \(1, 3\), should be \(2, 3\)"):
+        require(rows(EXPECTED, [{"logits": EXPECTED[0]["logits"][:1]}], Tolerances()))

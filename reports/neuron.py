@@ -1,0 +1,90 @@
+"""Records → which operators of each architecture AWS's list leaves to the CPU of an Inf1 host, before one is rented.
+
+`python -m parity.reports.neuron RECORDS` writes `reports/neuron_coverage.md`. An architecture is as good as the worst
+of its cells. This is read off traced graphs: nothing was compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from parity.neuron.operators import SOURCE
+from parity.reports import records
+
+ROOT = Path(__file__).parents[1]
+COVERAGE = ROOT / "reports" / "neuron_coverage.md"
+CHECKS = ("neuron_graph", "neuron_translation_graph")
+
+
+def rows(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict]:
+    """(architecture, feature) → the fewest operators covered, and all that are left out or compiled conditionally.
+
+    Of records that passed; those of several parts (an encoder and a decoder) are joined.
+
+    Raises:
+        ValueError: no record is about a graph for Neuron.
+    """
+    found: dict[tuple[str, str], dict] = {}
+    for line in lines:
+        if line["check"] not in CHECKS or line["status"] != "passed":
+            continue
+        graph = line["neuron"]
+        for part in [graph] if "share" in graph else graph.values():
+            row = found.setdefault(
+                (line["architecture"], line["feature"]),
+                {"share": 1.0, "operators": 0, "outside": {}, "limited": {}, "graphs": 0},
+            )
+            row["graphs"] += 1
+            row["share"] = min(row["share"], part["share"])
+            row["operators"] = max(row["operators"], part["operators"])
+            for kind in ("outside", "limited"):
+                for name, count in part[kind].items():
+                    row[kind][name] = max(row[kind].get(name, 0), count)
+    if not found:
+        raise ValueError("records: none is about a graph for Neuron; run architectures/test_neuron.py --neuron-emulate")
+    return found
+
+
+def page(environment: Mapping, lines: Iterable[Mapping]) -> str:
+    """The table as Markdown, a row for each architecture with equal features together."""
+    packages = environment["packages"]
+    text = [
+        "# Operators on AWS Inf1",
+        "",
+        "Generated from records by `python -m parity.reports.neuron`; traced with"
+        f" torch {packages['torch'].partition('+')[0]} and transformers {packages['transformers']}, eager attention.",
+        "Static: which operators of the traced graph are on the documented list. Nothing was compiled, and no device"
+        f" has run any of it. Source of the list: {SOURCE}.",
+        "",
+        "| architecture | features | covered | left to the CPU | compiled under a condition |",
+        "|---|---|---|---|---|",
+    ]
+    grouped: dict[tuple, list] = {}
+    for (architecture, feature), row in sorted(rows(lines).items()):
+        key = (architecture, _counts(row["outside"]), _counts(row["limited"]))
+        grouped.setdefault(key, []).append((feature, row))
+    for (architecture, outside, limited), features in grouped.items():
+        share = min(row["share"] for _, row in features)
+        names = ", ".join(feature for feature, _ in features)
+        text.append(f"| {architecture} | {names} | {share:.1%} | {outside} | {limited} |")
+    return "\n".join(text) + "\n"
+
+
+def _counts(operators):
+    return ", ".join(f"{name.removeprefix('aten::')} ×{count}" for name, count in sorted(operators.items())) or "–"
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.neuron") -> int:
+    """Write the table; returns the exit status."""
+    parser = argparse.ArgumentParser(prog, description="Generate the table of operators from records of Neuron cells.")
+    parser.add_argument("records", type=Path, help="a records file of a run with Neuron cells")
+    parser.add_argument("--output", type=Path, default=COVERAGE, help="where the table goes (default: %(default)s)")
+    args = parser.parse_args(argv)
+    args.output.write_text(page(*records.read(args.records)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
