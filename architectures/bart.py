@@ -49,3 +49,6 @@ ARCHITECTURE = Architecture(
     preprocessor="bart",
     sdpa="transformers",
 )
+
+# For those whose layers are its own: one layer tells the encoder from the decoder, two tell one layer from the next.
+SHALLOW = {**ARCHITECTURE.tiny, "encoder_layers": 1, "decoder_layers": 2}

@@ -1,7 +1,7 @@
 """BigBird-Pegasus: an encoder-decoder whose encoder looks at everything, or at a random choice of blocks."""
 
 from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import Architecture
 
 
@@ -42,6 +42,6 @@ ARCHITECTURE = Architecture(
     kind="encoder-decoder",
     onnx_config=BigBirdPegasusOnnxConfig,
     features=BART.features,
-    tiny={**BART.tiny, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
+    tiny={**SHALLOW, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
     preprocessor="t5",
 )

@@ -1,7 +1,6 @@
 """Blenderbot: an encoder-decoder for dialogue; its causal-lm is the decoder alone."""
 
-from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import Architecture
 
 
@@ -21,7 +20,7 @@ ARCHITECTURE = Architecture(
         "seq2seq-lm",
         "seq2seq-lm-with-past",
     ),
-    tiny={**BART.tiny, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2},
+    tiny={**SHALLOW, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2},
     preprocessor="t5",
     sdpa="transformers>=5",
 )

@@ -35,7 +35,7 @@ ARCHITECTURE = Architecture(
     tiny={
         "vocab_size": 96,
         "hidden_size": 32,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 48,

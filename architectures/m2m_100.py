@@ -1,7 +1,6 @@
 """M2M100: an encoder-decoder for translation, with sinusoidal positions that skip the padding."""
 
-from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import EITHER_PADDING, Architecture
 from parity.onnx.config import PatchingSpec
 
@@ -40,7 +39,7 @@ ARCHITECTURE = Architecture(
     kind="encoder-decoder",
     onnx_config=M2M100OnnxConfig,
     features=("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past"),
-    tiny=BART.tiny,
+    tiny=SHALLOW,
     preprocessor="bart",
     sdpa="transformers",
     # With a past, padding stands in it and has no id to be known by.

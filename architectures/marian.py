@@ -1,7 +1,6 @@
 """Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
 
-from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import Architecture
 
 
@@ -25,7 +24,7 @@ ARCHITECTURE = Architecture(
         "causal-lm",
         "causal-lm-with-past",
     ),
-    tiny={**BART.tiny, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1},
+    tiny={**SHALLOW, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1},
     preprocessor="t5",
     sdpa="transformers>=5",
 )

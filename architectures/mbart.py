@@ -1,7 +1,7 @@
 """mBART: BART for many languages; the norms stand before their blocks."""
 
 from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import Architecture
 
 
@@ -14,7 +14,7 @@ ARCHITECTURE = Architecture(
     kind="encoder-decoder",
     onnx_config=MBartOnnxConfig,
     features=BART.features,
-    tiny=BART.tiny,
+    tiny=SHALLOW,
     preprocessor="bart",
     sdpa="transformers",
 )

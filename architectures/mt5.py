@@ -2,7 +2,7 @@
 
 from parity.architectures.declaration import Architecture
 from parity.architectures.t5 import ARCHITECTURE as T5
-from parity.architectures.t5 import T5OnnxConfig
+from parity.architectures.t5 import SHALLOW, T5OnnxConfig
 
 
 class MT5OnnxConfig(T5OnnxConfig):
@@ -18,7 +18,7 @@ ARCHITECTURE = Architecture(
     kind="encoder-decoder",
     onnx_config=MT5OnnxConfig,
     features=T5.features,
-    tiny=T5.tiny,
+    tiny=SHALLOW,
     preprocessor="t5",
     floors=T5.floors,
     relations=T5.relations,

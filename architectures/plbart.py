@@ -1,7 +1,6 @@
 """PLBart: BART for program text."""
 
-from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import Architecture
 
 
@@ -22,7 +21,7 @@ ARCHITECTURE = Architecture(
         "seq2seq-lm-with-past",
         "sequence-classification",
     ),
-    tiny=BART.tiny,
+    tiny=SHALLOW,
     preprocessor="bart",
     sdpa="transformers>=5",
 )

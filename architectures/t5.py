@@ -52,3 +52,6 @@ ARCHITECTURE = Architecture(
     },
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
 )
+
+# For those whose layers are its own.
+SHALLOW = {**ARCHITECTURE.tiny, "num_layers": 1, "num_decoder_layers": 2}

@@ -79,7 +79,7 @@ ARCHITECTURE = Architecture(
         "encoder": {
             "model_type": "vit",
             "hidden_size": 24,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 3,
             "intermediate_size": 40,
             "image_size": 32,
@@ -91,7 +91,7 @@ ARCHITECTURE = Architecture(
             "add_cross_attention": True,
             "vocab_size": 96,
             "hidden_size": 32,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "intermediate_size": 48,
             "max_position_embeddings": 40,
