@@ -1,6 +1,6 @@
 """T5: an encoder-decoder with relative positions."""
 
-from parity.architectures.declaration import EITHER_PADDING, RELATIONS, Architecture, Floor, encoder_decoder_axes
+from parity.architectures.declaration import EITHER_PADDING, Architecture, Floor, encoder_decoder_axes
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 
@@ -44,12 +44,7 @@ ARCHITECTURE = Architecture(
             issue="https://onnx.ai/onnx/operators/onnx__Min.html",
         ),
     ),
-    relations={
-        "*": EITHER_PADDING,
-        # There a decoder row that sees nothing but padding is NaN in float64.
-        ("default", "transformers<5"): RELATIONS["encoder-decoder"],
-        ("seq2seq-lm", "transformers<5"): RELATIONS["encoder-decoder"],
-    },
+    relations={"*": EITHER_PADDING},
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
 )
 
