@@ -21,7 +21,7 @@ def traced(cell, subject, tmp_path_factory):
 def test_trace(traced):
     """At the traced shape the file answers as the eager model, to the bit, on its example and on another.
 
-    The optimiser of torch 1.13 rounds ibert otherwise: there the error ratio must hold, which `export` refuses without.
+    The optimiser of torch 1.13 rounds some otherwise, ibert for one: `export` holds them to the error ratio there.
     """
     allowed = "bit-equal" if at_least("torch", "2") else ("bit-equal", "not bit-equal, error ratio ")
     assert traced[0].proof.startswith(allowed)
