@@ -55,7 +55,9 @@ function button(group) {
   const plain = group.cells.filter((cell) => cell.format === "onnx" && cell.attention === "eager");
   const others = group.cells.filter((cell) => !plain.includes(cell));
   const opsets = ranges(plain.map((cell) => cell.opset));
-  const formats = [...new Set(others.map((cell) => (cell.format === "onnx" ? cell.attention : cell.format)))];
+  // What stood in a device's place is never called by the device's name.
+  const named = (cell) => (cell.engine === "emulation" ? "emulation" : cell.format);
+  const formats = [...new Set(others.map((cell) => (cell.format === "onnx" ? cell.attention : named(cell))))];
   const text = [`${SYMBOLS[worst]} ${opsets || formats.join(", ")}`, strokes(plain)];
   const made = element("button", { type: "button", className: worst, tabIndex: -1 }, ...text, strokes(others));
   const also = opsets ? `opsets ${opsets}${formats.length ? `, ${formats.join(", ")}` : ""}` : formats.join(", ");
