@@ -426,3 +426,35 @@ def test_another_shape_of_an_answer_is_refused():
 
     with pytest.raises(ShapeMismatch, match=r"logits: has shape \(1, 3\), should be \(2, 3\)"):
         require(rows(EXPECTED, [{"logits": EXPECTED[0]["logits"][:1]}], Tolerances()))
+
+
+def test_the_same_door_leads_to_inf2(bert, monkeypatch):
+    """Where torch_neuronx is installed it is called with its own keywords; a dynamic batch is a call of its own."""
+    import types
+
+    import torch
+
+    from parity import environment
+    from parity.neuron import sdk
+
+    calls = []
+
+    def compiled(module, tensors, **options):
+        calls.append(("trace", type(tensors), options))
+        return torch.jit.trace(module, tensors, check_trace=False)
+
+    fake = types.SimpleNamespace(trace=compiled, dynamic_batch=lambda made: calls.append("dynamic_batch") or made)
+    answers = {
+        "torch_neuron": environment.Neuron(environment.ABSENT, "absent, in this test"),
+        "torch_neuronx": environment.Neuron(environment.NO_DEVICE, "no device, in this test"),
+    }
+    monkeypatch.setitem(sys.modules, "torch_neuronx", fake)
+    monkeypatch.setattr(environment, "neuron", lambda package="torch_neuron": answers[package])
+    assert sdk.installed() == "torch_neuronx"
+    options = {"compiler_workdir": "work", "dynamic_batch_size": True}
+    made, said = traced(bert, emulate=False, allow_fallback=True, **options)
+    assert calls == [("trace", tuple, {"compiler_workdir": "work"}), "dynamic_batch"]
+    assert (made.package, made.engine, made.dynamic_batch, made.proof) == ("torch_neuronx", "neuron", True, "")
+    assert any(line.startswith("warning: nothing was compiled") for line in said)
+    with pytest.raises(UsageError, match="options: fallback: torch_neuronx"):
+        traced(bert, emulate=False, fallback=False)
