@@ -16,6 +16,7 @@ def traced(cell, subject, tmp_path_factory):
     path = tmp_path_factory.mktemp(cell.id) / "model.pt"
     yield subjects.trace(subject, path, cell.attention)
     path.unlink(missing_ok=True)
+    subjects.forget_traces()
 
 
 def test_trace(traced):

@@ -45,10 +45,11 @@ def tied_embeddings(model: torch.nn.Module) -> list[str]:
     if output is None:
         return []
     place = storage_of(output.weight)
+    own = _input_embedding(model)
     return [
         name
         for name, module in model.named_modules(remove_duplicate=False)
-        if module is not output and _is_embedding(module, model) and storage_of(module.weight) == place
+        if module is not output and _is_embedding(module, own) and storage_of(module.weight) == place
     ]
 
 
@@ -63,9 +64,16 @@ def _output_embedding(model):
     return found if isinstance(getattr(found, "weight", None), torch.Tensor) else None
 
 
-def _is_embedding(module, model):
+def _input_embedding(model):
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None  # of an encoder and a decoder of any kind; transformers 5 asks the decoder
+
+
+def _is_embedding(module, own):
     return isinstance(module, torch.nn.Embedding) or (
-        module is model.get_input_embeddings() and isinstance(getattr(module, "weight", None), torch.Tensor)
+        module is own and isinstance(getattr(module, "weight", None), torch.Tensor)
     )
 
 
