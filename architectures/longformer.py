@@ -108,11 +108,11 @@ ARCHITECTURE = Architecture(
     tiny={
         "vocab_size": 96,
         "hidden_size": 32,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 48,
         "max_position_embeddings": 50,
-        "attention_window": [6],
+        "attention_window": [6, 12],
         "type_vocab_size": 1,
     },
     preprocessor="roberta",

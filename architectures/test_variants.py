@@ -53,13 +53,6 @@ def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
     require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("windows", [[6, 12], [12, 6]], ids=str)
-def test_longformer_with_windows_of_two_widths(variant, windows, tmp_path):
-    """Each layer looks through its own window; the text is padded up to the widest."""
-    of = variant("longformer", "masked-lm", {"num_hidden_layers": 2, "attention_window": windows})
-    require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
-
-
 @pytest.mark.parametrize("feature", ["default", "seq2seq-lm", "sequence-classification", "question-answering"])
 def test_block_sparse_bigbird_pegasus_has_one_length(variant, feature, tmp_path):
     """The file of an encoder that chooses blocks agrees at the longest text and refuses all others."""
