@@ -230,8 +230,8 @@ class _Widened(TorchFunctionMode):
 class _Float64Call:
     """Calls of a model in float64; to widen what it casts costs half as much again as the call.
 
-    So a call is made without where one like it had nothing to widen: of equal shapes, with masks and token types that
-    are of one value, or not, in the same places.
+    So a call is made without where one like it had nothing to widen: of equal shapes, and where masks and token types
+    have one value throughout, of the same one.
     """
 
     def __init__(self, model, onnx_config):
@@ -253,8 +253,10 @@ def _likeness(value):
         return tuple((name, _likeness(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(_likeness(item) for item in value)
-    one_value = value.numel() > 0 and not value.is_floating_point() and bool((value == value.flatten()[0]).all())
-    return value.dtype, value.shape, one_value
+    if value.is_floating_point() or not value.numel():
+        return value.dtype, value.shape
+    first = value.flatten()[0]
+    return value.dtype, value.shape, first.item() if bool((value == first).all()) else None
 
 
 def _cast(value, dtype):

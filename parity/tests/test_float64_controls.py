@@ -74,3 +74,60 @@ def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, file
     }
     assert found["healthy"] < ratio.REPORT
     assert found["faulty"] > 2 * ratio.LIMIT
+
+
+@pytest.mark.parametrize("last", ["padded", "all padding"])
+def test_a_cast_that_only_some_masks_reach_is_widened(last, monkeypatch):
+    """After calls that cast nothing, one of the same shape whose mask makes the model cast is widened all the same."""
+    import torch
+
+    from parity import reference
+
+    def cast_where_masked(model, onnx_config, nested):
+        mask, values = nested["attention_mask"], nested["values"]
+        return {"values": values if mask.all() else values.to(torch.float32).double()}
+
+    monkeypatch.setattr(reference, "call", cast_where_masked)
+    ask = reference._Float64Call(None, None)
+    values = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    whole = torch.ones(1, 3, dtype=torch.int64)
+    masked = torch.tensor([[1, 1, 0]]) if last == "padded" else torch.zeros_like(whole)
+    for mask in (whole, whole, masked):
+        assert torch.equal(ask({"attention_mask": mask, "values": values})["values"], values)
+    assert not torch.equal(
+        cast_where_masked(None, None, {"attention_mask": masked, "values": values})["values"], values
+    )
+
+
+def test_a_call_like_one_without_casts_goes_without_the_mode(monkeypatch):
+    """The saving is there: what casts only in the second call of its kind is not widened."""
+    import torch
+
+    from parity import reference
+
+    monkeypatch.setattr(
+        reference, "call", lambda model, onnx_config, nested: {"mode": torch.overrides._len_torch_function_stack()}
+    )
+    ask, inputs = reference._Float64Call(None, None), {"input_ids": torch.ones(2, 3, dtype=torch.int64)}
+    assert [ask(inputs)["mode"] for _ in range(3)] == [1, 0, 0]
+
+
+def test_what_fails_on_a_short_stack_is_raised():
+    """The exception of the thread arrives as it is."""
+    with pytest.raises(ZeroDivisionError):
+        subjects.on_a_short_stack(lambda: 1 / 0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_traces_are_forgotten():
+    """Afterwards torch holds none of the classes of a trace that is gone."""
+    import torch
+
+    class Doubled(torch.nn.Module):
+        def forward(self, values):
+            return 2 * values
+
+    torch.jit.trace(Doubled(), torch.ones(2), check_trace=False)
+    assert torch.jit._recursive.concrete_type_store.type_store
+    subjects.forget_traces()
+    assert not torch.jit._recursive.concrete_type_store.type_store
