@@ -17,7 +17,7 @@ ARCHITECTURE = Architecture(
         "vocab_size": 96,
         "embedding_size": 24,
         "hidden_size": 32,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": 3,
         "num_hidden_groups": 2,
         "inner_group_num": 1,
         "num_attention_heads": 2,

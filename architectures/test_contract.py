@@ -20,6 +20,16 @@ def test_checker(artifact):
     assert checked(artifact).message == ""
 
 
+@pytest.mark.cells(every_opset=False, every_feature=False)
+def test_exported_alone(cell, subject, artifact, tmp_path):
+    """The file is the one that an export on its own writes, though the cells of a model share their traces."""
+    from parity.onnx import export
+
+    alone = tmp_path / artifact.name
+    export(subject.preprocessor, subject.fresh_model(), subject.onnx_config, cell.opset, alone)
+    assert alone.read_bytes() == artifact.read_bytes()
+
+
 @pytest.mark.cells(every_opset=False)
 def test_loads_alone(artifact, session):
     """The file loads from a directory that holds nothing but the files that it names."""

@@ -18,13 +18,18 @@ FURTHER = (
     "groupvit imagegpt longformer mobilenet-v1 mobilenet-v2 owlvit poolformer rembert segformer swin"
     " vision-encoder-decoder whisper llama modernbert siglip"
 )
-EVERY_OPSET = "(test_contract or test_checker or test_traced_sizes or test_other_sizes)"
-FIFTY = " and ".join([EVERY_OPSET, *(f"not {name}-" for name in FURTHER.split())])
+EVERY_OPSET = (
+    "architectures/test_contract.py::test_contract",
+    "architectures/test_contract.py::test_checker",
+    "architectures/test_parity.py::test_traced_sizes",
+    "architectures/test_parity.py::test_other_sizes",
+)
+FIFTY = " and ".join(f"not {name}-" for name in FURTHER.split())
 # Stands for all where one worker alone would take too long: every kind, small and large files.
 SHARE = "albert- or beit- or gpt2- or marian- or resnet-"
 
 
-def run(workers: int, choice: str = "") -> dict[str, float]:
+def run(workers: int, choice: str, tests: tuple[str, ...] = ("architectures",)) -> dict[str, float]:
     """One run of the tests of ONNX cells: wall and CPU minutes, peak MiB of the largest worker, checks and cells.
 
     Raises:
@@ -33,7 +38,7 @@ def run(workers: int, choice: str = "") -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "records.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers)]
-        command += ["--records", str(path), "architectures", *(["-k", choice] if choice else [])]
+        command += ["--records", str(path), "-k", choice, *tests]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True)
         wall = time.monotonic() - started
@@ -51,7 +56,7 @@ def run(workers: int, choice: str = "") -> dict[str, float]:
 
 def measure(choice: str = SHARE) -> dict:
     """The fifty at every opset with two workers; a share of all with one and with two, for what the second gains."""
-    return result(run(2, FIFTY), run(1, choice), run(2, choice), choice)
+    return result(run(2, FIFTY, EVERY_OPSET), run(1, choice), run(2, choice), choice)
 
 
 def result(whole: dict, alone: dict, together: dict, choice: str) -> dict:

@@ -24,6 +24,7 @@ from parity.judge import contract
 
 from .base import OnnxConfig, one_preprocessor
 from .limits import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET, check_opset
+from .traces import Traces
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -97,11 +98,23 @@ def export_pytorch(
     device: str = "cpu",
 ) -> tuple[list[str], list[str]]:
     """`export` of a PyTorch model; see there."""
+    return export_with(None, one_preprocessor(preprocessor, tokenizer), model, config, opset, output, device)
+
+
+def export_with(
+    traces: Traces | None,
+    preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
+    model: PreTrainedModel,
+    config: OnnxConfig,
+    opset: int,
+    output: Path,
+    device: str = "cpu",
+) -> tuple[list[str], list[str]]:
+    """`export`, with the traces of other exports of the same model with the same preprocessor and configuration."""
     import torch
 
     from parity.traceable import Layout, Traceable, attention_of, prepared
 
-    preprocessor = one_preprocessor(preprocessor, tokenizer)
     check_opset(opset)
     if not config.is_torch_support_available:
         logger.warning(
@@ -136,7 +149,10 @@ def export_pytorch(
             model.to(where)
             config.patch_ops()
             tensors = tuple(flat[name].to(where) for name in layout.names)
-            _trace(Traceable(model, config, layout, outputs), tensors, path, layout.names, outputs, config, opset)
+            shapes = tuple((name, tensor.shape) for name, tensor in zip(layout.names, tensors, strict=True))
+            like = attention, opset < TRILU_MINIMUM_OPSET, where, shapes
+            with traces.used(model, config, like) if traces else contextlib.nullcontext():
+                _trace(Traceable(model, config, layout, outputs), tensors, path, layout.names, outputs, config, opset)
         finally:
             config.restore_ops()
             model.to(before)

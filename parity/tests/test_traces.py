@@ -1,0 +1,84 @@
+"""Exports that share their traces write the files of exports that do not, and nobody else's."""
+
+import pytest
+
+from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.errors import ExportError
+from parity.fixtures.checkpoints import tiny_model
+from parity.fixtures.preprocessors import preprocessor
+from parity.onnx import export
+from parity.onnx.convert import export_with
+from parity.onnx.traces import Traces, _exporter
+
+# gpt2 masks with a triangle, which has its own operator from 14 up, and attends with sdpa from there.
+OPSETS = (11, 13, 14, 20)
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """A tiny model that chooses between attention implementations, its configuration and its traces."""
+    model = tiny_model("gpt2", attention="sdpa")
+    config = GPT2OnnxConfig(model.config)
+    return model, config, Traces(model, config)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """How often the exporter has traced."""
+    counted, exporter = [], _exporter()
+    trace = exporter._trace_and_get_graph_from_model
+
+    def counting(traceable, arguments):
+        counted.append(traceable)
+        return trace(traceable, arguments)
+
+    monkeypatch.setattr(exporter, "_trace_and_get_graph_from_model", counting)
+    return counted
+
+
+def test_shared_traces_give_the_same_files(gpt2, traced, tmp_path):
+    """Four opsets take two traces, one with the operators that the lower ones have, and the files are the same."""
+    model, config, traces = gpt2
+    shared = {opset: tmp_path / f"{opset}.onnx" for opset in OPSETS}
+    for opset, path in shared.items():
+        export_with(traces, preprocessor("gpt2"), model, config, opset, path)
+    assert len(traced) == 2
+    for opset, path in shared.items():
+        alone = tmp_path / "alone.onnx"
+        export(preprocessor("gpt2"), model, config, opset, alone)
+        assert alone.read_bytes() == path.read_bytes()
+    assert len(traced) == 2 + len(OPSETS)
+
+
+def test_other_inputs_are_traced_anew(gpt2, traced, tmp_path, monkeypatch):
+    """A trace is not used for inputs of other sizes."""
+    model, config, _ = gpt2
+    traces = Traces(model, config)
+    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    monkeypatch.setattr(type(config), "default_batch_size", 3)
+    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    assert len(traced) == 2
+
+
+def test_traces_are_those_of_one_model(gpt2, tmp_path):
+    """Another model, equal or not, does not get the graph of this one."""
+    _, config, traces = gpt2
+    with pytest.raises(ValueError, match="one GPT2Model and its GPT2OnnxConfig"):
+        export_with(traces, preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx")
+
+
+def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
+    """The next export traces again, and the exporter is left as it was."""
+    model, config, _ = gpt2
+    traces, before = Traces(model, config), _exporter()._trace_and_get_graph_from_model
+
+    def fail(*arguments, **named):
+        raise RuntimeError("out of paper")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(model.h[1].attn, "forward", fail)
+        with pytest.raises(ExportError, match="out of paper"):
+            export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    assert _exporter()._trace_and_get_graph_from_model is before
+    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    assert len(traced) == 2
