@@ -34,6 +34,7 @@ class Traces:
         def traced(traceable, arguments):
             if like not in self._graphs:
                 self._graphs[like] = trace(traceable, arguments)
+                _simplify(self._graphs[like][0])
             graph, answer = self._graphs[like]
             # Conversion works in place.
             return graph.copy(), answer
@@ -43,6 +44,15 @@ class Traces:
             yield
         finally:
             exporter._trace_and_get_graph_from_model = trace
+
+
+def _simplify(graph):
+    """The passes that the exporter begins with, once instead of for each copy; a trace is mostly equal constants."""
+    from torch import _C
+
+    _C._jit_pass_constant_propagation(graph)
+    _C._jit_pass_dce(graph)
+    _C._jit_pass_cse(graph)
 
 
 def _exporter():
