@@ -1,5 +1,6 @@
 """GroupViT: an encoder of texts and one that groups the places of an image of one size."""
 
+from parity.architectures.clip import ARCHITECTURE as CLIP
 from parity.architectures.clip import CLIPOnnxConfig
 from parity.architectures.declaration import Architecture
 
@@ -14,16 +15,7 @@ ARCHITECTURE = Architecture(
     onnx_config=GroupViTOnnxConfig,
     features=("default",),
     tiny={
-        "text_config": {
-            "vocab_size": 96,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
-            "max_position_embeddings": 40,
-            "bos_token_id": 0,
-            "eos_token_id": 2,
-        },
+        **CLIP.tiny,
         "vision_config": {
             "hidden_size": 24,
             "num_hidden_layers": 4,
@@ -35,7 +27,6 @@ ARCHITECTURE = Architecture(
             "image_size": 32,
             "patch_size": 8,
         },
-        "projection_dim": 20,
         "projection_intermediate_dim": 28,
     },
     preprocessor="clip",

@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 from parity.errors import ParityError
 
+# The values of --preprocessor.
+PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+
 
 def tolerance(text: str) -> float:
     """An argument that is an absolute tolerance: a finite number, not negative."""
@@ -25,6 +28,13 @@ def tolerance(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"got {text}, should be a number ≥ 0 such as 1e-5")
     return value
+
+
+def whole_number(text: str) -> int:
+    """An argument that is a whole number from 1 up."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
+    return int(text)
 
 
 class Console:

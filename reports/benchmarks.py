@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from parity.console import guarded
+from parity.console import guarded, whole_number
 from parity.environment import describe
 from parity.errors import ParityError, UsageError
 from parity.fixtures import minilm
@@ -44,18 +44,22 @@ def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.Argume
     p = argparse.ArgumentParser(prog, description="Measure parity; exit status 1 when a budget does not hold.")
     commands = p.add_subparsers(dest="name", required=True)
     export = commands.add_parser("export", help="an export beside the bare torch.onnx.export call, CPU seconds")
-    export.add_argument("--rounds", type=_count, default=30, help="interleaved rounds (default: %(default)s)")
+    export.add_argument("--rounds", type=whole_number, default=30, help="interleaved rounds (default: %(default)s)")
     command = commands.add_parser("command", help="the whole command beside optimum-cli: wall, CPU, peak memory")
     command.add_argument("--peer-python", required=True, type=Path, help="Python of an environment with optimum-onnx")
     command.add_argument("--python", default=Path(sys.executable), type=Path, help="Python of parity's environment")
     command.add_argument("--model", type=Path, help="directory of a checkpoint (default: the installed MiniLM)")
-    command.add_argument("--runs", type=_count, default=5, help="runs of each after a warm-up (default: %(default)s)")
+    command.add_argument(
+        "--runs", type=whole_number, default=5, help="runs of each after a warm-up (default: %(default)s)"
+    )
     judge = commands.add_parser("judge", help="the suite's checks of a cell beyond its export and session, CPU seconds")
     judge.add_argument("--architectures", nargs="+", default=JUDGED, help="whose cells (default: %(default)s)")
     attention = commands.add_parser("attention", help="files with sdpa beside files with eager attention, latency")
-    attention.add_argument("--rounds", type=_count, default=60, help="interleaved rounds (default: %(default)s)")
+    attention.add_argument("--rounds", type=whole_number, default=60, help="interleaved rounds (default: %(default)s)")
     torchscript = commands.add_parser("torchscript", help="a trace beside the bare torch.jit.trace call, CPU seconds")
-    torchscript.add_argument("--rounds", type=_count, default=15, help="interleaved rounds (default: %(default)s)")
+    torchscript.add_argument(
+        "--rounds", type=whole_number, default=15, help="interleaved rounds (default: %(default)s)"
+    )
     matrix = commands.add_parser("matrix", help="the whole matrix: CPU minutes, memory, two workers beside one")
     for each in (export, command, judge, attention, torchscript, matrix):
         each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
@@ -73,12 +77,6 @@ def _run(args):
     write(result, args.output)
     print(table(result))
     return 0 if result["holds"] else 1
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
-    return int(text)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

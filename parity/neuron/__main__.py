@@ -7,9 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from parity.console import Console, guarded, leave
-
-PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+from parity.console import PREPROCESSORS, Console, guarded, leave, whole_number
 
 
 def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
@@ -17,16 +15,18 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog, description="Compile a Transformers checkpoint for AWS Inf1 in fixed shapes.")
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
     p.add_argument("--feature", default="default", help="what the model is compiled for (default: %(default)s)")
-    p.add_argument("--batch", type=_count, default=1, help="rows of the compiled batch (default: %(default)s)")
+    p.add_argument("--batch", type=whole_number, default=1, help="rows of the compiled batch (default: %(default)s)")
     lengths = p.add_mutually_exclusive_group()
     lengths.add_argument(
-        "--sequence-length", type=_count, help="tokens of the compiled text; requests are padded to it (default: 128)"
+        "--sequence-length",
+        type=whole_number,
+        help="tokens of the compiled text; requests are padded to it (default: 128)",
     )
     lengths.add_argument(
         "--buckets", type=_counts, help="several lengths, such as 64,128: one file each, a request takes the smallest"
     )
     p.add_argument("--dynamic-batch", action="store_true", help="let the first axis of every input have any size")
-    p.add_argument("--cores", type=_count, help="compile for a pipeline over so many NeuronCores (default: one)")
+    p.add_argument("--cores", type=whole_number, help="compile for a pipeline over so many NeuronCores (default: one)")
     p.add_argument("--allow-fallback", action="store_true", help="report operators that fell back to the CPU, go on")
     p.add_argument("--workdir", help="keep what the compiler writes in this directory")
     p.add_argument(
@@ -60,14 +60,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.neuron") -
     return guarded(prog, lambda: _run(args, console), as_json=args.json)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
-    return int(text)
-
-
 def _counts(text: str) -> list[int]:
-    return sorted({_count(part.strip()) for part in text.split(",")})
+    return sorted({whole_number(part.strip()) for part in text.split(",")})
 
 
 def _run(args, console: Console) -> int:
@@ -99,16 +93,11 @@ def _run(args, console: Console) -> int:
 
 def _prepare(args, console):
     """Configuration, OnnxConfig, preprocessor, samples by bucket, and the model."""
-    from parity import models
     from parity.errors import UsageError
     from parity.onnx import features, job
-    from parity.samples import Source
 
-    config = models.load_config(args.model, args.cache_dir)
-    onnx_config = job.constructor_of(config.model_type, args.feature)(config)
-    preprocessor = models.require_preprocessor(args.model, args.preprocessor, args.cache_dir)
-    with models.quiet_transformers():
-        source = Source(onnx_config, preprocessor, config)
+    config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
+    onnx_config = source.onnx_config
     text = [axis for axis in ("sequence", "encoder_sequence", "decoder_sequence") if axis in source.axes]
     lengths = args.buckets or ([args.sequence_length] if args.sequence_length else [])
     if lengths and not text:
@@ -133,7 +122,7 @@ def _prepare(args, console):
         )
         for length in lengths or [0]
     }
-    return config, onnx_config, preprocessor, samples, model
+    return config, onnx_config, source.preprocessor, samples, model
 
 
 def _asked(args, console, subject):

@@ -9,9 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from parity.console import Console, guarded, leave, tolerance
-
-PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+from parity.console import PREPROCESSORS, Console, guarded, leave, tolerance
 
 
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:

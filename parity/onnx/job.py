@@ -187,6 +187,19 @@ def constructor_of(model_type: str, feature: str):
     return features.constructor(model_type, feature)
 
 
+def source_of(checkpoint, feature: str, preprocessor: str, cache_dir=None) -> tuple[object, Source]:
+    """A checkpoint's configuration, and what makes inputs for a feature of it.
+
+    Raises:
+        UsageError, CheckpointError: the feature is not supported; configuration or preprocessor cannot be loaded.
+    """
+    config = models.load_config(checkpoint, cache_dir)
+    onnx_config = constructor_of(config.model_type, feature)(config)
+    made = models.require_preprocessor(checkpoint, preprocessor, cache_dir)
+    with models.quiet_transformers():
+        return config, Source(onnx_config, made, config)
+
+
 def relations_of(model_type: str, feature: str) -> list[str]:
     """The relations on record for an architecture and feature."""
     from parity.architectures.registry import architecture

@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from parity.console import Console, guarded, leave
-
-PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
+from parity.console import PREPROCESSORS, Console, guarded, leave, whole_number
 
 
 def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParser:
@@ -20,9 +18,11 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
     )
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
     p.add_argument("--feature", default="default", help="what the model is traced for (default: %(default)s)")
-    p.add_argument("--batch", type=_count, help="rows of the traced batch (default: 2)")
+    p.add_argument("--batch", type=whole_number, help="rows of the traced batch (default: 2)")
     p.add_argument(
-        "--sequence-length", type=_count, help="tokens of the traced text; requests can be padded up to it (default: 8)"
+        "--sequence-length",
+        type=whole_number,
+        help="tokens of the traced text; requests can be padded up to it (default: 8)",
     )
     p.add_argument(
         "--attention", choices=("eager", "sdpa"), default="eager", help="its implementation (default: %(default)s)"
@@ -43,12 +43,6 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.torchscrip
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
     return guarded(prog, lambda: _export(args, console), as_json=args.json)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
-    return int(text)
 
 
 def _export(args, console: Console) -> int:
@@ -113,13 +107,9 @@ def _prepare(args, console):
     from parity import models
     from parity.errors import UsageError
     from parity.onnx import features, job
-    from parity.samples import Source
 
-    config = models.load_config(args.model, args.cache_dir)
-    onnx_config = job.constructor_of(config.model_type, args.feature)(config)
-    preprocessor = models.require_preprocessor(args.model, args.preprocessor, args.cache_dir)
-    with models.quiet_transformers():
-        source = Source(onnx_config, preprocessor, config)
+    config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
+    onnx_config = source.onnx_config
     text = next((axis for axis in ("sequence", "encoder_sequence") if axis in source.axes), None)
     if args.sequence_length is not None and text is None:
         raise UsageError(f"--sequence-length: {config.model_type} {args.feature} has no text whose length could be set")
@@ -135,7 +125,7 @@ def _prepare(args, console):
     )
     with models.quiet_transformers():
         sample = _sample(args, source, text, onnx_config.longest_sequence(model))
-    return config, onnx_config, preprocessor, sample, model
+    return config, onnx_config, source.preprocessor, sample, model
 
 
 def _sample(args, source, text, longest):

@@ -31,7 +31,7 @@ from parity.errors import (
     UsageError,
     ValueMismatch,
 )
-from parity.samples import Sizes, Source
+from parity.samples import Sizes
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
 from parity.traceable import Layout, Traceable, attention_of, call, parameters_of, prepared
@@ -210,7 +210,7 @@ def traced(
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
     config, feature = _configuration(model, feature, onnx_config, example_inputs)
-    nested = _nested(config, example_inputs)
+    nested = nested_inputs(config, example_inputs)
     _check(model, config, Layout.of(config, nested).flatten(nested))
     layout = Layout.of(config, nested).ordered(config.inputs)
     flat = layout.flatten(nested)
@@ -317,7 +317,7 @@ def _feature_of(model, known, past):
     )
 
 
-def _nested(config, example):
+def nested_inputs(config, example):
     """The example as the model's nested arguments."""
     declared = list(config.inputs)
     if isinstance(example, torch.Tensor):
@@ -487,30 +487,3 @@ def _made_up(value):
     if dtype.is_floating_point:
         return torch.randn(value["shape"], generator=torch.Generator().manual_seed(0)).to(dtype)
     return (torch.ones if "mask" in value["name"] else torch.zeros)(value["shape"], dtype=dtype)
-
-
-class Example(Source):
-    """Samples that are resized from the tensors that a trace was made with.
-
-    Args:
-        preprocessor: whose special tokens are kept where they are; None keeps those that `model_config` names.
-    """
-
-    def __init__(self, onnx_config, example: Mapping[str, torch.Tensor], model_config, preprocessor=None):
-        self._example = _nested(onnx_config, example)
-        super().__init__(onnx_config, preprocessor or _Specials(model_config), model_config)
-
-    def _generate(self, **sizes):
-        return dict(self._example)
-
-
-class _Specials:
-    """What a Source asks a tokenizer, answered from the model's configuration."""
-
-    unk_token_id = None
-
-    def __init__(self, config):
-        text = getattr(config, "get_text_config", lambda: config)()
-        self.pad_token_id = getattr(text, "pad_token_id", None)
-        ids = [getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
-        self.all_special_ids = [i for i in ids if isinstance(i, int)]

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from parity import validation
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.rows import Row
 from parity.reference import answers
-from parity.samples import Sample, nearest
-from parity.torchscript.trace import Example, TracedModel, operator_text
+from parity.samples import Sample, Source, nearest
+from parity.torchscript.trace import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
 
 GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
@@ -206,6 +207,33 @@ class Subject:
         named = _Named(onnx_config, traced)
         source = Example(named, traced.example, model.config, preprocessor)
         return cls(traced, model, named, source, onnx_config.longest_sequence(model))
+
+
+class Example(Source):
+    """Samples that are resized from the tensors that a trace was made with.
+
+    Args:
+        preprocessor: whose special tokens are kept where they are; None keeps those that `model_config` names.
+    """
+
+    def __init__(self, onnx_config, example: Mapping[str, torch.Tensor], model_config, preprocessor=None):
+        self._example = nested_inputs(onnx_config, example)
+        super().__init__(onnx_config, preprocessor or _Specials(model_config), model_config)
+
+    def _generate(self, **sizes):
+        return dict(self._example)
+
+
+class _Specials:
+    """What a Source asks a tokenizer, answered from the model's configuration."""
+
+    unk_token_id = None
+
+    def __init__(self, config):
+        text = getattr(config, "get_text_config", lambda: config)()
+        self.pad_token_id = getattr(text, "pad_token_id", None)
+        ids = [getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
+        self.all_special_ids = [i for i in ids if isinstance(i, int)]
 
 
 class _Named:
