@@ -50,6 +50,20 @@ def test_shared_traces_give_the_same_files(gpt2, traced, tmp_path):
     assert len(traced) == 2 + len(OPSETS)
 
 
+def test_a_foreign_graph_is_seen(gpt2, tmp_path):
+    """The bytes that the comparison above and that of the matrix look at tell a trace of a slightly other model."""
+    model, config, _ = gpt2
+    other, traces = tiny_model("gpt2", attention="sdpa"), Traces(model, config)
+    other.h[1].ln_2.eps *= 2
+    theirs = Traces(other, config)
+    export_with(theirs, preprocessor("gpt2"), other, config, 17, tmp_path / "theirs.onnx")
+    traces._graphs.update(theirs._graphs)
+    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "ours.onnx")
+    export(preprocessor("gpt2"), model, config, 17, tmp_path / "alone.onnx")
+    assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "theirs.onnx").read_bytes()
+    assert (tmp_path / "ours.onnx").read_bytes() != (tmp_path / "alone.onnx").read_bytes()
+
+
 def test_other_inputs_are_traced_anew(gpt2, traced, tmp_path, monkeypatch):
     """A trace is not used for inputs of other sizes."""
     model, config, _ = gpt2
