@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import importlib
+import json
 import logging
 import re
 import socket
@@ -106,11 +107,16 @@ def named(name: str) -> type:
 
 def load_config(source: str, cache_dir: str | None = None):
     """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
-    locate(source, cache_dir)
+    directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
     with _told(source, "its configuration"):
-        return AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        found = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        written = has_file(source, "config.json") if directory else None
+        # transformers 4 guesses it from the name of the directory.
+        if written and "model_type" not in json.loads(written.read_text(encoding="utf-8")):
+            raise ValueError("config.json should have a `model_type` key")
+        return found
 
 
 def load_model(
@@ -200,6 +206,17 @@ def _told(source, what):
 
 
 def _explain(error: Exception) -> str:
+    """What is wrong and what to do; transformers 4 puts its own guess before the error that says it."""
+    each = error
+    while each is not None:
+        found = _known(each)
+        if found:
+            return found
+        each = each.__cause__ or each.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+
+def _known(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if "trust_remote_code" in text:
@@ -224,7 +241,7 @@ def _explain(error: Exception) -> str:
         return "it is no directory here, and the Hub cannot be reached; give a local checkpoint or check the network"
     if "is not a local folder" in text or "Repository Not Found" in text or "404" in text:
         return "it is no directory here and the Hub has no such model; check the spelling"
-    return f"{name}: {text[:400]}"
+    return None
 
 
 def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | None:

@@ -155,7 +155,7 @@ def save_companions(source, config, preprocessor, stage: Path, directory: Path, 
         return
     companions = stage / "companions"
     companions.mkdir()
-    config.save_pretrained(companions)
+    _without_place(config).save_pretrained(companions)
     preprocessor.save_pretrained(companions)
     generation = models.has_file(source, "generation_config.json", cache_dir)
     if generation:
@@ -163,6 +163,15 @@ def save_companions(source, config, preprocessor, stage: Path, directory: Path, 
     for path in companions.iterdir():
         if path.is_file():
             path.replace(directory / path.name)
+
+
+def _without_place(config):
+    """A copy of the configuration that does not tell where it was loaded from; transformers 4 writes that down."""
+    copied = copy.deepcopy(config)
+    for each in (copied, *vars(copied).values()):
+        if getattr(each, "_name_or_path", None):
+            each._name_or_path = ""
+    return copied
 
 
 def features_of(model_type: str) -> dict:
