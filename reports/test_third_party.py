@@ -134,11 +134,12 @@ def environment(wheels, tmp_path_factory):
     def made(outside):
         directory = tmp_path_factory.mktemp(outside)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
-        (site,) = directory.glob("lib/python*/site-packages")
-        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
         pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
         install = [*pip, "install", "--quiet", "--no-deps", "--no-index"]
         subprocess.run([*install, wheels["parity"], wheels[outside]], check=True)
+        # Not before: pip would take the parity that is installed here for the one that it is to install there.
+        (site,) = directory.glob("lib/python*/site-packages")
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
         return directory
 
     return made
