@@ -8,6 +8,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from parity.architectures.matrix import Cell
+from parity.environment import at_least
 from parity.errors import ParityError
 from parity.fixtures import cache_faults, decoding, decoding_checks, episodes, properties, reproducer, subjects
 from parity.fixtures.cache_faults import FAULTS
@@ -33,6 +34,8 @@ def gpt2_file(write, path):
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_each_fault_is_caught(fault, tmp_path):
     """All three checks fail on the faulty file, each with the row that was made for it first."""
+    if fault.with_4 and not at_least("transformers", "5"):
+        pytest.skip(fault.with_4)
     of = subjects.subject(fault.architecture, fault.feature)
     fault.write(of, tmp_path / "model.onnx")
     session = OnnxSession(tmp_path / "model.onnx")
