@@ -67,4 +67,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="clip",
     sdpa="transformers",
+    smoke=("default",),
 )

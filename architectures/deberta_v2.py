@@ -55,6 +55,7 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Clip takes int64 only from opset 12, and relative positions are int64",
             issue="https://onnx.ai/onnx/operators/onnx__Clip.html",
+            error="operator (Clip)",
         ),
     ),
     # Positions are relative; the heads that read the first place find padding there.

@@ -65,6 +65,7 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Einsum is new in opset 12, and the attention map of the mask head is one in transformers 4",
             issue="https://onnx.ai/onnx/operators/onnx__Einsum.html",
+            error="aten::einsum",
             features=("image-segmentation",),
             versions="transformers<5",
         ),

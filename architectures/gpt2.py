@@ -18,8 +18,9 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
 
     @property
     def values_override(self):
-        # A batch of sequences is classified at its last token before the padding: without an id for it, it cannot be.
-        padding = {} if getattr(self._config, "pad_token_id", None) is not None else {"pad_token_id": 0}
+        # A text is classified at its last token before the padding. A model without an id for it takes the last of all,
+        # of one text only: with an id that no token has it does the same for a batch.
+        padding = {} if getattr(self._config, "pad_token_id", None) is not None else {"pad_token_id": -1}
         return {**super().values_override, **padding}
 
     @property
@@ -47,7 +48,15 @@ ARCHITECTURE = Architecture(
         "sequence-classification",
         "token-classification",
     ),
-    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48},
+    tiny={
+        "vocab_size": 96,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 48,
+        "n_inner": 48,
+        "pad_token_id": 0,
+    },
     preprocessor="gpt2",
     # There the head looks for the first padding token, which on the left is the first of all.
     relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},

@@ -30,6 +30,7 @@ ARCHITECTURE = Architecture(
         "window_size": 5,
         "intermediate_size": 48,
         "max_position_embeddings": 48,
+        "pad_token_id": 0,
     },
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.

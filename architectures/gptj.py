@@ -20,7 +20,16 @@ ARCHITECTURE = Architecture(
         "question-answering",
         "sequence-classification",
     ),
-    tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 40, "rotary_dim": 4},
+    tiny={
+        "vocab_size": 96,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 48,
+        "n_inner": 40,
+        "rotary_dim": 4,
+        "pad_token_id": 0,
+    },
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
     relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
@@ -29,6 +38,7 @@ ARCHITECTURE = Architecture(
             opset=13,
             reason="repeat_interleave over a length that is not known is lowered only from opset 13",
             issue="https://github.com/pytorch/pytorch/pull/59979",
+            error="repeat_interleave",
         ),
     ),
 )

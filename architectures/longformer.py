@@ -128,11 +128,13 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="chunks are multiplied by einsum, an operator since opset 12",
             issue="https://onnx.ai/onnx/operators/onnx__Einsum.html",
+            error="aten::einsum",
         ),
         Floor(
             opset=13,
             reason="the places of global tokens are an unbind of nonzero, lowered only from opset 13",
             issue="https://github.com/pytorch/pytorch/pull/47421",
+            error="unbind",
             features=("default", "masked-lm", "sequence-classification", "multiple-choice", "token-classification"),
         ),
     ),

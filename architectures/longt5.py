@@ -48,6 +48,7 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Einsum comes with opset 12",
             issue="https://onnx.ai/onnx/operators/onnx__Einsum.html",
+            error="aten::einsum",
             features=("default", "seq2seq-lm"),
         ),
         # With a past the file has no encoder.

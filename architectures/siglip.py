@@ -43,6 +43,7 @@ ARCHITECTURE = Architecture(
             opset=13,
             reason="the pooling of images unflattens, which is lowered only from opset 13",
             issue="https://github.com/pytorch/pytorch/pull/99056",
+            error="aten::unflatten",
         ),
     ),
 )

@@ -42,6 +42,7 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Min takes int64 only from opset 12, and relative position buckets are int64",
             issue="https://onnx.ai/onnx/operators/onnx__Min.html",
+            error="operator (Min)",
         ),
     ),
     relations={"*": EITHER_PADDING},

@@ -16,6 +16,26 @@ def test_attention_on_record(cell, subject):
 
 
 @pytest.mark.cells(attention=("sdpa",), opsets=SDPA_OPSETS[-1:])
-def test_attention_of_file(cell, artifact):
-    """The file says which attention it was exported with."""
+def test_attention_of_file(cell, subject, artifact):
+    """The file says which attention it was exported with; its model calls that, and the eager one does not."""
     assert contract.read(artifact).metadata["attention"] == cell.attention
+    assert calls(subject.traces[cell.attention].model, subject) > 0
+    assert calls(subject.fresh_model(), subject) == 0
+
+
+def calls(model, of):
+    """How often the model calls scaled_dot_product_attention for the inputs of the export."""
+    import torch
+
+    from parity.traceable import call, prepared
+
+    counted, own = [], torch.nn.functional.scaled_dot_product_attention
+
+    def counting(*args, **kwargs):
+        counted.append(1)
+        return own(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, prepared(model, of.onnx_config.values_override):
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
+        call(model, of.onnx_config, of.source.generated().inputs)
+    return len(counted)

@@ -1,5 +1,7 @@
 """Where the lowest opset is above the exporter's own, the one below it is shown not to work."""
 
+import re
+
 import pytest
 
 from parity.architectures.registry import architectures
@@ -19,10 +21,11 @@ FLOORS = [
 
 @pytest.mark.parametrize(("found", "feature"), FLOORS)
 def test_below_the_floor_fails_upstream(found, feature, tmp_path):
-    """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model."""
+    """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model, for the reason declared."""
     floor = found.floor_of(feature)
     assert floor.opset > MINIMUM_OPSET
     assert floor.issue.startswith("https://")
     subject = subjects.subject(found.name, feature)
-    with pytest.raises((ExportError, SessionError)):
+    assert floor.error
+    with pytest.raises((ExportError, SessionError), match=re.escape(floor.error)):
         OnnxSession(subjects.artifact(subject, floor.opset - 1, tmp_path / "model.onnx"))

@@ -78,4 +78,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="sound20+bart",
     sdpa="transformers",
+    smoke=("speech2seq-lm-with-past",),
 )

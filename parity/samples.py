@@ -285,7 +285,10 @@ def nearest(size: int, allowed: range | None) -> int:
 
 
 def default_sizes(
-    traced: Mapping[str, int], longest: int | None = None, allowed: Mapping[str, range] | None = None
+    traced: Mapping[str, int],
+    longest: int | None = None,
+    allowed: Mapping[str, range] | None = None,
+    masked: bool = True,
 ) -> list[tuple[dict[str, int], str]]:
     """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
 
@@ -294,6 +297,7 @@ def default_sizes(
             pixels, the rest is independent of it.
         longest: the longest sequence that the model takes, in tokens.
         allowed: the sizes that an axis takes, where these are not all from 1 up.
+        masked: whether rows can be padded: the inputs have a mask, of tokens or of pixels.
     """
     limit = longest or 10**6
     allowed = allowed or {}
@@ -321,7 +325,6 @@ def default_sizes(
             "height": traced.get("height", 0) + pixels,
             "width": traced.get("width", 0) + 2 * pixels,
         }
-        masked = any("sequence" in name for name in traced)
         fitting = {name: nearest(sizes[name], allowed.get(name)) for name in traced if name in sizes}
         found.append((fitting, padding if masked else ""))
     return found

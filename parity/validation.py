@@ -131,7 +131,9 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
     if resize and source.resizable:
         samples += [
             source.resized(sizes, padding=padding, seed=seed)
-            for seed, (sizes, padding) in enumerate(default_sizes(source.axes, longest, source.axis_sizes), start=1)
+            for seed, (sizes, padding) in enumerate(
+                default_sizes(source.axes, longest, source.axis_sizes, source.masked), start=1
+            )
         ]
         return samples
     limit = longest or 10**6

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from parity.errors import EnvironmentGap
+from parity.errors import EnvironmentGap, UsageError
 from parity.reports import baseline
 from parity.reports.changes import WORST, ranges, split, worst
 from parity.reports.upgrade import worst_ratio
@@ -23,6 +24,8 @@ MEANINGS = {
 }
 # What runs a check again, before `-k`; installed, the tests are in the package.
 COMMAND = "pytest --pyargs parity.architectures"
+# Options of a run without which some of its cells are not there.
+_CELLS_OF = ("--architecture", "--neuron-emulate")
 SUMMARY_LINES = 40
 _CELL = ("id", "architecture", "feature", "format", "engine", "opset", "attention", "variant")
 
@@ -45,7 +48,10 @@ def write(
 
     Raises:
         EnvironmentGap: Jinja2 or matplotlib is not installed.
+        UsageError: the page would have the name of its summary.
     """
+    if path.suffix == ".md":
+        raise UsageError(f"--output {path}: is where the summary would go, should end in .html")
     jinja2 = _library("jinja2")
     _library("matplotlib")
     from parity.reports import plots
@@ -66,10 +72,22 @@ def write(
         "meanings": MEANINGS,
         "plots": plots.all_plots(environment, lines, history),
     }
-    page = templates.get_template("page.html.j2").render(data=compact(lines, scripts), **given)
+    data = {**compact(lines, scripts), "command": again(environment)}
+    page = templates.get_template("page.html.j2").render(data=data, **given)
     summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **given)
     path.write_text(page, encoding="utf-8")
     path.with_suffix(".md").write_text(summary, encoding="utf-8")
+
+
+def again(environment: Mapping) -> str:
+    """What runs checks of this run again, up to its `-k`: with the options that its cells come from."""
+    arguments, options = list(environment.get("arguments", ())), []
+    for position, argument in enumerate(arguments):
+        if argument in _CELLS_OF[:1]:
+            options += arguments[position : position + 2]
+        elif argument.partition("=")[0] in _CELLS_OF:
+            options.append(argument)
+    return shlex.join([*COMMAND.split(), *options])
 
 
 def _library(name):
@@ -109,14 +127,13 @@ def compact(lines: Sequence[Mapping], scripts: Sequence[Path] = ()) -> dict:
     first = {line["id"]: line for line in reversed(lines)}
     return {
         "statuses": WORST,
-        "command": COMMAND,
         "cells": [{name: first[cell][name] for name in _CELL} for cell in cells],
         "features": sorted({line["feature"] for line in lines}, key=_feature),
         "checks": list(checks),
         "errors": list(errors),
         "rows": rows,
         "verdicts": verdicts,
-        "scripts": reproducers(scripts, cells),
+        "scripts": reproducers(scripts, {line["id"] for line in lines if line["status"] not in ("passed", "skipped")}),
     }
 
 
@@ -133,7 +150,7 @@ def _finite(value):
 
 
 def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Cell → name and text of the scripts that show its failures."""
+    """Cell → name and text of the scripts that show its failures; an older run may have left those of other cells."""
     known, found = set(cells), {}
     for path in sorted(path for directory in directories for path in directory.glob("*.py")):
         cell = path.stem.rpartition("-")[0].removesuffix("-episode")

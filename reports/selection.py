@@ -11,6 +11,7 @@ import pytest
 
 from parity.errors import UsageError
 from parity.reports import records
+from parity.reports.changes import statuses
 from parity.reports.plugin import SHARD
 from parity.reports.shards import SECONDS, divided, read_seconds, shard, weights
 
@@ -38,7 +39,9 @@ def pytest_configure(config):
     try:
         if path:
             _, lines = records.load(path)
-            config.stash[_BEFORE] = {(line["id"], line["check"]): line["status"] for line in lines}
+            config.stash[_BEFORE] = statuses(lines)
+            # xdist would begin with the model that has most tests, not with what has failed.
+            config.option.loadscopereorder = False
         if config.getoption("shard"):
             read_seconds(_seconds_file(config))
     except UsageError as error:
@@ -74,9 +77,9 @@ def check_of(item) -> str:
 
 def changed(items, before: Mapping) -> list:
     """The items of cells that failed before, then those that have no result there; a skip is none."""
-    statuses = {item: before.get((cell_of(item).id, check_of(item))) for item in items if cell_of(item)}
-    failed = [item for item, status in statuses.items() if status in ("failed", "error", "xpassed")]
-    return failed + [item for item, status in statuses.items() if status in (None, "skipped")]
+    known = {item: before.get((cell_of(item).id, check_of(item))) for item in items if cell_of(item)}
+    failed = [item for item, status in known.items() if status in ("failed", "error", "xpassed")]
+    return failed + [item for item, status in known.items() if status in (None, "skipped")]
 
 
 def part(items, index: int, of: int, seconds: Mapping[str, float]) -> tuple[list, dict]:

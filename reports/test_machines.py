@@ -1,8 +1,10 @@
 """Many machines: the CI workflow says what the commands take, and one run spans several interpreters."""
 
 import configparser
+import fnmatch
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from parity.reports import __main__ as command
-from parity.reports import records
+from parity.reports import records, specimens
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "parity.yml"
@@ -47,13 +49,26 @@ def faults(text):
     (run,) = [line for line in commands["matrix"] if line.startswith("pytest")]
     if "--shard 2/4" not in run or "records-2.jsonl" not in run:
         found.append(f"not a shard: {run}")
-    actions = []
+    actions = {}
     for line in commands["gate"]:
         if line.startswith("python -m parity.reports"):
             args = command.parser().parse_args(shlex.split(line.partition("|")[0])[3:])
-            actions += [name for name in ("merge", "check") if getattr(args, name)] or ["page"]
-    if actions != ["merge", "page", "check"]:
-        found.append(f"the gate does {actions}")
+            actions.update(
+                dict.fromkeys([name for name in ("merge", "check") if getattr(args, name)] or ["page"], args)
+            )
+    if list(actions) != ["merge", "page", "check"]:
+        return [*found, f"the gate does {list(actions)}"]
+    if not all(actions[name].records == [actions["merge"].output] for name in ("page", "check")):
+        found.append("page or check is not of the merged records")
+    left = [step["with"] for step in jobs["matrix"]["steps"] if "upload-artifact" in step.get("uses", "")]
+    got = [step["with"] for step in jobs["gate"]["steps"] if "download-artifact" in step.get("uses", "")]
+    if not all(fnmatch.fnmatch("shard-2", of["pattern"]) and of["path"] == "reports/out" for of in got):
+        found.append("the gate does not fetch what the shards leave")
+    if not any(fnmatch.fnmatch("reports/out/records-2.jsonl", path) for of in left for path in of["path"].split()):
+        found.append("the shards do not leave their records")
+    # Of a pipe, bash tells the status of its first command only where a step names it.
+    steps_of = [step for job in jobs.values() for step in job["steps"] if "|" in step.get("run", "").replace("||", "")]
+    found += [f"the status of a pipe is lost: {step['run']}" for step in steps_of if step.get("shell") != "bash"]
     return found
 
 
@@ -69,14 +84,41 @@ def test_the_workflow_is_sound():
         (("/${{ strategy.job-total }}", "/3"), "not a shard"),
         (("    if: always()\n    runs-on", "    if: success()\n    runs-on"), "does not wait"),
         (("--check", "--accept"), "the gate does"),
+        (("--check reports/out/records.jsonl", "--check reports/out/records-1.jsonl"), "not of the merged"),
+        (("        shell: bash\n", ""), "status of a pipe"),
+        (("pattern: shard-*", "pattern: records-*"), "does not fetch"),
+        (("            reports/out/records-*.jsonl\n", ""), "do not leave"),
     ],
 )
 def test_a_faulty_workflow_is_seen(change, told):
-    """A gap in the shards, a wrong total, a gate that is left out, an accepting gate."""
+    """Shards, a total, a gate, paths or an exit status that are not what they should be."""
     text = WORKFLOW.read_text(encoding="utf-8")
     assert change[0] in text
     (found,) = faults(text.replace(*change))
     assert found.startswith(told) or told in found
+
+
+def test_the_gate_needs_neither_torch_nor_a_model(tmp_path):
+    """Merge, page and check import none of them: the workflow's gate does not install them."""
+    for index in (1, 2):
+        # Both shards have the fingerprint of one division.
+        shard = {"index": index, "of": 2, "whole": "a" * 16, "checks": 12 if index == 1 else 0}
+        lines = specimens.run() if index == 1 else []
+        records.write(tmp_path / f"records-{index}.jsonl", specimens.environment(shard=shard), lines)
+    blocked = "import sys; sys.modules.update(dict.fromkeys({absent!r})); from parity.cli import run; run()"
+    absent = ["torch", "transformers", "onnx", "onnxruntime"]
+    for arguments, status in (
+        (["--merge", "records-1.jsonl", "records-2.jsonl", "--output", "records.jsonl"], 0),
+        (["records.jsonl", "--output", "report.html"], 0),
+        (["--accept", "records.jsonl"], 0),
+        (["--check", "records.jsonl"], 0),
+    ):
+        run = [sys.executable, "-c", blocked.format(absent=absent), "reports", *arguments]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+    # The control: what needs torch sees that there is none.
+    run = [sys.executable, "-c", blocked.format(absent=absent), "onnx", "--model", str(tmp_path), str(tmp_path / "out")]
+    assert subprocess.run(run, capture_output=True).returncode != 0
 
 
 def test_one_run_spans_two_interpreters(pytester):
@@ -88,23 +130,70 @@ def test_one_run_spans_two_interpreters(pytester):
     (site / "dependencies.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     pytester.makepyfile(
         test_suite="""
+        import os
         import sys
 
         import pytest
 
         @pytest.mark.cells(features=("default",), opsets=(11, 12, 13))
         def test_where(cell, figures):
-            figures(validated_at=[{"prefix": sys.prefix}])
+            figures(validated_at=[{"prefix": sys.prefix, "directory": os.getcwd()}])
         """
     )
-    nodes = [f"--tx=popen//python={python}" for python in (sys.executable, other / "bin" / "python")]
+    # Told where to work, the other one is treated as if it were on another host.
+    there = pytester.path.parent / f"{pytester.path.name}-there"
+    there.mkdir()
+    shutil.copy(pytester.path / "test_suite.py", there)
+    nodes = [f"--tx=popen//python={sys.executable}", f"--tx=popen//python={other / 'bin' / 'python'}//chdir={there}"]
     chosen = ("-k", "[b or [d or [v", "--records", "out.jsonl")
     result = pytester.runpytest_subprocess(*PLUGINS, "--dist=load", *nodes, *chosen)
     environment, lines = records.read(pytester.path / "out.jsonl")
     result.assert_outcomes(passed=len(lines))
     assert len({line["id"] for line in lines}) == len(lines) > 20
-    assert {line["sizes"][0]["prefix"] for line in lines} == {sys.prefix, str(other)}
+    where = {(line["sizes"][0]["prefix"], line["sizes"][0]["directory"]) for line in lines}
+    assert where == {(sys.prefix, str(pytester.path)), (str(other), str(there))}
     assert len(environment["workers"]) == 2
+
+
+# Stands for each command of `.ci/run`: on record, and failing where it is the one that shall.
+STUB = """#!/bin/sh
+name=$(basename "$0")
+echo "$name $*" >> "$CALLS"
+case "$name $*" in "$FAILING"*) exit 1 ;; esac
+case $name in
+    python3) mkdir -p "$3/bin" && : > "$3/bin/activate" ;;
+    timeout) shift && exec "$@" ;;
+esac
+"""
+PARTS = ("pip install -e", "pytest", "ruff check", "ruff format", "tox -e seed", "tox -e inf1")
+
+
+def ci(directory, failing="nothing"):
+    """Exit status and commands of `.ci/run` with a stub in the place of each."""
+    for name in ("python3", "pip", "pytest", "ruff", "timeout", "tox", "pyenv", "python3.10", "chromium"):
+        (directory / name).write_text(STUB)
+        (directory / name).chmod(0o755)
+    calls = directory / "calls"
+    calls.write_text("")
+    environment = {"PATH": f"{directory}:/usr/bin:/bin", "CALLS": str(calls), "FAILING": failing, "PYTHON": "python3"}
+    done = subprocess.run(["bash", ROOT / ".ci" / "run"], env=environment, capture_output=True, text=True)
+    return done.returncode, calls.read_text().splitlines()
+
+
+def test_ci_runs_the_suite_the_linter_and_both_other_environments(tmp_path):
+    """In this order, and succeeds when all of them do."""
+    status, calls = ci(tmp_path)
+    assert status == 0
+    first = [next(at for at, call in enumerate(calls) if call.startswith(part)) for part in PARTS]
+    assert first == sorted(first)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_ci_fails_with_each_of_its_parts(part, tmp_path):
+    """None of them is lost in what comes after it."""
+    status, calls = ci(tmp_path, part)
+    assert status != 0
+    assert calls[-1].startswith(part)
 
 
 def test_tox_runs_matrix_page_and_check_in_one_go():

@@ -23,6 +23,10 @@ def lines():
         *made,
         specimens.line(opset=14, attention="sdpa", id="bert-default-onnx14-sdpa"),
         specimens.line(feature="masked-lm", format="torchscript", opset=None, verdicts=[verdict]),
+        specimens.line("roberta", feature="masked-lm", format="neuron", opset=None, engine="neuron", status="skipped"),
+        specimens.line(
+            "vit", "masked-lm", None, format="neuron", engine="emulation", id="vit-masked-lm-neuron-emulation"
+        ),
         specimens.line("gpt2", status="skipped", ratio=None),
         specimens.line("t5", status="error", ratio=float("inf"), error="no file"),
         specimens.line("whisper", status="xpassed", error="[XPASS(strict)] upstream"),
@@ -35,7 +39,8 @@ def made(tmp_path_factory):
     directory = tmp_path_factory.mktemp("page")
     (directory / "reproductions").mkdir()
     (directory / "reproductions" / "vit-default-onnx13-3.py").write_text("print('it still fails')\n")
-    (directory / "reproductions" / "other-default-onnx13-3.py").write_text("print('of another run')\n")
+    for left in ("other-default-onnx13", "vit-default-onnx12"):
+        (directory / "reproductions" / f"{left}-3.py").write_text("print('of another run')\n")
     records.write(directory / "new.jsonl", specimens.environment(), lines())
     records.write(directory / "old.jsonl", specimens.environment(transformers="4.46.3"), specimens.run())
     output = directory / "report.html"
@@ -62,7 +67,7 @@ def test_every_record_is_in_the_page(made):
 
 
 def test_only_reproducers_of_these_cells_are_in_the_page(made):
-    """One that an older run left for another cell is not."""
+    """One that an older run left, for another cell or for one that passes now, is not."""
     assert embedded(made)["scripts"] == {
         "vit-default-onnx13": [["vit-default-onnx13-3.py", "print('it still fails')\n"]]
     }
@@ -96,7 +101,7 @@ def test_each_plot_has_what_is_on_record():
     runs = [(specimens.environment(), specimens.run())]
     of = {plot.name: plot for plot in plots.all_plots(specimens.environment(), lines(), runs)}
     assert all(plot.svg.startswith("<svg ") for plot in of.values())
-    assert ("vit", "0.8", "0.8", "0.8", 6) in of["ratios"].rows
+    assert ("vit", "0.8", "0.8", "0.8", 7) in of["ratios"].rows
     assert (12, 0, 0, 0, 1, 1, 0) in of["opsets"].rows
     assert of["verdicts"].rows == [("sequence", 1)]
     assert len(of["history"].rows) == 2
@@ -118,6 +123,33 @@ def test_equal_records_make_equal_pages(made, tmp_path):
     again = ["--history", str(sources / "old.jsonl"), "--output", str(sources / "again.html")]
     assert command.main([str(sources / "new.jsonl"), *again]) == 0
     assert (sources / "again.html").read_bytes() == made.read_bytes()
+
+
+def test_the_command_of_a_check_finds_it():
+    """With the options that made the cells of the run; without them there is no emulated cell."""
+    arguments = ["-n", "2", "--neuron-emulate", "--architecture", "bert", "--architecture=vit", "-k", "bert"]
+    command = page.again({**specimens.environment(), "arguments": arguments})
+    assert command == f"{page.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
+    assert page.again(specimens.environment()) == page.COMMAND
+    chosen = [
+        "-k",
+        "test_neuron_graph[bert-default-neuron-b1-l16-emulation]",
+        "--collect-only",
+        "-p",
+        "no:cacheprovider",
+    ]
+    emulating = page.again({**specimens.environment(), "arguments": ["--neuron-emulate"]})
+    for found, of in ((True, emulating), (False, page.COMMAND)):
+        run = subprocess.run([sys.executable, "-m", *of.split(), *chosen], capture_output=True, text=True)
+        assert (run.returncode == 0) == found, run.stdout
+
+
+def test_the_page_does_not_take_the_name_of_its_summary(tmp_path, capsys):
+    """The summary goes beside it as .md: one of them would be lost."""
+    records.write(tmp_path / "run.jsonl", specimens.environment(), specimens.run())
+    assert command.main([str(tmp_path / "run.jsonl"), "--output", str(tmp_path / "report.md")]) == 2
+    assert "should end in .html" in capsys.readouterr().err
+    assert not (tmp_path / "report.md").exists()
 
 
 def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
@@ -151,6 +183,9 @@ def window(chromium, made):
         yield of
 
 
+_BACKGROUND = "element => getComputedStyle(element).backgroundColor"
+
+
 def buttons(window):
     """Architecture, feature and status of every cell of the matrix."""
     return window.locator("#matrix td button").evaluate_all("all => all.map(b => b.getAttribute('aria-label'))")
@@ -162,7 +197,9 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
     assert set(found) == {
         "bert default",
         "bert masked-lm",
+        "roberta masked-lm",
         "vit default",
+        "vit masked-lm",
         "gpt2 default",
         "t5 default",
         "whisper default",
@@ -170,6 +207,15 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
     assert found["bert default"] == "bert default: xfailed; opsets 11–13, sdpa; 7 checks"
     assert found["vit default"].startswith("vit default: failed; opsets 11–13;")
     assert found["bert masked-lm"] == "bert masked-lm: passed; torchscript; 1 checks"
+    colours = {
+        name: window.locator(f"#matrix button[aria-label^='{name}']").evaluate(_BACKGROUND)
+        for name in ("bert default", "vit default", "gpt2 default", "t5 default", "whisper default", "bert masked-lm")
+    }
+    assert len(set(colours.values())) == len(WORST)
+    legend = {status: window.locator(f".counts td.{status}").evaluate(_BACKGROUND) for status in WORST}
+    assert colours["vit default"] == legend["failed"]
+    assert colours["bert default"] == legend["xfailed"]
+    assert colours["bert masked-lm"] == legend["passed"]
     vit = window.get_by_role("gridcell").filter(has_text="✗").locator("button")
     assert vit.locator(".strokes i").evaluate_all("all => all.map(i => i.className)") == ["passed", "passed", "failed"]
 
@@ -177,10 +223,13 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
 @pytest.mark.parametrize(
     ("name", "value", "left"),
     [
-        ("architecture", "bert", {"bert default", "bert masked-lm"}),
-        ("feature", "masked-lm", {"bert masked-lm"}),
+        ("architecture", "bert", {"bert default", "bert masked-lm", "roberta masked-lm"}),
+        ("feature", "masked-lm", {"bert masked-lm", "roberta masked-lm", "vit masked-lm"}),
         ("format", "torchscript", {"bert masked-lm"}),
+        ("format", "neuron", {"roberta masked-lm", "vit masked-lm"}),
         ("engine", "torch", {"bert masked-lm"}),
+        ("engine", "neuron", {"roberta masked-lm"}),
+        ("engine", "emulation", {"vit masked-lm"}),
         ("status", "failed", {"vit default"}),
         ("status", "xfailed", {"bert default"}),
     ],
@@ -249,7 +298,7 @@ def test_the_page_works_by_keyboard(window):
 def test_a_screen_reader_has_names_for_everything(window):
     """Grid, rows, columns, filters, plots and the live count have a role and a name."""
     assert window.get_by_role("grid", name="Architecture × feature").count() == 1
-    assert window.get_by_role("rowheader", name="bert").count() == 1
+    assert window.get_by_role("rowheader", name="bert", exact=True).count() == 1
     assert window.get_by_role("columnheader", name="masked-lm").count() == 1
     assert window.get_by_role("search", name="Filters of the matrix").count() == 1
     for name in ("architecture", "feature", "format", "engine", "status"):
@@ -277,16 +326,21 @@ _CONTRAST = """() => {
     const [a, b] = [light(getComputedStyle(element).color), light(behind(element))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   };
-  const texts = "h1, h2, p, th, td, button, label, input, select, summary, a";
+  const texts = "h1, h2, p, th, td, button, label, input, select, summary, a, code, pre, dialog div";
   return Math.min(...[...document.querySelectorAll(texts)].map(of));
 }"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_in_both_schemes(chromium, made, scheme):
-    """Contrast of 4.5 or more everywhere; the two schemes differ, also within the plots."""
+    """Contrast of 4.5 or more everywhere, in what a click opens too; the two schemes differ, also within the plots."""
     with screenshots.opened(chromium, made, scheme=scheme) as of:
         assert of.evaluate(_CONTRAST) >= 4.5
+        for cell, shown in (("bert default", "a"), ("vit default: failed", "code"), ("vit default: failed", "summary")):
+            of.get_by_label(cell).click()
+            assert of.get_by_role("dialog").locator(shown).count()
+            assert of.evaluate(_CONTRAST) >= 4.5
+            of.keyboard.press("Escape")
         paper = of.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
         ink = of.evaluate("getComputedStyle(document.querySelector('#ratios svg text')).fill")
@@ -296,8 +350,11 @@ def test_text_is_readable_in_both_schemes(chromium, made, scheme):
 def test_unreadable_text_would_be_seen(chromium, made):
     """The measure of contrast sees grey on grey."""
     with screenshots.opened(chromium, made) as of:
-        of.evaluate("document.querySelector('.hint').style.cssText = 'color: #888; background: #999'")
-        assert of.evaluate(_CONTRAST) < 1.5
+        of.get_by_label("bert default").click()
+        for text in (".hint", "dialog a"):
+            of.evaluate(f"document.querySelector('{text}').style.cssText = 'color: #888; background: #999'")
+            assert of.evaluate(_CONTRAST) < 1.5
+            of.evaluate(f"document.querySelector('{text}').style.cssText = ''")
 
 
 def test_the_page_asks_the_network_for_nothing(chromium, made):

@@ -169,6 +169,18 @@ def test_only_what_failed_or_has_no_result_runs(suite, pytester):
     assert {path.name for path in (pytester.path / "reports" / "out").glob("*.jsonl")} == {"records-again.jsonl"}
 
 
+def test_what_failed_is_the_first_of_a_worker_too(suite, pytester):
+    """xdist would begin with the model that has most tests: here one without any result."""
+    _, lines = suite("--records", "whole.jsonl")[0], records.read(pytester.path / "whole.jsonl")[1]
+    lines = [line for line in lines if line["architecture"] != "bert"]
+    records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
+    suite("-n", "1", "--only-changed", "old.jsonl", "--records", "again.jsonl")
+    ran = [line["id"] for line in records.read(pytester.path / "again.jsonl")[1]]
+    assert ran[0] == "vit-default-onnx13"
+    assert len(ran) > 2
+    assert {name.partition("-")[0] for name in ran[1:]} == {"bert"}
+
+
 def test_records_that_are_not_there_are_usage(suite):
     """--only-changed with a wrong path runs nothing, also under workers."""
     for workers in ((), ("-n", "2")):

@@ -93,7 +93,7 @@ def supported_features_mapping(
 
         module, _, name = onnx_config_cls.rpartition(".")
         if module.startswith("models."):
-            module = "parity.architectures." + module.split(".")[1]
+            module = _module_of(module.split(".")[1], name)
         onnx_config_cls = getattr(importlib.import_module(module), name)
     return {
         feature: partial(
@@ -102,6 +102,19 @@ def supported_features_mapping(
         )
         for feature in supported_features
     }
+
+
+def _module_of(model, name):
+    """The module of a class that the old package had in `models.<model>`: there one could have several models."""
+    import importlib
+    import pkgutil
+
+    from parity import architectures
+
+    modules = sorted(of.name for of in pkgutil.iter_modules(architectures.__path__))
+    several = [f"parity.architectures.{of}" for of in modules if of == model or of.startswith(f"{model}_")]
+    having = [of for of in several if hasattr(importlib.import_module(of), name)]
+    return having[0] if having else f"parity.architectures.{model}"
 
 
 class FeaturesManager:

@@ -270,7 +270,15 @@ def test_a_feature_leads_to_its_task_and_auto_class():
 
 
 @pytest.mark.parametrize(
-    "onnx_config", [DistilBertOnnxConfig, "parity.architectures.gpt2.GPT2OnnxConfig", "models.gpt2.GPT2OnnxConfig"]
+    "onnx_config",
+    [
+        DistilBertOnnxConfig,
+        "parity.architectures.gpt2.GPT2OnnxConfig",
+        "models.gpt2.GPT2OnnxConfig",
+        # There one module had two models.
+        "models.data2vec.Data2VecTextOnnxConfig",
+        "models.data2vec.Data2VecVisionOnnxConfig",
+    ],
 )
 def test_a_features_mapping_takes_a_class_or_its_dotted_name(onnx_config):
     """The class itself, its place in parity, and its place in the old package all make a mapping."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from parity.architectures import matrix
-from parity.architectures.declaration import Deviation
+from parity.architectures.declaration import KINDS, Deviation
 from parity.architectures.registry import architecture, architectures
 from parity.fixtures import plugin
 
@@ -91,7 +91,7 @@ def test_the_matrix_has_every_opset_from_the_lowest_to_twenty():
 def test_smoke_has_one_architecture_of_each_kind():
     """`pytest -m smoke` tries every kind of architecture."""
     kinds = {architecture(cell.architecture).kind for cell in matrix.cells() if cell.smoke}
-    assert kinds == {"encoder", "decoder", "encoder-decoder", "vision"}
+    assert kinds == set(KINDS)
 
 
 def test_a_test_can_be_about_some_cells_only(monkeypatch):
@@ -111,6 +111,23 @@ def test_the_matrix_as_json(capsys):
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert set(cells[0]) == {"id", "architecture", "feature", "format", "engine", "opset", "attention", "variant"}
     assert len({cell["id"] for cell in cells}) == len(cells)
+
+
+def test_the_fifty_of_the_document_are_counted(capsys, monkeypatch):
+    """Each is declared; 248 architecture × feature and a file for each of their opsets; one that is added is none."""
+    assert matrix.main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    every, fifty = found["counts"]["all"], found["counts"]["fifty"]
+    assert len(set(matrix.FIFTY)) == fifty["architectures"] == 50
+    assert fifty["features"] >= 248
+    of = [cell for cell in found["cells"] if cell["architecture"] in matrix.FIFTY and cell["format"] == "onnx"]
+    assert fifty["files"] == len(of) >= 2400
+    assert every["architectures"] == len(list(architectures())) > 50
+    assert every["cells"] == found["count"] == len(found["cells"])
+    fewer = tuple(cell for cell in matrix.cells() if cell.architecture != "vit")
+    monkeypatch.setattr(matrix, "cells", lambda: (*fewer, replace(fewer[0], architecture="added")))
+    matrix.main(["--json"])
+    assert json.loads(capsys.readouterr().out)["counts"]["fifty"]["architectures"] == 49
 
 
 def test_the_matrix_as_a_table(capsys):

@@ -13,6 +13,7 @@ from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import OnnxConfigWithPast, PatchingSpec, export, validate_model_outputs
+from parity.onnx.features import constructor
 from parity.sessions import OnnxSession
 
 
@@ -266,6 +267,35 @@ def test_num_attention_heads_decides_the_shape_of_the_caches(path):
     export(tokenizer, model, config, 13, path)
     assert axes(read(path).inputs)["past_key_values.0.key"] == ("batch", 2, "past_sequence", 8)
     validate_model_outputs(config, tokenizer, model, path, list(config.outputs), 1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt-neo", "gptj", "llama"])
+def test_a_model_without_a_padding_token_classifies_at_the_last_token(architecture, path):
+    """Whatever the tokens are, the first of the vocabulary too, the file says what the untouched model says.
+
+    For the model itself one text at a time, as it refuses several; the control has an id for padding, and differs.
+    """
+    import torch
+
+    model, tokenizer = tiny_model(architecture, "sequence-classification"), preprocessor("gpt2")
+    ids = torch.tensor([[5, 0, 7, 11, 0], [0, 9, 23, 0, 0], [3, 14, 15, 9, 2]])
+    inputs = {"input_ids": ids.numpy(), "attention_mask": np.ones(ids.shape, np.int64)}
+
+    def logits(padding):
+        model.config.pad_token_id = padding
+        config = constructor(architecture, "sequence-classification")(model.config)
+        export(tokenizer, model, config, 17, path)
+        assert model.config.pad_token_id == padding
+        return OnnxSession(path).run(inputs)["logits"]
+
+    file = logits(None)
+    with torch.no_grad():
+        untouched = torch.cat([model(input_ids=row[None]).logits for row in ids]).numpy()
+    np.testing.assert_allclose(file, untouched, atol=1e-5)
+    assert np.abs(logits(0)[:2] - untouched[:2]).max() > 1e-3
+    model.config.pad_token_id = None
+    with pytest.raises((AssertionError, ValueError), match="no padding token"):
+        model(input_ids=ids)
 
 
 class Pooled(BertOnnxConfig):

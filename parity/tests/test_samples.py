@@ -86,6 +86,16 @@ def test_all_boundaries_are_among_the_default_sizes():
     assert any(sizes["encoder_sequence"] != sizes["decoder_sequence"] for sizes, _ in chosen)
 
 
+def test_what_has_a_mask_is_padded_and_nothing_else():
+    """An image with a mask of its pixels too, as detr's; no sample of a model without a mask says that it is padded."""
+    from parity.validation import choose_samples
+
+    padded = [sample for sample in choose_samples(subjects.subject("detr", "default").source) if sample.padding]
+    assert {sample.padding for sample in padded} == {"left", "right"}
+    assert any((sample.inputs["pixel_mask"] == 0).any() for sample in padded)
+    assert not any(sample.padding for sample in choose_samples(subjects.subject("vit", "default").source))
+
+
 def test_names_that_contradict_themselves_are_noticed():
     """One name for two sizes, as in tables of the old package, makes the sizes inconsistent."""
     import torch
