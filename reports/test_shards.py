@@ -189,6 +189,44 @@ def test_records_that_are_not_there_are_usage(suite):
         assert not ran
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_attention_that_no_model_has_here_is_skipped_and_a_mark_of_nothing_is_an_error(pytester, there):
+    """torch 1.13 has no sdpa: a check of it says so there. An opset that no file has is a mistake everywhere."""
+    pytester.makepyfile(
+        test_suite="""
+        import pytest
+
+        @pytest.mark.cells(attention=("sdpa",), opsets=(20,), features=("masked-lm",))
+        def test_sdpa(cell):
+            assert cell.attention == "sdpa"
+        """,
+        test_wrong="""
+        import pytest
+
+        @pytest.mark.cells(opsets=(9,))
+        def test_nine(cell):
+            pass
+        """,
+    )
+    without = """
+    from parity.fixtures import plugin
+
+    found = tuple(cell for cell in plugin.cells() if cell.attention == "eager")
+    plugin.cells = lambda: found
+    """
+    pytester.makeconftest("" if there else without)
+    chosen = (*PLUGINS, "-rs", "-k", "bert-masked-lm or none", "test_suite.py")
+    result = pytester.runpytest_subprocess(*chosen)
+    if there:
+        assert result.parseoutcomes()["passed"] > 1
+    else:
+        result.assert_outcomes(skipped=1)
+        result.stdout.fnmatch_lines(["*no model has sdpa attention with torch*"])
+    wrong = pytester.runpytest_subprocess(*PLUGINS, "test_wrong.py")
+    wrong.stdout.fnmatch_lines(["*its mark cells selects no cell*"])
+    assert wrong.ret != 0
+
+
 def test_the_peak_of_a_check_is_its_own(pytester):
     """What one check held for a moment is not counted for the next one, but for its worker."""
     body = "def test_{}(cell):\n    {}\n"
