@@ -108,6 +108,15 @@ def test_each_plot_has_what_is_on_record():
     assert of["costs"].rows[0][1:] == ("0.50", 600)
 
 
+def test_error_ratios_are_on_a_log_scale(monkeypatch):
+    """Time and memory too, and no count is."""
+    drawn = []
+    monkeypatch.setattr(plots, "_svg", lambda figure, axes: drawn.append(axes.get_xscale()) or "")
+    found = plots.all_plots(specimens.environment(), lines(), [(specimens.environment(), specimens.run())])
+    scales = dict(zip((plot.name for plot in found), drawn, strict=True))
+    assert {name for name, scale in scales.items() if scale == "log"} == {"ratios", "costs"}
+
+
 def test_plots_of_nothing_say_so():
     """Records without ratios, verdicts, ONNX cells or an earlier run have a sentence in the place of a plot."""
     bare = [specimens.line(format="neuron", opset=None, ratio=None, peak=None)]

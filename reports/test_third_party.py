@@ -161,7 +161,7 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught."""
     where = run("named", "parity.cli", "matrix", "--json")
     assert "toy-mixer" not in where.stdout, "the control: without being named it is not there"
-    chosen = ("-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
+    chosen = ("-n", "2", "-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
     named = ("pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *chosen)
     ran = run("named", *named)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
