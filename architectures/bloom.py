@@ -28,7 +28,7 @@ ARCHITECTURE = Architecture(
         "sequence-classification",
         "token-classification",
     ),
-    tiny={"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    tiny={"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
     relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},

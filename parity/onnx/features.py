@@ -84,7 +84,7 @@ def supported_features_mapping(
             the old package, `models.bert.BertOnnxConfig`, are found there too).
 
     Raises:
-        ValueError: no class is given.
+        ValueError: no class is given, or the old name of one that there is not.
     """
     if onnx_config_cls is None:
         raise ValueError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
@@ -93,8 +93,9 @@ def supported_features_mapping(
 
         module, _, name = onnx_config_cls.rpartition(".")
         if module.startswith("models."):
-            module = _module_of(module.split(".")[1], name)
-        onnx_config_cls = getattr(importlib.import_module(module), name)
+            onnx_config_cls = _declared(module.split(".")[1], name)
+        else:
+            onnx_config_cls = getattr(importlib.import_module(module), name)
     return {
         feature: partial(
             onnx_config_cls.with_past if feature.endswith("-with-past") else onnx_config_cls.from_model_config,
@@ -104,17 +105,15 @@ def supported_features_mapping(
     }
 
 
-def _module_of(model, name):
-    """The module of a class that the old package had in `models.<model>`: there one could have several models."""
-    import importlib
-    import pkgutil
+def _declared(model, name):
+    """The class that the old package had in `models.<model>`, where one module could be about several models."""
+    from parity.architectures.registry import architectures
 
-    from parity import architectures
-
-    modules = sorted(of.name for of in pkgutil.iter_modules(architectures.__path__))
-    several = [f"parity.architectures.{of}" for of in modules if of == model or of.startswith(f"{model}_")]
-    having = [of for of in several if hasattr(importlib.import_module(of), name)]
-    return having[0] if having else f"parity.architectures.{model}"
+    for found in architectures():
+        module = found.onnx_config.__module__.rpartition(".")[2]
+        if found.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
+            return found.onnx_config
+    raise ValueError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
 
 
 class FeaturesManager:
