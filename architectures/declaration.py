@@ -33,17 +33,17 @@ class Floor:
 
     Args:
         reason, issue: what the opset below lacks, and where that is written.
-        error: what the failure one opset below says of it.
         features: those it is about; empty means all.
         versions: the requirement that the environment must meet for it; empty means any.
+        error: what the failure one opset below says of it.
     """
 
     opset: int
     reason: str
     issue: str
-    error: str
     features: tuple[str, ...] = ()
     versions: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,10 @@ def _cells() -> Iterator[Cell]:
             for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
                 yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)
             if feature in NEURON_FEATURES.get(architecture.name, ()):
-                for variant in NEURON_IMAGE_SIZES if architecture.kind == "vision" else NEURON_SIZES:
-                    yield Cell(architecture.name, feature, "neuron", "neuron", variant=variant)
+                sizes = NEURON_IMAGE_SIZES if architecture.kind == "vision" else NEURON_SIZES
+                for index, variant in enumerate(sizes):
+                    first = smoke and index == 0
+                    yield Cell(architecture.name, feature, "neuron", "neuron", variant=variant, smoke=first)
 
 
 def counts(of: Iterable[Cell]) -> dict[str, int]:

@@ -26,6 +26,6 @@ def test_below_the_floor_fails_upstream(found, feature, tmp_path):
     assert floor.opset > MINIMUM_OPSET
     assert floor.issue.startswith("https://")
     subject = subjects.subject(found.name, feature)
-    assert floor.error
+    assert floor.error, "say in `error` of the Floor what the failure says"
     with pytest.raises((ExportError, SessionError), match=re.escape(floor.error)):
         OnnxSession(subjects.artifact(subject, floor.opset - 1, tmp_path / "model.onnx"))

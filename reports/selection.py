@@ -30,7 +30,8 @@ def pytest_addoption(parser):
         "--only-changed",
         type=Path,
         metavar="RECORDS",
-        help="run the checks of cells that failed there first, then those that have no result there, and no others",
+        help="run the checks of cells that failed there first, then those that have no result there, and no others;"
+        " under -n one model after the other, those with failures first",
     )
 
 

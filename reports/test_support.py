@@ -63,7 +63,8 @@ def test_the_committed_table_has_every_cell():
     declared = {(c.architecture, c.feature) for c in cells() if not architecture(c.architecture).gap}
     for part in ("onnx", "torchscript"):
         (current,) = [of for name, of in made[part].items() if "transformers 5" in name]
-        made_of = {(name, feature) for name, features in current.items() for feature in features}
+        here = {name for name, _ in declared}
+        made_of = {(name, feature) for name, features in current.items() for feature in features if name in here}
         # One that is added since is in it when it is made again.
         assert {*FIFTY} <= {*current}
         assert made_of == {(name, feature) for name, feature in declared if name in current}

@@ -269,7 +269,7 @@ def test_num_attention_heads_decides_the_shape_of_the_caches(path):
     validate_model_outputs(config, tokenizer, model, path, list(config.outputs), 1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gpt-neo", "gptj", "llama"])
+@pytest.mark.parametrize("architecture", ["bloom", "gpt2", "gpt-neo", "gptj", "llama"])
 def test_a_model_without_a_padding_token_classifies_at_the_last_token(architecture, path):
     """Whatever the tokens are, the first of the vocabulary too, the file says what the untouched model says.
 
