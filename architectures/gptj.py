@@ -1,6 +1,7 @@
 """GPT-J: a decoder with rotary positions."""
 
 from parity.architectures.declaration import RELATIONS, Architecture, Floor
+from parity.architectures.gpt2 import ARCHITECTURE as GPT2
 from parity.architectures.gpt2 import GPT2OnnxConfig
 
 
@@ -20,16 +21,7 @@ ARCHITECTURE = Architecture(
         "question-answering",
         "sequence-classification",
     ),
-    tiny={
-        "vocab_size": 96,
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 4,
-        "n_positions": 48,
-        "n_inner": 40,
-        "rotary_dim": 4,
-        "pad_token_id": 0,
-    },
+    tiny={**GPT2.tiny, "n_inner": 40, "rotary_dim": 4},
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
     relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},

@@ -1,5 +1,8 @@
 """What the tokenizer does not give is no input of the file: the model's own assumption stands for it."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,24 @@ def test_without_optional_inputs(cell, subject, figures, tmp_path):
         assert found.ratios()
         figures(**{f"without {told}": found.ratios()})
         untouched(less, pool)
+
+
+def test_a_wrong_assumption_is_seen():
+    """The control: a configuration that supplies a mask without the first token is not what the model assumes."""
+    less = subjects.without(subjects.subject("gpt2", "causal-lm"), "attention_mask")
+
+    class Wrong(type(less.onnx_config)):
+        def complete_inputs(self, inputs, parameters):
+            arguments = super().complete_inputs(inputs, parameters)
+            arguments["attention_mask"][:, 0] = 0
+            return arguments
+
+    config = copy.copy(less.onnx_config)
+    config.__class__ = Wrong
+    wrong = replace(less, onnx_config=config)
+    untouched(less, subjects.pool_without(less))
+    with pytest.raises(AssertionError, match="when nothing is supplied"):
+        untouched(wrong, subjects.pool_without(wrong))
 
 
 def untouched(less, pool):
