@@ -51,6 +51,7 @@ def _check(args, console) -> int:
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
     models.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
+    from parity.architectures.registry import architecture
     from parity.judge import contract
     from parity.onnx import features, job
     from parity.onnx.log import validation_lines
@@ -64,15 +65,24 @@ def _check(args, console) -> int:
         onnx_config = onnx_config.prefill()
     model_class = features.model_class(config.model_type, feature)
     inputs = Source(onnx_config, models.require_preprocessor(args.model, "auto", args.cache_dir), config)
+    said = found.metadata.get("attention")
+    attention = "sdpa" if said == "sdpa" and architecture(config.model_type).has_sdpa else "eager"
+
+    def load():
+        return job.load_trained(
+            args.model, feature, model_class, onnx_config, inputs, cache_dir=args.cache_dir, attention=attention
+        )
+
     validation = job.prove(
         args.file,
-        lambda: job.load_trained(args.model, feature, model_class, onnx_config, inputs, cache_dir=args.cache_dir),
+        load,
         onnx_config,
         inputs,
         atol=args.atol,
         relations=job.relations_of(config.model_type, feature),
         foreign=True,
         found=found,
+        alike=attention == said,
         progress=console.progress,
     )
     console.done()

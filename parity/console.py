@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 from parity.errors import ParityError
 
+# The values of --attention.
+ATTENTIONS = ("eager", "sdpa")
 # The values of --preprocessor.
 PREPROCESSORS = ("auto", "tokenizer", "feature_extractor", "image_processor", "processor")
 

@@ -45,18 +45,6 @@ def meets(requirements: str) -> bool:
     return all(r.specifier.contains(version_of(r.name) or "0", prereleases=True) for r in wanted)
 
 
-def tensorflow_gap() -> str | None:
-    """Why TensorFlow weights cannot be read here and what to install; None where they can."""
-    if at_least("transformers", "5"):
-        return (
-            f"transformers {version_of('transformers')} reads no TensorFlow weights; install transformers<5 with"
-            " tensorflow-cpu and tf-keras, or convert them once there with load and save_pretrained"
-        )
-    if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
-        return "TensorFlow is not installed; pip install tensorflow-cpu tf-keras"
-    return None
-
-
 # The answers to the question what can be done for AWS Neuron here.
 ABSENT, PLACEHOLDER, NO_COMPILER, NO_DEVICE, DEVICE = "absent", "placeholder", "no compiler", "no device", "device"
 # The module that traces → its compiler's command, and the instances it is for.

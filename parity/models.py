@@ -17,8 +17,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from parity.environment import at_least, tensorflow_gap, version_of
+from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
+from parity.releases import dtype_option, tensorflow_gap
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -140,7 +141,6 @@ def load_model(
         framework = framework or framework_of(directory)
     if framework == "tf":
         return _load_tensorflow(source, model_class, cache_dir, attention)
-    dtype = "dtype" if at_least("transformers", "4.56") else "torch_dtype"
     import torch
 
     with _told(source, "its weights"), quiet_transformers():
@@ -151,7 +151,7 @@ def load_model(
             output_loading_info=True,
             trust_remote_code=False,
             weights_only=True,
-            **{dtype: torch.float32},
+            **dtype_option(torch.float32),
         )
     return model.eval(), sorted(info["missing_keys"])
 

@@ -113,8 +113,8 @@ def _is_big(model):
 def float64_by_module(model) -> Iterator[None]:
     """Inside, every module computes in float64, and only the one at work has float64 weights.
 
-    The answers are those of `model.double()`, bit by bit (shown for every architecture in the tests); the memory is
-    that of the model and of its largest module once more. A plain embedding looks up first and casts then.
+    The answers are those of `model.double()` to within float64's own rounding; the memory is that of the model and of
+    its largest module once more. A plain embedding looks up first and casts then.
     """
     handles, originals = [], {}
 
@@ -122,7 +122,8 @@ def float64_by_module(model) -> Iterator[None]:
         for values, name, tensor in _own_floats(module):
             originals[module, name] = tensor
             wide = tensor.detach().double()
-            values[name] = torch.nn.Parameter(wide, requires_grad=False) if values is module._parameters else wide
+            # With the same flag: it decides, too, which kernel torch multiplies with.
+            values[name] = torch.nn.Parameter(wide, tensor.requires_grad) if values is module._parameters else wide
 
     def leave(module, _, output):
         for values, name, _ in _own_floats(module):

@@ -38,6 +38,7 @@ class OnnxSession:
             raise SessionError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
         self.input_names = tuple(value.name for value in self._session.get_inputs())
         self.output_names = tuple(value.name for value in self._session.get_outputs())
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """The outputs (all of them by default) for the inputs, both by name; inputs that the file lacks are left out.

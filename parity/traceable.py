@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from parity import caches
 from parity.errors import ExportError, NameMismatch
+from parity.releases import PAST, arguments_of, outputs_of, parameters_of
 
 
 @dataclass(frozen=True)
@@ -63,17 +61,9 @@ class Layout:
         return nested
 
 
-@functools.lru_cache(maxsize=64)
-def parameters_of(model_class: type) -> tuple[str, ...]:
-    """The names that the model's `forward` takes, in its order."""
-    return tuple(name for name in inspect.signature(model_class.forward).parameters if name != "self")
-
-
 def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, torch.Tensor]:
     """Run the model on nested arguments; its outputs by the names of the ONNX file, caches as `present.…`."""
-    arguments = onnx_config.complete_inputs(nested, parameters_of(type(model)))
-    if arguments.get("past_key_values") is not None:
-        arguments["past_key_values"] = caches.to_model(arguments["past_key_values"])
+    arguments = arguments_of(type(model), onnx_config.complete_inputs(nested, parameters_of(type(model))))
     with settings_kept(model):
         return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
 
@@ -104,11 +94,7 @@ def settings_kept(model) -> Iterator[None]:
 def flatten_outputs(onnx_config, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """A ModelOutput → flat named tensors; collections are named by the configuration."""
     flat = {}
-    for name, value in outputs.items():
-        if name == "past_key_values":
-            name = "present"
-        if caches.is_cache(value):
-            value = caches.from_model(value)
+    for name, value in outputs_of(outputs):
         if isinstance(value, (list, tuple)):
             flat.update(onnx_config.flatten_output_collection_property(name, value))
         elif value is not None:
@@ -143,7 +129,7 @@ class Traceable(torch.nn.Module):
 
     def _finished_encoder(self, nested):
         """With a cross-attention cache the encoder's answer is never read: a blank one keeps it out of the graph."""
-        past = nested.get("past_key_values")
+        past = nested.get(PAST)
         if not past or len(past[0]) != 4 or "encoder_outputs" not in parameters_of(type(self.model)):
             return {}
         from transformers.modeling_outputs import BaseModelOutput

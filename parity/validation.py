@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from parity.claims import Claims, form_of
 from parity.errors import DtypeMismatch, Mismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
-from parity.judge import decisions, ratio, relations, vacuity, values
+from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.rows import Row, failures
 from parity.reference import Answers
 from parity.samples import Sample, Source, default_sizes
@@ -35,12 +35,16 @@ class Validation:
         shapes: output shapes of the first sample, by name.
         rows: all verdict rows.
         traced: the size of every named axis at the export.
+        values: how many values of the outputs were compared, those included of which only finiteness was judged.
+        masked: how many of them those were: see `parity.judge.undefined`.
     """
 
     samples: Sequence[Sample]
     shapes: Mapping[str, tuple[int, ...]]
     rows: Sequence[Row]
     traced: Mapping[str, int] = field(default_factory=dict)
+    values: int = 0
+    masked: int = 0
 
     @property
     def failures(self) -> list[Row]:
@@ -86,6 +90,8 @@ class Validation:
                 name: {"shape": list(shape), "worst": self.worst(name), "ratio": self.ratios().get(name)}
                 for name, shape in self.shapes.items()
             },
+            "values": self.values,
+            "masked": self.masked,
             "failures": [{"check": row.check, "subject": row.subject, "message": told(row)} for row in self.failures],
         }
 
@@ -217,6 +223,7 @@ def compare(
     first: Sequence[Row] = (),
     derived: Sequence[str] = (),
     claims: Claims | None = None,
+    alike: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Run the backend on every sample and judge what it returns; the first failure is the reason.
@@ -235,11 +242,16 @@ def compare(
         first: rows that were judged before.
         derived: inputs of the file that `complete_inputs` computes from the others.
         claims: what is claimed of the file beyond single answers; judged with the error ratio only.
+        alike: whether the file has the attention implementation of the reference; where it has not, or nobody knows,
+            what attends to nothing is judged for being finite alone.
     """
     tell = progress or (lambda line: None)
     found: list[Row] = list(first)
+    # What each input was answered by reference and file, and the same without what is not defined.
     pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
+    judged: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
     asked: list[Mapping[str, np.ndarray]] = []
+    counts = [0, 0]
     for sample, answer in zip(samples, references, strict=True):
         tell(f"ONNX Runtime at {sample}")
         inputs = backend_inputs(onnx_config, sample, derived)
@@ -251,32 +263,47 @@ def compare(
             continue
         if again is not None:
             found.extend(relations.repeated(actual, again, str(sample)))
-        of_sample = values.rows(answer.eager, actual, atol=atol, where=str(sample))
+        where = {} if alike else undefined.places(inputs, onnx_config.inputs, answer.eager, onnx_config.outputs)
+        counts[0] += sum(np.size(array) for array in answer.eager.values())
+        counts[1] += sum(int(place.sum()) for place in where.values())
+        defined = _defined(answer, where), undefined.blanked(actual, where, answer.eager)
+        of_sample = undefined.rows(actual, where, str(sample))
+        of_sample += values.rows(defined[0].eager, defined[1], atol=atol, where=str(sample))
         found.extend(of_sample)
         if not any(row.check != "values" for row in failures(of_sample)):
             pool.append((answer, actual))
+            judged.append(defined)
             asked.append(inputs)
     complete = len(pool) == len(samples) and all(answer.exact is not None for answer, _ in pool)
     if complete:
-        told_apart = any(row.check == "values" for row in failures(found))
-        exact, got, where = [a.exact for a, _ in pool], [actual for _, actual in pool], [str(s) for s in samples]
-        eager = [a.eager for a, _ in pool]
-        judged = ratio.rows(
-            exact,
-            eager,
-            [a.jittered for a, _ in pool],
-            got,
-            limit=limit,
-            where=() if told_apart else where,
-        )
-        noise = {row.subject: row.figures["noise"] for row in judged if row.check == "ratio"}
-        found.extend([*judged, *decisions.rows(exact, got, noise, where=where, eager=eager)])
+        found.extend(_pooled(judged, [str(s) for s in samples], limit, failures(found)))
         if claims is not None and not failures(found):
             tell("relations and effects")
+            noise = {row.subject: row.figures["noise"] for row in found if row.check == "ratio"}
+            exact, got = [answer.exact for answer, _ in pool], [actual for _, actual in pool]
             found.extend(claims.rows(run, asked, got, exact, noise, samples))
             found.extend(vacuity.outputs(exact))
     shapes = {name: array.shape for name, array in references[0].eager.items()}
-    return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}))
+    return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}), *counts)
+
+
+def _pooled(judged, where, limit, failed):
+    """Rows on the complete pool: the error ratio, then what the numbers decide."""
+    exact, got = [answer.exact for answer, _ in judged], [actual for _, actual in judged]
+    eager, jittered = [answer.eager for answer, _ in judged], [answer.jittered for answer, _ in judged]
+    told_apart = any(row.check == "values" for row in failed)
+    found = ratio.rows(exact, eager, jittered, got, limit=limit, where=() if told_apart else where)
+    noise = {row.subject: row.figures["noise"] for row in found if row.check == "ratio"}
+    return [*found, *decisions.rows(exact, got, noise, where=where, eager=eager)]
+
+
+def _defined(answer, where):
+    """The reference's answers without what is not defined."""
+    if not where:
+        return answer
+    sides = {side: getattr(answer, side) for side in ("eager", "exact", "jittered")}
+    blanked = {side: of and undefined.blanked(of, where, answer.eager) for side, of in sides.items()}
+    return replace(answer, **blanked)
 
 
 def backend_inputs(onnx_config, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:

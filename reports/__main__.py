@@ -43,6 +43,11 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
     action.add_argument("--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="what is different in NEW")
     action.add_argument("--merge", action="store_true", help="join the records of all shards")
     p.add_argument(
+        "--prune",
+        action="store_true",
+        help="of --accept: drop checks that have no result in these records; without it they stay as they are",
+    )
+    p.add_argument(
         "--history", nargs="+", type=Path, default=[], metavar="RECORDS", help="of the page: earlier runs, oldest first"
     )
     p.add_argument("--baseline", type=Path, default=baseline.DIRECTORY, help="the directory (default: %(default)s)")
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
 
 
 def _run(args):
+    if args.prune and not args.accept:
+        raise UsageError("--prune: goes with --accept")
     if args.diff and args.records:
         raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
     if args.diff:
@@ -74,7 +81,7 @@ def _run(args):
     environment, lines = joined(args.records or [RECORDS])
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
-        print(_writing(path, lambda: baseline.accept(path, statuses(lines))))
+        print(_writing(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
         _writing(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
         return 0
     if args.check:
@@ -132,6 +139,7 @@ def _page(args, environment, lines):
 
 
 def _accepting(args):
+    """The command that accepts these records; `verdict` adds --prune where checks have disappeared."""
     given = [str(path) for path in args.records]
     if args.baseline != baseline.DIRECTORY:
         given += ["--baseline", str(args.baseline)]

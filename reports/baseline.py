@@ -60,14 +60,22 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
 
 
-def accept(path: Path, of: Statuses) -> str:
-    """Write the baseline; says what has changed in it."""
+def accept(path: Path, of: Statuses, *, prune: bool = False) -> str:
+    """Write the baseline; says what has changed in it.
+
+    Args:
+        of: the statuses of a run, of the whole matrix or of a part of it.
+        prune: drop the checks that have no status in the run; otherwise they stay as they are.
+    """
     before = read(path) if path.exists() else {}
-    found = by_kind(changes(before, of))
+    after = dict(of) if prune else {**before, **of}
+    found = by_kind(changes(before, after))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(written(of), encoding="utf-8")
+    path.write_text(written(after), encoding="utf-8")
     told = ", ".join(f"{len(of)} {kind}" for kind, of in found.items()) or "nothing has changed"
-    return f"{path}: {counted(len(of), 'check')} of {counted(len({cell for cell, _ in of}), 'cell')}; {told}"
+    kept = len(after) - len(of)
+    rest = f"; {counted(kept, 'check')} without a result in this run stay" if kept else ""
+    return f"{path}: {counted(len(after), 'check')} of {counted(len({c for c, _ in after}), 'cell')}; {told}{rest}"
 
 
 def verdict(path: Path, environment: Mapping, of: Statuses, command: str) -> dict:
@@ -89,7 +97,8 @@ def verdict(path: Path, environment: Mapping, of: Statuses, command: str) -> dic
         "counts": dict(sorted(counts.items())),
         "changed": {kind: len(of) for kind, of in found.items()},
         "changes": {kind: folded(of) for kind, of in found.items()} if path.exists() else {},
-        "accept": command,
+        # A part of a matrix takes nothing away unless it is told to.
+        "accept": f"{command} --prune" if any(c.after is None for c in found.get("disappeared", ())) else command,
     }
 
 

@@ -15,7 +15,7 @@ from parity.environment import describe
 from parity.reports import records
 
 SHARD = pytest.StashKey[dict]()
-pytest_plugins = ("parity.reports.selection",)
+pytest_plugins = ("parity.reports.selection", "parity.reports.upstream")
 
 _CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"
 
@@ -103,6 +103,7 @@ class _Recorder:
         self._stash = config.stash
         self._arguments = [str(argument) for argument in config.invocation_params.args]
         self._reports = {}
+        self._warnings = {}
         self._workers = []
 
     @pytest.hookimpl(optionalhook=True)
@@ -117,6 +118,14 @@ class _Recorder:
         if dict(report.user_properties).get(_CELL):
             self._reports.setdefault(report.nodeid, []).append(report)
 
+    def pytest_warning_recorded(self, warning_message, nodeid):
+        from parity.reports.upstream import described
+
+        found = described(warning_message)
+        told = self._warnings.setdefault(nodeid, [])
+        if found and found not in told:
+            told.append(found)
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         shard = self._stash.get(SHARD, None)
@@ -124,7 +133,8 @@ class _Recorder:
             environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
             environment["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             environment.update({"shard": shard} if shard else {})
-            records.write(self._path, environment, (record(phases) for phases in self._reports.values()))
+            lines = (record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items())
+            records.write(self._path, environment, lines)
 
 
 def _crash(report):
@@ -138,8 +148,8 @@ def _crash(report):
     return [known, (_FAILURE, {"stage": "crash", "error": str(report.longrepr)})]
 
 
-def record(phases) -> dict:
-    """One record from the reports of a check's phases: setup, call, teardown."""
+def record(phases, warned=None) -> dict:
+    """One record from the reports of a check's phases (setup, call, teardown) and the warnings of upstream in them."""
     deciding = next((report for report in phases if report.outcome != "passed"), None)
     deciding = deciding or next(report for report in phases if report.when in ("call", "setup"))
     properties = [pair for report in phases for pair in report.user_properties]
@@ -161,6 +171,7 @@ def record(phases) -> dict:
         "seconds": round(sum(report.duration for report in phases), 4),
         **{name: value for name, value in properties if name == _PEAK},
         **{name: value for name, value in figures.items() if name == "neuron"},
+        **({"warnings": warned} if warned else {}),
     }
 
 

@@ -46,6 +46,7 @@ FIELDS = {
 
 # What not every machine can tell, and not every format has.
 OPTIONAL = {
+    "warnings": (list, "warnings of upstream packages during the check: category, module and first line of each"),
     "peak": ((int, float), "MiB that the process held at most during the check"),
     "neuron": (
         dict,

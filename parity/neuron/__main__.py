@@ -44,6 +44,9 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
+    )
     p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     p.add_argument("output", type=Path, nargs="?", help="directory for model.pt (model-64.pt, … with --buckets)")
@@ -160,11 +163,22 @@ def _compile(args, console, subject):
         options["compiler_workdir"] = args.workdir
     directory = args.output.parent if single else args.output
     say = tracing.labelled(console.say) if args.emulate else console.say
+    name = args.output.name if single else "model.pt"
+    names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
     written = []
     with files.staged(directory / "model.pt") as stage:
+        companions = job.Companions.staged(
+            args.model,
+            config,
+            preprocessor,
+            stage,
+            [directory / each for each in names.values()],
+            cache_dir=args.cache_dir,
+            overwrite=args.overwrite,
+            say=say,
+        )
         for length, sample in samples.items():
-            name = args.output.name if single else "model.pt"
-            name = f"{Path(name).stem}-{length}.pt" if args.buckets else name
+            name = names[length]
             sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
             say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
             console.progress("compiling, which takes minutes")
@@ -185,17 +199,17 @@ def _compile(args, console, subject):
                 left = ", ".join(f"{key} ({count})" for key, count in made.outside.items()) or "none"
                 say(f"Compiled code in {made.compiled} nodes; operators beside them: {left}")
             written.append((name, made))
-        job.save_companions(args.model, config, preprocessor, stage, directory, args.cache_dir)
+        companions.publish()
         for name, _ in written:
             files.replace(stage / name, directory / name)
-    names = [(directory / name).as_posix() for name, _ in written]
-    say(f"saved at: {', '.join(names)}")
+    paths = [(directory / name).as_posix() for name, _ in written]
+    say(f"saved at: {', '.join(paths)}")
     proven = all(made.proof for _, made in written)
     return {
         "status": "emulation" if args.emulate else "passed" if proven else "compiled",
         "engine": written[0][1].engine,
         "models": [
-            {"model": path, "proof": made.proof, **made.facts()} for path, (_, made) in zip(names, written, strict=True)
+            {"model": path, "proof": made.proof, **made.facts()} for path, (_, made) in zip(paths, written, strict=True)
         ],
     }
 

@@ -31,6 +31,9 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
         action="store_true",
         help="with an encoder-decoder's past: also write prefill.onnx, which fills the cross-attention caches",
     )
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
+    )
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--quiet", action="store_true", help="say nothing but errors")
@@ -66,10 +69,12 @@ def _export(args, console: Console) -> int:
         jobs = {destination.name: job}
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
+        written = [destination.with_name(name) for name in jobs]
+        companions = job.companions(stage, [*written, *map(_rejected, written)], args.overwrite)
         summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
         if passed:
-            job.save_companions(stage, destination.parent)
+            companions.publish()
         for name, summary in summaries.items():
             _place(stage / name, destination.with_name(name), summary, console, deliver=passed)
         summary = summaries[destination.name]
@@ -93,11 +98,15 @@ def _prove(job, path, args, console) -> dict:
     return job.summary(validation, args.atol)
 
 
+def _rejected(destination):
+    return destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
+
+
 def _place(path, destination, summary, console, *, deliver) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import files
 
-    rejected = destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
+    rejected = _rejected(destination)
     if deliver:
         files.publish(path, destination)
         files.remove(rejected)

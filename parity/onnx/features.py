@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import models
-from parity.environment import tensorflow_gap, version_of
+from parity.environment import version_of
 from parity.errors import EnvironmentGap, UsageError
+from parity.releases import tensorflow_gap
 
 from .config import OnnxConfig
 

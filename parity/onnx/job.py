@@ -7,6 +7,7 @@ import gc
 import shutil
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from parity import files, models, validation
@@ -15,10 +16,12 @@ from parity.errors import CheckpointError, SessionError, UsageError
 from parity.files import append_metadata
 from parity.judge import artifact, contract
 from parity.judge.rows import Row, failures
+from parity.models import fingerprint
 from parity.onnx import features
 from parity.onnx.convert import export
 from parity.onnx.limits import MINIMUM_OPSET, check_opset
 from parity.onnx.log import validation_lines
+from parity.ownership import require_own
 from parity.reference import answers, float64
 from parity.samples import Source
 from parity.sessions import OnnxSession
@@ -87,7 +90,7 @@ class Job:
         del model
         _collect_if(alive)
         self._console.progress("hashing the checkpoint")
-        self.fingerprint = models.fingerprint(self._source, self._cache_dir)
+        self.fingerprint = fingerprint(self._source, self._cache_dir)
         append_metadata(path, {"checkpoint": self.fingerprint})
 
     def _load(self):
@@ -141,18 +144,64 @@ class Job:
             "environment": describe(),
         }
 
-    def save_companions(self, stage: Path, directory: Path) -> None:
-        """Write the configuration and the preprocessor's files into `directory`, so that it can be used alone.
+    def companions(self, stage: Path, models: Sequence[Path], overwrite: bool) -> Companions:
+        """What goes beside the model files; see `Companions.staged`."""
+        return Companions.staged(
+            self._source,
+            self.config,
+            self.preprocessor,
+            stage,
+            models,
+            cache_dir=self._cache_dir,
+            overwrite=overwrite,
+            say=self._console.say,
+        )
 
-        The checkpoint's own directory has them already, and is not touched.
+
+@dataclass(frozen=True)
+class Companions:
+    """The configuration and the preprocessor's files, with which the directory of a model file can be used alone.
+
+    Args:
+        stage: where they are until the model file is there; None where the checkpoint's own directory has them.
+        directory: where they go.
+    """
+
+    stage: Path | None
+    directory: Path
+
+    @classmethod
+    def staged(
+        cls, source, config, preprocessor, stage: Path, models: Sequence[Path], *, cache_dir, overwrite, say
+    ) -> Companions:
+        """Write them into `stage`.
+
+        Args:
+            models: the model files that will stand beside them.
+            overwrite: replace files that are not ours.
+
+        Raises:
+            UsageError: one of `models`, or of them, would replace a file that is not ours.
         """
-        save_companions(self._source, self.config, self.preprocessor, stage, directory, self._cache_dir)
+        own = models[0].parent.resolve() == Path(source).expanduser().resolve()
+        companions = None if own else _written(source, config, preprocessor, stage, cache_dir)
+        require_own(
+            models,
+            companions,
+            config.model_type,
+            fingerprint=lambda: fingerprint(source, cache_dir),
+            overwrite=overwrite,
+            say=say,
+        )
+        return cls(companions, models[0].parent)
+
+    def publish(self) -> None:
+        """Move them to their place."""
+        for path in self.stage.iterdir() if self.stage else ():
+            path.replace(self.directory / path.name)
 
 
-def save_companions(source, config, preprocessor, stage: Path, directory: Path, cache_dir=None) -> None:
-    """Write configuration and preprocessor into `directory`, unless it is the checkpoint's own; see `Job`."""
-    if directory.resolve() == Path(source).expanduser().resolve():
-        return
+def _written(source, config, preprocessor, stage, cache_dir):
     companions = stage / "companions"
     companions.mkdir()
     _without_place(config).save_pretrained(companions)
@@ -161,8 +210,9 @@ def save_companions(source, config, preprocessor, stage: Path, directory: Path, 
     if generation:
         shutil.copyfile(generation, companions / generation.name)
     for path in companions.iterdir():
-        if path.is_file():
-            path.replace(directory / path.name)
+        if path.is_dir():
+            shutil.rmtree(path)
+    return companions
 
 
 def _without_place(config):
@@ -256,6 +306,7 @@ def prove(
     foreign: bool = False,
     found: contract.Contract | None = None,
     atol: float | None = None,
+    alike: bool = True,
     progress=None,
 ) -> validation.Validation:
     """Compare the file at `path` with the model that `load()` returns, at every shape, against float64.
@@ -270,6 +321,7 @@ def prove(
         foreign: whether another exporter may have written the file: then names may stand in any order, and position
             ids may be an input, which is given to the file.
         found: the file's contract, where it has been read before.
+        alike: whether the file has the attention implementation of the model; see `validation.compare`.
 
     Raises:
         ExportError: the file is no readable ONNX file.
@@ -302,6 +354,7 @@ def prove(
         traced=inputs.axes,
         first=rows,
         derived=list(derived),
+        alike=alike,
         claims=validation.claims_of(
             inputs,
             samples,

@@ -3,10 +3,10 @@
 import pytest
 
 from parity.architectures.registry import architecture
-from parity.environment import tensorflow_gap
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.fixtures.preprocessors import preprocessor
 from parity.onnx.__main__ import main
+from parity.releases import tensorflow_gap
 
 
 @pytest.fixture

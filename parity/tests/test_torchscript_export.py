@@ -158,12 +158,12 @@ def test_log_goes_to_a_logger(caplog):
 
 def test_past_key_values_come_flat_nested_or_as_a_cache():
     """All three are the same inputs, in the declaration's order."""
-    from parity import caches
+    from parity.releases import to_cache
 
     subject = subjects.subject("gpt2", "causal-lm-with-past")
     nested = dict(subject.source.generated(seed=1).inputs)
     flat = subject.source.layout.flatten(nested)
-    cache = {**nested, "past_key_values": caches.to_model(nested["past_key_values"])}
+    cache = {**nested, "past_key_values": to_cache(nested["past_key_values"])}
     for given in (nested, flat, cache):
         assert list(export(subject.fresh_model(), given, prove=False).inputs) == list(subject.onnx_config.inputs)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from parity.console import PREPROCESSORS, Console, guarded, leave, whole_number
+from parity.console import ATTENTIONS, PREPROCESSORS, Console, guarded, leave, whole_number
 
 
 def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParser:
@@ -24,13 +24,14 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
         type=whole_number,
         help="tokens of the traced text; requests can be padded up to it (default: 8)",
     )
-    p.add_argument(
-        "--attention", choices=("eager", "sdpa"), default="eager", help="its implementation (default: %(default)s)"
-    )
+    p.add_argument("--attention", choices=ATTENTIONS, default="eager", help="its implementation (default: %(default)s)")
     p.add_argument("--check-trace", action="store_true", help="let torch trace twice and compare: takes 2 to 3 times")
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
+    )
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
     )
     p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
@@ -58,7 +59,19 @@ def _export(args, console: Console) -> int:
         from parity.onnx import job
         from parity.torchscript import export, table, verdict
 
-        config, onnx_config, preprocessor, sample, model = _prepare(args, console)
+        config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
+        onnx_config, preprocessor = source.onnx_config, source.preprocessor
+        companions = job.Companions.staged(
+            args.model,
+            config,
+            preprocessor,
+            stage,
+            [destination],
+            cache_dir=args.cache_dir,
+            overwrite=args.overwrite,
+            say=console.say,
+        )
+        sample, model = _prepare(args, console, config, source)
         console.say(
             f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
         )
@@ -84,7 +97,7 @@ def _export(args, console: Console) -> int:
             console.say(f"    {line}")
         console.say(f"Needs torch>={traced.minimum_torch}")
         _warn(verdicts)
-        job.save_companions(args.model, config, preprocessor, stage, destination.parent, args.cache_dir)
+        companions.publish()
         files.replace(path, destination)
     console.say(f"All good, model saved at: {destination.as_posix()}")
     if args.json:
@@ -102,13 +115,12 @@ def _export(args, console: Console) -> int:
     return 0
 
 
-def _prepare(args, console):
-    """Configuration, OnnxConfig, preprocessor, the sample to trace with, and the model."""
+def _prepare(args, console, config, source):
+    """The sample to trace with, and the model."""
     from parity import models
     from parity.errors import UsageError
     from parity.onnx import features, job
 
-    config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
     onnx_config = source.onnx_config
     text = next((axis for axis in ("sequence", "encoder_sequence") if axis in source.axes), None)
     if args.sequence_length is not None and text is None:
@@ -125,7 +137,7 @@ def _prepare(args, console):
     )
     with models.quiet_transformers():
         sample = _sample(args, source, text, onnx_config.longest_sequence(model))
-    return config, onnx_config, source.preprocessor, sample, model
+    return sample, model
 
 
 def _sample(args, source, text, longest):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from parity import __version__, caches, files, models
+from parity import __version__, files, models, releases
 from parity.environment import version_of
 from parity.errors import (
     DtypeMismatch,
@@ -31,10 +31,11 @@ from parity.errors import (
     UsageError,
     ValueMismatch,
 )
+from parity.releases import PAST, parameters_of
 from parity.samples import Sizes
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
-from parity.traceable import Layout, Traceable, attention_of, call, parameters_of, prepared
+from parity.traceable import Layout, Traceable, attention_of, call, prepared
 
 logger = logging.getLogger("parity.torchscript")
 
@@ -42,7 +43,6 @@ logger = logging.getLogger("parity.torchscript")
 FACTS = "parity.json"
 # Axes of outputs that models return beside the declared ones; other such outputs have none that is known.
 _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "batch", 1: "encoder_sequence"}}
-_PAST = "past_key_values"
 # Free bytes below which a failure to write is put down to the disk: the writer does not say.
 _LITTLE = 1 << 20
 _ERRORS = {"names": NameMismatch, "dtype": DtypeMismatch, "shape": ShapeMismatch}
@@ -294,7 +294,7 @@ def _configuration(model, feature, onnx_config, example):
     except KeyError as error:
         raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
     names = list(example) if isinstance(example, Mapping) else []
-    past = any(name.startswith(_PAST) for name in names)
+    past = any(name.startswith(PAST) for name in names)
     feature = feature or _feature_of(model, known, past)
     return constructor(model.config.model_type, feature)(model.config), feature
 
@@ -328,16 +328,16 @@ def nested_inputs(config, example):
                 f"example_inputs: {len(example)} are given, {len(declared)} declared: {', '.join(declared)}"
             )
         example = dict(zip(declared, example))  # noqa: B905 - the last ones may be left out
-    given = dict(example)
-    if caches.is_cache(given.get(_PAST)):
-        given[_PAST] = caches.from_model(given[_PAST])
+    given = releases.renamed(example)
+    if releases.is_cache(given.get(PAST)):
+        given[PAST] = releases.from_cache(given[PAST])
     layers: dict[str, list] = {}
-    for name in [name for name in declared if name.startswith(f"{_PAST}.") and name in given]:
+    for name in [name for name in declared if name.startswith(f"{PAST}.") and name in given]:
         layers.setdefault(name.split(".")[1], []).append(given.pop(name))
     if layers:
-        given[_PAST] = [tuple(tensors) for tensors in layers.values()]
+        given[PAST] = [tuple(tensors) for tensors in layers.values()]
     for name, value in given.items():
-        tensors = [tensor for layer in value for tensor in layer] if name == _PAST else [value]
+        tensors = [tensor for layer in value for tensor in layer] if name == PAST else [value]
         wrong = next((each for each in tensors if not isinstance(each, torch.Tensor)), None)
         if wrong is not None:
             raise UsageError(f"example_inputs: {name} is a {type(wrong).__name__}, should be a torch tensor")
@@ -374,7 +374,7 @@ def _output_names(model, config, nested, wanted):
         raise UsageError(f"outputs: {', '.join(missing)} asked for, the model returns {', '.join(returned)}")
     if wanted is not None:
         return names
-    past = nested.get(_PAST)
+    past = nested.get(PAST)
     # With a cross-attention cache the encoder is not run.
     absent = ("encoder_last_hidden_state",) if past and len(past[0]) == 4 else ()
     tensors = [name for name, value in returned.items() if isinstance(value, torch.Tensor)]

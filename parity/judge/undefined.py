@@ -1,0 +1,94 @@
+"""Where a model's answer is not defined: at tokens whose mask is 0, and in rows that have such a mask throughout.
+
+A query that attends to nothing is answered by every attention implementation in its own way: PyTorch's kernel of
+`scaled_dot_product_attention`, its float64 path, a softmax over equal minima and ONNX Runtime differ from each other
+there by as much as the answer is large, and by nothing at real tokens. So where file and reference do not run the same
+implementation, these places are judged for being finite alone: a NaN in a cache would spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from parity.judge.rows import Row
+
+Arrays = Mapping[str, np.ndarray]
+Axes = Mapping[str, Mapping[int, str]]
+
+# The inputs that tell padding from tokens and from pixels; longformer's mask of global attention does not.
+MASKS = ("attention_mask", "decoder_attention_mask", "pixel_mask")
+
+
+def places(inputs: Arrays, input_axes: Axes, outputs: Arrays, output_axes: Axes) -> dict[str, np.ndarray]:
+    """For each output a boolean array of its shape: true where the answer is not defined.
+
+    Args:
+        inputs, outputs: one call's arrays by name.
+        input_axes, output_axes: their named axes, as an OnnxConfig declares them.
+    """
+    found = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
+    for mask in (name for name in MASKS if name in inputs):
+        masked, names = inputs[mask] == 0, input_axes[mask]
+        rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
+        blank = masked.all(axis=tuple(axis for axis in range(masked.ndim) if axis not in rows))
+        for name, place in found.items():
+            axes = {axis_name: axis for axis, axis_name in output_axes.get(name, {}).items()}
+            place |= _spread(blank, [names[axis] for axis in rows], axes, place.shape)
+            text, size = _text_axis(names[masked.ndim - 1], axes, place.shape) if mask != "pixel_mask" else (None, 0)
+            if text is not None:
+                kept = masked[..., masked.shape[-1] - size :]
+                place |= _spread(kept, [*(names[axis] for axis in rows), text], axes, place.shape)
+    return found
+
+
+def _text_axis(of_mask, axes, shape):
+    """The name of an output's axis along which the mask tells its places apart, and its size; `a + b` ends with b."""
+    for name in (of_mask, of_mask.rpartition("+")[2].strip()):
+        if name in axes:
+            return name, shape[axes[name]]
+    return None, 0
+
+
+def _spread(array, names, axes, shape):
+    """The array with its named axes where an output has them, over all of the output's shape."""
+    lacking = tuple(place for place, name in enumerate(names) if name not in axes)
+    array = array.any(axis=lacking)
+    kept = [name for name in names if name in axes]
+    order = sorted(range(len(kept)), key=lambda place: axes[kept[place]])
+    sizes = [1] * len(shape)
+    for place in order:
+        sizes[axes[kept[place]]] = array.shape[place]
+    return np.broadcast_to(array.transpose(order).reshape(sizes), shape)
+
+
+def blanked(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
+    """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN."""
+    found = {}
+    for name, array in answers.items():
+        place = where.get(name)
+        if place is None or place.shape != array.shape or not place.any():
+            found[name] = array
+        elif np.issubdtype(array.dtype, np.floating):
+            found[name] = np.where(place, np.array(np.nan, array.dtype), array)
+        else:
+            found[name] = np.where(place, instead[name], array)
+    return found
+
+
+def rows(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> list[Row]:
+    """A failed row for each floating output that is not finite where it is not defined."""
+    found = []
+    for name, place in where.items():
+        array = actual.get(name)
+        if array is None or array.shape != place.shape or not np.issubdtype(array.dtype, np.floating):
+            continue
+        wrong = np.argwhere(place & ~np.isfinite(array))
+        if len(wrong):
+            message = (
+                f"{name}: {len(wrong)} of {int(place.sum())} values at masked positions are not finite, should all be;"
+                f" first at index {tuple(map(int, wrong[0]))}"
+            )
+            found.append(Row("nonfinite", name, False, message, sizes))
+    return found

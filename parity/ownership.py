@@ -1,0 +1,121 @@
+"""Whose the files are that a command would replace: of an earlier export of the same model, or somebody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from parity.errors import UsageError
+from parity.files import data_file
+
+# Where a TorchScript archive has what `parity.torchscript` wrote into it.
+_FACTS = "/extra/parity.json"
+_MODELS = (".onnx", ".pt")
+
+
+def require_own(
+    models: Sequence[Path],
+    companions: Path | None,
+    model_type: str,
+    *,
+    fingerprint: Callable[[], str],
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Refuse to replace files that no earlier export of this model has written.
+
+    Ours is a model file that says that parity wrote it from a model of this type, with the data and the companions
+    beside it. A file that would be replaced by the same bytes is no conflict.
+
+    Args:
+        models: the model files that will be written, all into one directory.
+        companions: a directory with the files that will be written beside them.
+        fingerprint: gives the checkpoint's; asked where another export's companions would be replaced.
+        overwrite: replace them all the same; `say` gets their list.
+
+    Raises:
+        UsageError: names every such file.
+    """
+    found = [str(path) for path in conflicts(models, companions, model_type, fingerprint)]
+    if not found:
+        return
+    if not overwrite:
+        raise UsageError(
+            f"output: {', '.join(found)} would be replaced, and no earlier export of this {model_type} by parity has"
+            " written it; give another place, or --overwrite to replace what is there"
+        )
+    say(f"Overwriting: {', '.join(found)}")
+
+
+def conflicts(
+    models: Sequence[Path], companions: Path | None, model_type: str, fingerprint: Callable[[], str]
+) -> list[Path]:
+    """The files that would be replaced and are not ours; see `require_own`."""
+    standing = [path for path in models if os.path.lexists(path)]
+    own = [path for path in standing if is_ours(path, model_type)]
+    found = [path for path in standing if path not in own]
+    found += [data_file(path) for path in models if path not in standing and os.path.lexists(data_file(path))]
+    directory = models[0].parent
+    beside = sorted(companions.iterdir()) if companions else []
+    differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
+    if differing and not own and not _is_theirs(directory, model_type, fingerprint):
+        found += differing
+    return found
+
+
+def is_ours(path: Path, model_type: str) -> bool:
+    """Whether parity wrote the model file from a model of that type."""
+    facts = facts_of(path)
+    if "parity" not in facts:
+        return False
+    # Until 0.1 only the configuration beside an ONNX file told the type.
+    return (facts.get("model_type") or _type_beside(path)) == model_type
+
+
+def facts_of(path: Path) -> Mapping[str, str]:
+    """What a model file says of itself: the metadata of an ONNX file, or what is in a TorchScript archive of ours."""
+    if not path.is_file():
+        return {}
+    if zipfile.is_zipfile(path):
+        return _archived(path)
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception:
+        return {}  # no ONNX file
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _archived(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(_FACTS)), None)
+            facts = json.loads(archive.read(name)) if name else {}
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _type_beside(path):
+    try:
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("model_type") if isinstance(config, dict) else None
+
+
+def _differs(new, old):
+    if not os.path.lexists(old):
+        return False
+    return not old.is_file() or old.read_bytes() != new.read_bytes()
+
+
+def _is_theirs(directory, model_type, fingerprint):
+    """Whether the companions are of other exports of this very checkpoint, which stay there."""
+    others = [path for path in directory.iterdir() if path.suffix in _MODELS and is_ours(path, model_type)]
+    known = {facts_of(path).get("checkpoint") for path in others} - {None}
+    return bool(others) and known <= {fingerprint()}

@@ -1,0 +1,107 @@
+"""What releases of transformers call the same thing by: one fact a function, with the release in which it came.
+
+Files and the API of parity have one set of names throughout: arguments and outputs of a model are the names of
+`transformers.onnx`, and past key values are tuples of tensors, one for each layer. This is the only module of the
+library that asks which transformers is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from parity.environment import at_least, version_of
+
+# The name of the caches in our API and, with a number and a part behind it, in files; that of outputs is `present`.
+PAST = "past_key_values"
+# 5.24: arguments and outputs have this name in its place.
+_CACHE = "cache"
+
+
+@functools.lru_cache(maxsize=64)
+def parameters_of(model_class: type) -> tuple[str, ...]:
+    """The names that the model's `forward` takes, in its order; its caches as `past_key_values`."""
+    names = [name for name in inspect.signature(model_class.forward).parameters if name != "self"]
+    return tuple(PAST if name == _CACHE and _takes_cache(model_class) else name for name in names)
+
+
+def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by our names → by those of the model's `forward`, past key values as Cache objects."""
+    arguments = dict(named)
+    past = arguments.pop(PAST, None)
+    if past is not None:
+        arguments[_CACHE if _takes_cache(model_class) else PAST] = past if is_cache(past) else to_cache(past)
+    return arguments
+
+
+def _takes_cache(model_class):
+    """Since 5.24; a model of one's own may still have the old name in its `forward`."""
+    if not at_least("transformers", "5.24"):
+        return False
+    names = inspect.signature(model_class.forward).parameters
+    return _CACHE in names and PAST not in names
+
+
+def renamed(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs that a user names as the installed transformers does → by our names."""
+    given = dict(named)
+    if _CACHE in given and PAST not in given and at_least("transformers", "5.24"):
+        given[PAST] = given.pop(_CACHE)
+    return given
+
+
+def outputs_of(returned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The outputs of a model by our names; caches, whatever they are called and made of, as `present`, in tuples."""
+    for name, value in returned.items():
+        cached = name == PAST or (name == _CACHE and is_cache(value))
+        yield "present" if cached else name, from_cache(value) if is_cache(value) else value
+
+
+def to_cache(past):
+    """Per-layer tuples (key, value) or (key, value, cross key, cross value) → the model's argument.
+
+    Keys and values have shape (batch, heads, length, head size). The result is fresh at every call: a model extends
+    its cache in place. Before 4.50 some models take tuples only; from 5.0 on none does.
+    """
+    layers = [tuple(layer) for layer in past]
+    if not at_least("transformers", "4.50"):
+        return tuple(layers)
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    if len(layers[0]) == 2:
+        return DynamicCache(layers)
+    return EncoderDecoderCache(DynamicCache([x[:2] for x in layers]), DynamicCache([x[2:] for x in layers]))
+
+
+def is_cache(value) -> bool:
+    """Whether a value is one of transformers' Cache objects."""
+    return hasattr(value, "self_attention_cache") or hasattr(value, "layers") or hasattr(value, "to_legacy_cache")
+
+
+def from_cache(cache) -> list[tuple]:
+    """A Cache object → per-layer tuples, as `to_cache` takes them."""
+    if hasattr(cache, "self_attention_cache"):
+        own, cross = from_cache(cache.self_attention_cache), from_cache(cache.cross_attention_cache)
+        return [a + b for a, b in zip(own, cross, strict=True)]
+    if hasattr(cache, "layers"):
+        return [(layer.keys, layer.values) for layer in cache.layers]
+    return [tuple(layer) for layer in cache.to_legacy_cache()]
+
+
+def dtype_option(dtype) -> dict[str, Any]:
+    """The keyword argument of `from_pretrained` for the dtype of the weights; since 4.56 `dtype`."""
+    return {"dtype" if at_least("transformers", "4.56") else "torch_dtype": dtype}
+
+
+def tensorflow_gap() -> str | None:
+    """Why TensorFlow weights cannot be read here and what to install; None where they can. 5.0 reads none."""
+    if at_least("transformers", "5"):
+        return (
+            f"transformers {version_of('transformers')} reads no TensorFlow weights; install transformers<5 with"
+            " tensorflow-cpu and tf-keras, or convert them once there with load and save_pretrained"
+        )
+    if version_of("tensorflow") is None and version_of("tensorflow-cpu") is None:
+        return "TensorFlow is not installed; pip install tensorflow-cpu tf-keras"
+    return None

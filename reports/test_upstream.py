@@ -1,0 +1,111 @@
+"""Warnings: upstream's are put on record and told once, whatever their `stacklevel`; all others are errors."""
+
+import sys
+import warnings
+
+import pytest
+
+from parity.reports import records
+from parity.reports.upstream import UPSTREAM, module_of
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+INI = "[pytest]\nfilterwarnings = error\nmarkers =\n    cells: of a test\n    smoke: a few\n"
+
+# Functions that live in the module of a name, as if that package had defined them.
+SUITE = '''
+import warnings
+import pytest
+
+def of(module, lines):
+    path = "/anywhere/site-packages/" + module.replace(".", "/") + ".py"
+    names = {"__name__": module, "warnings": warnings}
+    exec(compile("def act(*given):\\n    " + lines, path, "exec"), names)
+    return names["act"]
+
+FIRST = "transformers.models.bert.modeling_bert"
+forward = of(FIRST, "warnings.warn('the old name goes\\\\nin 9.0', FutureWarning, stacklevel=2)")
+calls = of("parity.traceable", "given[0]()")
+own = of("parity.traceable", "warnings.warn('our own', UserWarning)")
+disguised = of("parity.traceable", "warnings.warn('our own', UserWarning, stacklevel=2)")
+through_torch = of("torch.nn.modules", "given[0]()")
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_upstream(cell, times):
+    for _ in range(times):
+        calls(forward)
+
+def test_numpy(cell):
+    of("numpy.lib", "warnings.warn('deprecated', DeprecationWarning, stacklevel=9)")()
+
+def test_decorated(cell):
+    from typing_extensions import deprecated
+    old = deprecated("use another")(of("torch.jit", "pass"))
+    old()
+
+def test_own(cell):
+    own()
+
+def test_disguised(cell):
+    through_torch(disguised)
+
+def test_another_package(cell):
+    of("somebody.s", "warnings.warn('unknown', UserWarning)")()
+
+def test_expected(cell):
+    with pytest.warns(FutureWarning, match="the old name"):
+        calls(forward)
+'''
+
+
+@pytest.fixture
+def run(pytester):
+    pytester.makepyfile(test_suite=SUITE)
+    pytester.makeini(INI)
+
+    def runs(*arguments):
+        result = pytester.runpytest_subprocess(
+            *PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11", *arguments
+        )
+        return result, records.read(pytester.path / "out.jsonl")[1]
+
+    return runs
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
+def test_who_warns_decides(run, workers):
+    """A FutureWarning of transformers passes, is on record and told once; one of parity's own lines fails its check."""
+    result, lines = run(*workers)
+    statuses = {(line["check"], line["status"]) for line in lines}
+    passed = ("upstream", "numpy", "decorated", "expected")
+    failed = ("own", "disguised", "another_package")
+    assert statuses == {*((name, "passed") for name in passed), *((name, "failed") for name in failed)}
+    warned = {line["check"]: line.get("warnings") for line in lines}
+    future = {
+        "category": "FutureWarning",
+        "module": "transformers.models.bert.modeling_bert",
+        "text": "the old name goes",
+    }
+    assert warned["upstream"] == [future]
+    assert warned["numpy"] == [{"category": "DeprecationWarning", "module": "numpy.lib", "text": "deprecated"}]
+    assert warned["decorated"] == [{"category": "DeprecationWarning", "module": "torch.jit", "text": "use another"}]
+    assert {warned[name] for name in (*failed, "expected")} == {None}
+    told = [line for line in result.outlines if "FutureWarning of transformers" in line]
+    assert told == ["2 × FutureWarning of transformers.models.bert.modeling_bert: the old name goes"]
+    assert not [line for line in result.outlines if "warnings summary" in line]
+
+
+@pytest.mark.parametrize("package", UPSTREAM)
+def test_module_of_a_file(package):
+    """A module is named from its package on, wherever that is installed; a directory of the same name is no package."""
+    assert module_of(f"/srv/{package}/lib/site-packages/{package}/a/b.py") == f"{package}.a.b"
+    assert module_of(f"/usr/lib/python3/dist-packages/{package}/__init__.py") == package
+    assert module_of("/srv/torches/parity/onnx_files.py") == ""
+
+
+def test_warn_is_put_back(pytester):
+    """After a run in this process `warnings.warn` is what it was."""
+    before = warnings.warn
+    pytester.makepyfile(test_nothing="def test_nothing():\n    pass\n")
+    pytester.runpytest_inprocess(*PLUGINS)
+    assert warnings.warn is before
+    assert sys.modules["warnings"].warn is before

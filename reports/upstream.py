@@ -1,0 +1,124 @@
+"""pytest plug-in: a warning of a package that parity stands on is no failure; it is put on record, and told once.
+
+Who warns is decided by the frame that calls `warnings.warn`, not by `stacklevel`, which names whom it is meant for. A
+warning of any other code, parity's own first, stays what the configuration makes of it: an error.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+UPSTREAM = ("transformers", "torch", "onnx", "onnxruntime", "numpy")
+_MODULES = rf"({'|'.join(UPSTREAM)})(\..*)?\Z"
+FILTERS = (
+    *(f"default::{category}:{_MODULES}" for category in ("FutureWarning", "DeprecationWarning", "UserWarning")),
+    # torch >= 2.9 recommends the torch.export-based exporter, which cannot deliver an opset below 18.
+    "ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning",
+    "ignore:The feature will be removed:DeprecationWarning",
+    # Modules of transformers 4 script functions when they are imported.
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+)
+# Decorators of these warn in the name of what they decorate.
+_DECORATORS = ("typing_extensions", "warnings")
+_OWN = pytest.StashKey[object]()
+
+
+def pytest_configure(config):
+    for line in FILTERS:
+        config.addinivalue_line("filterwarnings", line)
+    config.stash[_OWN] = warnings.warn
+    warnings.warn = _attributed(warnings.warn)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Teller(), "parity-upstream")
+
+
+def pytest_unconfigure(config):
+    warnings.warn = config.stash[_OWN]
+
+
+class _Teller:
+    """Counts what upstream has warned of, and tells it when the run is over, in the place of pytest's own list."""
+
+    def __init__(self):
+        self._told = Counter()
+
+    def pytest_warning_recorded(self, warning_message):
+        found = described(warning_message)
+        if found:
+            self._told[tuple(found.values())] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and "warnings" in terminal.stats:
+            others = [each for each in terminal.stats["warnings"] if not module_of(str((each.fslocation or [""])[0]))]
+            terminal.stats["warnings"] = others
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self._told:
+            terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
+        for (category, module, text), count in self._told.most_common():
+            terminalreporter.write_line(f"{count} × {category} of {module}: {text}")
+
+
+def _attributed(own):
+    """`warnings.warn` that gives what an upstream package says its own place, whatever its `stacklevel`."""
+
+    def warn(message, category=None, stacklevel=1, source=None, **options):
+        frame = sys._getframe(1)
+        module, *place = _speaker(frame)
+        if not _is_upstream(module):
+            # Nor may others pass their warnings off as upstream's.
+            disguised = _is_upstream(_name(frame, stacklevel - 1))
+            return own(message, category, 2 if disguised else stacklevel + 1, source, **options)
+        kind = type(message) if isinstance(message, Warning) else category or UserWarning
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+        return warnings.warn_explicit(message, kind, *place, module=module, registry=registry, source=source)
+
+    return warn
+
+
+def _speaker(frame):
+    """Module, file and line of who warns: of what is decorated, where a decorator speaks for it."""
+    name = frame.f_globals.get("__name__") or ""
+    decorated = frame.f_locals.get("arg") if name in _DECORATORS else None
+    if decorated is None:
+        return name, frame.f_code.co_filename, frame.f_lineno
+    code = getattr(decorated, "__code__", frame.f_code)
+    return getattr(decorated, "__module__", None) or name, code.co_filename, code.co_firstlineno
+
+
+def _name(frame, levels):
+    for _ in range(levels):
+        frame = frame and frame.f_back
+    return frame.f_globals.get("__name__") or "" if frame else ""
+
+
+def _is_upstream(module):
+    return module.partition(".")[0] in UPSTREAM
+
+
+def module_of(path: str) -> str:
+    """The dotted name of the upstream module in a file; empty where the file is none's."""
+    parts = list(Path(path).with_suffix("").parts)
+    places = [place for place, part in enumerate(parts) if part in UPSTREAM]
+    # The package's own directory is the one in site-packages, wherever that is.
+    installed = [place for place in places if place and parts[place - 1] in ("site-packages", "dist-packages")]
+    place = next(iter(installed or places[-1:]), None)
+    if place is None:
+        return ""
+    return ".".join(part for part in parts[place:] if part != "__init__")
+
+
+def described(warning) -> dict[str, str] | None:
+    """Category, module and first line of a warning that upstream has raised; None of any other."""
+    module = module_of(warning.filename)
+    if not module:
+        return None
+    lines = str(warning.message).strip().splitlines() or [""]
+    return {"category": warning.category.__name__, "module": module, "text": lines[0][:300]}
