@@ -11,6 +11,12 @@ class ModernBertOnnxConfig(OnnxConfig):
     def inputs(self):
         return token_axes(self.task, "input_ids", "attention_mask")
 
+    @property
+    def pooled_tokens(self):
+        # Its window is full of padding where the text is padded on the left.
+        first = self.task in ("sequence-classification", "multiple-choice") and self._config.classifier_pooling == "cls"
+        return {"logits": 0} if first else {}
+
     def longest_sequence(self, model):
         return None  # rotary positions are computed, not looked up
 

@@ -1,11 +1,10 @@
-"""A TorchScript file answers as the model does: at the traced shape bit by bit, at others as its declaration says."""
+"""A TorchScript file answers as the model does: at the traced shape, and at others as its declaration says."""
 
 import pytest
 
 from parity.architectures.registry import architecture
-from parity.environment import at_least
 from parity.fixtures import properties, sizes, subjects
-from parity.fixtures.traces import differences
+from parity.fixtures.traces import differences, proven
 
 pytestmark = pytest.mark.cells(formats=("torchscript",))
 
@@ -20,12 +19,8 @@ def traced(cell, subject, tmp_path_factory):
 
 
 def test_trace(traced):
-    """At the traced shape the file answers as the eager model, to the bit, on its example and on another.
-
-    The optimiser of torch 1.13 rounds some otherwise, ibert for one: `export` holds them to the error ratio there.
-    """
-    allowed = "bit-equal" if at_least("torch", "2") else ("bit-equal", "not bit-equal, error ratio ")
-    assert traced[0].proof.startswith(allowed)
+    """At the traced shape the file answers as the eager model, on its example and on another, by the error ratio."""
+    assert proven(traced[0])
 
 
 def test_trace_verdicts(cell, subject, traced, figures):

@@ -263,7 +263,13 @@ def compare(
             continue
         if again is not None:
             found.extend(relations.repeated(actual, again, str(sample)))
-        where = {} if alike else undefined.places(inputs, onnx_config.inputs, answer.eager, onnx_config.outputs)
+        where = (
+            {}
+            if alike
+            else undefined.places(
+                inputs, onnx_config.inputs, answer.eager, onnx_config.outputs, onnx_config.pooled_tokens
+            )
+        )
         counts[0] += sum(np.size(array) for array in answer.eager.values())
         counts[1] += sum(int(place.sum()) for place in where.values())
         defined = _defined(answer, where), undefined.blanked(actual, where, answer.eager)

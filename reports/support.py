@@ -91,7 +91,7 @@ def _traces(traces):
     yield from ("# TorchScript: at which other sizes a trace is right", "")
     yield (
         "A trace of a tiny model, with eager and with sdpa attention, run at other sizes of every axis, smaller and"
-        " larger, alone and together. At its own sizes each trace is bit-equal to the model."
+        " larger, alone and together. At its own sizes each trace is the model's equal by the error ratio."
     )
     for environment, architectures in traces.items():
         yield from ("", f"{environment}:", "", "| architecture | features | axes | verdict |", "|---|---|---|---|")

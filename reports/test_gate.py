@@ -90,6 +90,10 @@ SEEDED = {
 }
 
 
+# What only --prune accepts: it takes something away.
+TAKEN_AWAY = ("a cell removed", "a check that is gone")
+
+
 @pytest.mark.parametrize("seeded", SEEDED)
 def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seeded):
     """Each kind of change fails with its list and the one command; that command makes the gate pass."""
@@ -98,10 +102,31 @@ def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seeded):
     assert status == 1
     assert heading in told
     assert line in told
-    accepting = "python -m parity.reports --accept records.jsonl"
+    accepting = "python -m parity.reports --accept records.jsonl" + " --prune" * (seeded in TAKEN_AWAY)
     assert told.endswith(f"accept it with: {accepting}\n")
     assert command.main(accepting.split()[3:]) == 0
     assert command.main(["--check", "records.jsonl"]) == 0
+
+
+def test_a_part_of_the_matrix_takes_nothing_away(place, tmp_path, capsys):
+    """Accepting a run of one cell changes that cell; the rows of all others stay, and so does what the run skipped."""
+    place("records.jsonl", specimens.run())
+    assert command.main(["--accept", "records.jsonl"]) == 0
+    place("part.jsonl", [specimens.line(opset=11, status="failed")])
+    assert command.main(["--accept", "part.jsonl"]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith("12 checks of 6 cells; 1 regressed; 11 checks without a result in this run stay")
+    )
+    place("whole.jsonl", specimens.changed(specimens.run(), CELL, status="failed"))
+    assert command.main(["--check", "whole.jsonl"]) == 0
+
+
+def test_prune_goes_with_accept(place, capsys):
+    """Alone it would do nothing: exit status 2."""
+    assert command.main(["--prune"]) == 2
+    assert "goes with --accept" in capsys.readouterr().err
 
 
 def test_every_change_is_in_json_and_markdown(gate):

@@ -12,7 +12,7 @@ PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", 
 INI = "[pytest]\nfilterwarnings = error\nmarkers =\n    cells: of a test\n    smoke: a few\n"
 
 # Functions that live in the module of a name, as if that package had defined them.
-SUITE = '''
+SUITE = """
 import warnings
 import pytest
 
@@ -54,7 +54,7 @@ def test_another_package(cell):
 def test_expected(cell):
     with pytest.warns(FutureWarning, match="the old name"):
         calls(forward)
-'''
+"""
 
 
 @pytest.fixture

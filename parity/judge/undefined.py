@@ -21,34 +21,39 @@ Axes = Mapping[str, Mapping[int, str]]
 MASKS = ("attention_mask", "decoder_attention_mask", "pixel_mask")
 
 
-def places(inputs: Arrays, input_axes: Axes, outputs: Arrays, output_axes: Axes) -> dict[str, np.ndarray]:
+def places(
+    inputs: Arrays, input_axes: Axes, outputs: Arrays, output_axes: Axes, pooled: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
     """For each output a boolean array of its shape: true where the answer is not defined.
 
     Args:
         inputs, outputs: one call's arrays by name.
         input_axes, output_axes: their named axes, as an OnnxConfig declares them.
+        pooled: outputs that are made of the answer at one token, with its place in the text.
     """
     found = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
     for mask in (name for name in MASKS if name in inputs):
         masked, names = inputs[mask] == 0, input_axes[mask]
         rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
+        row_names = [names[axis] for axis in rows]
         blank = masked.all(axis=tuple(axis for axis in range(masked.ndim) if axis not in rows))
         for name, place in found.items():
             axes = {axis_name: axis for axis, axis_name in output_axes.get(name, {}).items()}
-            place |= _spread(blank, [names[axis] for axis in rows], axes, place.shape)
-            text, size = _text_axis(names[masked.ndim - 1], axes, place.shape) if mask != "pixel_mask" else (None, 0)
+            place |= _spread(blank, row_names, axes, place.shape)
+            if mask == "pixel_mask":
+                continue
+            if mask == "attention_mask" and name in (pooled or {}):
+                place |= _spread(masked[..., pooled[name]], row_names, axes, place.shape)
+            text = next((of for of in _endings(names[masked.ndim - 1]) if of in axes), None)
             if text is not None:
-                kept = masked[..., masked.shape[-1] - size :]
-                place |= _spread(kept, [*(names[axis] for axis in rows), text], axes, place.shape)
+                kept = masked[..., masked.shape[-1] - place.shape[axes[text]] :]
+                place |= _spread(kept, [*row_names, text], axes, place.shape)
     return found
 
 
-def _text_axis(of_mask, axes, shape):
-    """The name of an output's axis along which the mask tells its places apart, and its size; `a + b` ends with b."""
-    for name in (of_mask, of_mask.rpartition("+")[2].strip()):
-        if name in axes:
-            return name, shape[axes[name]]
-    return None, 0
+def _endings(of_mask):
+    """The names of axes that the end of a mask's axis tells apart: all of it, and the last part of a sum."""
+    return of_mask, of_mask.rpartition("+")[2].strip()
 
 
 def _spread(array, names, axes, shape):

@@ -162,6 +162,14 @@ class OnnxConfig(ABC):
         """The sizes that an axis of the inputs takes, by its name, where these are not all from 1 up; new in parity."""
         return {}
 
+    @property
+    def pooled_tokens(self) -> Mapping[str, int]:
+        """Outputs that are made of the answer at one token: their names, and its place in the text; new in parity.
+
+        Only those whose token attends to nothing where padding stands in its place: a window sees no further.
+        """
+        return {}
+
     def longest_sequence(self, model: PreTrainedModel) -> int | None:
         """The longest sequence that the model takes, in tokens; None where there is no longest. New in parity.
 

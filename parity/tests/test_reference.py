@@ -17,9 +17,12 @@ MODELS = [
 
 # Modules of these read the dtype or the weights of another module: module by module they raise, and are cast whole.
 CAST_WHOLE = {"deberta", "deberta-v2", "detr", "siglip", "mobilebert-masked-lm", "perceiver-masked-lm"}
-# These differ by less than a fiftieth of what float32 gets wrong: their weights lie otherwise in memory (levit,
-# longformer), or are added to each other before a module at work sees the sum (layoutlmv3).
-ROUNDED = {"levit", "longformer", "layoutlmv3"}
+# Layout models add tables of their own to each other before a module that is at work sees the sum: one rounding of
+# float32, whatever the processor.
+SUMS_OUTSIDE = {"layoutlmv3"}
+# Other float64 kernels differ by a thousandth of this; a single cast to float32 differs by a thousand times as much.
+ROUNDING = 1e-11
+FLOAT32 = 2.0**-24
 
 
 def expected_to_raise(architecture, feature):
@@ -30,12 +33,6 @@ def expected_to_raise(architecture, feature):
 
 def samples_of(of):
     return [of.source.generated(seed=1), of.source.generated(seed=2, padding="right")]
-
-
-def float32_answers(of):
-    from parity import reference
-
-    return reference._run(of.fresh_model(), of.onnx_config, samples_of(of))
 
 
 def float64_answers(of, by_module):
@@ -50,7 +47,7 @@ def float64_answers(of, by_module):
 
 @pytest.mark.parametrize(("architecture", "feature"), MODELS)
 def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
-    """Every output is float64 and bit-equal to that of the model cast whole, or as on record."""
+    """Every output is float64, and that of the model cast whole but for float64's own rounding, or as on record."""
     of = subjects.subject(architecture, feature)
     whole = float64_answers(of, by_module=False)
     found = None
@@ -58,13 +55,39 @@ def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
         found = float64_answers(of, by_module=True)
     if found is None:
         return
-    equal = []
-    for expected, actual, plain in zip(whole, found, float32_answers(of), strict=True):
+    allowed = 4 * FLOAT32 if architecture in SUMS_OUTSIDE else ROUNDING
+    for expected, actual in zip(whole, found, strict=True):
         assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(expected, "float64")
-        for name, array in expected.items():
-            equal.append(np.array_equal(array, actual[name], equal_nan=True))
-            assert np.nanmax(np.abs(array - actual[name])) <= np.nanmax(np.abs(array - plain[name])) / 50
-    assert all(equal) or architecture in ROUNDED
+        assert {name: distance(array, actual[name]) <= allowed for name, array in expected.items()} == dict.fromkeys(
+            expected, True
+        )
+
+
+def distance(one, other):
+    """The largest difference, in units of the largest value."""
+    assert np.array_equal(np.isfinite(one), np.isfinite(other))
+    finite = np.isfinite(one)
+    return float(np.abs(one[finite] - other[finite]).max() / np.abs(one[finite]).max())
+
+
+def test_a_module_left_in_float32_would_be_seen(monkeypatch):
+    """With the weights of one layer rounded to float32 answers in between, the comparison above fails by far."""
+    import torch
+
+    from parity import reference
+
+    of = subjects.subject("bert", "default")
+    (whole, _), own = float64_answers(of, by_module=False), reference._run
+
+    def rounded(model, *arguments):
+        norm = model.encoder.layer[0].output.LayerNorm
+        norm.register_forward_hook(lambda module, inputs, output: output.float().double())
+        return own(model, *arguments)
+
+    monkeypatch.setattr(reference, "_run", rounded)
+    (found, _) = float64_answers(of, by_module=True)
+    assert distance(whole["last_hidden_state"], found["last_hidden_state"]) > 100 * ROUNDING
+    assert torch.get_default_dtype() == torch.float32
 
 
 def weights(model):
@@ -120,4 +143,5 @@ def test_large_models_take_that_way_and_give_the_same_answers(architecture, monk
     for one, other in zip(small, large, strict=True):
         for side in ("eager", "exact", "jittered"):
             expected, actual = getattr(one, side), getattr(other, side)
-            assert all(np.array_equal(expected[name], actual[name]) for name in expected)
+            allowed = ROUNDING if side == "exact" else 4 * FLOAT32
+            assert max(distance(expected[name], actual[name]) for name in expected) <= allowed

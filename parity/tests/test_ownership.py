@@ -1,0 +1,159 @@
+"""What stands at the output and is not ours: no command replaces it unasked, and each says what it would replace."""
+
+import contextlib
+import io
+import json
+import os
+
+import pytest
+
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.neuron.__main__ import main as neuron
+from parity.onnx.__main__ import main as onnx
+from parity.ownership import facts_of, is_ours
+from parity.torchscript.__main__ import main as torchscript
+
+COMMANDS = {"onnx": (onnx, "model.onnx"), "torchscript": (torchscript, "model.pt"), "neuron": (neuron, "model.pt")}
+OPTIONS = {"onnx": (), "torchscript": (), "neuron": ("--emulate", "--sequence-length", 8)}
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request):
+    """The command's name, and a function that runs it on a checkpoint: exit status, output, errors."""
+    main, _ = COMMANDS[request.param]
+
+    def run(checkpoint, output, *options):
+        out, err = io.StringIO(), io.StringIO()
+        arguments = ["-m", checkpoint, *OPTIONS[request.param], *options, output]
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main([str(argument) for argument in arguments])
+        return status, out.getvalue(), err.getvalue()
+
+    run.model = COMMANDS[request.param][1]
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Model type → a checkpoint; `other bert` has another vocabulary of special tokens and other weights."""
+    made = {}
+    for name, model_type, seed in (("bert", "bert", 0), ("other bert", "bert", 1), ("distilbert", "distilbert", 0)):
+        made[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        save_checkpoint(made[name], model_type, seed=seed)
+    changed = json.loads((made["other bert"] / "tokenizer_config.json").read_text())
+    (made["other bert"] / "tokenizer_config.json").write_text(json.dumps({**changed, "model_max_length": 77}))
+    return made
+
+
+def tree(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def refused(run, checkpoint, output, *names):
+    """The command ends with 2, names exactly these files, and changes nothing."""
+    directory = output if output.is_dir() else output.parent
+    before = tree(directory)
+    status, out, err = run(checkpoint, output)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    listed = line.partition("output: ")[2].partition(" would be replaced")[0]
+    assert {os.path.basename(name) for name in listed.split(", ")} == set(names)
+    assert "--overwrite" in line
+    assert tree(directory) == before
+
+
+def test_a_text_is_not_replaced(command, checkpoints, tmp_path):
+    """An output that is somebody's file is refused; with --overwrite it is replaced, and named."""
+    notes = tmp_path / ("notes.md" if command.model.endswith("onnx") else "notes.pt")
+    notes.write_text("remember the milk")
+    refused(command, checkpoints["bert"], notes, notes.name)
+    status, out, _ = command(checkpoints["bert"], notes, "--overwrite")
+    assert status == 0
+    assert f"Overwriting: {notes}" in out
+    assert "parity" in facts_of(notes)
+
+
+def test_companions_of_another_model_are_not_replaced(command, checkpoints, tmp_path):
+    """Another model's configuration and tokenizer in the directory are refused, by name."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "unrelated.json").write_text("{}")
+    refused(command, checkpoints["bert"], tmp_path, "config.json", "tokenizer_config.json")
+
+
+def test_a_model_file_of_somebody_else_is_not_replaced(command, checkpoints, tmp_path):
+    """A file of the right name that does not say that parity wrote it is refused, and so is one for another type."""
+    (tmp_path / command.model).write_bytes(b"")
+    refused(command, checkpoints["bert"], tmp_path, command.model)
+    (tmp_path / command.model).unlink()
+    assert command(checkpoints["distilbert"], tmp_path)[0] == 0
+    refused(command, checkpoints["bert"], tmp_path, command.model, "config.json", "tokenizer_config.json")
+
+
+def test_an_earlier_export_is_replaced(command, checkpoints, tmp_path):
+    """A second export of the same type, of other weights with another tokenizer, takes the place of the first."""
+    assert command(checkpoints["bert"], tmp_path)[0] == 0
+    before = tree(tmp_path)
+    assert command(checkpoints["other bert"], tmp_path)[0] == 0
+    assert {name for name, content in tree(tmp_path).items() if content != before[name]} == {
+        command.model,
+        "tokenizer_config.json",
+    }
+
+
+def test_equal_bytes_are_no_conflict(command, checkpoints, tmp_path):
+    """Beside the same checkpoint's companions another file can be written."""
+    assert command(checkpoints["bert"], tmp_path)[0] == 0
+    second = tmp_path / f"second{os.path.splitext(command.model)[1]}"
+    assert command(checkpoints["bert"], second)[0] == 0
+    assert second.is_file()
+
+
+def test_two_models_do_not_share_companions(checkpoints, tmp_path):
+    """Of the same type, but with another tokenizer: the first file would no longer have its own."""
+    assert quiet(checkpoints["bert"], tmp_path / "a.onnx")[0] == 0
+    refused(quiet, checkpoints["other bert"], tmp_path / "b.onnx", "tokenizer_config.json")
+
+
+def quiet(checkpoint, output):
+    """`parity.onnx --quiet`: exit status, output, errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        return onnx(["-m", str(checkpoint), "--quiet", str(output)]), out.getvalue(), err.getvalue()
+
+
+def test_data_without_its_model_is_not_replaced(checkpoints, tmp_path):
+    """A `model.onnx_data` that no model of ours stands beside is refused: an export would take it away."""
+    (tmp_path / "model.onnx_data").write_bytes(b"weights")
+    refused(quiet, checkpoints["bert"], tmp_path, "model.onnx_data")
+
+
+def test_the_checkpoints_own_directory(checkpoints, tmp_path):
+    """There the companions are the checkpoint's own: nothing is in the way, and nothing of it is touched."""
+    save_checkpoint(tmp_path, "bert")
+    before = tree(tmp_path)
+    assert quiet(tmp_path, tmp_path)[0] == 0
+    after = tree(tmp_path)
+    assert is_ours(tmp_path / "model.onnx", "bert")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_file_of_an_older_parity_is_ours(checkpoints, tmp_path):
+    """Until 0.1 no file named the model's type: the configuration beside it did."""
+    from onnx import ModelProto
+
+    model = ModelProto()
+    model.metadata_props.add(key="parity", value="0.1.0")
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert not is_ours(tmp_path / "model.onnx", "bert")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert is_ours(tmp_path / "model.onnx", "bert")
+    assert not is_ours(tmp_path / "model.onnx", "roberta")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04", b"PK\x05\x06" + 18 * b"\0"])
+def test_what_says_nothing_is_not_ours(content, tmp_path):
+    """Empty files, texts and broken archives have no facts."""
+    (tmp_path / "x").write_bytes(content)
+    assert facts_of(tmp_path / "x") == {}
+    assert facts_of(tmp_path) == facts_of(tmp_path / "nothing") == {}
