@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from parity.environment import newer_than_tried
 from parity.errors import ParityError
 
 # The values of --attention.
@@ -90,7 +91,7 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
     main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
-        return main()
+        return _with_note(main())
     except ParityError as error:
         if os.environ.get("PARITY_TRACEBACK"):
             raise
@@ -116,6 +117,14 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
             signal.signal(signal.SIGTERM, previous)
 
 
+def _with_note(status):
+    """The status; that of a failure, after the line on packages that are newer than any that was tried."""
+    note = newer_than_tried() if status == 1 else ""
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    return status
+
+
 def leave(status: int) -> None:
     """End the process with that status, without a second of taking torch apart."""
     sys.stdout.flush()
@@ -135,4 +144,4 @@ def _fail(command, message, status, stage, as_json):
     print(f"{command}: error: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"status": "failed", "stage": stage, "error": message}))
-    return status
+    return _with_note(status)

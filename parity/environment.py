@@ -244,6 +244,22 @@ def threads() -> int:
     return int(os.environ.get("PARITY_THREADS", "0"))
 
 
+# The newest release of each package that the suite has been run with.
+NEWEST_TRIED = {"torch": "2.15.0", "transformers": "5.24.0", "onnx": "1.23.2", "onnxruntime": "1.32.0"}
+
+
+def newer_than_tried() -> str:
+    """One line that names the installed packages that are newer than any that was tried; empty where none is."""
+    from packaging.version import Version
+
+    newer = [
+        f"{name} {version_of(name)} is newer than any that was tried ({tried})"
+        for name, tried in NEWEST_TRIED.items()
+        if at_least(name, tried) and Version(version_of(name)).release > Version(tried).release
+    ]
+    return "; ".join(newer)
+
+
 def describe() -> dict:
     """The environment of a run, for records: versions of parity, Python and the packages, and the platform."""
     return {

@@ -169,7 +169,15 @@ case $name in
     timeout) shift && exec "$@" ;;
 esac
 """
-PARTS = ("pip install -e", "pytest", "ruff check", "ruff format", "tox -e seed", "tox -e inf1")
+PARTS = (
+    "pip install -e",
+    "pytest",
+    "pytest -n auto parity/tests",
+    "ruff check",
+    "ruff format",
+    "tox -e seed",
+    "tox -e inf1",
+)
 
 
 def ci(directory, failing="nothing"):

@@ -1,0 +1,54 @@
+"""Other processors on this one: a setting that changes nothing is said not to be applied, and a red run is told."""
+
+import os
+
+import pytest
+
+from parity.reports import processors
+from parity.reports.processors import PROCESSORS, NotApplied, Processor, applied, main
+
+
+def named(name):
+    return next(each for each in PROCESSORS if each.name == name)
+
+
+def test_the_weak_one_rounds_otherwise():
+    """Kernels of torch, oneDNN and MKL are other ones, and the environment of this process is left alone."""
+    before = dict(os.environ)
+    with applied(named("weak")) as (_, moved):
+        assert {"linear", "softmax"} & set(moved)
+    assert dict(os.environ) == before
+
+
+def test_what_changes_nothing_is_not_applied():
+    """A variable that no library knows is no other processor."""
+    with pytest.raises(NotApplied, match="changes no bit"), applied(Processor("x", "", {"NO_SUCH_SETTING": "1"})):
+        pass
+
+
+def test_without_a_compiler_the_vendor_stays(monkeypatch):
+    """The stub is compiled here: what it takes is said."""
+    monkeypatch.setattr(processors.shutil, "which", lambda name: None)
+    with pytest.raises(NotApplied, match="C compiler"), applied(named("vendor")):
+        pass
+
+
+@pytest.mark.parametrize(("code", "status", "told"), [("pass", 0, "green"), ("assert False", 1, "red")])
+def test_the_outcome_is_told(pytester, monkeypatch, capfd, code, status, told):
+    """Each run in the environment asked for; one that fails is exit status 1."""
+    pytester.makepyfile(
+        test_here=f"""
+        import os
+        def test_here():
+            assert os.environ["PARITY_THREADS"] == "2"
+            {code}
+        """
+    )
+    monkeypatch.setattr(processors, "TESTS", ((),))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:cacheprovider -p no:xdist --override-ini=addopts=")
+    own = processors.subprocess.run
+    monkeypatch.setattr(
+        processors.subprocess, "run", lambda args, **more: own([a for a in args if a not in ("-n", "auto")], **more)
+    )
+    assert main(["--only", "threads"]) == status
+    assert f"threads   {told}" in capfd.readouterr().out
