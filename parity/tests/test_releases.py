@@ -1,0 +1,161 @@
+"""What releases of transformers call by other names: told apart in one module, and by our names everywhere else."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from parity import releases
+from parity.architectures.registry import architectures
+
+ROOT = Path(__file__).parents[2]
+
+
+def branches(source):
+    """The lines that ask for a version of transformers to decide something by; what only names it is none."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "__version__" and ast.unparse(node.value) == "transformers":
+            yield node.lineno
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            about = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if name in ("at_least", "meets") and any(text.startswith("transformers") for text in about):
+                yield node.lineno
+        if isinstance(node, (ast.Compare, ast.If, ast.IfExp)):
+            deciding = node if isinstance(node, ast.Compare) else node.test
+            yield from (deciding.lineno for each in ast.walk(deciding) if _asks_version(each))
+
+
+def _asks_version(node):
+    return isinstance(node, ast.Call) and ast.unparse(node) in (
+        'version_of("transformers")',
+        "version_of('transformers')",
+    )
+
+
+def library():
+    """The modules that users run: not the tests, nor the fixtures and reports of the suite."""
+    for folder in ("parity", "architectures"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT / folder)
+            if inside.parts[0] != "tests" and not inside.name.startswith("test_"):
+                yield path
+
+
+def test_one_module_asks_which_transformers_is_installed():
+    """Recording, messages and the requirements in declarations apart, only `parity/releases.py` does."""
+    found = {path.relative_to(ROOT).as_posix(): list(branches(path.read_text(encoding="utf-8"))) for path in library()}
+    assert len(found) > 90
+    assert {path for path, lines in found.items() if lines} == {"parity/releases.py"}
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ('x = 1 if at_least("transformers", "5") else 2', 1),
+        ('if environment.meets("transformers>=5; torch<3"): pass', 1),
+        ('old = Version(version_of("transformers")) < Version("5")', 1),
+        ("old = transformers.__version__ < '5'", 1),
+        ("print(f\"transformers {version_of('transformers')}\")", 0),
+        ('x = at_least("torch", "2")', 0),
+        ('Architecture(sdpa="transformers>=5")', 0),
+    ],
+)
+def test_a_branch_would_be_seen(line, count):
+    """Each way of asking is found; a message, another package and a requirement are none."""
+    assert len(list(branches(line))) == count
+
+
+class Old:
+    def forward(self, input_ids, past_key_values=None, use_cache=None):
+        pass
+
+
+class New:
+    def forward(self, input_ids, cache=None, use_cache=None):
+        pass
+
+
+@pytest.fixture(params=["4.57.6", "5.23.0", "5.24.0"])
+def installed(request, monkeypatch):
+    """Each of three releases, as far as this module asks."""
+    from packaging.version import Version
+
+    def at_least(package, minimum):
+        return Version(request.param) >= Version(minimum)
+
+    monkeypatch.setattr(releases, "at_least", at_least)
+    releases.parameters_of.cache_clear()
+    yield request.param
+    releases.parameters_of.cache_clear()
+
+
+def test_caches_have_one_name(installed):
+    """`cache` of 5.24 is `past_key_values` to us; before, an argument of that name is no cache."""
+    assert releases.parameters_of(Old) == ("input_ids", "past_key_values", "use_cache")
+    renamed = "past_key_values" if installed == "5.24.0" else "cache"
+    assert releases.parameters_of(New) == ("input_ids", renamed, "use_cache")
+
+
+def test_arguments_have_the_names_of_forward(installed):
+    """Past key values arrive under the name that this model's `forward` has, and none where none are given."""
+    past = [(1, 2)]
+
+    class Stub:
+        layers = ()
+
+    for kind, name in ((Old, "past_key_values"), (New, "cache")):
+        if kind is New and installed != "5.24.0":
+            continue
+        given = releases.arguments_of(kind, {"input_ids": 0, "past_key_values": Stub()})
+        assert list(given) == ["input_ids", name]
+        assert releases.arguments_of(kind, {"input_ids": 0, "past_key_values": None}) == {"input_ids": 0}
+    assert releases.renamed({"past_key_values": past}) == {"past_key_values": past}
+    assert list(releases.renamed({"cache": past})) == ["past_key_values" if installed == "5.24.0" else "cache"]
+
+
+def test_outputs_have_one_name():
+    """Whatever a model calls its caches, they are `present`; what is called `cache` and is none keeps its name."""
+
+    class Layer:
+        keys, values = "k", "v"
+
+    class Cache:
+        layers = (Layer, Layer)
+
+    told = [("k", "v"), ("k", "v")]
+    for name in ("past_key_values", "cache"):
+        assert dict(releases.outputs_of({"logits": 1, name: Cache()})) == {"logits": 1, "present": told}
+    assert dict(releases.outputs_of({"past_key_values": (("k", "v"),)})) == {"present": (("k", "v"),)}
+    assert dict(releases.outputs_of({"cache": 3})) == {"cache": 3}
+
+
+def test_models_of_this_release_have_our_name():
+    """Every model with a past takes `past_key_values`, by our names, and none an argument `cache` beside it."""
+    from parity.fixtures.checkpoints import tiny_config
+    from parity.onnx.features import model_class
+
+    tried = 0
+    for declared in architectures():
+        for feature in declared.features if not declared.gap else ():
+            if not feature.endswith("-with-past"):
+                continue
+            auto = model_class(declared.model_type, feature)
+            mapping = getattr(auto, "_model_mapping", None)
+            kind = auto if mapping is None else mapping[type(tiny_config(declared.model_type))]
+            names = releases.parameters_of(kind)
+            assert ("past_key_values" in names, "cache" in names) == (True, False), kind
+            tried += 1
+    assert tried > 30
+
+
+def test_both_names_are_never_given_at_once():
+    """A forward of a model of one's own that has both keeps both as they are."""
+
+    class Both:
+        def forward(self, past_key_values=None, cache=None):
+            pass
+
+    assert releases.parameters_of(Both) == ("past_key_values", "cache")
+    assert list(releases.arguments_of(Both, {"cache": 1})) == ["cache"]
