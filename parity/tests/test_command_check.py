@@ -113,6 +113,56 @@ def test_file_of_parity_passes(checkpoint, good):
     assert log.splitlines()[-1] == f"All good: {good} computes what {checkpoint()} computes"
 
 
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory):
+    """A tiny GPT-2, whose left-padded rows see nothing at their first tokens, and a file of it for each attention."""
+    from parity.fixtures.preprocessors import preprocessor
+    from parity.onnx import export
+    from parity.onnx.features import constructor
+
+    directory = tmp_path_factory.mktemp("padded")
+    save_checkpoint(directory, "gpt2", "causal-lm")
+    for attention in ("eager", "sdpa"):
+        model = tiny_model("gpt2", "causal-lm", attention=attention)
+        config = constructor("gpt2", "causal-lm")(model.config)
+        export(preprocessor("gpt2"), model, config, 17, directory / f"{attention}.onnx")
+    return directory
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_file_is_judged_by_its_own_attention(padded, attention):
+    """Each file of ours is compared with a model of the attention that its metadata names, at every position."""
+    status, out, _ = run(padded, padded / f"{attention}.onnx", "--json")
+    found = json.loads(out)
+    assert (status, found["status"], found["masked"]) == (0, "passed", 0)
+
+
+def renamed(path, attention):
+    """The file with another word for its attention; None takes it out."""
+    model = onnx.load(path)
+    kept = [entry for entry in model.metadata_props if entry.key != "attention"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    if attention:
+        model.metadata_props.add(key="attention", value=attention)
+    onnx.save(model, path.with_name("renamed.onnx"))
+    return path.with_name("renamed.onnx")
+
+
+def test_file_that_names_another_attention_is_seen(padded):
+    """The control: a sdpa file that calls itself eager is wrong where a row sees nothing."""
+    assert run(padded, renamed(padded / "sdpa.onnx", "eager"))[0] == 1
+
+
+@pytest.mark.parametrize("said", [None, "flash"])
+def test_file_of_unknown_attention_is_judged_at_real_tokens(padded, said):
+    """Where none is named that parity has, masked positions have to be finite, and are counted."""
+    status, out, _ = run(padded, renamed(padded / "sdpa.onnx", said), "--json")
+    found = json.loads(out)
+    assert (status, found["status"]) == (0, "passed")
+    assert 0 < found["masked"] < found["values"]
+
+
 @pytest.mark.parametrize(
     ("feature", "output"),
     [("default", "last_hidden_state"), ("masked-lm", "logits"), ("token-classification", "logits")],
