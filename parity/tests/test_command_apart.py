@@ -96,7 +96,7 @@ def test_hub_out_of_reach_is_told_at_once(tmp_path, monkeypatch):
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     status, seconds, torch_imported = process.stdout.split()
     assert (status, torch_imported) == ("2", "False")
-    assert float(seconds) < 3
+    assert float(seconds) < 15  # its client would try for half a minute
     assert len(process.stderr.splitlines()) == 1
     assert "the Hub cannot be reached (Name or service not known)" in process.stderr
 

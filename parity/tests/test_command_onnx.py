@@ -5,9 +5,7 @@ import functools
 import io
 import json
 import re
-import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 from parity import cli
 from parity.environment import version_of
 from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.processes import cost_of, times_bare
 from parity.judge.rows import Row
 from parity.onnx.__main__ import main
 
@@ -331,30 +330,22 @@ def test_parity_onnx_is_the_same_command(checkpoint, exported, tmp_path):
     assert (tmp_path / "model.onnx").read_bytes() == (exported(*BERT)[0] / "model.onnx").read_bytes()
 
 
-def help_of(*command):
-    """A help command in a process of its own: the process and its CPU seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return process, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 @pytest.mark.parametrize(
     "command",
     [[sys.executable, "-m", "parity.onnx"], [str(Path(sys.executable).with_name("parity")), "onnx"]],
     ids=["module", "script"],
 )
-def test_help_answers_in_under_a_second(command):
-    """--help takes less than a second of CPU, from the module and from the installed script."""
-    process, seconds = help_of(*command)
-    assert seconds < 1
+def test_help_answers_at_once(command):
+    """--help costs a few times what an interpreter costs that does nothing (torch alone: a hundred times)."""
+    process, times = times_bare([*command, "--help"])
+    assert times < 20
     usage = " ".join(process.stdout.split())
     assert re.search(r"-m MODEL.*\[--feature FEATURE\].*\[--opset OPSET\].*\[--atol ATOL\].*output", usage)
 
 
 def test_help_imports_neither_torch_nor_transformers():
     """--help loads none of the packages that take seconds to load."""
-    process, _ = help_of(sys.executable, "-X", "importtime", "-m", "parity.onnx")
+    process, _ = cost_of([sys.executable, "-X", "importtime", "-m", "parity.onnx", "--help"])
     loaded = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "parity.console" in loaded
     assert not loaded & {"torch", "transformers", "onnx", "onnxruntime", "numpy"}

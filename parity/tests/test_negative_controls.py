@@ -75,4 +75,3 @@ def test_a_limit_of_400_lets_a_fault_through(bert, limit, passed, tmp_path):
     session, pool = OnnxSession(tmp_path / "model.onnx"), subjects.pool("bert", "default", "other")
     found = subjects.verdict(bert, session, pool, limit=limit)
     assert found.passed is passed
-    assert 20 < max(found.ratios().values()) < 200
