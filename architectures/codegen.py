@@ -15,4 +15,5 @@ ARCHITECTURE = Architecture(
     features=("default", "causal-lm"),
     tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48, "rotary_dim": 4},
     preprocessor="gpt2",
+    sdpa="transformers>=5.24",
 )

@@ -23,6 +23,7 @@ ARCHITECTURE = Architecture(
     ),
     tiny={**GPT2.tiny, "n_inner": 40, "rotary_dim": 4},
     preprocessor="gpt2",
+    sdpa="transformers>=5.24",
     # As GPT-2's: there the head looks for the first padding token.
     relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
     floors=(

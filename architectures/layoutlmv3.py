@@ -84,6 +84,7 @@ ARCHITECTURE = Architecture(
         "patch_size": 8,
     },
     preprocessor="layoutlmv3",
+    sdpa="transformers>=5.24",
     floors=(
         Floor(
             opset=12,

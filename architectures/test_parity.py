@@ -28,9 +28,20 @@ def test_verdict_of_the_commands(cell, subject, artifact, figures):
     """`parity.onnx` and `parity.check` pass the file, on what they judge from contract to relations and effects."""
     from parity.onnx.job import prove, relations_of
 
-    recorded = relations_of(cell.architecture, cell.feature)
+    def answered(model, onnx_config, samples, **_):
+        # The pools have those of the same samples, by the same function.
+        traced, other = (subjects.pool(cell.architecture, cell.feature, sizes) for sizes in ("traced", "other"))
+        assert subjects.equal((*traced.samples[:1], *other.samples), samples, subject)
+        return [*traced.answers[:1], *other.answers]
+
     found = prove(
-        artifact, subject.fresh_model, subject.onnx_config, subject.source, relations=recorded, opset=cell.opset
+        artifact,
+        subject.fresh_model,
+        subject.onnx_config,
+        subject.source,
+        relations=relations_of(cell.architecture, cell.feature),
+        opset=cell.opset,
+        answered=answered,
     )
     figures(**found.as_json())
     found.raise_on_failure()

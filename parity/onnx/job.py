@@ -307,6 +307,7 @@ def prove(
     found: contract.Contract | None = None,
     atol: float | None = None,
     alike: bool = True,
+    answered=answers,
     progress=None,
 ) -> validation.Validation:
     """Compare the file at `path` with the model that `load()` returns, at every shape, against float64.
@@ -322,6 +323,7 @@ def prove(
             ids may be an input, which is given to the file.
         found: the file's contract, where it has been read before.
         alike: whether the file has the attention implementation of the model; see `validation.compare`.
+        answered: `reference.answers`, or what gives the same.
 
     Raises:
         ExportError: the file is no readable ONNX file.
@@ -335,7 +337,7 @@ def prove(
     model = load()
     longest = onnx_config.longest_sequence(model)
     samples = validation.choose_samples(inputs, longest=longest)
-    references = answers(model, onnx_config, samples, consume=True, progress=progress)
+    references = answered(model, onnx_config, samples, consume=True, progress=progress)
     alive = weakref.ref(model)
     del model
     _collect_if(alive)
