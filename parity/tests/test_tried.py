@@ -1,0 +1,71 @@
+"""Packages that are newer than any that was tried: said in one line where something fails, and nowhere else."""
+
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from parity import console, environment
+from parity.environment import NEWEST_TRIED, newer_than_tried
+from parity.errors import CheckpointError, UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Say which transformers is installed; everything else is the newest that was tried."""
+
+    def say(version):
+        versions = {**NEWEST_TRIED, "transformers": version}
+        monkeypatch.setattr(environment, "version_of", versions.get)
+
+    return say
+
+
+def test_a_newer_package_is_named(installed):
+    """The line has both versions."""
+    installed("5.99.0")
+    tried = NEWEST_TRIED["transformers"]
+    assert newer_than_tried() == f"transformers 5.99.0 is newer than any that was tried ({tried})"
+
+
+@pytest.mark.parametrize(
+    "version", [NEWEST_TRIED["transformers"], "4.46.3", f"{NEWEST_TRIED['transformers']}+local", None]
+)
+def test_an_older_one_is_not(installed, version):
+    """Neither what was tried, whatever its build, nor what is older or not installed."""
+    installed(version)
+    assert newer_than_tried() == ""
+
+
+def failing():
+    raise CheckpointError("it is broken")
+
+
+def misused():
+    raise UsageError("no such feature")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [(failing, 1, True), (lambda: 1, 1, True), (lambda: 0, 0, False), (misused, 2, False)],
+    ids=["error", "failed", "passed", "usage"],
+)
+def test_failures_say_so(installed, capsys, body, status, told):
+    """A command that fails ends with the note; one that passes, or was misused, has none."""
+    installed("5.99.0")
+    assert console.guarded("parity x", body) == status
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == ([f"note: {newer_than_tried()}"] if told else [])
+
+
+def test_what_the_readme_installs_was_tried():
+    """No version in constraints.txt is newer than the newest that is called tried."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {
+        r.name: str(next(iter(r.specifier)).version) for r in map(Requirement, filter(lambda l: l[0] != "#", lines))
+    }
+    assert set(NEWEST_TRIED) <= set(pins)
+    assert [name for name, tried in NEWEST_TRIED.items() if Version(pins[name]) > Version(tried)] == []
