@@ -11,6 +11,7 @@ from parity.environment import NEWEST_TRIED, newer_than_tried
 from parity.errors import CheckpointError, UsageError
 
 ROOT = Path(__file__).parents[2]
+TRIED = NEWEST_TRIED["transformers"]
 
 
 @pytest.fixture
@@ -27,13 +28,10 @@ def installed(monkeypatch):
 def test_a_newer_package_is_named(installed):
     """The line has both versions."""
     installed("5.99.0")
-    tried = NEWEST_TRIED["transformers"]
-    assert newer_than_tried() == f"transformers 5.99.0 is newer than any that was tried ({tried})"
+    assert newer_than_tried() == f"transformers 5.99.0 is newer than any that was tried ({TRIED})"
 
 
-@pytest.mark.parametrize(
-    "version", [NEWEST_TRIED["transformers"], "4.46.3", f"{NEWEST_TRIED['transformers']}+local", None]
-)
+@pytest.mark.parametrize("version", [TRIED, f"{TRIED}+local", "4.46.3", None])
 def test_an_older_one_is_not(installed, version):
     """Neither what was tried, whatever its build, nor what is older or not installed."""
     installed(version)
@@ -64,8 +62,7 @@ def test_failures_say_so(installed, capsys, body, status, told):
 def test_what_the_readme_installs_was_tried():
     """No version in constraints.txt is newer than the newest that is called tried."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = {
-        r.name: str(next(iter(r.specifier)).version) for r in map(Requirement, filter(lambda l: l[0] != "#", lines))
-    }
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    pins = {each.name: next(iter(each.specifier)).version for each in pinned}
     assert set(NEWEST_TRIED) <= set(pins)
     assert [name for name, tried in NEWEST_TRIED.items() if Version(pins[name]) > Version(tried)] == []
