@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from parity.environment import newer_than_tried
+
 UPSTREAM = ("transformers", "torch", "onnx", "onnxruntime", "numpy")
 _MODULES = rf"({'|'.join(UPSTREAM)})(\..*)?\Z"
 FILTERS = (
@@ -59,7 +61,9 @@ class _Teller:
             others = [each for each in terminal.stats["warnings"] if not module_of(str((each.fslocation or [""])[0]))]
             terminal.stats["warnings"] = others
 
-    def pytest_terminal_summary(self, terminalreporter):
+    def pytest_terminal_summary(self, terminalreporter, exitstatus):
+        if exitstatus and newer_than_tried():
+            terminalreporter.write_line(f"note: {newer_than_tried()}")
         if self._told:
             terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
         for (category, module, text), count in self._told.most_common():
