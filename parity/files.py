@@ -12,6 +12,8 @@ from pathlib import Path
 
 from parity.errors import OutputError
 
+# The end of the stem of a model that failed its validation.
+REJECTED = ".rejected"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ALIGNMENT = 4096  # what memory-mapping readers of external data want
 
@@ -93,6 +95,11 @@ def _link(source, target):
 def data_file(model: Path) -> Path:
     """Where the weights of a model over 2 GB stand, beside it."""
     return model.with_name(model.name + "_data")
+
+
+def rejected(model: Path) -> Path:
+    """Where a model that failed its validation is kept, beside where it would have been."""
+    return model.with_name(f"{model.stem}{REJECTED}{model.suffix}")
 
 
 def replace(staged_file: Path, destination: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parity.errors import UsageError
-from parity.files import data_file
+from parity.files import REJECTED, data_file
 
 # Where a TorchScript archive has what `parity.torchscript` wrote into it.
 _FACTS = "/extra/parity.json"
@@ -22,6 +22,7 @@ def require_own(
     model_type: str,
     *,
     fingerprint: Callable[[], str],
+    instead: Sequence[Path] = (),
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -34,35 +35,46 @@ def require_own(
         models: the model files that will be written, all into one directory.
         companions: a directory with the files that will be written beside them.
         fingerprint: gives the checkpoint's; asked where another export's companions would be replaced.
+        instead: model files that are written in the place of those where they fail, without companions.
         overwrite: replace them all the same; `say` gets their list.
 
     Raises:
         UsageError: names every such file.
     """
-    found = [str(path) for path in conflicts(models, companions, model_type, fingerprint)]
+    found = [*conflicts(models, companions, model_type, fingerprint), *others(instead, model_type)]
     if not found:
         return
+    listed = ", ".join(map(str, found))
     if not overwrite:
         raise UsageError(
-            f"output: {', '.join(found)} would be replaced, and no earlier export of this {model_type} by parity has"
+            f"output: {listed} would be replaced, and no earlier export of this {model_type} by parity has"
             " written it; give another place, or --overwrite to replace what is there"
         )
-    say(f"Overwriting: {', '.join(found)}")
+    say(f"Overwriting: {listed}")
 
 
 def conflicts(
     models: Sequence[Path], companions: Path | None, model_type: str, fingerprint: Callable[[], str]
 ) -> list[Path]:
     """The files that would be replaced and are not ours; see `require_own`."""
-    standing = [path for path in models if os.path.lexists(path)]
-    own = [path for path in standing if is_ours(path, model_type)]
-    found = [path for path in standing if path not in own]
-    found += [data_file(path) for path in models if path not in standing and os.path.lexists(data_file(path))]
+    found = others(models, model_type)
+    own = [path for path in models if os.path.lexists(path) and path not in found]
     directory = models[0].parent
     beside = sorted(companions.iterdir()) if companions else []
     differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
     if differing and not own and not _is_theirs(directory, model_type, fingerprint):
         found += differing
+    return found
+
+
+def others(models: Sequence[Path], model_type: str) -> list[Path]:
+    """The model files among them that stand there and are not ours, and data files without a model."""
+    found = []
+    for path in models:
+        if os.path.lexists(path):
+            found += [] if is_ours(path, model_type) else [path]
+        elif os.path.lexists(data_file(path)):
+            found.append(data_file(path))
     return found
 
 
@@ -81,12 +93,12 @@ def facts_of(path: Path) -> Mapping[str, str]:
         return {}
     if zipfile.is_zipfile(path):
         return _archived(path)
-    import onnx
-
     try:
+        import onnx
+
         model = onnx.load(str(path), load_external_data=False)
     except Exception:
-        return {}  # no ONNX file
+        return {}  # no ONNX file, or a host that has no onnx and writes none
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -116,6 +128,7 @@ def _differs(new, old):
 
 def _is_theirs(directory, model_type, fingerprint):
     """Whether the companions are of other exports of this very checkpoint, which stay there."""
-    others = [path for path in directory.iterdir() if path.suffix in _MODELS and is_ours(path, model_type)]
-    known = {facts_of(path).get("checkpoint") for path in others} - {None}
-    return bool(others) and known <= {fingerprint()}
+    delivered = [path for path in directory.iterdir() if path.suffix in _MODELS and not path.stem.endswith(REJECTED)]
+    exports = [path for path in delivered if is_ours(path, model_type)]
+    known = {facts_of(path).get("checkpoint") for path in exports} - {None}
+    return bool(exports) and known <= {fingerprint()}

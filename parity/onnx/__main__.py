@@ -70,7 +70,7 @@ def _export(args, console: Console) -> int:
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
         written = [destination.with_name(name) for name in jobs]
-        companions = job.companions(stage, [*written, *map(_rejected, written)], args.overwrite)
+        companions = job.companions(stage, written, [*map(files.rejected, written)], args.overwrite)
         summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
         if passed:
@@ -98,15 +98,11 @@ def _prove(job, path, args, console) -> dict:
     return job.summary(validation, args.atol)
 
 
-def _rejected(destination):
-    return destination.with_name(f"{destination.stem}.rejected{destination.suffix}")
-
-
 def _place(path, destination, summary, console, *, deliver) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import files
 
-    rejected = _rejected(destination)
+    rejected = files.rejected(destination)
     if deliver:
         files.publish(path, destination)
         files.remove(rejected)

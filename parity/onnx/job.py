@@ -144,7 +144,7 @@ class Job:
             "environment": describe(),
         }
 
-    def companions(self, stage: Path, models: Sequence[Path], overwrite: bool) -> Companions:
+    def companions(self, stage: Path, models: Sequence[Path], instead: Sequence[Path], overwrite: bool) -> Companions:
         """What goes beside the model files; see `Companions.staged`."""
         return Companions.staged(
             self._source,
@@ -152,6 +152,7 @@ class Job:
             self.preprocessor,
             stage,
             models,
+            instead=instead,
             cache_dir=self._cache_dir,
             overwrite=overwrite,
             say=self._console.say,
@@ -172,12 +173,13 @@ class Companions:
 
     @classmethod
     def staged(
-        cls, source, config, preprocessor, stage: Path, models: Sequence[Path], *, cache_dir, overwrite, say
+        cls, source, config, preprocessor, stage: Path, models: Sequence[Path], *, instead=(), cache_dir, overwrite, say
     ) -> Companions:
         """Write them into `stage`.
 
         Args:
             models: the model files that will stand beside them.
+            instead: those that are kept where they fail.
             overwrite: replace files that are not ours.
 
         Raises:
@@ -190,6 +192,7 @@ class Companions:
             companions,
             config.model_type,
             fingerprint=lambda: fingerprint(source, cache_dir),
+            instead=instead,
             overwrite=overwrite,
             say=say,
         )

@@ -22,6 +22,11 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     for name, shape in validation.shapes.items():
         lines.append(f'{_STEP}- Validating ONNX Model output "{name}":')
         lines += [f"{_STEP * 2}-{line}" for line in _output_lines(validation, name, shape, atol, expected_atol)]
+    if validation.masked:
+        lines.append(
+            f"{_STEP}- {validation.masked:,} of {validation.values:,} values are at masked positions, and were only"
+            " required to be finite"
+        )
     shapes = list(dict.fromkeys(map(str, validation.samples)))
     lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
     for sample in shapes:

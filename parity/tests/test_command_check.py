@@ -157,8 +157,9 @@ def test_file_that_names_another_attention_is_seen(padded):
 @pytest.mark.parametrize("said", [None, "flash"])
 def test_file_of_unknown_attention_is_judged_at_real_tokens(padded, said):
     """Where none is named that parity has, masked positions have to be finite, and are counted."""
-    status, out, _ = run(padded, renamed(padded / "sdpa.onnx", said), "--json")
+    status, out, log = run(padded, renamed(padded / "sdpa.onnx", said), "--json")
     found = json.loads(out)
+    assert f"{found['masked']:,} of {found['values']:,} values are at masked positions" in log
     assert (status, found["status"]) == (0, "passed")
     assert 0 < found["masked"] < found["values"]
 

@@ -128,6 +128,16 @@ def test_data_without_its_model_is_not_replaced(checkpoints, tmp_path):
     refused(quiet, checkpoints["bert"], tmp_path, "model.onnx_data")
 
 
+def test_a_rejected_export_owns_no_companions(checkpoints, tmp_path):
+    """A file of ours that was kept as rejected has none beside it: what stands there is somebody else's."""
+    assert quiet(checkpoints["bert"], tmp_path)[0] == 0
+    (tmp_path / "model.onnx").rename(tmp_path / "model.rejected.onnx")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    refused(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json")
+    (tmp_path / "model.rejected.onnx").write_text("a text")
+    refused(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json", "model.rejected.onnx")
+
+
 def test_the_checkpoints_own_directory(checkpoints, tmp_path):
     """There the companions are the checkpoint's own: nothing is in the way, and nothing of it is touched."""
     save_checkpoint(tmp_path, "bert")
