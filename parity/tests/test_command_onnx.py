@@ -271,6 +271,7 @@ def test_metadata_names_origin(exported, what):
         "parity": version_of("parity"),
         "torch": version_of("torch"),
         "transformers": version_of("transformers"),
+        "model_type": what[0],
         "feature": what[1],
         "opset": str(EXPORTS[what][2]),
         "attention": "eager",
