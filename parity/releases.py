@@ -7,7 +7,9 @@ library that asks which transformers is installed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -88,6 +90,68 @@ def from_cache(cache) -> list[tuple]:
     if hasattr(cache, "layers"):
         return [(layer.keys, layer.values) for layer in cache.layers]
     return [tuple(layer) for layer in cache.to_legacy_cache()]
+
+
+@contextlib.contextmanager
+def traceable_masks() -> Iterator[None]:
+    """Inside, attention masks are made of operators that a tracer can follow; some releases need help for it."""
+    masking = importlib.import_module("transformers.masking_utils") if at_least("transformers", "4.53") else None
+    with contextlib.ExitStack() as stack:
+        if hasattr(masking, "_vmap_for_bhqkv"):
+            stack.enter_context(_masks_by_broadcasting(masking))
+        if at_least("transformers", "5.4") and not at_least("transformers", "5.9"):
+            stack.enter_context(_lengths_as_positions(masking))
+        yield
+
+
+@contextlib.contextmanager
+def _masks_by_broadcasting(masking):
+    """From 4.53 on masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
+    # The mode that turns look-ups into calls which can be mapped is not needed either.
+    own = {name: getattr(masking, name) for name in ("_vmap_for_bhqkv", "TransformGetItemToIndex")}
+    try:
+        masking._vmap_for_bhqkv = _broadcast
+        masking.TransformGetItemToIndex = contextlib.nullcontext
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(masking, name, value)
+
+
+@contextlib.contextmanager
+def _lengths_as_positions(masking):
+    """5.4 to 5.8 take the length of a text that is traced for its positions: huggingface/transformers#45735."""
+    import torch
+
+    functions = masking.ALL_MASK_ATTENTION_FUNCTIONS
+    own = {name: functions[name] for name in ("eager", "sdpa")}
+
+    def with_positions(function):
+        def mask(*args, q_length, q_offset=0, **options):
+            if isinstance(q_length, torch.Tensor) and q_length.dim() == 0:
+                q_length = torch.arange(q_length) + q_offset
+            return function(*args, q_length=q_length, q_offset=q_offset, **options)
+
+        return mask
+
+    try:
+        functions.update({name: with_positions(function) for name, function in own.items()})
+        yield
+    finally:
+        for name in own:
+            del functions[name]  # the class's own is seen again
+
+
+def _broadcast(mask_function, bh_indices: bool = True):
+    """What `_vmap_for_bhqkv` makes of a mask function, as one call on indices of all four axes (or of the last two)."""
+
+    def mask(batch, head, query, key):
+        if not bh_indices:
+            return mask_function(batch, head, query[:, None], key[None, :])
+        indices = batch[:, None, None, None], head[None, :, None, None], query[None, None, :, None], key
+        return mask_function(*indices).expand(batch.shape[0], head.shape[0], query.shape[0], key.shape[0])
+
+    return mask
 
 
 def dtype_option(dtype) -> dict[str, Any]:

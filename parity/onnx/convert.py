@@ -207,13 +207,14 @@ def _taken(model, config, nested):
 def _trace(traceable, tensors, path, inputs, outputs, config, opset):
     import torch
 
+    from parity.releases import traceable_masks
     from parity.traceable import triangles_of_comparisons
 
     options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     axes = dict(chain(((name, dict(config.inputs[name])) for name in inputs), config.outputs.items()))
     lowered = triangles_of_comparisons() if opset < TRILU_MINIMUM_OPSET else contextlib.nullcontext()
     try:
-        with warnings.catch_warnings(), lowered:
+        with warnings.catch_warnings(), lowered, traceable_masks():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traceable,

@@ -385,7 +385,8 @@ def _output_names(model, config, nested, wanted):
 
 def _trace(model, config, layout, names, tensors, tracer):
     # Tracing looks at every property of the model, at those that complain too.
-    with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined():
+    masks = releases.traceable_masks()
+    with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined(), masks:
         try:
             config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)
