@@ -70,11 +70,23 @@ def to_cache(past):
     layers = [tuple(layer) for layer in past]
     if not at_least("transformers", "4.50"):
         return tuple(layers)
-    from transformers import DynamicCache, EncoderDecoderCache
+    from transformers import EncoderDecoderCache
 
     if len(layers[0]) == 2:
+        return _dynamic_cache(layers)
+    return EncoderDecoderCache(_dynamic_cache([x[:2] for x in layers]), _dynamic_cache([x[2:] for x in layers]))
+
+
+def _dynamic_cache(layers):
+    """One of the given keys and values; in 4.54 and 4.55 the constructor puts an empty layer before them."""
+    from transformers import DynamicCache
+
+    if not at_least("transformers", "4.54") or at_least("transformers", "4.56"):
         return DynamicCache(layers)
-    return EncoderDecoderCache(DynamicCache([x[:2] for x in layers]), DynamicCache([x[2:] for x in layers]))
+    cache = DynamicCache()
+    for index, layer in enumerate(layers):
+        cache.update(*layer, index)
+    return cache
 
 
 def is_cache(value) -> bool:
