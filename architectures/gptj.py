@@ -32,6 +32,7 @@ ARCHITECTURE = Architecture(
             reason="repeat_interleave over a length that is not known is lowered only from opset 13",
             issue="https://github.com/pytorch/pytorch/pull/59979",
             error="repeat_interleave",
+            versions="transformers<5.24",
         ),
     ),
 )

@@ -90,7 +90,8 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Min takes int64 only from opset 12, and relative position buckets are int64",
             issue="https://onnx.ai/onnx/operators/onnx__Min.html",
-            error="operator (Min)",
+            # Of Min; since transformers 5.24 of Clip.
+            error="Type 'tensor(int64)' of input parameter",
         ),
     ),
     # Where the image's patches stand behind the tokens, padding is in the middle.

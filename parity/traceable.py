@@ -155,7 +155,7 @@ def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str |
     names = getattr(model.config, "attribute_map", {})
     values = {names.get(name, name): value for name, value in {"return_dict": True, **(overrides or {})}.items()}
     before = {name: model.config.__dict__.get(name, _ABSENT) for name in values}
-    configs = []
+    configs, classes = [], []
     if attention is not None and attention_of(model) != attention:
         if not hasattr(model, "set_attn_implementation"):
             raise ExportError(
@@ -164,17 +164,23 @@ def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str |
             )
         found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
         configs = [(c, c._attn_implementation_internal) for c in found.values() if hasattr(c, "_attn_implementation")]
+        classes = [(m, type(m)) for m in model.modules() if attention == "eager" and "Sdpa" in type(m).__name__]
     try:
         model.eval()
         for name, value in values.items():
             setattr(model.config, name, value)
         for config, _ in configs:
             config._attn_implementation_internal = attention
+        for module, own in classes:
+            # Some models (data2vec-vision) choose a class when they are built, below that of eager attention.
+            module.__class__ = next(each for each in own.__mro__ if "Sdpa" not in each.__name__)
         with torch.no_grad():
             yield
     finally:
         for config, implementation in configs:
             config._attn_implementation_internal = implementation
+        for module, own in classes:
+            module.__class__ = own
         for name, value in before.items():
             if value is _ABSENT:
                 model.config.__dict__.pop(name, None)

@@ -12,6 +12,16 @@ def named(name):
     return next(each for each in PROCESSORS if each.name == name)
 
 
+@pytest.fixture(autouse=True)
+def own(monkeypatch):
+    """This processor's own kernels, whatever this run was told to take."""
+    for name in {name for each in PROCESSORS for name in each.settings} - {"PARITY_THREADS"} | {"LD_PRELOAD"}:
+        monkeypatch.delenv(name, raising=False)
+    processors._probed_here.cache_clear()
+    yield
+    processors._probed_here.cache_clear()
+
+
 def test_the_weak_one_rounds_otherwise():
     """Kernels of torch, oneDNN and MKL are other ones, and the environment of this process is left alone."""
     before = dict(os.environ)

@@ -12,10 +12,9 @@ import signal
 import subprocess
 import sys
 
-import onnx
 import pytest
 
-from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.checkpoints import earlier_export, save_checkpoint
 from parity.fixtures.preprocessors import preprocessor
 from parity.models import load_preprocessor
 from parity.onnx.__main__ import main
@@ -23,17 +22,7 @@ from parity.onnx.__main__ import main
 BERT_FEATURES = (
     "default, masked-lm, causal-lm, sequence-classification, multiple-choice, token-classification, question-answering"
 )
-
-
-def earlier(model_type):
-    """An ONNX file that says no more than that parity wrote it from a model of that type."""
-    model = onnx.ModelProto()
-    for key, value in (("parity", "0.1.0"), ("model_type", model_type)):
-        model.metadata_props.add(key=key, value=value)
-    return model.SerializeToString()
-
-
-EARLIER = earlier("bert")
+EARLIER = earlier_export("bert")
 
 
 def run(*argv):

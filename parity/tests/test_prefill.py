@@ -6,7 +6,7 @@ import pytest
 
 from parity.check import main as check
 from parity.fixtures import decoding_checks, subjects
-from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.checkpoints import earlier_export, save_checkpoint
 from parity.judge import contract
 from parity.onnx.__main__ import main
 from parity.sessions import OnnxSession
@@ -67,10 +67,10 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
         return export(preprocessor, model, config, *rest)
 
     monkeypatch.setattr(job, "export", spoiled)
-    (tmp_path / "model.onnx").write_text("the old one")
+    (tmp_path / "model.onnx").write_bytes(earlier_export("t5"))
     assert run(checkpoint, tmp_path, "--prefill") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "prefill.rejected.onnx"]
-    assert (tmp_path / "model.onnx").read_text() == "the old one"
+    assert (tmp_path / "model.onnx").read_bytes() == earlier_export("t5")
     told = capsys.readouterr().err.splitlines()
     assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in told)
     assert told[-1] == "model.onnx passed, and was not written: it goes with the rejected file."

@@ -139,7 +139,7 @@ def test_boundaries_hold_the_sizes_that_matter(architecture, feature, wanted):
     for axis, some in wanted.items():
         assert some <= {example.sizes[axis] for example in found}, axis
     if of.longest:
-        assert max(example.samples(of.source)[0].tokens for example in found) == of.longest
+        assert max(example.samples(of)[0].tokens for example in found) == of.longest
 
 
 def test_boundaries_pad_every_way():
@@ -147,7 +147,7 @@ def test_boundaries_pad_every_way():
     of = subjects.subject("gpt2", "causal-lm-with-past")
     found = sizes.boundaries(of.source, of.longest)
     assert {example.padding for example in found} == {"", "left", "right", "whole"}
-    by_name = {example.name: example.samples(of.source)[0].inputs["attention_mask"] for example in found}
+    by_name = {example.name: example.samples(of)[0].inputs["attention_mask"] for example in found}
     assert by_name["a fully masked row"].any(dim=1).tolist() == [True, False]
     one_row = by_name["a prime length, padding in one row only"]
     assert one_row.all(dim=1).tolist() == [True, False]
@@ -166,7 +166,7 @@ def test_the_whole_vocabulary_is_tried_once(name):
     """The tokens of one boundary run through every id, in every one of its eight inputs."""
     of = subjects.subject(name, "default")
     (whole,) = (e for e in sizes.boundaries(of.source, of.longest) if e.whole_vocabulary)
-    for sample in whole.samples(of.source):
+    for sample in whole.samples(of):
         ids = [v.unique().tolist() for k, v in sample.inputs.items() if k.endswith("input_ids")]
         assert ids == [list(range(96))] * len(ids)
 
@@ -175,7 +175,7 @@ def test_token_types_are_mixed():
     """A row of the boundary for token types has both."""
     of = subjects.subject("bert", "default")
     (mixed,) = (e for e in sizes.boundaries(of.source, of.longest) if "mixed token types" in e.name)
-    assert mixed.samples(of.source)[0].inputs["token_type_ids"].unique().tolist() == [0, 1]
+    assert mixed.samples(of)[0].inputs["token_type_ids"].unique().tolist() == [0, 1]
 
 
 def test_drawn_sizes_stay_within_the_maximum():

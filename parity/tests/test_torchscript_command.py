@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -185,12 +186,14 @@ def test_wrong_trace_is_exit_status_1_and_not_written(checkpoint, tmp_path, monk
         return own(other, *arguments)
 
     monkeypatch.setattr(trace, "_trace", wrong)
-    (tmp_path / "model.pt").write_text("old")
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/extra/parity.json", '{"parity": "0.1.0", "model_type": "vit"}')
+    before = (tmp_path / "model.pt").read_bytes()
     status, _, err = run("-m", checkpoint("vit", "default"), tmp_path)
     assert status == 1
     assert "error ratio" in err
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    assert (tmp_path / "model.pt").read_text() == "old"
+    assert (tmp_path / "model.pt").read_bytes() == before
 
 
 def test_weights_that_are_not_there_are_refused(checkpoint, tmp_path):

@@ -251,7 +251,7 @@ class _Named:
 def trial(of: Subject, sample: Sample) -> Trial:
     """The trace at one sample beside a copy of the model that nothing has touched.
 
-    A difference in any bit is judged on a pool of eight inputs of the same sizes, by the error ratio.
+    A difference in any bit is judged on a pool of inputs of the same sizes, by the error ratio.
     """
     try:
         expected = _eager(of, [sample])[0].eager
@@ -266,7 +266,7 @@ def trial(of: Subject, sample: Sample) -> Trial:
         return Trial(sample, WRONG, f"the model refuses this size ({refusal}), and the trace answers")
     if _equal(expected, actual):
         return Trial(sample, RIGHT, "bit-equal")
-    return _pooled(of, sample)
+    return _pooled(of, sample, min(array.size for array in expected.values()))
 
 
 def at_traced_shape(traced: TracedModel, model, onnx_config) -> Trial:
@@ -299,9 +299,9 @@ def _bits(array):
     return np.ascontiguousarray(array).tobytes()
 
 
-def _pooled(of, sample):
-    """The verdict on eight inputs of the sample's sizes, the sample among them."""
-    seeds = range(1000, 1000 + ratio.MINIMUM_POOL - 1)
+def _pooled(of, sample, values):
+    """The verdict on a pool of the sample's sizes, the sample among them; its smallest output has so many values."""
+    seeds = range(1000, 1000 + ratio.inputs_needed(values) - 1)
     if of.source.resizable:
         others = [of.source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
     else:
