@@ -101,12 +101,17 @@ def output_of(of):
 
 
 def test_an_eager_file_of_an_sdpa_model_passes(unlike):
-    """Compared everywhere it fails, because of rows that see nothing; compared where answers are defined it passes."""
-    assert {row.check for row in judged(unlike).failures} >= {"ratio"}
+    """Compared where answers are defined it passes."""
     found = judged(unlike, alike=False)
     assert found.message() == ""
     assert max(found.ratios().values()) < 4
     assert 0 < found.masked < found.values / 3
+
+
+@pytest.mark.parametrize("unlike", UNLIKE[:1], ids="-".join, indirect=True)
+def test_compared_everywhere_it_fails(unlike):
+    """GPT-2's rows that see nothing are answered otherwise by sdpa, in every release: there is something to leave out."""
+    assert {row.check for row in judged(unlike).failures} >= {"ratio"}
 
 
 @pytest.mark.parametrize("place", ["first after the padding", "last"])
