@@ -31,7 +31,7 @@ def test_exported_alone(cell, subject, artifact, tmp_path):
     assert alone.read_bytes() == artifact.read_bytes()
 
 
-@pytest.mark.cells(every_opset=False)
+@pytest.mark.cells(every_opset=False, every_feature=False)
 def test_loads_alone(artifact, session):
     """The file loads from a directory that holds nothing but the files that it names."""
     from parity.onnx.job import alone
