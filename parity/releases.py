@@ -38,6 +38,7 @@ def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+@functools.lru_cache(maxsize=64)
 def _takes_cache(model_class):
     """Since 5.24; a model of one's own may still have the old name in its `forward`."""
     if not at_least("transformers", "5.24"):

@@ -86,9 +86,12 @@ def installed(request, monkeypatch):
         return Version(request.param) >= Version(minimum)
 
     monkeypatch.setattr(releases, "at_least", at_least)
-    releases.parameters_of.cache_clear()
+    remembering = releases.parameters_of, releases._takes_cache
+    for function in remembering:
+        function.cache_clear()
     yield request.param
-    releases.parameters_of.cache_clear()
+    for function in remembering:
+        function.cache_clear()
 
 
 def test_caches_have_one_name(installed):
