@@ -121,10 +121,12 @@ def traceable_masks() -> Iterator[None]:
 def _masks_by_broadcasting(masking):
     """From 4.53 on masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
     # The mode that turns look-ups into calls which can be mapped is not needed either.
-    own = {name: getattr(masking, name) for name in ("_vmap_for_bhqkv", "TransformGetItemToIndex")}
+    patches = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": contextlib.nullcontext}
+    # Older torch has no such mode.
+    own = {name: getattr(masking, name) for name in patches if hasattr(masking, name)}
     try:
-        masking._vmap_for_bhqkv = _broadcast
-        masking.TransformGetItemToIndex = contextlib.nullcontext
+        for name in own:
+            setattr(masking, name, patches[name])
         yield
     finally:
         for name, value in own.items():

@@ -33,7 +33,7 @@ def places(
     """
     found = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
     for mask in (name for name in MASKS if name in inputs):
-        masked, names = inputs[mask] == 0, input_axes[mask]
+        masked, names = inputs[mask] == 0, input_axes.get(mask, {})
         rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
         row_names = [names[axis] for axis in rows]
         blank = masked.all(axis=tuple(axis for axis in range(masked.ndim) if axis not in rows))
@@ -44,7 +44,7 @@ def places(
                 continue
             if mask == "attention_mask" and name in (pooled or {}):
                 place |= _spread(masked[..., pooled[name]], row_names, axes, place.shape)
-            text = next((of for of in _endings(names[masked.ndim - 1]) if of in axes), None)
+            text = next((of for of in _endings(names.get(masked.ndim - 1, "")) if of in axes), None)
             if text is not None:
                 kept = masked[..., masked.shape[-1] - place.shape[axes[text]] :]
                 place |= _spread(kept, [*row_names, text], axes, place.shape)

@@ -1,6 +1,7 @@
 """What releases of transformers call by other names: told apart in one module, and by our names everywhere else."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,22 @@ def test_both_names_are_never_given_at_once():
 
     assert releases.parameters_of(Both) == ("past_key_values", "cache")
     assert list(releases.arguments_of(Both, {"cache": 1})) == ["cache"]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_masks_by_broadcasting_are_those_of_each_index(padded):
+    """A mask function called once on broadcast indices gives what it gives index by index."""
+    import torch
+
+    kept = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()
+
+    def function(batch, head, query, key):
+        return (key <= query) & kept[batch, key] if padded else key <= query
+
+    indices = torch.arange(2), torch.arange(1), torch.arange(3, 7), torch.arange(7)
+    expected = torch.zeros(2, 1, 4, 7, dtype=torch.bool)
+    for place in itertools.product(range(2), range(1), range(4), range(7)):
+        expected[place] = function(*(index[at] for index, at in zip(indices, place, strict=True)))
+    found = releases._broadcast(function)(*indices)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, expected.flip(-1))

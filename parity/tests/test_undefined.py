@@ -42,6 +42,12 @@ def test_each_side_has_its_mask():
     assert np.array_equal(own, found)
 
 
+def test_a_text_of_one_length_has_no_axis_for_it():
+    """Where the length has no name (block-sparse BigBird) only fully masked rows are left out: no more is known."""
+    found = of(MASK, {0: "batch"}, (3, 4, 2), {0: "batch"})
+    assert found.all(axis=(1, 2)).tolist() == found.any(axis=(1, 2)).tolist() == [False, False, True]
+
+
 def test_choices_are_rows():
     """In multiple choice a choice can be masked throughout, beside others."""
     axes = {0: "batch", 1: "choice", 2: "sequence"}
