@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture, decoder_axes, encoder_decoder_axes
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 
@@ -48,6 +48,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="bart",
     sdpa="transformers",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )
 
 # For those whose layers are its own: one layer tells the encoder from the decoder, two tell one layer from the next.

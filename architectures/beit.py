@@ -43,5 +43,5 @@ ARCHITECTURE = Architecture(
         "out_indices": [1, 2],
     },
     preprocessor="image32",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.48",
 )

@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class BigBirdPegasusOnnxConfig(BartOnnxConfig):
@@ -44,4 +44,5 @@ ARCHITECTURE = Architecture(
     features=BART.features,
     tiny={**SHALLOW, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
     preprocessor="t5",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

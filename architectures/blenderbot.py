@@ -1,7 +1,7 @@
 """Blenderbot: an encoder-decoder for dialogue; its causal-lm is the decoder alone."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class BlenderbotOnnxConfig(BartOnnxConfig):
@@ -22,5 +22,6 @@ ARCHITECTURE = Architecture(
     ),
     tiny={**SHALLOW, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2},
     preprocessor="t5",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.53",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import BartOnnxConfig
 from parity.architectures.blenderbot import ARCHITECTURE as BLENDERBOT
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class BlenderbotSmallOnnxConfig(BartOnnxConfig):
@@ -16,5 +16,6 @@ ARCHITECTURE = Architecture(
     features=BLENDERBOT.features,
     tiny=BLENDERBOT.tiny,
     preprocessor="t5",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.53",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

@@ -18,4 +18,6 @@ ARCHITECTURE = Architecture(
     preprocessor="roberta",
     sdpa="transformers",
     relations=ROBERTA.relations,
+    # In between it fails at every call: huggingface/transformers#47147.
+    needs={"multiple-choice": "transformers<5 or transformers>=5.14"},
 )

@@ -25,5 +25,5 @@ ARCHITECTURE = Architecture(
         "layer_scale_init_value": 0.1,
     },
     preprocessor="image32",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.48",
 )

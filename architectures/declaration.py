@@ -84,6 +84,17 @@ class Deviation:
         )
 
 
+# For every encoder-decoder that has no `prepare_inputs_for_generation` of its own.
+GENERATE_WITHOUT_MASK = Deviation(
+    raises="ValueMismatch",
+    reason="generate hands the mask of the encoder's inputs to no decoder, so that padding is attended to",
+    issue="https://github.com/huggingface/transformers/issues/36293",
+    versions="transformers>=4.49,<4.50",
+    features=("seq2seq-lm-with-past",),
+    checks=("greedy_tokens", "generation_without_pytorch"),
+)
+
+
 @dataclass(frozen=True)
 class TracedAxis:
     """What becomes of an axis of a TorchScript trace at other sizes than its own, where it does not generalise.
@@ -139,6 +150,7 @@ class Architecture:
         sdpa: the requirement that the environment must meet for the model to have scaled_dot_product_attention;
             empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
+        needs: feature → the requirement that the environment must meet for it, where it is more than that.
     """
 
     model_type: str
@@ -158,6 +170,7 @@ class Architecture:
     versions: str = "transformers"
     kinds: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for kind in (self.kind, *self.kinds.values()):
@@ -165,7 +178,7 @@ class Architecture:
                 raise ValueError(f"{self.model_type}: kind {kind!r}, should be one of {', '.join(KINDS)}")
         related = [key if isinstance(key, str) else key[0] for key in self.relations]
         unknown = [f for f in related if f not in (*self.features, "*")]
-        unknown += [f for f in (*self.preprocessors, *self.heads) if f not in self.features]
+        unknown += [f for f in (*self.preprocessors, *self.heads, *self.needs) if f not in self.features]
         unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
         unknown += [f for f in self.smoke if f not in self.features]
         parts = (*self.floors, *self.deviations, *self.traces)
@@ -216,14 +229,22 @@ class Architecture:
     @property
     def gap(self) -> str:
         """Why the architecture is not there in this environment; empty where it is."""
-        if meets(self.versions):
-            return ""
-        return f"{self.name} needs {self.versions}; transformers {version_of('transformers')} is installed"
+        return _gap(self.name, self.versions)
+
+    def gap_of(self, feature: str) -> str:
+        """Why a feature is not there in this environment; empty where it is."""
+        return self.gap or _gap(f"{self.name} {feature}", self.needs.get(feature, "transformers"))
 
     @property
     def name(self) -> str:
         """The architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
+
+
+def _gap(subject, requirement):
+    if meets(requirement):
+        return ""
+    return f"{subject} needs {requirement}; transformers {version_of('transformers')} is installed"
 
 
 def token_axes(task: str, *names: str) -> OrderedDict[str, dict[int, str]]:

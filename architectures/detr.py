@@ -59,7 +59,7 @@ ARCHITECTURE = Architecture(
         "num_labels": 6,
     },
     preprocessor="detr",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.1",
     floors=(
         Floor(
             opset=12,

@@ -27,5 +27,5 @@ ARCHITECTURE = Architecture(
     features=("default", "masked-lm", "sequence-classification", "token-classification"),
     tiny={**BERT.tiny, "max_2d_position_embeddings": 56},
     preprocessor="bert",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.20",
 )

@@ -1,6 +1,6 @@
 """LongT5: T5 whose encoder looks at neighbouring blocks only, and at summaries of the others if asked to."""
 
-from parity.architectures.declaration import EITHER_PADDING, Architecture, Floor
+from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
 from parity.onnx.config import PatchingSpec
@@ -55,4 +55,5 @@ ARCHITECTURE = Architecture(
         *T5.floors,
     ),
     relations={"*": EITHER_PADDING},
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

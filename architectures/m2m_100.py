@@ -1,7 +1,7 @@
 """M2M100: an encoder-decoder for translation, with sinusoidal positions that skip the padding."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import EITHER_PADDING, Architecture
+from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture
 from parity.onnx.config import PatchingSpec
 
 
@@ -44,4 +44,5 @@ ARCHITECTURE = Architecture(
     sdpa="transformers",
     # With a past, padding stands in it and has no id to be known by.
     relations={"default": EITHER_PADDING, "seq2seq-lm": EITHER_PADDING},
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

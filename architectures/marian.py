@@ -1,7 +1,7 @@
 """Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class MarianOnnxConfig(BartOnnxConfig):
@@ -26,5 +26,6 @@ ARCHITECTURE = Architecture(
     ),
     tiny={**SHALLOW, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1},
     preprocessor="t5",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.53",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class MBartOnnxConfig(BartOnnxConfig):
@@ -17,4 +17,5 @@ ARCHITECTURE = Architecture(
     tiny=SHALLOW,
     preprocessor="bart",
     sdpa="transformers",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

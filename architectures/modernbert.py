@@ -46,4 +46,5 @@ ARCHITECTURE = Architecture(
     # The first place is what is classified, padding or not.
     relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
     versions="transformers>=4.48",
+    needs={"question-answering": "transformers>=4.51", "multiple-choice": "transformers>=4.55"},
 )

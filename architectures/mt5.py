@@ -1,6 +1,6 @@
 """mT5: T5 for many languages, with gated feed-forward blocks and an output layer of its own."""
 
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import SHALLOW, T5OnnxConfig
 
@@ -22,5 +22,6 @@ ARCHITECTURE = Architecture(
     preprocessor="t5",
     floors=T5.floors,
     relations=T5.relations,
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.15",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

@@ -16,5 +16,5 @@ ARCHITECTURE = Architecture(
     features=("default",),
     tiny=CLIP.tiny,
     preprocessor="clip",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.4",
 )

@@ -1,7 +1,7 @@
 """PLBart: BART for program text."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class PLBartOnnxConfig(BartOnnxConfig):
@@ -23,5 +23,6 @@ ARCHITECTURE = Architecture(
     ),
     tiny=SHALLOW,
     preprocessor="bart",
-    sdpa="transformers>=5",
+    sdpa="transformers>=4.53",
+    deviations=(GENERATE_WITHOUT_MASK,),
 )

@@ -50,5 +50,5 @@ ARCHITECTURE = Architecture(
         "image_size": 32,
     },
     preprocessor="image32",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.9",
 )

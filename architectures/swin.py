@@ -104,5 +104,5 @@ ARCHITECTURE = Architecture(
         "mlp_ratio": 2.0,
     },
     preprocessor="image24",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.9",
 )

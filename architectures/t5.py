@@ -1,6 +1,12 @@
 """T5: an encoder-decoder with relative positions."""
 
-from parity.architectures.declaration import EITHER_PADDING, Architecture, Floor, encoder_decoder_axes
+from parity.architectures.declaration import (
+    EITHER_PADDING,
+    GENERATE_WITHOUT_MASK,
+    Architecture,
+    Floor,
+    encoder_decoder_axes,
+)
 from parity.onnx.config import OnnxSeq2SeqConfigWithPast
 
 
@@ -36,7 +42,7 @@ ARCHITECTURE = Architecture(
         "relative_attention_max_distance": 20,
     },
     preprocessor="t5",
-    sdpa="transformers>=5",
+    sdpa="transformers>=5.15",
     floors=(
         Floor(
             opset=12,
@@ -47,6 +53,7 @@ ARCHITECTURE = Architecture(
     ),
     relations={"*": EITHER_PADDING},
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
+    deviations=(GENERATE_WITHOUT_MASK,),
 )
 
 # For those whose layers are its own.

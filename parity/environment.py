@@ -38,11 +38,17 @@ def at_least(package: str, minimum: str) -> bool:
 
 @functools.cache
 def meets(requirements: str) -> bool:
-    """Whether the installed versions satisfy requirements joined by `;`, such as `transformers>=5; torch<2.14`."""
+    """Whether the installed versions satisfy requirements: all of those that `;` joins, one of those that `or` does.
+
+    Such as `transformers>=5; torch<2.14`, or `transformers<5 or transformers>=5.14`.
+    """
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(text) for text in requirements.split(";")]
-    return all(r.specifier.contains(version_of(r.name) or "0", prereleases=True) for r in wanted)
+    def installed(text):
+        wanted = Requirement(text)
+        return wanted.specifier.contains(version_of(wanted.name) or "0", prereleases=True)
+
+    return any(all(map(installed, each.split(";"))) for each in requirements.split(" or "))
 
 
 # The answers to the question what can be done for AWS Neuron here.

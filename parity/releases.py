@@ -30,12 +30,26 @@ def parameters_of(model_class: type) -> tuple[str, ...]:
 
 
 def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by our names → by those of the model's `forward`, past key values as Cache objects."""
+    """Arguments by our names → by those of the model's `forward`, past key values as what it takes."""
     arguments = dict(named)
     past = arguments.pop(PAST, None)
     if past is not None:
-        arguments[_CACHE if _takes_cache(model_class) else PAST] = past if is_cache(past) else to_cache(past)
+        arguments[_CACHE if _takes_cache(model_class) else PAST] = _past_of(model_class, past)
+    elif _asks_none_for_its_length(model_class):
+        arguments[PAST] = _dynamic_cache([])
     return arguments
+
+
+def _asks_none_for_its_length(model_class):
+    """4.54 to 4.57: ImageGPT without a cache fails, one that is empty is none: huggingface/transformers#40811."""
+    concerned = at_least("transformers", "4.54") and not at_least("transformers", "5")
+    return concerned and model_class.__name__.startswith("ImageGPT")
+
+
+def _past_of(model_class, past):
+    if not _takes_objects(model_class):
+        return tuple(tuple(layer) for layer in (from_cache(past) if is_cache(past) else past))
+    return past if is_cache(past) else to_cache(past)
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,27 +76,37 @@ def outputs_of(returned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "present" if cached else name, from_cache(value) if is_cache(value) else value
 
 
+def _takes_objects(model_class):
+    """Before 4.48 no model needs Cache objects and some take tuples only; from 4.50 on all take objects.
+
+    In between, those that say so take nothing else, and the others tuples.
+    """
+    if at_least("transformers", "4.50"):
+        return True
+    return at_least("transformers", "4.48") and bool(getattr(model_class, "_supports_cache_class", False))
+
+
 def to_cache(past):
-    """Per-layer tuples (key, value) or (key, value, cross key, cross value) → the model's argument.
+    """Per-layer tuples (key, value) or (key, value, cross key, cross value) → a Cache object of them.
 
     Keys and values have shape (batch, heads, length, head size). The result is fresh at every call: a model extends
-    its cache in place. Before 4.50 some models take tuples only; from 5.0 on none does.
+    its cache in place.
     """
-    layers = [tuple(layer) for layer in past]
-    if not at_least("transformers", "4.50"):
-        return tuple(layers)
     from transformers import EncoderDecoderCache
 
+    layers = [tuple(layer) for layer in past]
     if len(layers[0]) == 2:
         return _dynamic_cache(layers)
     return EncoderDecoderCache(_dynamic_cache([x[:2] for x in layers]), _dynamic_cache([x[2:] for x in layers]))
 
 
 def _dynamic_cache(layers):
-    """One of the given keys and values; in 4.54 and 4.55 the constructor puts an empty layer before them."""
+    """One of the given keys and values. Before 4.56 the constructor takes none (in 4.54 and 4.55 it puts an empty
+    layer before them).
+    """
     from transformers import DynamicCache
 
-    if not at_least("transformers", "4.54") or at_least("transformers", "4.56"):
+    if at_least("transformers", "4.56"):
         return DynamicCache(layers)
     cache = DynamicCache()
     for index, layer in enumerate(layers):

@@ -243,10 +243,15 @@ def constructor_of(model_type: str, feature: str):
     """The OnnxConfig constructor of an architecture and feature.
 
     Raises:
-        UsageError: one of them is not supported; the message lists what is.
+        UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
     """
+    from parity.architectures.registry import architecture
+
     features_of(model_type)
-    return features.constructor(model_type, feature)
+    found = features.constructor(model_type, feature)
+    if gap := architecture(model_type).gap_of(feature):
+        raise UsageError(f"feature: {gap}")
+    return found
 
 
 def source_of(checkpoint, feature: str, preprocessor: str, cache_dir=None) -> tuple[object, Source]:

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from parity.architectures import matrix
+from parity.architectures import matrix, registry
 from parity.architectures.declaration import KINDS, Deviation
 from parity.architectures.registry import architecture, architectures
+from parity.environment import meets, version_of
+from parity.errors import UsageError
 from parity.fixtures import plugin
+from parity.onnx.job import constructor_of
 
 FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", "vit"}
 
@@ -36,6 +39,41 @@ def test_a_smoke_feature_must_be_declared():
     """Smoke cannot name a feature that the architecture does not have."""
     with pytest.raises(ValueError, match="object-detection"):
         replace(architecture("bert"), smoke=("object-detection",))
+
+
+def test_a_feature_that_the_environment_lacks_is_skipped_with_its_requirement(monkeypatch):
+    """Its cells alone, and the command says the same; a requirement of a feature that is not declared is refused."""
+    bert = replace(architecture("bert"), needs={"masked-lm": "transformers<4 or transformers>=99"})
+    assert bert.gap_of("default") == ""
+    message = f"bert masked-lm needs transformers<4 or transformers>=99; transformers {version_of('transformers')} is"
+    assert bert.gap_of("masked-lm").startswith(message)
+    monkeypatch.setattr(plugin, "architecture", lambda name: bert)
+    monkeypatch.setattr(registry, "architecture", lambda name: bert)
+    skipped = {
+        cell.feature
+        for cell in matrix.cells()
+        if cell.architecture == "bert" and "skip" in [mark.name for mark in plugin.marks(cell, "contract")]
+    }
+    assert skipped == {"masked-lm"}
+    with pytest.raises(UsageError, match="feature: bert masked-lm needs"):
+        constructor_of("bert", "masked-lm")
+    assert constructor_of("bert", "default")
+    with pytest.raises(ValueError, match="telepathy"):
+        replace(architecture("bert"), needs={"telepathy": "transformers"})
+
+
+@pytest.mark.parametrize(
+    ("requirements", "met"),
+    [
+        ("torch>=1; transformers>=99", False),
+        ("torch>=99 or transformers>=4", True),
+        ("torch>=99 or transformers>=4; onnx>=99", False),
+        ("torch>=1", True),
+    ],
+)
+def test_requirements_are_joined_by_and_or_by_or(requirements, met):
+    """`;` binds closer."""
+    assert meets(requirements) is met
 
 
 def test_a_deviation_needs_its_evidence():

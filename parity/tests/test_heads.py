@@ -9,8 +9,8 @@ from parity.onnx.features import FeaturesManager, model_class
 HEADS = [
     pytest.param(found, task, id=f"{found.name}-{task}")
     for found in architectures()
-    if not found.gap
     for task in found.heads
+    if not found.gap_of(task)
 ]
 
 

@@ -11,8 +11,8 @@ from parity.fixtures import subjects
 MODELS = [
     pytest.param(found.name, feature, id=f"{found.name}-{feature}")
     for found in architectures()
-    if not found.gap
     for feature in found.features
+    if not found.gap_of(feature)
 ]
 
 # Modules of these read the dtype or the weights of another module: module by module they raise, and are cast whole.

@@ -119,6 +119,47 @@ def test_arguments_have_the_names_of_forward(installed):
     assert list(releases.renamed({"cache": past})) == ["past_key_values" if installed == "5.24.0" else "cache"]
 
 
+@pytest.mark.parametrize(
+    ("version", "supports", "kind"),
+    [
+        ("4.46.3", True, tuple),
+        ("4.49.0", False, tuple),
+        ("4.49.0", True, "DynamicCache"),
+        ("4.50.3", False, "DynamicCache"),
+        ("4.55.4", False, "DynamicCache"),
+        ("5.24.0", False, "DynamicCache"),
+    ],
+)
+def test_caches_are_what_the_release_takes(monkeypatch, version, supports, kind):
+    """Tuples or an object, whichever was given, of the same layers in the same order."""
+    import torch
+    from packaging.version import Version
+
+    monkeypatch.setattr(releases, "at_least", lambda package, minimum: Version(version) >= Version(minimum))
+    layers = [(torch.full((1, 2, 3, 4), 2.0 * n), torch.full((1, 2, 3, 4), 2.0 * n + 1)) for n in range(2)]
+    owner = type("Stub", (), {"_supports_cache_class": supports})
+    for past in (layers, releases.to_cache(layers)):
+        taken = releases._past_of(owner, past)
+        assert isinstance(taken, tuple) if kind is tuple else type(taken).__name__ == kind
+        found = taken if kind is tuple else releases.from_cache(taken)
+        assert [[float(array[0, 0, 0, 0]) for array in layer] for layer in found] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("version", "given"), [("4.53.3", False), ("4.54.1", True), ("4.57.6", True), ("5.0.0", False)]
+)
+def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypatch, version, given):
+    """In those releases alone, and no other model."""
+    from packaging.version import Version
+
+    monkeypatch.setattr(releases, "at_least", lambda package, minimum: Version(version) >= Version(minimum))
+    kinds = [type(name, (Old,), {}) for name in ("ImageGPTModel", "GPT2Model")]
+    found = [releases.arguments_of(kind, {"input_ids": 0}) for kind in kinds]
+    assert ["past_key_values" in arguments for arguments in found] == [given, False]
+    if given:
+        assert found[0]["past_key_values"].get_seq_length() == 0
+
+
 def test_outputs_have_one_name():
     """Whatever a model calls its caches, they are `present`; what is called `cache` and is none keeps its name."""
 
@@ -142,8 +183,8 @@ def test_models_of_this_release_have_our_name():
 
     tried = 0
     for declared in architectures():
-        for feature in declared.features if not declared.gap else ():
-            if not feature.endswith("-with-past"):
+        for feature in declared.features:
+            if not feature.endswith("-with-past") or declared.gap_of(feature):
                 continue
             auto = model_class(declared.model_type, feature)
             mapping = getattr(auto, "_model_mapping", None)
