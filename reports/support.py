@@ -16,7 +16,6 @@ from parity.reports.changes import ranges
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / "reports" / "support.json"
-BEGIN, END = "<!-- support: begin -->", "<!-- support: end -->"
 # The worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
 # A gate says nothing about a feature.
@@ -142,17 +141,18 @@ def _reasons(support):
                     yield f"- {architecture} {feature} ({environment}): {reason}"
 
 
-def in_readme(text: str, content: str) -> str:
-    """The README with `content` between its two marks.
+def in_readme(text: str, content: str, name: str = "support") -> str:
+    """The README with `content` between the two marks of that name.
 
     Raises:
         ValueError: a mark is missing.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    marks = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"README.md: should have {BEGIN} and {END} around the table")
-    return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
+        raise ValueError(f"README.md: should have {marks[0]} and {marks[1]} around the table")
+    return f"{before}{begin}\n\n{content}\n{end}{after}"
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.support") -> int:

@@ -1,0 +1,351 @@
+"""`python -m parity.reports.releases`: smoke and the commands with each release that the project promises.
+
+An environment is made for each release, above the packages of this one, and kept; so is what came out, and a run that
+is broken off goes on where it was. The tables say for each kind of architecture and each feature how it went, and why
+not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parity.reports import records
+from parity.reports.changes import WORST
+from parity.reports.support import ROOT, in_readme
+
+HOME = Path(".tox/kept-releases")
+TABLE = ROOT / "reports" / "releases.json"
+# The last patch of every minor release; the next one is the next line.
+TRIED = {
+    "transformers": (
+        *("4.46.3", "4.47.1", "4.48.3", "4.49.0", "4.50.3", "4.51.3", "4.52.4", "4.53.3", "4.54.1", "4.55.4", "4.56.2"),
+        *("4.57.6", "5.0.0", "5.1.0", "5.2.0", "5.3.0", "5.4.0", "5.5.4", "5.6.2", "5.7.0", "5.8.1", "5.9.0", "5.10.4"),
+        *("5.11.0", "5.12.1", "5.13.1", "5.14.1", "5.15.1", "5.16.1", "5.17.0", "5.18.0", "5.19.0", "5.20.2", "5.21.1"),
+        *("5.22.2", "5.23.0", "5.24.0"),
+    ),
+    "onnxruntime": (
+        *("1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.27.0", "1.28.0"),
+        *("1.29.0", "1.30.0", "1.31.1", "1.32.0"),
+    ),
+    "onnx": ("1.16.2", "1.17.0", "1.18.0", "1.19.1", "1.20.1", "1.21.0", "1.22.0", "1.23.2"),
+    "torch": ("2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"),
+}
+# Where transformers does something in another way than before, by what `parity/releases.py` has of it: these have the
+# whole matrix at one opset.
+MATRIX = ("4.49.0", "4.53.3", "4.54.1", "4.55.4", "4.57.6", "5.0.0", "5.8.1", "5.12.1", "5.15.1", "5.24.0")
+COMMANDS = (
+    ("bert", "default"),
+    ("gpt2", "causal-lm-with-past"),
+    ("llama", "causal-lm-with-past"),
+    ("t5", "seq2seq-lm-with-past"),
+    ("whisper", "speech2seq-lm-with-past"),
+    ("clip", "default"),
+    ("vit", "image-classification"),
+)
+# Builds of torch for CUDA take 6 GB each: their environments go when they have been tried.
+_KEPT = ("transformers", "onnxruntime", "onnx")
+# The command on a checkpoint of each, with its own proof; a line of JSON for each.
+_COMMANDS = """
+import contextlib, io, json, pathlib, sys, tempfile
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.onnx.__main__ import main
+for model_type, feature in json.loads(sys.argv[1]):
+    told = io.StringIO()
+    with tempfile.TemporaryDirectory() as home, contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        try:
+            save_checkpoint(pathlib.Path(home, "model"), model_type, feature)
+            status = main(["-m", home + "/model", "--feature", feature, home + "/onnx"])
+        except Exception as error:
+            status = 1
+            told.write(f"{type(error).__name__}: {error}")
+    last = (told.getvalue().strip().splitlines() or [""])[-1].replace(home, "")
+    found = {"architecture": model_type, "feature": feature, "status": status, "error": last[:300] if status else ""}
+    print("parity " + json.dumps(found))
+"""
+_GREEN = ("passed", "xfailed")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of one package; everything else is what the environment of this process has."""
+
+    package: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.package}-{self.version}"
+
+    def environment(self, home: Path) -> Path:
+        """The Python of its environment, made where it is not there.
+
+        Raises:
+            subprocess.CalledProcessError: the release cannot be had.
+        """
+        place = home / self.name
+        python = place / "bin" / "python"
+        if not (place / "ready").exists():
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", place], check=True)
+            (site,) = place.glob("lib/python*/site-packages")
+            beneath = sysconfig.get_path("purelib")
+            (site / "beneath.pth").write_text(f"import site; site.addsitedir({beneath!r})\n", encoding="utf-8")
+            install = [python, "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
+            # The constraints of the environment beneath name another release.
+            environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+            wanted = f"{self.package}=={self.version}"
+            subprocess.run([*install, wanted], check=True, env=environment, capture_output=True, text=True)
+            (place / "ready").write_text("", encoding="utf-8")
+        return python
+
+
+def chosen(words: Sequence[str]) -> list[Release]:
+    """The releases whose version, or package and version, one of the words begins; all of them without a word.
+
+    `newest` stands for the newest five of transformers.
+    """
+    every = [Release(package, version) for package, versions in TRIED.items() for version in versions]
+    newest = [Release("transformers", version) for version in TRIED["transformers"][-5:]]
+
+    def wanted(release):
+        return not words or any(
+            release.name.startswith(word)
+            or release.version.startswith(word)
+            or (word == "newest" and release in newest)
+            for word in words
+        )
+
+    return [release for release in every if wanted(release)]
+
+
+def code() -> str:
+    """What tells one state of the library, the declarations and the suite from another."""
+    digest = hashlib.sha256()
+    for folder in ("parity", "architectures", "fixtures"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def tried(release: Release, home: Path, place: str, *, matrix: bool = True) -> dict:
+    """What came of one release: seconds, the worst status by kind and feature, the commands, and what failed.
+
+    Args:
+        place: what begins each line that tells how far it is.
+        matrix: whether those in `MATRIX` have the whole matrix at one opset.
+    """
+    started = time.perf_counter()
+    result: dict = {"package": release.package, "version": release.version, "code": code()}
+    print(f"{place}: environment", flush=True)
+    try:
+        python = release.environment(home)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or str(error)).strip().splitlines()[-1]
+        return {**result, "gap": last[:300], "seconds": round(time.perf_counter() - started)}
+    result["installing"] = round(time.perf_counter() - started)
+    runs = {"smoke": ["-m", "smoke"]}
+    if matrix and release.package == "transformers" and release.version in MATRIX:
+        runs["matrix"] = ["architectures", "-k", "onnx17"]
+    for name, arguments in runs.items():
+        print(f"{place}: {name}", flush=True)
+        result[name] = _tests(python, home / release.name / name, arguments)
+    print(f"{place}: commands", flush=True)
+    done = subprocess.run([python, "-c", _COMMANDS, json.dumps(COMMANDS)], cwd=ROOT, capture_output=True, text=True)
+    told = [line.removeprefix("parity ") for line in done.stdout.splitlines() if line.startswith("parity ")]
+    result["commands"] = [json.loads(line) for line in told]
+    if len(told) < len(COMMANDS):
+        result["broken"] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
+    if release.package not in _KEPT:
+        shutil.rmtree(home / release.name / "lib")
+        (home / release.name / "ready").unlink()
+    result["seconds"] = round(time.perf_counter() - started)
+    return result
+
+
+def _tests(python, stem, arguments):
+    """A run of pytest: its exit status, how many checks went how, and the cells by kind and feature."""
+    path = stem.with_suffix(".jsonl")
+    path.unlink(missing_ok=True)
+    command = [python, "-m", "pytest", "-n", "auto", "-q", f"--records={path}", "-p", "no:cacheprovider", *arguments]
+    with stem.with_suffix(".log").open("w", encoding="utf-8") as log:
+        status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+    lines = records.read(path)[1] if path.exists() else []
+    counts = Counter(line["status"] for line in lines)
+    return {"status": status, "checks": dict(sorted(counts.items())), "cells": cells_of(lines)}
+
+
+def cells_of(lines: Iterable[Mapping]) -> dict[str, dict[str, dict]]:
+    """Kind → feature → how many architectures have it, the worst status, and the cause of what is not green.
+
+    What this release does not have, or no machine here, is skipped and tells nothing.
+    """
+    from parity.architectures.registry import architecture
+
+    found: dict[str, dict[str, dict]] = {}
+    has: dict[tuple[str, str], set] = {}
+    for line in lines:
+        if line["status"] == "skipped":
+            continue
+        kind, feature = architecture(line["architecture"]).kind_of(line["feature"]), line["feature"]
+        cell = found.setdefault(kind, {}).setdefault(feature, {"architectures": 0, "status": "passed", "causes": []})
+        has.setdefault((kind, feature), set()).add(line["architecture"])
+        cell["architectures"] = len(has[kind, feature])
+        cell["status"] = min(cell["status"], line["status"], key=WORST.index)
+        if line["status"] != "passed":
+            first = (line["error"] or "").strip().splitlines() or [""]
+            cause = f"{line['architecture']} {line['check']}: {first[0][:200]}"
+            if cause not in cell["causes"]:
+                cell["causes"].append(cause)
+    return {kind: dict(sorted(features.items())) for kind, features in sorted(found.items())}
+
+
+def causes(result: Mapping) -> list[tuple[str, str]]:
+    """What is not simply green, as (status, one line)."""
+    return _of_cells(result) + _of_the_rest(result)
+
+
+def _of_cells(result):
+    return [
+        (cell["status"], f"{run}, {feature}: {cause}")
+        for run in ("smoke", "matrix")
+        for features in result.get(run, {}).get("cells", {}).values()
+        for feature, cell in features.items()
+        for cause in cell["causes"]
+    ]
+
+
+def _of_the_rest(result):
+    """What is no cell: a release that cannot be had, a run that breaks before its first check, the commands."""
+    found = [("error", f"cannot be had: {result['gap']}")] if "gap" in result else []
+    if not any(status not in _GREEN for status, _ in _of_cells(result)):
+        for run in ("smoke", "matrix"):
+            if status := result.get(run, {}).get("status", 0):
+                found.append(("error", f"{run}: pytest ended with exit status {status}"))
+    for each in result.get("commands", ()):
+        if each["status"]:
+            told = f"command, {each['architecture']} {each['feature']}: exit status {each['status']}: {each['error']}"
+            found.append(("failed", told))
+    return found + ([("error", f"commands: {result['broken']}")] if "broken" in result else [])
+
+
+def is_green(result: Mapping) -> bool:
+    """Whether smoke, the matrix where it was run, and all commands were green, with nothing but declared deviations."""
+    return len(result.get("commands", ())) == len(COMMANDS) and all(status in _GREEN for status, _ in causes(result))
+
+
+def page(results: Sequence[Mapping]) -> str:
+    """The tables as Markdown: for each package a row a release, then a line for each cause of what is not green."""
+    columns = sorted(
+        {
+            (kind, feature)
+            for result in results
+            for kind, features in result.get("smoke", {}).get("cells", {}).items()
+            for feature in features
+        }
+    )
+    heads = ["release", *(f"{kind}: {feature}" for kind, feature in columns), "commands", "matrix at 17", "seconds"]
+    lines = ["# Releases", "", "`tox -e releases` has run smoke and the commands with these. ✓ is green, ✗ red, and –"]
+    lines += ["is not tried. A number in brackets is a cause below; what is declared has one and is green.", ""]
+    notes: dict[str, int] = {}
+    for package in TRIED:
+        rows = [result for result in results if result["package"] == package]
+        if not rows:
+            continue
+        lines += [f"## {package}", "", f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+        for result in rows:
+            cells = result.get("smoke", {}).get("cells", {})
+            smoke = [_mark(cells.get(kind, {}).get(feature), "smoke", feature, notes) for kind, feature in columns]
+            right = sum(not each["status"] for each in result.get("commands", ()))
+            commands = f"{right} of {len(COMMANDS)}" if "commands" in result else "–"
+            lines.append(
+                f"| {result['version']} | {' | '.join(smoke)} | {commands} | {_matrix(result, notes)}"
+                f" | {result['seconds']} |"
+            )
+        lines.append("")
+    told = [(result, cause) for result in results for _, cause in _of_the_rest(result)]
+    lines += [f"- {result['package']} {result['version']}: {cause}" for result, cause in told]
+    lines += [f"{number}. {cause}" for cause, number in notes.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _mark(cell, run, feature, notes):
+    if cell is None:
+        return "–"
+    told = [notes.setdefault(f"{run}, {feature}: {cause}", len(notes) + 1) for cause in cell["causes"]]
+    return ("✓" if cell["status"] in _GREEN else "✗") + "".join(f" [{number}]" for number in told)
+
+
+def _matrix(result, notes):
+    """How many of the architecture × feature are green, and the causes of the others."""
+    if "matrix" not in result:
+        return "–"
+    cells = [(feature, cell) for features in result["matrix"]["cells"].values() for feature, cell in features.items()]
+    count = sum(cell["architectures"] for _, cell in cells)
+    told = [_mark(cell, "matrix", feature, notes) for feature, cell in cells if cell["causes"]]
+    red = any(mark.startswith("✗") for mark in told) or result["matrix"]["status"]
+    return " ".join([f"{'✗' if red else '✓'} {count}", *(mark[2:] for mark in told)])
+
+
+def readme(results: Sequence[Mapping]) -> str:
+    """The table of the README: package, first and last release that is tried, how many, and which are not green."""
+    lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
+    for package in TRIED:
+        rows = [result for result in results if result["package"] == package]
+        if rows:
+            bad = ", ".join(result["version"] for result in rows if not is_green(result)) or "none"
+            lines.append(f"| {package} | {rows[0]['version']} to {rows[-1]['version']} | {len(rows)} | {bad} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status, 1 where a release is not green."""
+    parser = argparse.ArgumentParser(
+        "python -m parity.reports.releases", description="Smoke and the commands with each release that is promised."
+    )
+    parser.add_argument(
+        "which", nargs="*", help="how names or versions begin, such as 5.2 or onnx-; newest: five (default: all)"
+    )
+    parser.add_argument("--again", action="store_true", help="also those that have been tried")
+    parser.add_argument("--without-matrix", action="store_true", help="smoke and the commands alone")
+    parser.add_argument("--home", type=Path, default=HOME, help="where environments are kept (default: %(default)s)")
+    args = parser.parse_args(argv)
+    home, asked, now = args.home.resolve(), chosen(args.which), code()
+    if not asked:
+        parser.error(f"no release begins with {' or '.join(args.which)}")
+    results, started = [], time.perf_counter()
+    for number, release in enumerate(asked, 1):
+        path, place = home / release.name / "result.json", f"{number}/{len(asked)} {release.name}"
+        kept = not args.again and path.exists()
+        if not kept:
+            result = tried(release, home, place, matrix=not args.without_matrix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        result = json.loads(path.read_text(encoding="utf-8"))
+        results.append(result)
+        told = f"{place}: {'green' if is_green(result) else 'red'}, {result['seconds']} s"
+        told += f", kept{'' if result['code'] == now else ' of other code: --again tries it again'}" if kept else ""
+        print(told, flush=True)
+        for status, cause in causes(result):
+            print(f"    {status}: {cause}", flush=True)
+    print(f"{sum(map(is_green, results))} of {len(results)} green, {time.perf_counter() - started:.0f} s")
+    if len(asked) == len(chosen(())):
+        TABLE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        TABLE.with_suffix(".md").write_text(page(results), encoding="utf-8")
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        (ROOT / "README.md").write_text(in_readme(text, readme(results), "releases"), encoding="utf-8")
+    return 0 if all(map(is_green, results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

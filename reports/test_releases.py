@@ -1,0 +1,250 @@
+"""The releases that are promised: chosen by a word, kept between runs, told red where one cell is, and as declared."""
+
+import copy
+import json
+import subprocess
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from parity.environment import NEWEST_TRIED
+from parity.reports import releases
+from parity.reports.support import ROOT, in_readme
+
+
+def line(**other):
+    found = {"architecture": "bert", "feature": "default", "check": "contract", "status": "passed", "error": None}
+    return {**found, **other}
+
+
+@pytest.fixture
+def green():
+    """What a release leaves that has nothing wrong."""
+    run = {"status": 0, "checks": {"passed": 1}, "cells": releases.cells_of([line()])}
+    commands = [{"architecture": a, "feature": f, "status": 0, "error": ""} for a, f in releases.COMMANDS]
+    result = {"package": "transformers", "version": "5.0.0", "code": "0", "seconds": 60, "commands": commands}
+    return {**result, "smoke": run, "matrix": copy.deepcopy(run)}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["4.5"], [f"transformers-{v}" for v in releases.TRIED["transformers"] if v.startswith("4.5")]),
+        (["onnx-1.16"], ["onnx-1.16.2"]),
+        (["5.20", "torch-2.8"], ["transformers-5.20.2", "torch-2.8.0"]),
+        (["newest"], [f"transformers-{v}" for v in releases.TRIED["transformers"][-5:]]),
+        (["6"], []),
+    ],
+)
+def test_a_word_chooses_what_it_begins(words, found):
+    """Of a version, or of package and version; `newest` is five of transformers."""
+    assert [release.name for release in releases.chosen(words)] == found
+
+
+def test_without_a_word_all_are_chosen():
+    """Every release, once."""
+    every = [release.name for release in releases.chosen(())]
+    assert len(every) == len(set(every)) == sum(map(len, releases.TRIED.values()))
+
+
+def test_a_cell_is_its_worst_check_with_its_causes():
+    """Counted by architecture; a skip tells nothing, a declared deviation its reason."""
+    lines = [
+        line(),
+        line(architecture="albert", check="checker", status="failed", error="first\nsecond"),
+        line(check="values", status="xfailed", error="known"),
+        line(feature="masked-lm", status="skipped", error="not here"),
+        line(architecture="t5", feature="seq2seq-lm"),
+    ]
+    found = releases.cells_of(lines)
+    assert found["encoder"] == {
+        "default": {
+            "architectures": 2,
+            "status": "failed",
+            "causes": ["albert checker: first", "bert values: known"],
+        }
+    }
+    assert found["encoder-decoder"]["seq2seq-lm"] == {"architectures": 1, "status": "passed", "causes": []}
+
+
+def test_nothing_wrong_is_green(green):
+    """The specimen of the next test, before anything is wrong with it; a declared deviation is green too."""
+    assert releases.causes(green) == []
+    assert releases.is_green(green)
+    green["smoke"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
+    assert releases.causes(green) == [("xfailed", "smoke, default: bert contract: known")]
+    assert releases.is_green(green)
+
+
+def _one_cell(result):
+    result["matrix"]["cells"] = releases.cells_of([line(status="failed", error="wrong")])
+
+
+def _one_command(result):
+    result["commands"][3].update(status=2, error="no such file")
+
+
+def _no_checks(result):
+    result["smoke"].update(status=2, cells={})
+
+
+def _fewer_commands(result):
+    result["commands"].pop()
+
+
+def _broken(result):
+    result["broken"] = "Segmentation fault"
+
+
+def _not_had(result):
+    del result["smoke"], result["matrix"], result["commands"]
+    result["gap"] = "no matching distribution"
+
+
+@pytest.mark.parametrize("spoil", [_one_cell, _one_command, _no_checks, _fewer_commands, _broken, _not_had])
+def test_one_thing_wrong_is_red(green, spoil):
+    """A cell, a command, a run without checks, a process that ends early, a release that cannot be had."""
+    spoil(green)
+    assert not releases.is_green(green)
+    told = releases.causes(green)
+    text = releases.page([green])
+    if spoil is not _fewer_commands:
+        (cause,) = [cause for _, cause in told]
+        assert cause in text
+    assert "| 5.0.0 |" in releases.readme([green]).replace("none", "")
+
+
+def test_the_page_marks_red_and_declared(green):
+    """✗ with the number of its cause, ✓ with one where it is declared, and the matrix with its count."""
+    green["smoke"]["cells"] = releases.cells_of([line(status="failed", error="wrong"), line(feature="masked-lm")])
+    green["matrix"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
+    text = releases.page([green])
+    assert "| 5.0.0 | ✗ [1] | ✓ | 7 of 7 | ✓ 1 [2] | 60 |" in text
+    assert "1. smoke, default: bert contract: wrong\n2. matrix, default: bert contract: known\n" in text
+
+
+def test_a_release_that_cannot_be_had_says_so(tmp_path, monkeypatch, capsys):
+    """Without an index pip finds nothing: one line, no environment that counts as ready, exit status 1."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(releases, "TRIED", {"transformers": ("4.0.99",), "onnx": ("1.0.99",)})
+    assert releases.main(["transformers", "--home", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "cannot be had: ERROR: No matching distribution found for transformers==4.0.99" in told
+    assert not (tmp_path / "transformers-4.0.99" / "ready").exists()
+
+
+def test_an_environment_lies_above_this_one(tmp_path, monkeypatch):
+    """It sees these packages, and is made once."""
+    monkeypatch.setattr(releases.subprocess, "run", without_pip := _WithoutPip())
+    release = releases.Release("transformers", "5.0.0")
+    python = release.environment(tmp_path)
+    assert without_pip.installed == ["transformers==5.0.0"]
+    found = subprocess.run([python, "-c", "import numpy, sys; print(sys.prefix)"], capture_output=True, text=True)
+    assert found.stdout.strip() == str(tmp_path / release.name)
+    assert release.environment(tmp_path) == python
+    assert len(without_pip.installed) == 1
+
+
+class _WithoutPip:
+    """`subprocess.run` that only notes what pip is asked to install."""
+
+    def __init__(self):
+        self._run, self.installed = subprocess.run, []
+
+    def __call__(self, command, **options):
+        if "pip" not in command:
+            return self._run(command, **options)
+        self.installed.append(command[-1])
+        return subprocess.CompletedProcess(command, 0)
+
+
+def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green):
+    """What has a result is kept, told to be of other code where it is, and tried again when asked to be."""
+    made = []
+
+    def tried(release, home, place, *, matrix):
+        made.append(release.version)
+        if release.version == "5.1.0" and len(made) == 2:
+            raise KeyboardInterrupt
+        return {**green, "version": release.version, "code": releases.code()}
+
+    monkeypatch.setattr(releases, "tried", tried)
+    monkeypatch.setattr(releases, "TRIED", {"transformers": ("5.0.0", "5.1.0"), "onnx": ("1.20.1",)})
+    command = ["5.", "--home", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        releases.main(command)
+    assert releases.main(command) == 0
+    assert made == ["5.0.0", "5.1.0", "5.1.0"]
+    assert "1/2 transformers-5.0.0: green, 60 s, kept\n2/2 transformers-5.1.0: green, 60 s\n" in capsys.readouterr().out
+    monkeypatch.setattr(releases, "code", lambda: "another")
+    assert releases.main(command) == 0
+    assert "kept of other code: --again tries it again" in capsys.readouterr().out
+    assert releases.main([*command, "--again"]) == 0
+    assert made[3:] == ["5.0.0", "5.1.0"]
+
+
+def test_an_unknown_release_is_refused(capsys):
+    """With exit status 2."""
+    with pytest.raises(SystemExit) as error:
+        releases.main(["9"])
+    assert error.value.code == 2
+    assert "no release begins with 9" in capsys.readouterr().err
+
+
+def test_the_newest_that_was_tried_is_the_last_of_the_list():
+    """The note of the commands and the list of releases say the same."""
+    assert {package: versions[-1] for package, versions in releases.TRIED.items()} == NEWEST_TRIED
+    for versions in releases.TRIED.values():
+        assert sorted(versions, key=Version) == list(versions)
+        assert len({Version(version).release[:2] for version in versions}) == len(versions)
+    assert {*releases.MATRIX} <= {*releases.TRIED["transformers"]}
+
+
+def test_the_committed_table_is_whole_and_green(promised):
+    """Every release of the list has its row; what is not green, pyproject.toml excludes."""
+    results = json.loads(releases.TABLE.read_text(encoding="utf-8"))
+    assert [(r["package"], r["version"]) for r in results] == [(r.package, r.version) for r in releases.chosen(())]
+    assert releases.TABLE.with_suffix(".md").read_text(encoding="utf-8") == releases.page(results)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert in_readme(text, releases.readme(results), "releases") == text
+    assert {r["version"] for r in results if "matrix" in r} == {*releases.MATRIX}
+    assert list(unlike(promised, results)) == []
+
+
+@pytest.fixture
+def promised():
+    """The dependencies that pyproject.toml declares."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+
+
+# What else is tried of torch is in tox.ini: the one of Inf1.
+OLDEST_OF_ALL = {"torch": "1.13.1"}
+
+
+def unlike(promised, results):
+    """What pyproject.toml promises and the table does not show, or the other way, a line for each."""
+    wanted = {(found := Requirement(text)).name: found.specifier for text in promised}
+    for package, versions in releases.TRIED.items():
+        bounds = [each for each in wanted[package] if each.operator == ">="]
+        oldest = Version(OLDEST_OF_ALL.get(package, versions[0])).release[:2]
+        if [Version(each.version).release[:2] for each in bounds] != [oldest]:
+            yield f"{package}: {', '.join(map(str, bounds))}, tried from {'.'.join(map(str, oldest))} on"
+    for result in results:
+        allowed = wanted[result["package"]].contains(result["version"])
+        if allowed != releases.is_green(result):
+            is_, should = ("promised", "red") if allowed else ("excluded", "green")
+            yield f"{result['package']} {result['version']}: {is_} and {should}"
+
+
+def test_a_promise_that_the_table_does_not_hold_is_seen(green, promised):
+    """A bound below what was tried, a red release that is promised, a green one that is excluded."""
+    results = [{**green, "version": version} for version in releases.TRIED["transformers"]]
+    assert list(unlike(promised, results)) == []
+    less = [text.replace(">=4.46.3", ">=4.40") for text in promised]
+    assert list(unlike(less, results)) == ["transformers: >=4.40, tried from 4.46 on"]
+    fewer = [text.replace("<6", "!=5.6.*,<6") for text in promised]
+    assert list(unlike(fewer, results)) == ["transformers 5.6.2: excluded and green"]
+    results[-1] = {**green, "version": results[-1]["version"], "commands": []}
+    assert list(unlike(promised, results)) == ["transformers 5.24.0: promised and red"]
