@@ -138,39 +138,44 @@ def code() -> str:
     return digest.hexdigest()[:12]
 
 
-def tried(release: Release, home: Path, place: str, *, matrix: bool = True) -> dict:
-    """What came of one release: seconds, the worst status by kind and feature, the commands, and what failed.
+def steps_of(release: Release, *, matrix: bool = True) -> list[str]:
+    """What is run of a release, in this order.
 
     Args:
-        place: what begins each line that tells how far it is.
         matrix: whether those in `MATRIX` have the whole matrix at one opset.
     """
+    different = matrix and release.package == "transformers" and release.version in MATRIX
+    return ["installing", "smoke", *["matrix"] * different, "commands"]
+
+
+def tried(release: Release, home: Path, result: dict, step: str) -> None:
+    """Do one step of a release and put what came of it into `result`, with the seconds it took.
+
+    After a step that shows that the release cannot be had, no other is of use: `result` then has a `gap`.
+    """
     started = time.perf_counter()
-    result: dict = {"package": release.package, "version": release.version, "code": code()}
-    print(f"{place}: environment", flush=True)
-    try:
-        python = release.environment(home)
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or str(error)).strip().splitlines()[-1]
-        return {**result, "gap": last[:300], "seconds": round(time.perf_counter() - started)}
-    result["installing"] = round(time.perf_counter() - started)
-    runs = {"smoke": ["-m", "smoke"]}
-    if matrix and release.package == "transformers" and release.version in MATRIX:
-        runs["matrix"] = ["architectures", "-k", "onnx17"]
-    for name, arguments in runs.items():
-        print(f"{place}: {name}", flush=True)
-        result[name] = _tests(python, home / release.name / name, arguments)
-    print(f"{place}: commands", flush=True)
-    done = subprocess.run([python, "-c", _COMMANDS, json.dumps(COMMANDS)], cwd=ROOT, capture_output=True, text=True)
-    told = [line.removeprefix("parity ") for line in done.stdout.splitlines() if line.startswith("parity ")]
-    result["commands"] = [json.loads(line) for line in told]
-    if len(told) < len(COMMANDS):
-        result["broken"] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
-    if release.package not in _KEPT:
-        shutil.rmtree(home / release.name / "lib")
-        (home / release.name / "ready").unlink()
-    result["seconds"] = round(time.perf_counter() - started)
-    return result
+    python = home / release.name / "bin" / "python"
+    if step == "installing":
+        result[step] = {}
+        try:
+            release.environment(home)
+        except subprocess.CalledProcessError as error:
+            result["gap"] = (error.stderr or str(error)).strip().splitlines()[-1][:300]
+    elif step == "commands":
+        done = subprocess.run([python, "-c", _COMMANDS, json.dumps(COMMANDS)], cwd=ROOT, capture_output=True, text=True)
+        told = [line.removeprefix("parity ") for line in done.stdout.splitlines() if line.startswith("parity ")]
+        result[step] = [json.loads(line) for line in told]
+        if len(told) < len(COMMANDS):
+            result["broken"] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
+        if release.package not in _KEPT:
+            shutil.rmtree(home / release.name / "lib")
+            (home / release.name / "ready").unlink()
+    else:
+        result[step] = _tests(python, home / release.name / step, _SELECTED[step])
+    result["seconds"] = result.get("seconds", 0) + round(time.perf_counter() - started)
+
+
+_SELECTED = {"smoke": ["-m", "smoke"], "matrix": ["architectures", "-k", "onnx17"]}
 
 
 def _tests(python, stem, arguments):
@@ -326,15 +331,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, started = [], time.perf_counter()
     for number, release in enumerate(asked, 1):
         path, place = home / release.name / "result.json", f"{number}/{len(asked)} {release.name}"
-        kept = not args.again and path.exists()
-        if not kept:
-            result = tried(release, home, place, matrix=not args.without_matrix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result: dict = {"package": release.package, "version": release.version, "code": now}
+        if path.exists() and not args.again:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        missing = [step for step in steps_of(release, matrix=not args.without_matrix) if step not in result]
+        for step in missing:
+            if "gap" not in result:
+                print(f"{place}: {step}", flush=True)
+                tried(release, home, result, step)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         results.append(result)
         told = f"{place}: {'green' if is_green(result) else 'red'}, {result['seconds']} s"
-        told += f", kept{'' if result['code'] == now else ' of other code: --again tries it again'}" if kept else ""
+        told += "" if missing else ", kept"
+        told += "" if result["code"] == now else " of other code: --again tries it again"
         print(told, flush=True)
         for status, cause in causes(result):
             print(f"    {status}: {cause}", flush=True)

@@ -160,28 +160,37 @@ class _WithoutPip:
 
 
 def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green):
-    """What has a result is kept, told to be of other code where it is, and tried again when asked to be."""
-    made = []
+    """With the step that it was at; what is kept of other code is told, and tried again when asked to be."""
+    made, broken = [], []
 
-    def tried(release, home, place, *, matrix):
-        made.append(release.version)
-        if release.version == "5.1.0" and len(made) == 2:
+    def tried(release, home, result, step):
+        made.append((release.version, step))
+        if (release.version, step) == ("5.1.0", "smoke") and not broken:
+            broken.append(step)
             raise KeyboardInterrupt
-        return {**green, "version": release.version, "code": releases.code()}
+        result.update({step: green.get(step, {}), "seconds": result.get("seconds", 0) + 20})
 
     monkeypatch.setattr(releases, "tried", tried)
     monkeypatch.setattr(releases, "TRIED", {"transformers": ("5.0.0", "5.1.0"), "onnx": ("1.20.1",)})
+    monkeypatch.setattr(releases, "code", lambda: "0")
     command = ["5.", "--home", str(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
-        releases.main(command)
+        releases.main([*command, "--without-matrix"])
+    first = [("5.0.0", step) for step in ("installing", "smoke", "commands")]
+    assert made == [*first, ("5.1.0", "installing"), ("5.1.0", "smoke")]
+    del made[:]
     assert releases.main(command) == 0
-    assert made == ["5.0.0", "5.1.0", "5.1.0"]
-    assert "1/2 transformers-5.0.0: green, 60 s, kept\n2/2 transformers-5.1.0: green, 60 s\n" in capsys.readouterr().out
+    assert made == [("5.0.0", "matrix"), ("5.1.0", "smoke"), ("5.1.0", "commands")]
+    told = capsys.readouterr().out
+    assert "1/2 transformers-5.0.0: green, 80 s\n" in told
+    assert "2/2 transformers-5.1.0: green, 60 s\n" in told
+    del made[:]
     monkeypatch.setattr(releases, "code", lambda: "another")
     assert releases.main(command) == 0
-    assert "kept of other code: --again tries it again" in capsys.readouterr().out
-    assert releases.main([*command, "--again"]) == 0
-    assert made[3:] == ["5.0.0", "5.1.0"]
+    assert made == []
+    assert "5.1.0: green, 60 s, kept of other code: --again tries it again" in capsys.readouterr().out
+    assert releases.main([*command, "--again", "--without-matrix"]) == 0
+    assert made == [*first, *(("5.1.0", step) for step in ("installing", "smoke", "commands"))]
 
 
 def test_an_unknown_release_is_refused(capsys):
