@@ -11,7 +11,6 @@ from parity.architectures.registry import architecture, architectures
 from parity.environment import meets, version_of
 from parity.errors import UsageError
 from parity.fixtures import plugin
-from parity.onnx.job import constructor_of
 
 FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", "vit"}
 
@@ -43,6 +42,8 @@ def test_a_smoke_feature_must_be_declared():
 
 def test_a_feature_that_the_environment_lacks_is_skipped_with_its_requirement(monkeypatch):
     """Its cells alone, and the command says the same; a requirement of a feature that is not declared is refused."""
+    from parity.onnx.job import constructor_of
+
     bert = replace(architecture("bert"), needs={"masked-lm": "transformers<4 or transformers>=99"})
     assert bert.gap_of("default") == ""
     message = f"bert masked-lm needs transformers<4 or transformers>=99; transformers {version_of('transformers')} is"
