@@ -13,7 +13,7 @@ from pathlib import Path
 from parity.neuron.operators import SOURCE
 from parity.reports import records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 COVERAGE = ROOT / "reports" / "neuron_coverage.md"
 CHECKS = ("neuron_graph", "neuron_translation_graph")
 

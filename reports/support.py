@@ -14,7 +14,7 @@ from pathlib import Path
 from parity.reports import records
 from parity.reports.changes import ranges
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 SUPPORT = ROOT / "reports" / "support.json"
 # The worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")

@@ -4,29 +4,6 @@
 installed. Names are resolved on first use.
 """
 
-import importlib
+import lazy_loader
 
-_HOME = {
-    "Generator": "generation",
-    "NeuronModel": "tracing",
-    "Runner": "tracing",
-    "Tolerances": "tolerances",
-    "analyze": "tracing",
-    "coverage": "operators",
-    "explain": "messages",
-    "load": "tracing",
-    "trace": "tracing",
-    "validate": "tolerances",
-}
-
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .generation import Generator as Generator
+from .messages import explain as explain
+from .operators import coverage as coverage
+from .tolerances import Tolerances as Tolerances
+from .tolerances import validate as validate
+from .tracing import NeuronModel as NeuronModel
+from .tracing import Runner as Runner
+from .tracing import analyze as analyze
+from .tracing import load as load
+from .tracing import trace as trace

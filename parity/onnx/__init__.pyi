@@ -1,0 +1,14 @@
+from . import config as config
+from . import convert as convert
+from . import features as features
+from . import utils as utils
+from .config import EXTERNAL_DATA_FORMAT_SIZE_LIMIT as EXTERNAL_DATA_FORMAT_SIZE_LIMIT
+from .config import OnnxConfig as OnnxConfig
+from .config import OnnxConfigWithPast as OnnxConfigWithPast
+from .config import OnnxSeq2SeqConfigWithPast as OnnxSeq2SeqConfigWithPast
+from .config import PatchingSpec as PatchingSpec
+from .convert import export as export
+from .convert import validate_model_outputs as validate_model_outputs
+from .features import FeaturesManager as FeaturesManager
+from .utils import ParameterFormat as ParameterFormat
+from .utils import compute_serialized_parameters_size as compute_serialized_parameters_size
