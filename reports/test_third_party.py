@@ -99,8 +99,9 @@ def wheels(tmp_path_factory):
     ours = directory / "parity"
     ours.mkdir()
     for name in ("parity", "architectures", "fixtures", "reports"):
-        shutil.copytree(ROOT / name, ours / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
-    for name in ("pyproject.toml", "README.md"):
+        ignored = shutil.ignore_patterns("__pycache__", "out")
+        shutil.copytree(ROOT / name, ours / name, ignore=ignored, symlinks=True)
+    for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, ours)
     built = {"parity": build(ours, directory / "built")}
     for name, entry in {"declared": ENTRY_POINT, "named": ""}.items():

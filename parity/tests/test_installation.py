@@ -1,0 +1,197 @@
+"""Every way to install: the same packages, the code of the place that was asked for, and types that tools can see."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINKS = ("architectures", "fixtures", "reports")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the sources; `files` has files in the place of the links, as a ZIP and git without links have."""
+
+    @functools.cache
+    def copy(kind):
+        directory = tmp_path_factory.mktemp(kind)
+        ignored = shutil.ignore_patterns("__pycache__", "out", "baseline", "upgrades", "screenshots", "*.egg-info")
+        for name in ("parity", *LINKS):
+            shutil.copytree(ROOT / name, directory / name, ignore=ignored, symlinks=True)
+        for name in ("pyproject.toml", "setup.py", "README.md"):
+            shutil.copy(ROOT / name, directory)
+        for name in LINKS if kind == "files" else ():
+            link = directory / "parity" / name
+            target = os.readlink(link)
+            link.unlink()
+            link.write_text(target)
+        return directory
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    """The wheel of a copy, made without the network."""
+
+    @functools.cache
+    def build(kind):
+        into = tmp_path_factory.mktemp("built")
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+        subprocess.run([*pip, "--wheel-dir", into, source(kind)], check=True, capture_output=True)
+        (path,) = into.glob("*.whl")
+        return path
+
+    return build
+
+
+def contents(path):
+    """Name → checksum of what a wheel holds, without what pip writes about it."""
+    with zipfile.ZipFile(path) as archive:
+        return {entry.filename: entry.CRC for entry in archive.infolist() if ".dist-info/" not in entry.filename}
+
+
+def test_a_copy_without_links_installs_the_same(wheel):
+    """A ZIP of the repository, or a clone without symbolic links, gives the same files."""
+    found = contents(wheel("links"))
+    assert {
+        "parity/architectures/bert.py",
+        "parity/reports/page.py",
+        "parity/py.typed",
+        "parity/onnx/__init__.pyi",
+    } <= {*found}
+    assert contents(wheel("files")) == found
+
+
+def test_without_setup_py_such_a_copy_would_not_install(source, tmp_path):
+    """What the test above holds is the work of setup.py."""
+    shutil.copytree(source("files"), tmp_path / "copy")
+    (tmp_path / "copy" / "setup.py").unlink()
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, tmp_path / "copy"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "parity/architectures" in done.stdout + done.stderr
+
+
+FILES = """
+import sys
+import parity.onnx.__main__, parity.architectures.bert, parity.fixtures.sizes, parity.reports.support
+print(*sorted({module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "parity"}), sep="\\n")
+"""
+
+
+def test_inside_a_clone_its_own_code_runs(source):
+    """All of it: no folder comes from what is installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILES], cwd=source("links"), capture_output=True, text=True, check=True
+    )
+    found = done.stdout.splitlines()
+    assert len(found) > 15
+    assert [path for path in found if not path.startswith(f"{source('links')}/parity/")] == []
+
+
+def test_the_installed_command_runs_what_is_installed(source, tmp_path):
+    """Also inside a clone, whose own code would fail; a module of the clone is what `python -m` runs there."""
+    shutil.copytree(source("links"), tmp_path / "clone", symlinks=True)
+    (tmp_path / "clone" / "parity" / "__init__.py").write_text("raise ImportError('the clone')\n")
+    commands = {
+        "installed": [Path(sysconfig.get_path("scripts")) / "parity", "--help"],
+        "clone": [sys.executable, "-m", "parity.cli", "--help"],
+    }
+    options = {"cwd": tmp_path / "clone", "capture_output": True, "text": True}
+    done = {name: subprocess.run(command, **options) for name, command in commands.items()}
+    assert done["installed"].returncode == 0
+    assert "usage: parity" in done["installed"].stdout
+    assert "ImportError: the clone" in done["clone"].stderr
+
+
+CHECKERS = ("mypy", "basedpyright")
+typed = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in CHECKERS),
+    reason=f"{' and '.join(CHECKERS)} are not installed: .ci/run has them",
+)
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """The interpreter of an environment: this one, one with our wheel alone, or one with nothing."""
+
+    def made(kind):
+        if kind == "here":
+            return sys.executable
+        directory = tmp_path_factory.mktemp(kind)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+        interpreter = directory / "bin" / "python"
+        if kind == "wheel":
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                interpreter,
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--no-index",
+            ]
+            subprocess.run([*pip, wheel("links")], check=True)
+        return interpreter
+
+    return made
+
+
+def every_module():
+    """The names of all modules, through the links."""
+    for directory, folders, files in os.walk(ROOT / "parity", followlinks=True):
+        folders[:] = [name for name in folders if name not in ("tests", "__pycache__", "out")]
+        for name in files:
+            if name.endswith(".py") and not name.startswith(("test_", "__")):
+                yield ".".join(Path(directory, name).relative_to(ROOT).with_suffix("").parts)
+
+
+def checked(checker, interpreter, directory, text):
+    """What a type checker says of a program."""
+    program = directory / "program.py"
+    program.write_text(text)
+    options = {
+        "mypy": ["--config-file", "", "--follow-imports", "silent", "--no-error-summary", "--python-executable"],
+        "basedpyright": ["--pythonpath"],
+    }
+    # Modules of other packages are none of this.
+    (directory / "pyrightconfig.json").write_text('{"typeCheckingMode": "basic", "include": ["program.py"]}')
+    command = [sys.executable, "-m", checker, *options[checker], interpreter, *["program.py"] * (checker == "mypy")]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, "MYPYPATH": ""})
+    (directory / "pyrightconfig.json").unlink()
+    program.unlink()
+    return done.stdout + done.stderr
+
+
+@typed
+@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize("kind", ["here", "wheel", "clone"])
+def test_type_checkers_see_every_module_and_the_signatures(checker, kind, python, source, tmp_path):
+    """Installed from a checkout, from a wheel, and in a clone with nothing installed; a misspelt name is refused."""
+    directory = source("links") if kind == "clone" else tmp_path
+    names = sorted(every_module())
+    assert len(names) > 100
+    lines = ["import parity.onnx", *(f"import {name}" for name in names), "reveal_type(parity.onnx.export)"]
+    lines += ["import parity.nowhere", "parity.onnx.exprt"]
+    said = checked(checker, python(kind), directory, "\n".join(lines)).splitlines()
+    unresolved = [line for line in said if any(word in line for word in UNRESOLVED)]
+    assert len(unresolved) == 1, unresolved
+    assert "parity.nowhere" in unresolved[0]
+    (signature,) = [line for line in said if "preprocessor:" in line]
+    assert "opset: int" in signature
+    assert "tuple[list[str], list[str]]" in signature
+    assert [line for line in said if "exprt" in line]
+
+
+UNRESOLVED = ("import-not-found", "import-untyped", "reportMissingImports", "reportMissingModuleSource")
