@@ -192,6 +192,8 @@ PARTS = (
     "pip install -e",
     "pytest",
     "pytest -n auto parity/tests",
+    "python -m parity.reports.releases transformers-4.57",
+    "pytest parity/tests/test_installation.py",
     "ruff check",
     "ruff format",
     "tox -e seed",
@@ -201,7 +203,7 @@ PARTS = (
 
 def ci(directory, failing="nothing"):
     """Exit status and commands of `.ci/run` with a stub in the place of each."""
-    for name in ("python3", "pip", "pytest", "ruff", "timeout", "tox", "pyenv", "python3.10", "chromium"):
+    for name in ("python3", "python", "pip", "pytest", "ruff", "timeout", "tox", "pyenv", "python3.10", "chromium"):
         (directory / name).write_text(STUB)
         (directory / name).chmod(0o755)
     calls = directory / "calls"
@@ -211,7 +213,7 @@ def ci(directory, failing="nothing"):
     return done.returncode, calls.read_text().splitlines()
 
 
-def test_ci_runs_the_suite_the_linter_and_both_other_environments(tmp_path):
+def test_ci_runs_the_suite_the_linter_and_the_other_environments(tmp_path):
     """In this order, and succeeds when all of them do."""
     status, calls = ci(tmp_path)
     assert status == 0
