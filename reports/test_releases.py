@@ -1,7 +1,6 @@
 """The releases that are promised: chosen by a word, kept between runs, told red where one cell is, and as declared."""
 
 import copy
-import json
 import subprocess
 
 import pytest
@@ -10,7 +9,7 @@ from packaging.version import Version
 
 from parity.environment import NEWEST_TRIED
 from parity.reports import releases
-from parity.reports.support import ROOT, in_readme
+from parity.reports.support import ROOT
 
 
 def line(**other):
@@ -208,17 +207,6 @@ def test_the_newest_that_was_tried_is_the_last_of_the_list():
         assert sorted(versions, key=Version) == list(versions)
         assert len({Version(version).release[:2] for version in versions}) == len(versions)
     assert {*releases.MATRIX} <= {*releases.TRIED["transformers"]}
-
-
-def test_the_committed_table_is_whole_and_green(promised):
-    """Every release of the list has its row; what is not green, pyproject.toml excludes."""
-    results = json.loads(releases.TABLE.read_text(encoding="utf-8"))
-    assert [(r["package"], r["version"]) for r in results] == [(r.package, r.version) for r in releases.chosen(())]
-    assert releases.TABLE.with_suffix(".md").read_text(encoding="utf-8") == releases.page(results)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert in_readme(text, releases.readme(results), "releases") == text
-    assert {r["version"] for r in results if "matrix" in r} == {*releases.MATRIX}
-    assert list(unlike(promised, results)) == []
 
 
 @pytest.fixture
