@@ -54,10 +54,11 @@ def test_static_axes(cell, subject, session):
     from parity.samples import Sample
 
     given = subject.source.layout.flatten(subject.source.dummy)
-    name = next(name for name in ("pixel_values", "input_features", "inputs") if name in given)
+    name = next(name for name in ("pixel_values", "input_features", "input_values", "inputs") if name in given)
     pixels, named = given[name], subject.onnx_config.inputs[name]
     static = [axis for axis in range(pixels.dim()) if axis not in named]
-    assert static
+    if not static:
+        pytest.skip(f"{name} has a name for every axis: no size of it is claimed to be refused")
     for axis in static:
         doubled = {**given, name: torch.cat([pixels, pixels], axis)}
         sample = Sample({}, "", subject.source.layout.nest(doubled))

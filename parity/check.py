@@ -10,19 +10,6 @@ from pathlib import Path
 from parity.console import Console, guarded, leave, tolerance
 from parity.errors import UsageError
 
-# The end of a model class's name → the feature it was saved for.
-_HEADS = {
-    "ForMaskedLM": "masked-lm",
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-    "ForConditionalGeneration": "seq2seq-lm",
-    "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMultipleChoice": "multiple-choice",
-    "ForQuestionAnswering": "question-answering",
-    "ForImageClassification": "image-classification",
-}
-
 
 def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     """The command line."""
@@ -116,7 +103,7 @@ def guess_feature(found, config) -> str:
     Raises:
         UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
     """
-    from parity.onnx import job
+    from parity.onnx import features, job
 
     if found.metadata.get("feature"):
         return found.metadata["feature"]
@@ -126,8 +113,9 @@ def guess_feature(found, config) -> str:
         for feature, build in job.features_of(config.model_type).items()
         if sorted(build(config).outputs) == outputs
     ]
-    saved = [task for name in config.architectures or [] for end, task in _HEADS.items() if name.endswith(end)]
-    likely = [feature for feature in fitting if feature.removesuffix("-with-past") in saved]
+    # TensorFlow's classes have the names of PyTorch's, with TF before them.
+    saved = {name.removeprefix("TF") for name in config.architectures or []}
+    likely = [feature for feature in fitting if saved & features.head_names(config, feature)]
     candidates = likely or fitting
     if len(candidates) != 1:
         named = (

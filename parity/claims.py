@@ -100,7 +100,7 @@ class Claims:
 
 
 class _Lazy:
-    """A backend that is made at its first run, and whatever it raises told apart from a failure of the file."""
+    """A backend that is made at its first run."""
 
     def __init__(self, make, stack):
         self._make, self._stack, self._run = make, stack, None

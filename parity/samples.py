@@ -14,7 +14,7 @@ from parity.traceable import Layout
 # Inputs whose integers are ids of the vocabulary, and inputs whose floats are drawn; all others keep what the
 # configuration generated. Perceiver calls both kinds `inputs`.
 _TOKEN_INPUTS = ("input_ids", "decoder_input_ids", "inputs")
-_DRAWN_INPUTS = ("pixel_values", "input_features", "inputs")
+_DRAWN_INPUTS = ("pixel_values", "input_features", "input_values", "inputs")
 _MASK_OF = {"input_ids": "attention_mask", "inputs": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000

@@ -256,7 +256,7 @@ class OnnxConfig(ABC):
         if kind == "pixel_values":
             images = self._generate_dummy_images(batch_size, num_channels, image_height, image_width)
             return dict(preprocessor(images=images, return_tensors=framework))
-        if kind == "input_features":
+        if kind in ("input_features", "input_values"):
             sound = self._generate_dummy_audio(batch_size, sampling_rate, time_duration, frequency)
             return dict(preprocessor(sound, return_tensors=framework))
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,8 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
     def _cache_heads(self) -> int:
         return self.num_attention_heads
 
-    def _head_size(self, heads: int) -> int:
+    def head_size(self, heads: int) -> int:
+        """The size of each of that many heads of a cache. Override it where the model's configuration does not tell."""
         explicit = getattr(self._config, "d_kv", None) or getattr(self._config, "head_dim", None)
         return explicit or self._config.hidden_size // heads
 
@@ -114,12 +115,15 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
             past_length = length + 2  # never the sequence length itself: the two axes must not be taken for one
             if "attention_mask" in inputs:
                 inputs["attention_mask"] = _lengthened(inputs["attention_mask"], past_length)
-            shape = (batch, self._cache_heads, past_length, self._head_size(self._cache_heads))
+            shape = (batch, self._cache_heads, past_length, self.head_size(self._cache_heads))
             inputs["past_key_values"] = _empty_caches(self._cache_layers, shape, shape)
         return inputs
 
     def fill_with_past_key_values_(
-        self, inputs_or_outputs: Mapping[str, Mapping[int, str]], direction: str, inverted_values_shape: bool = False
+        self,
+        inputs_or_outputs: MutableMapping[str, Mapping[int, str]],
+        direction: str,
+        inverted_values_shape: bool = False,
     ):
         """Adds the caches of every layer to `inputs_or_outputs`, in place.
 
@@ -258,12 +262,12 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             heads = self._cache_heads
             inputs["past_key_values"] = _empty_caches(
                 self._cache_layers,
-                *[(batch, heads, past_length, self._head_size(heads))] * 2,
-                *[(batch, heads, encoder_length, self._head_size(heads))] * 2,
+                *[(batch, heads, past_length, self.head_size(heads))] * 2,
+                *[(batch, heads, encoder_length, self.head_size(heads))] * 2,
             )
         return {**inputs, **decoder}
 
-    def fill_with_past_key_values_(self, inputs_or_outputs: Mapping[str, Mapping[int, str]], direction: str):
+    def fill_with_past_key_values_(self, inputs_or_outputs: MutableMapping[str, Mapping[int, str]], direction: str):
         """Adds the caches of every decoder layer to `inputs_or_outputs`, in place."""
         if self._decoder_alone:
             super().fill_with_past_key_values_(inputs_or_outputs, direction)

@@ -6,13 +6,16 @@ import inspect
 import io
 import json
 import warnings
+from types import SimpleNamespace
 
 import onnx
 import pytest
 
 from parity import cli
-from parity.check import main
-from parity.fixtures.checkpoints import save_checkpoint, tiny_model
+from parity.architectures.registry import architectures
+from parity.check import guess_feature, main
+from parity.errors import UsageError
+from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model
 from parity.onnx.__main__ import main as export_main
 
 LENGTH = 8
@@ -382,6 +385,32 @@ def test_feature_that_cannot_be_guessed_is_usage(checkpoint, tmp_path, name, fra
     """Outputs that fit several features or none, with nothing to decide, are exit status 2 and ask for --feature."""
     status, _, err = run(checkpoint(), bare(tmp_path / "file.onnx", name=name))
     assert one_message(status, err, *fragments) == 2
+
+
+# Both features are one class with one output there.
+SAME_HEAD = {("flaubert", "masked-lm"), ("flaubert", "causal-lm"), ("xlm", "masked-lm"), ("xlm", "causal-lm")}
+
+
+def test_every_saved_head_names_its_feature():
+    """Outputs and `config.architectures` of each model of each declaration give its feature, but for two classes."""
+    from parity.onnx import features
+    from parity.onnx.features import constructor
+
+    asked = set()
+    for declared in architectures():
+        for feature in declared.features:
+            if declared.gap_of(feature):
+                continue
+            config = tiny_config(declared.model_type)
+            outputs = constructor(declared.model_type, feature)(config).outputs
+            file = SimpleNamespace(metadata={}, outputs=[SimpleNamespace(name=name) for name in outputs])
+            for head in features.head_names(config, feature):
+                config.architectures = [head]
+                try:
+                    assert guess_feature(file, config) == feature
+                except UsageError:
+                    asked.add((declared.name, feature))
+    assert asked == SAME_HEAD
 
 
 def test_unknown_feature_lists_the_supported_ones(checkpoint, good):
