@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from parity import words
 from parity.environment import at_least, meets, version_of
 from parity.onnx.config import OnnxConfig
+from parity.scope import Scope
+from parity.words import KINDS, TRACE_OUTCOMES
 
 FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
-TRACE_OUTCOMES = ("raises", "fixed by the model", "silently wrong")
-KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal", "speech")
 
 _BATCH = "batch-permutation batch-of-one"
 # What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
@@ -28,60 +29,52 @@ EITHER_PADDING = f"{_BATCH} padding-right padding-left"
 
 
 @dataclass(frozen=True)
-class Floor:
+class Floor(Scope):
     """The lowest opset that works, when it is above the exporter's own, and why the one below does not.
 
     Args:
         reason, issue: what the opset below lacks, and where that is written.
-        features: those it is about; empty means all.
-        versions: the requirement that the environment must meet for it; empty means any.
         error: what the failure one opset below says of it.
+        features, versions, …: where it holds; see `Scope`.
     """
 
     opset: int
     reason: str
     issue: str
-    features: tuple[str, ...] = ()
-    versions: str = ""
     error: str = ""
 
 
 @dataclass(frozen=True)
-class Deviation:
+class Deviation(Scope):
     """A tracked upstream bug: the cells it matches are expected to fail, strictly, with that exception.
 
     Args:
-        features, opsets, checks: what it matches; empty matches all.
         raises: the exception's class name in `parity.errors`.
         reason: what goes wrong, in one sentence.
         issue: the upstream thread.
+        checks: what fails; empty means all checks.
         versions: the requirement that the environment must meet for it, such as `transformers>=5`.
-        attention: the implementation it is about; empty means all.
+        features, opsets, attention, …: where it holds; see `Scope`.
     """
 
     raises: str
     reason: str
     issue: str
-    versions: str
-    features: tuple[str, ...] = ()
-    opsets: tuple[int, ...] = ()
     checks: tuple[str, ...] = ()
-    attention: str = ""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("raises", "reason", "issue", "versions"):
             if not getattr(self, name):
                 raise ValueError(f"deviation: {name} is empty, should say it")
+        words.require("deviation: raises", [self.raises], words.EXCEPTIONS)
+        words.require("deviation: checks", self.checks, words.CHECKS)
 
     def matches(self, cell, check: str) -> bool:
         """Whether this check of this cell is expected to fail in this environment."""
-        return (
-            (not self.features or cell.feature in self.features)
-            and (not self.opsets or cell.opset in self.opsets)
-            and (not self.checks or check in self.checks)
-            and self.attention in ("", cell.attention)
-            and meets(self.versions)
-        )
+        of_cell = self.covers(feature=cell.feature, opset=cell.opset, attention=cell.attention)
+        # A cell without an opset is none of those that are listed.
+        return of_cell and (not self.opsets or cell.opset is not None) and (not self.checks or check in self.checks)
 
 
 # For every encoder-decoder that has no `prepare_inputs_for_generation` of its own.
@@ -96,7 +89,7 @@ GENERATE_WITHOUT_MASK = Deviation(
 
 
 @dataclass(frozen=True)
-class TracedAxis:
+class TracedAxis(Scope):
     """What becomes of an axis of a TorchScript trace at other sizes than its own, where it does not generalise.
 
     Args:
@@ -104,18 +97,16 @@ class TracedAxis:
         outcome: `raises`, `fixed by the model` or `silently wrong`.
         text: how the error, or what is told of the difference, begins.
         issue: the upstream thread; what is silently wrong needs one.
-        features: those it is about; empty means all.
-        versions: the requirement that the environment must meet for it; empty means any.
+        features, versions, …: where it holds; see `Scope`.
     """
 
     axis: str
     outcome: str
     text: str
     issue: str = ""
-    features: tuple[str, ...] = ()
-    versions: str = ""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.outcome not in TRACE_OUTCOMES or not self.text:
             raise ValueError(
                 f"{self.axis}: got {self.outcome!r}, should be one of {', '.join(TRACE_OUTCOMES)}, with a text"
@@ -135,7 +126,8 @@ class Architecture:
         onnx_config: the class that users import.
         features: the features claimed, in the order in which they are listed to users.
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
-        preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`.
+        preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`, or the dotted
+            name of a function without arguments that makes it.
         preprocessors: feature → the one that goes with it, where it is another.
         heads: task → the class of transformers that has it, where the task's Auto class does not know the model type;
             the dotted name of a class of another package.
@@ -173,18 +165,31 @@ class Architecture:
     needs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        for kind in (self.kind, *self.kinds.values()):
-            if kind not in KINDS:
-                raise ValueError(f"{self.model_type}: kind {kind!r}, should be one of {', '.join(KINDS)}")
-        related = [key if isinstance(key, str) else key[0] for key in self.relations]
-        unknown = [f for f in related if f not in (*self.features, "*")]
-        unknown += [f for f in (*self.preprocessors, *self.heads, *self.needs) if f not in self.features]
-        unknown += [f for f in self.features if f.removesuffix("-with-past") not in FEATURE_TASKS]
-        unknown += [f for f in self.smoke if f not in self.features]
+        words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
+        for name in (self.preprocessor, *self.preprocessors.values()):
+            words.require_preprocessor(self.model_type, name)
+        for names in self.relations.values():
+            words.require(f"{self.model_type}: relation", names.split(), words.RELATIONS)
+        requirements = [key[1] for key in self.relations if isinstance(key, tuple)]
+        for requirement in filter(None, (self.sdpa, self.versions, *self.needs.values(), *requirements)):
+            words.require_versions(self.model_type, requirement)
+        words.require(f"{self.model_type}: features", _tasks(self.features), FEATURE_TASKS)
+        if not self.features or len(set(self.features)) != len(self.features):
+            raise ValueError(
+                f"{self.model_type}: features {', '.join(self.features)}: should be one or more, each once"
+            )
         parts = (*self.floors, *self.deviations, *self.traces)
-        unknown += [f for part in parts for f in part.features if f not in self.features]
-        if unknown or len(set(self.features)) != len(self.features) or not self.features:
-            raise ValueError(f"{self.model_type}: features {', '.join(unknown) or self.features}: unknown or repeated")
+        own = {
+            "relations": [key if isinstance(key, str) else key[0] for key in self.relations if key != "*"],
+            "preprocessors": self.preprocessors,
+            "heads": self.heads,
+            "needs": self.needs,
+            "kinds": self.kinds,
+            "smoke": self.smoke,
+            "floors, deviations and traces": [feature for part in parts for feature in part.features],
+        }
+        for name, named in own.items():
+            words.require(f"{self.model_type}: features of {name}", named, self.features)
 
     def relations_of(self, feature: str) -> list[str]:
         """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
@@ -206,20 +211,12 @@ class Architecture:
 
     def floor_of(self, feature: str) -> Floor | None:
         """The floor that applies to a feature in this environment; None where the exporter's own does."""
-        found = [
-            floor
-            for floor in self.floors
-            if (not floor.features or feature in floor.features) and (not floor.versions or meets(floor.versions))
-        ]
+        found = [floor for floor in self.floors if floor.covers(feature=feature)]
         return max(found, key=lambda floor: floor.opset, default=None)
 
     def traced_axes(self, feature: str) -> dict[str, TracedAxis]:
         """The axes of a feature's trace that do not generalise in this environment, by name."""
-        return {
-            each.axis: each
-            for each in self.traces
-            if (not each.features or feature in each.features) and (not each.versions or meets(each.versions))
-        }
+        return {each.axis: each for each in self.traces if each.covers(feature=feature)}
 
     @property
     def has_sdpa(self) -> bool:
@@ -239,6 +236,10 @@ class Architecture:
     def name(self) -> str:
         """The architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
+
+
+def _tasks(features):
+    return [feature.removesuffix("-with-past") for feature in features]
 
 
 def _gap(subject, requirement):

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.registry import architectures
 from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
+from parity.words import FORMATS as FORMATS
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
-FORMATS = ("onnx", "torchscript", "neuron")
 # What AWS documents as running well on Inf1: encoders of the kind of BERT, without what generates, as its guide to
 # architectures has it, and ViT and MarianMT, of which it has tutorials.
 NEURON_ENCODERS = (

@@ -86,7 +86,13 @@ def test_a_deviation_needs_its_evidence():
 def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
     """A matching cell's check is expected to fail, strictly, with that exception; others are not."""
     deviation = Deviation(
-        "ExportError", "broken", "https://example.org/1", "torch>=1", ("masked-lm",), (11,), ("contract",)
+        "ExportError",
+        "broken",
+        "https://example.org/1",
+        versions="torch>=1",
+        features=("masked-lm",),
+        opsets=(11,),
+        checks=("contract",),
     )
     monkeypatch.setattr(plugin, "architecture", lambda name: replace(architecture("bert"), deviations=(deviation,)))
     cell = next(cell for cell in matrix.cells() if cell.id == "bert-masked-lm-onnx11")
@@ -100,7 +106,7 @@ def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
 
 def test_a_deviation_outside_its_versions_does_not_apply(monkeypatch):
     """What the installed versions are not in range of must pass."""
-    deviation = Deviation("ExportError", "broken", "https://example.org/1", "torch<1")
+    deviation = Deviation("ExportError", "broken", "https://example.org/1", versions="torch<1")
     monkeypatch.setattr(plugin, "architecture", lambda name: replace(architecture("bert"), deviations=(deviation,)))
     cell = next(cell for cell in matrix.cells() if cell.id == "bert-masked-lm-onnx11")
     assert [mark for mark in plugin.marks(cell, "contract") if mark.name == "xfail"] == []

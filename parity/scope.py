@@ -1,0 +1,52 @@
+"""Where a fact holds: for which features, opsets, attention implementations, exporters, dtypes and versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parity import words
+from parity.environment import meets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The cells and environments that a fact is about; what is empty leaves nothing out.
+
+    Args:
+        features, opsets: any of these.
+        attention, exporter, dtype: this one.
+        versions: the requirement that the environment must meet, such as `transformers>=5`.
+    """
+
+    features: tuple[str, ...] = ()
+    opsets: tuple[int, ...] = ()
+    attention: str = ""
+    exporter: str = ""
+    dtype: str = ""
+    versions: str = ""
+
+    def __post_init__(self):
+        subject = type(self).__name__.lower()
+        words.require(f"{subject}: attention", filter(None, [self.attention]), words.ATTENTIONS)
+        words.require(f"{subject}: exporter", filter(None, [self.exporter]), words.EXPORTERS)
+        words.require(f"{subject}: dtype", filter(None, [self.dtype]), words.DTYPES)
+        if self.versions:
+            words.require_versions(subject, self.versions)
+
+    def covers(
+        self,
+        *,
+        feature: str | None = None,
+        opset: int | None = None,
+        attention: str | None = None,
+        exporter: str | None = None,
+        dtype: str | None = None,
+    ) -> bool:
+        """Whether the fact holds there, in this environment; what is not given is not asked for."""
+        wanted = {"attention": attention, "exporter": exporter, "dtype": dtype}
+        return (
+            (feature is None or not self.features or feature in self.features)
+            and (opset is None or not self.opsets or opset in self.opsets)
+            and all(value is None or getattr(self, name) in ("", value) for name, value in wanted.items())
+            and (not self.versions or meets(self.versions))
+        )

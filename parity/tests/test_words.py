@@ -1,0 +1,96 @@
+"""The words of declarations: those of the judge, the fixtures and the matrix, and no other is taken."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from parity import errors, words
+from parity.architectures import matrix
+from parity.architectures.declaration import Deviation, Floor, TracedAxis
+from parity.architectures.registry import architecture
+from parity.fixtures import preprocessors
+from parity.judge import relations
+from parity.scope import Scope
+
+ROOT = Path(__file__).parents[2]
+# What a test of the matrix asks for: the cell, or what is made of it.
+OF_A_CELL = {"cell", "subject", "artifact", "session", "traced", "compiled"}
+
+
+def checks():
+    """The names of the tests that run on cells."""
+    for path in (ROOT / "architectures").glob("test_*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            asked = {each.arg for each in node.args.args} if isinstance(node, ast.FunctionDef) else set()
+            if asked & OF_A_CELL and node.name.startswith("test_"):
+                yield node.name.removeprefix("test_")
+
+
+def test_the_words_are_those_of_the_judge_the_fixtures_and_the_matrix():
+    """A check, a relation, an exception, a preprocessor or a format that comes is a word at once."""
+    assert sorted(checks()) == sorted(words.CHECKS)
+    assert tuple(relations.RELATIONS) == words.RELATIONS
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert {*words.EXCEPTIONS} == classes
+    assert {*words.PREPROCESSORS} == {*preprocessors._TOKENIZERS, "palette", "detr", "clip", "layoutlmv3"}
+    assert matrix.FORMATS == words.FORMATS
+    assert {cell.attention for cell in matrix.cells()} <= {*words.ATTENTIONS}
+
+
+MISSPELT = {
+    "feature": lambda: replace(architecture("bert"), features=("default", "maskedlm")),
+    "feature of another field": lambda: replace(architecture("bert"), smoke=("object-detection",)),
+    "kind": lambda: replace(architecture("bert"), kind="encodr"),
+    "relation": lambda: replace(architecture("bert"), relations={"default": "batch-permutation paddingright"}),
+    "preprocessor": lambda: replace(architecture("bert"), preprocessor="bret"),
+    "part of a preprocessor": lambda: replace(architecture("bert"), preprocessors={"default": "image32+bret"}),
+    "requirement": lambda: replace(architecture("bert"), sdpa="transformers=>5"),
+    "package": lambda: replace(architecture("bert"), needs={"default": "transfomers>=5"}),
+    "requirement of relations": lambda: replace(architecture("bert"), relations={("default", "torch=2"): ""}),
+    "requirement of a floor": lambda: Floor(12, "reason", "issue", versions="tourch<2"),
+    "exception": lambda: Deviation("ValueMissmatch", "reason", "issue", versions="torch"),
+    "check": lambda: Deviation("ValueMismatch", "reason", "issue", versions="torch", checks=("contracts",)),
+    "attention": lambda: Deviation("ValueMismatch", "reason", "issue", versions="torch", attention="flash"),
+    "outcome": lambda: TracedAxis("batch", "raised", "text"),
+    "exporter": lambda: Scope(exporter="dynamo"),
+    "dtype": lambda: Scope(dtype="float8"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSPELT)
+def test_a_misspelt_word_is_refused_with_the_valid_ones(kind):
+    """When the declaration is made, which is when the registry loads it at the latest."""
+    with pytest.raises(ValueError, match=r"should be (one of|among) |is no requirement such as"):
+        MISSPELT[kind]()
+
+
+def test_a_preprocessor_may_be_a_function_of_any_package():
+    """By its dotted name; without arguments, it makes the preprocessor."""
+    declared = replace(architecture("bert"), preprocessor="parity.tests.test_words.a_preprocessor")
+    assert preprocessors.preprocessor(declared.preprocessor_of("default")) == "made by a function"
+
+
+def a_preprocessor():
+    return "made by a function"
+
+
+@pytest.mark.parametrize(
+    ("scope", "known", "covered"),
+    [
+        (Scope(), {"feature": "default", "opset": 11, "attention": "sdpa"}, True),
+        (Scope(features=("default",)), {"feature": "default"}, True),
+        (Scope(features=("default",)), {"feature": "masked-lm"}, False),
+        (Scope(features=("default",)), {"opset": 11}, True),
+        (Scope(opsets=(11, 12)), {"opset": 12}, True),
+        (Scope(opsets=(11, 12)), {"opset": 13}, False),
+        (Scope(attention="sdpa"), {"attention": "eager"}, False),
+        (Scope(attention="sdpa"), {"feature": "default"}, True),
+        (Scope(versions="torch>=99"), {}, False),
+        (Scope(versions="torch>=99 or transformers>=4"), {}, True),
+    ],
+)
+def test_a_fact_holds_in_its_scope(scope, known, covered):
+    """Every part that is known must fit; what is not known is not asked."""
+    assert scope.covers(**known) is covered

@@ -1,0 +1,120 @@
+"""The words that a declaration may use, as data; tests hold the judge, the fixtures and the matrix equal to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal", "speech")
+FORMATS = ("onnx", "torchscript", "neuron")
+ATTENTIONS = ("eager", "sdpa")
+EXPORTERS = ("trace",)
+DTYPES = ("float32",)
+TRACE_OUTCOMES = ("raises", "fixed by the model", "silently wrong")
+RELATIONS = ("batch-permutation", "batch-of-one", "padding-right", "padding-left")
+# Each is a test of the matrix, without `test_`.
+CHECKS = (
+    "attention_of_file",
+    "attention_on_record",
+    "beyond_the_maximum",
+    "boundaries",
+    "checker",
+    "contract",
+    "determinism",
+    "drawn_sizes",
+    "exported_alone",
+    "float64_has_the_recorded_relations",
+    "generation_without_pytorch",
+    "greedy_tokens",
+    "inputs_have_effect",
+    "loads_alone",
+    "neuron_answers",
+    "neuron_graph",
+    "neuron_translation",
+    "neuron_translation_graph",
+    "optimisations",
+    "other_sizes",
+    "outputs_say_something",
+    "python_api",
+    "python_api_eager",
+    "python_api_sdpa",
+    "reference_unchanged",
+    "relations",
+    "split_decoding",
+    "static_axes",
+    "steps_reorder_and_crop",
+    "trace",
+    "trace_at_drawn_sizes",
+    "trace_verdicts",
+    "traced_sizes",
+    "verdict_of_the_commands",
+    "without_optional_inputs",
+)
+# Each is a class of `parity.errors`.
+EXCEPTIONS = (
+    "CheckpointError",
+    "ContractMismatch",
+    "DtypeMismatch",
+    "EnvironmentGap",
+    "ExportError",
+    "Mismatch",
+    "NameMismatch",
+    "OutputError",
+    "ParityError",
+    "SessionError",
+    "ShapeMismatch",
+    "UsageError",
+    "ValueMismatch",
+)
+# Each is a preprocessor of `parity.fixtures.preprocessors`; `image32` and `sound20` are with any number.
+PREPROCESSORS = ("bart", "bert", "clip", "detr", "distilbert", "gpt2", "layoutlmv3", "palette", "roberta", "t5")
+_SIZED = re.compile(r"(image|sound)\d+")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# What a requirement may be about.
+PACKAGES = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def require(subject: str, words: Iterable[str], valid: Sequence[str]) -> None:
+    """Refuse a word that is not among the valid ones.
+
+    Args:
+        subject: what the words are, for the message.
+
+    Raises:
+        ValueError: one of them is unknown; the message lists the valid ones.
+    """
+    unknown = [word for word in words if word not in valid]
+    if unknown:
+        raise ValueError(
+            f"{subject}: got {', '.join(map(repr, unknown))}, should be among {', '.join(map(str, valid))}"
+        )
+
+
+def require_preprocessor(subject: str, name: str) -> None:
+    """Refuse a preprocessor that is neither known, nor joined of known ones, nor a dotted name.
+
+    Raises:
+        ValueError: the message lists the valid ones.
+    """
+    if _DOTTED.fullmatch(name):
+        return
+    unknown = [part for part in name.split("+") if part not in PREPROCESSORS and not _SIZED.fullmatch(part)]
+    require(f"{subject}: preprocessor", unknown, (*PREPROCESSORS, "image<size>", "sound<frames>", "package.function"))
+
+
+def require_versions(subject: str, requirements: str) -> None:
+    """Refuse what is no requirement such as `transformers>=5; torch<2.14`, or names an unknown package.
+
+    Raises:
+        ValueError
+    """
+    for text in re.split(r";| or ", requirements):
+        try:
+            name = Requirement(text).name
+        except InvalidRequirement as error:
+            raise ValueError(
+                f"{subject}: {text.strip()!r} is no requirement such as transformers>=5: {error}"
+            ) from error
+        require(f"{subject}: requirement", [name], PACKAGES)
