@@ -3,21 +3,22 @@
 import pytest
 
 from parity.judge import contract
-from parity.judge.artifact import checked
-from parity.judge.rows import failures
+from parity.judge.artifact import judge_checker
+from parity.judge.findings import failures
 
 
 def test_contract(cell, subject, artifact):
     """Opset, names, order, dtypes, ranks and dynamic axes are those asked for; no weight is written twice."""
     tensors = subject.source.layout.flatten(subject.source.dummy)
     assert set(tensors) == set(subject.onnx_config.inputs)
-    rows = contract.rows_of(contract.read(artifact), subject.onnx_config, tensors, opset=cell.opset)
-    assert [row.message for row in failures(rows)] == []
+    claim = contract.Claim.of(subject.onnx_config, tensors)
+    findings = contract.judge_contract(contract.read(artifact), claim, opset=cell.opset)
+    assert [finding.message for finding in failures(findings)] == []
 
 
 def test_checker(artifact):
     """The checker of the ONNX project accepts the file, with shape inference."""
-    assert checked(artifact).message == ""
+    assert judge_checker(artifact).message == ""
 
 
 # A model has one trace for the opsets below 14 and one for the others; those below are shown in test_python_api.

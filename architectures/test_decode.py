@@ -12,7 +12,7 @@ CACHING = ("default-with-past", *GENERATING, "speech2seq-lm-with-past")
 @pytest.mark.cells(features=GENERATING, every_opset=False)
 def test_greedy_tokens(subject, session, figures):
     """32 tokens generated greedily from prompts of unequal lengths are those of the eager model's `generate`."""
-    rows = decoding_checks.greedy_rows(subject, session)
+    rows = decoding_checks.judge_greedy(subject, session)
     figures(outputs=decoding_checks.ratios(rows))
     decoding_checks.raise_on_failure(rows)
     assert sum(row.check == "tokens" for row in rows) == 3
@@ -22,7 +22,7 @@ def test_greedy_tokens(subject, session, figures):
 def test_generation_without_pytorch(cell, subject, session, figures, tmp_path):
     """With the prefill file the same 32 tokens come out of ONNX Runtime alone."""
     prefill = subjects.prefill(subject, cell.opset, tmp_path / "prefill.onnx")
-    rows = decoding_checks.greedy_rows(subject, session, prefill=OnnxSession(prefill))
+    rows = decoding_checks.judge_greedy(subject, session, prefill=OnnxSession(prefill))
     figures(outputs=decoding_checks.ratios(rows))
     decoding_checks.raise_on_failure(rows)
     assert sum(row.check == "tokens" for row in rows) == 3
@@ -31,7 +31,7 @@ def test_generation_without_pytorch(cell, subject, session, figures, tmp_path):
 @pytest.mark.cells(features=CACHING, every_opset=False)
 def test_split_decoding(subject, session, figures):
     """Decoding in two pieces gives what decoding at once gives, and the returned caches extend the given ones."""
-    rows = decoding_checks.split_rows(subject, session)
+    rows = decoding_checks.judge_split(subject, session)
     figures(outputs=decoding_checks.ratios(rows))
     decoding_checks.raise_on_failure(rows)
 

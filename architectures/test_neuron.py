@@ -41,13 +41,16 @@ def test_neuron_graph(cell, subject, compiled, figures):
 @pytest.mark.usefixtures("on_device")
 def test_neuron_answers(cell, subject, compiled, tolerances, figures):
     """Requests of the compiled shape, and shorter ones padded to it, are answered as unpadded PyTorch answers them."""
-    from parity.fixtures.neuron_checks import requests_of, rows_of
+    from parity.fixtures.neuron_checks import judge_requests, requests_of
     from parity.neuron.tolerances import require
 
     asked = requests_of(cell, subject, compiled)
-    found = rows_of(subject, compiled, asked, tolerances)
+    found = judge_requests(subject, compiled, asked, tolerances)
     figures(
-        neuron={"tolerances": tolerances.origin, "outputs": {row.subject: row.figures for row in found if row.figures}},
+        neuron={
+            "tolerances": tolerances.origin,
+            "outputs": {row.subject: row.measurements for row in found if row.measurements},
+        },
         validated_at=[{"sizes": dict(sample.sizes), "padding": sample.padding} for sample in asked],
     )
     require(found)

@@ -6,7 +6,7 @@ from parity import claims
 from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.judge import relations
-from parity.judge.rows import failures
+from parity.judge.findings import failures
 from parity.sessions import OnnxSession
 
 
@@ -16,13 +16,13 @@ def pool_of(cell, relation):
 
 
 def judged(pool, relation, first, second, **limits):
-    """Rows of one relation, in units of the reference's noise."""
-    return relations.rows(relation, first, second, exact=pool.exact, noise=pool.noise, **limits)
+    """Findings on one relation, in units of the reference's noise."""
+    return relations.judge_relation(relation, pool.with_actual(first), second, pool.noise, **limits)
 
 
 def asked(subject, pool, relation, run, first):
     """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
-    return claims.asked(subjects.form(subject), relation, run, subjects.arrays(subject, pool), first)
+    return claims.asked(subjects.form(subject), relation, run, pool.inputs, first)
 
 
 def found_in_float64(cell, subject):
@@ -54,32 +54,32 @@ def test_relations(cell, subject, session, figures):
     assert recorded
     for relation in recorded:
         pool = pool_of(cell, relation)
-        first = [session.run(inputs) for inputs in subjects.arrays(subject, pool)]
-        rows = judged(pool, relation, first, asked(subject, pool, relation, session.run, first))
-        assert [row.message for row in failures(rows)] == []
-        figures(**{relation: max(row.figures["ratio"] for row in rows)})
+        first = [session.run(inputs) for inputs in pool.inputs]
+        findings = judged(pool, relation, first, asked(subject, pool, relation, session.run, first))
+        assert [finding.message for finding in failures(findings)] == []
+        figures(**{relation: max(finding.measurements["ratio"] for finding in findings)})
 
 
 @pytest.mark.cells(every_opset=False)
 def test_optimisations(cell, subject, session, artifact):
     """ONNX Runtime with all its optimisations answers as without any, within four times the noise."""
     pool = pool_of(cell, "optimisations")
-    inputs, plain = subjects.arrays(subject, pool), OnnxSession(artifact, optimise=False)
+    inputs, plain = pool.inputs, OnnxSession(artifact, optimise=False)
     sides = [[engine.run(one) for one in inputs] for engine in (session, plain)]
-    assert [row.message for row in failures(judged(pool, "optimisations", *sides))] == []
+    assert [finding.message for finding in failures(judged(pool, "optimisations", *sides))] == []
 
 
 @pytest.mark.cells(every_opset=False)
 def test_determinism(cell, subject, session):
     """Two runs of one session give equal bits, at every size."""
     pool = pool_of(cell, "determinism")
-    rows = [
-        row
-        for sample, inputs in zip(pool.samples, subjects.arrays(subject, pool), strict=True)
-        for row in relations.repeated(session.run(inputs), session.run(inputs), str(sample))
+    findings = [
+        finding
+        for sizes, inputs in zip(pool.where, pool.inputs, strict=True)
+        for finding in relations.judge_determinism(session.run(inputs), session.run(inputs), sizes)
     ]
-    assert rows
-    assert [row.message for row in failures(rows)] == []
+    assert findings
+    assert [finding.message for finding in failures(findings)] == []
 
 
 @pytest.mark.cells(every_opset=False)

@@ -61,14 +61,9 @@ def _check(args, console) -> int:
         )
 
     validation = job.prove(
-        args.file,
-        load,
-        onnx_config,
-        inputs,
+        job.Artifact(args.file, found, foreign=True),
+        job.Reference(load, inputs, job.relations_of(config.model_type, feature)),
         atol=args.atol,
-        relations=job.relations_of(config.model_type, feature),
-        foreign=True,
-        found=found,
         alike=attention == said,
         progress=console.progress,
     )

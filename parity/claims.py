@@ -15,8 +15,10 @@ import numpy as np
 
 from parity.errors import SessionError
 from parity.judge import relations, vacuity
-from parity.judge.relations import Arrays, Form, Run
-from parity.judge.rows import Row, failures
+from parity.judge.findings import Finding, failures
+from parity.judge.pool import Arrays, Pool
+from parity.judge.relations import Form, Run
+from parity.judge.vacuity import Effects
 
 
 def form_of(onnx_config, preprocessor, also: Mapping[str, Mapping[int, str]] | None = None) -> Form:
@@ -53,34 +55,57 @@ class Claims:
     longest: int | None = None
     allowed: Mapping[str, range] = field(default_factory=dict)
 
-    def rows(
-        self,
-        run: Run,
-        inputs: Sequence[Arrays],
-        actual: Sequence[Arrays],
-        exact: Sequence[Arrays],
-        noise: Mapping[str, float],
-        samples: Sequence,
-    ) -> list[Row]:
-        """The verdicts on all claims, relations first.
+    def judge(self, run: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
+        """The findings on all claims, relations first.
 
         Args:
             run: the file.
-            inputs, actual, exact: the pool, and what the file and the float64 model answer to it.
-            noise: of each floating output, as `ratio.noise` has it.
-            samples: the Sample of each input.
+            pool: with its inputs, and what the file and the float64 model answer to them; the samples are `Sample`s.
+            noise: of each floating output, as the pool measures it.
         """
         with contextlib.ExitStack() as stack:
             model = _Lazy(self.exactly, stack)
-            found = []
+            findings: list[Finding] = []
             for relation in self.relations:
                 if relations.applies(relation, self.form):
-                    room = [self._has_room(relation, *each) for each in zip(inputs, samples, strict=True)]
-                    found += _related(self.form, relation, run, model, inputs, actual, exact, noise, room)
-            if self.place is not None and not failures(found):
-                first, changed = inputs[self.place], each_changed(inputs[self.place], self.others())
-                found += _effects(run, model, first, changed, actual[self.place], exact[self.place], noise, self.dead)
-            return found
+                    findings += self._judge_relation(relation, run, model, pool, noise)
+            if self.place is not None and not failures(findings):
+                findings += self._judge_effects(run, model, pool, noise)
+            return findings
+
+    def _judge_relation(self, relation, run, model, pool, noise):
+        """Findings on one relation; an output fails only where the float64 model has the relation."""
+        room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
+
+        def ask(backend, answers):
+            return asked(self.form, relation, backend, pool.inputs, answers, room)
+
+        try:
+            second = ask(run, pool.actual)
+        except SessionError as error:
+            refused = Finding("run", "session", False, f"{relation}: {error}")
+            return [] if _raises(lambda: ask(model, pool.exact)) else [refused]
+        findings = relations.judge_relation(relation, pool, second, noise)
+        if not failures(findings):
+            return findings
+        exact, of_model = pool.with_actual(pool.exact), ask(model, pool.exact)
+        had = relations.judge_relation(relation, exact, of_model, noise, limit=relations.EXACT_LIMIT)
+        lacking = {finding.subject for finding in failures(had)}
+        return [finding for finding in findings if finding.passed or finding.subject not in lacking]
+
+    def _judge_effects(self, run, model, pool, noise):
+        """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
+        first = pool.inputs[self.place]
+        changed = each_changed(first, self.others())
+        try:
+            moved = {name: run(inputs) for name, inputs in changed.items()}
+        except SessionError as error:
+            return [Finding("run", "session", False, f"with one input changed: {error}")]
+        file = Effects(pool.actual[self.place], moved)
+        if not vacuity.doubtful(pool.exact[self.place], file, noise, dead=self.dead):
+            return [Finding("vacuity", name, True) for name in (*changed, *noise)]
+        reference = Effects(model(first), {name: model(inputs) for name, inputs in changed.items()})
+        return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
     def _has_room(self, relation, inputs, sample):
         """Whether the relation can be asked of an input: a padding of one without any, if the model takes it longer."""
@@ -127,22 +152,6 @@ def asked(
     ]
 
 
-def _related(form, relation, run, model, inputs, actual, exact, noise, room):
-    """Rows of one relation; an output fails only where the float64 model has the relation."""
-    try:
-        second = asked(form, relation, run, inputs, actual, room)
-    except SessionError as error:
-        refused = Row("run", "session", False, f"{relation}: {error}")
-        return [] if _raises(lambda: asked(form, relation, model, inputs, exact, room)) else [refused]
-    found = relations.rows(relation, actual, second, exact=exact, noise=noise)
-    if not failures(found):
-        return found
-    of_model = asked(form, relation, model, inputs, exact, room)
-    had = relations.rows(relation, exact, of_model, exact=exact, noise=noise, limit=relations.EXACT_LIMIT)
-    lacking = {row.subject for row in failures(had)}
-    return [row for row in found if row.passed or row.subject not in lacking]
-
-
 def _raises(ask):
     try:
         ask()
@@ -169,15 +178,3 @@ def each_changed(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str,
         if tensor is not None:
             changed[name] = {**first, name: tensor}
     return changed
-
-
-def _effects(run, model, first, changed, actual, exact, noise, dead):
-    """Rows on inputs that move nothing in the file though they do in the model, and on outputs that nothing moves."""
-    try:
-        moved = {name: run(inputs) for name, inputs in changed.items()}
-    except SessionError as error:
-        return [Row("run", "session", False, f"with one input changed: {error}")]
-    if not vacuity.doubtful(exact, actual, moved, noise=noise, dead=dead):
-        return [Row("vacuity", name, True) for name in (*changed, *noise)]
-    in_model = {name: model(inputs) for name, inputs in changed.items()}
-    return vacuity.effects(model(first), in_model, actual, moved, noise=noise, dead=dead, every=False)

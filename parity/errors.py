@@ -46,13 +46,13 @@ class SessionError(ParityError, RuntimeError):
 
 
 class Mismatch(ParityError, ValueError):
-    """The artifact disagrees with the claim or with the reference; `rows` holds the verdict rows."""
+    """The artifact disagrees with the claim or with the reference; `findings` holds what was found."""
 
     stage = "comparison"
 
-    def __init__(self, message, rows=()):
+    def __init__(self, message, findings=()):
         super().__init__(message)
-        self.rows = tuple(rows)
+        self.findings = tuple(findings)
 
 
 class ContractMismatch(Mismatch):

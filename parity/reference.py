@@ -6,26 +6,17 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from parity.judge.pool import Answers
 from parity.samples import Sample
 from parity.traceable import call, prepared
 
 # Bytes of weights from which float64 weights are made a module at a time.
 BY_MODULE_FROM = 1 << 30
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Output arrays by name for one sample; `exact` is float64, `jittered` float32 with moved weights."""
-
-    eager: Mapping[str, np.ndarray]
-    exact: Mapping[str, np.ndarray] | None = None
-    jittered: Mapping[str, np.ndarray] | None = None
 
 
 def answers(

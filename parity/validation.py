@@ -1,4 +1,4 @@
-"""A session and the reference's answers → verdict rows over many shapes; one implementation for every caller."""
+"""A session and the reference's answers → findings over many shapes; one implementation for every caller."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from parity.claims import Claims, form_of
-from parity.errors import DtypeMismatch, Mismatch, NameMismatch, SessionError, ShapeMismatch, ValueMismatch
+from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
-from parity.judge.rows import Row, failures
-from parity.reference import Answers
+from parity.judge.findings import Finding, error_of, failures
+from parity.judge.pool import Answers, Arrays, Pool
 from parity.samples import Sample, Source, default_sizes
 from parity.traceable import Layout
 
-_ERRORS = {
-    "load": SessionError,
-    "run": SessionError,
-    "names": NameMismatch,
-    "dtype": DtypeMismatch,
-    "shape": ShapeMismatch,
-}
 # Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
 _FIRST = (1, 9)
 
@@ -33,7 +26,7 @@ class Validation:
     Args:
         samples: the inputs compared on, the export's own shape first.
         shapes: output shapes of the first sample, by name.
-        rows: all verdict rows.
+        findings: all of them.
         traced: the size of every named axis at the export.
         values: how many values of the outputs were compared, those included of which only finiteness was judged.
         masked: how many of them those were: see `parity.judge.undefined`.
@@ -41,14 +34,14 @@ class Validation:
 
     samples: Sequence[Sample]
     shapes: Mapping[str, tuple[int, ...]]
-    rows: Sequence[Row]
+    findings: Sequence[Finding]
     traced: Mapping[str, int] = field(default_factory=dict)
     values: int = 0
     masked: int = 0
 
     @property
-    def failures(self) -> list[Row]:
-        return failures(self.rows)
+    def failures(self) -> list[Finding]:
+        return failures(self.findings)
 
     @property
     def passed(self) -> bool:
@@ -56,14 +49,18 @@ class Validation:
 
     def worst(self, output: str | None = None, where: str | None = None) -> float:
         """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones."""
-        rows = [
-            r for r in self.rows if r.check == "values" and output in (None, r.subject) and where in (None, r.where)
-        ]
-        return max((row.figures["worst"] for row in rows), default=0.0)
+        return max(
+            (
+                each.measurements["worst"]
+                for each in self.findings
+                if each.check == "values" and output in (None, each.subject) and where in (None, each.where)
+            ),
+            default=0.0,
+        )
 
     def ratios(self) -> dict[str, float]:
         """The pooled error ratio of each floating output."""
-        return {row.subject: row.figures["ratio"] for row in self.rows if row.check == "ratio"}
+        return {each.subject: each.measurements["ratio"] for each in self.findings if each.check == "ratio"}
 
     def raise_on_failure(self) -> None:
         """Raise the first failure's error class, with every failure in its message.
@@ -71,14 +68,12 @@ class Validation:
         Raises:
             SessionError, NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch
         """
-        failed = self.failures
-        if failed:
-            error = _ERRORS.get(failed[0].check, ValueMismatch)
-            raise error(self.message(), failed) if issubclass(error, Mismatch) else error(self.message())
+        if failed := self.failures:
+            raise error_of(failed, self.message())
 
     def message(self) -> str:
         """Every failure as one line, and the axis that explains them where one does; empty when all passed."""
-        lines = [told(row) for row in self.failures]
+        lines = [finding.line for finding in self.failures]
         diagnosis = self.baked_axis()
         return "\n".join([*lines, diagnosis] if diagnosis else lines)
 
@@ -92,7 +87,9 @@ class Validation:
             },
             "values": self.values,
             "masked": self.masked,
-            "failures": [{"check": row.check, "subject": row.subject, "message": told(row)} for row in self.failures],
+            "failures": [
+                {"check": each.check, "subject": each.subject, "message": each.line} for each in self.failures
+            ],
         }
 
     def baked_axis(self) -> str | None:
@@ -100,7 +97,7 @@ class Validation:
 
         Of several axes that would explain it, one that is right at the size of our own export is told.
         """
-        bad = {row.where for row in self.failures if row.where}
+        bad = {finding.where for finding in self.failures if finding.where}
         right, wrong = ([s for s in self.samples if (str(s) in bad) is fails] for fails in (False, True))
         if not right or not wrong:
             return None
@@ -118,11 +115,6 @@ class Validation:
             f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; {name}"
             " is baked in, though the file declares it dynamic"
         )
-
-
-def told(row: Row) -> str:
-    """A failed row as one line."""
-    return f"at {row.where}: {row.message}" if row.where else row.message
 
 
 def choose_samples(source: Source, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
@@ -211,104 +203,136 @@ def _alike(source, sample, longest, seed):
     return _generated_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
 
 
+@dataclass(frozen=True)
+class Criteria:
+    """When a file is right.
+
+    Args:
+        atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
+        limit: the largest error ratio that passes.
+        alike: whether the file has the attention implementation of the reference; if it has not, or nobody knows,
+            what attends to nothing is judged for being finite alone.
+        claims: what is claimed of the file beyond single answers; judged with the error ratio only.
+    """
+
+    atol: float | None = None
+    limit: float = ratio.LIMIT
+    alike: bool = True
+    claims: Claims | None = None
+
+
+def pool_of(source: Source, samples: Sequence[Sample], answers: Sequence[Answers], derived: Sequence[str] = ()) -> Pool:
+    """Samples and the reference's answers to them, as they are judged.
+
+    Args:
+        derived: inputs of the file that `complete_inputs` computes from the others.
+    """
+    inputs = [backend_inputs(source.onnx_config, sample, derived) for sample in samples]
+    return Pool(tuple(samples), tuple(answers), inputs, traced=source.axes)
+
+
 def compare(
     run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
     onnx_config,
-    samples: Sequence[Sample],
-    references: Sequence[Answers],
+    pool: Pool,
+    criteria: Criteria | None = None,
     *,
-    atol: float | None = None,
-    limit: float = ratio.LIMIT,
-    traced: Mapping[str, int] | None = None,
-    first: Sequence[Row] = (),
-    derived: Sequence[str] = (),
-    claims: Claims | None = None,
-    alike: bool = True,
+    first: Sequence[Finding] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Run the backend on every sample and judge what it returns; the first failure is the reason.
 
-    The order: the rows judged before, two equal runs of the first sample, names, dtypes, shapes and the pattern of NaN
-    and inf, then over the complete pool the error ratio, then what the numbers decide; where all of that holds, the
+    The order: the findings made before, two equal runs of the first sample, names, dtypes, shapes and the pattern of
+    NaN and inf, then over the complete pool the error ratio, then what the numbers decide; if all of that holds, the
     claims beyond single answers.
 
     Args:
         run: named arrays → named arrays, as `OnnxSession.run`.
-        references: what `reference.answers` gave for the same samples; the error ratio is judged when it holds the
-            float64 answers.
-        atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
-        limit: the largest error ratio that passes.
-        traced: the axis sizes of the export, to name a baked axis.
-        first: rows that were judged before.
-        derived: inputs of the file that `complete_inputs` computes from the others.
-        claims: what is claimed of the file beyond single answers; judged with the error ratio only.
-        alike: whether the file has the attention implementation of the reference; where it has not, or nobody knows,
-            what attends to nothing is judged for being finite alone.
+        pool: inputs and the reference's answers; the error ratio is judged when it holds the float64 answers.
+        first: findings that were made before.
     """
+    criteria = criteria or Criteria()
     tell = progress or (lambda line: None)
-    found: list[Row] = list(first)
-    # What each input was answered by reference and file, and the same without what is not defined.
-    pool: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
-    judged: list[tuple[Answers, Mapping[str, np.ndarray]]] = []
-    asked: list[Mapping[str, np.ndarray]] = []
-    counts = [0, 0]
-    for sample, answer in zip(samples, references, strict=True):
+    findings: list[Finding] = list(first)
+    answered: list[_Answer] = []
+    for index, sample in enumerate(pool.samples):
         tell(f"ONNX Runtime at {sample}")
-        inputs = backend_inputs(onnx_config, sample, derived)
         try:
-            actual = run(inputs)
-            again = run(inputs) if sample is samples[0] else None
+            answer = _answer(run, onnx_config, pool, index, criteria)
         except SessionError as error:
-            found.append(Row("run", "session", False, str(error), str(sample)))
+            findings.append(Finding("run", "session", False, str(error), str(sample)))
             continue
-        if again is not None:
-            found.extend(relations.repeated(actual, again, str(sample)))
-        where = (
-            {}
-            if alike
-            else undefined.places(
-                inputs, onnx_config.inputs, answer.eager, onnx_config.outputs, onnx_config.pooled_tokens
-            )
-        )
-        counts[0] += sum(np.size(array) for array in answer.eager.values())
-        counts[1] += sum(int(place.sum()) for place in where.values())
-        defined = _defined(answer, where), undefined.blanked(actual, where, answer.eager)
-        of_sample = undefined.rows(actual, where, str(sample))
-        of_sample += values.rows(defined[0].eager, defined[1], atol=atol, where=str(sample))
-        found.extend(of_sample)
-        if not any(row.check != "values" for row in failures(of_sample)):
-            pool.append((answer, actual))
-            judged.append(defined)
-            asked.append(inputs)
-    complete = len(pool) == len(samples) and all(answer.exact is not None for answer, _ in pool)
-    if complete:
-        found.extend(_pooled(judged, [str(s) for s in samples], limit, failures(found)))
-        if claims is not None and not failures(found):
+        answered.append(answer)
+        findings.extend(answer.findings)
+    if len(answered) == len(pool) and all(answer.sound for answer in answered) and pool.has_exact:
+        defined = replace(pool, answers=[a.reference for a in answered], actual=[a.defined for a in answered])
+        findings.extend(_judge_pool(defined, criteria, failures(findings)))
+        if criteria.claims is not None and not failures(findings):
             tell("relations and effects")
-            noise = {row.subject: row.figures["noise"] for row in found if row.check == "ratio"}
-            exact, got = [answer.exact for answer, _ in pool], [actual for _, actual in pool]
-            found.extend(claims.rows(run, asked, got, exact, noise, samples))
-            found.extend(vacuity.outputs(exact))
-    shapes = {name: array.shape for name, array in references[0].eager.items()}
-    return Validation(tuple(samples), shapes, tuple(found), dict(traced or {}), *counts)
+            whole = pool.with_actual([answer.actual for answer in answered])
+            findings.extend(criteria.claims.judge(run, whole, defined.noise))
+            findings.extend(vacuity.judge_outputs(pool.exact))
+    shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
+    counts = [sum(getattr(answer, name) for answer in answered) for name in ("values", "masked")]
+    return Validation(pool.samples, shapes, tuple(findings), dict(pool.traced), *counts)
 
 
-def _pooled(judged, where, limit, failed):
-    """Rows on the complete pool: the error ratio, then what the numbers decide."""
-    exact, got = [answer.exact for answer, _ in judged], [actual for _, actual in judged]
-    eager, jittered = [answer.eager for answer, _ in judged], [answer.jittered for answer, _ in judged]
-    told_apart = any(row.check == "values" for row in failed)
-    found = ratio.rows(exact, eager, jittered, got, limit=limit, where=() if told_apart else where)
-    noise = {row.subject: row.figures["noise"] for row in found if row.check == "ratio"}
-    return [*found, *decisions.rows(exact, got, noise, where=where, eager=eager)]
+@dataclass(frozen=True)
+class _Answer:
+    """What the backend answers to one input, and the findings on that answer alone.
+
+    Args:
+        actual: as it is.
+        defined, reference: the backend's answer and the reference's without what is not defined.
+        sound: whether names, dtypes, shapes and the pattern of NaN and inf are right.
+        values, masked: how many values there are, and how many of them are not defined.
+    """
+
+    actual: Arrays
+    defined: Arrays
+    reference: Answers
+    findings: Sequence[Finding]
+    sound: bool
+    values: int
+    masked: int
 
 
-def _defined(answer, where):
+def _answer(run, onnx_config, pool, index, criteria):
+    """Raises SessionError if the backend refuses the input."""
+    inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.where[index]
+    actual = run(inputs)
+    repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
+    axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
+    places = {} if criteria.alike else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
+    reference, defined = _defined(answer, places), undefined.blanked(actual, places, answer.eager)
+    findings = undefined.judge_undefined(actual, places, sizes)
+    findings += values.judge_values(reference.eager, defined, atol=criteria.atol, where=sizes)
+    return _Answer(
+        actual,
+        defined,
+        reference,
+        [*repeated, *findings],
+        all(each.check == "values" for each in failures(findings)),
+        sum(np.size(array) for array in answer.eager.values()),
+        sum(int(place.sum()) for place in places.values()),
+    )
+
+
+def _judge_pool(pool, criteria, failed):
+    """Findings on the complete pool: the error ratio, then what the numbers decide."""
+    located = any(finding.check == "values" for finding in failed)
+    return [
+        *ratio.judge_ratio(pool, limit=criteria.limit, locate=not located),
+        *decisions.judge_decisions(pool, pool.noise),
+    ]
+
+
+def _defined(answer, places):
     """The reference's answers without what is not defined."""
-    if not where:
+    if not places:
         return answer
     sides = {side: getattr(answer, side) for side in ("eager", "exact", "jittered")}
-    blanked = {side: of and undefined.blanked(of, where, answer.eager) for side, of in sides.items()}
+    blanked = {side: of and undefined.blanked(of, places, answer.eager) for side, of in sides.items()}
     return replace(answer, **blanked)
 
 

@@ -181,7 +181,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
     from parity.onnx import export
     from parity.onnx.features import constructor
-    from parity.onnx.job import prove, relations_of
+    from parity.onnx.job import Artifact, Reference, prove, relations_of
     from parity.samples import Source
 
     model = tiny_model(model_type, feature)
@@ -193,8 +193,8 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     def export_and_validation():
         export(preprocessor, model, config, opset, path)
         inputs = Source(config, preprocessor, model.config)
-        claimed = {"relations": relations_of(model_type, feature), "opset": opset}
-        prove(path, lambda: copy.deepcopy(untouched), config, inputs, **claimed).raise_on_failure()
+        reference = Reference(lambda: copy.deepcopy(untouched), inputs, relations_of(model_type, feature))
+        prove(Artifact.read(path, opset=opset), reference).raise_on_failure()
 
     bare = _bare_call(model, config, preprocessor, opset, path)
     return f"{model_type} {feature}, opset {opset}", {

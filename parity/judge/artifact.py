@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
 
 SMALLEST = 1024  # bytes from which a weight counts
 _PREFIX = 64
@@ -56,31 +56,31 @@ def _size(tensor):
     return 0 if dtype.hasobject else math.prod(tensor.dims) * dtype.itemsize
 
 
-def rows(model, directory: Path) -> tuple[Row, ...]:
-    """Verdicts on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
+def judge_artifact(model, directory: Path) -> tuple[Finding, ...]:
+    """Findings on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
 
     An external file lies in the directory or below, and is long enough.
     """
-    return (*_data_rows(external(model), directory), _row_on_copies(written_twice(model, directory)))
+    return (*_judge_data(external(model), directory), _judge_copies(written_twice(model, directory)))
 
 
-def _row_on_copies(pairs):
+def _judge_copies(pairs):
     if not pairs:
-        return Row("duplicates", "file", True)
+        return Finding("duplicates", "file", True)
     first, name, size = max(pairs, key=lambda pair: pair[2])
     message = (
         f"file: {len(pairs)} weights are written twice, should be once each; the largest is {first}, again as {name},"
         f" {size} bytes"
     )
-    return Row("duplicates", "file", False, message)
+    return Finding("duplicates", "file", False, message)
 
 
-def _data_rows(data, directory):
+def _judge_data(data, directory):
     found = []
     for each in data:
         message = _missing(each, directory)
         told = f"external data {each.location}: {message}; keep it beside the model and name it by its file name"
-        found.append(Row("data", "file", not message, told if message else ""))
+        found.append(Finding("data", "file", not message, told if message else ""))
     return found
 
 
@@ -95,7 +95,7 @@ def _missing(data, directory):
     return "" if size >= data.size else f"has {size} bytes, should have at least {data.size}"
 
 
-def checked(path: Path) -> Row:
+def judge_checker(path: Path) -> Finding:
     """The verdict of the ONNX project's checker, shape inference included; by path, so that any size will do."""
     import onnx
 
@@ -103,8 +103,8 @@ def checked(path: Path) -> Row:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         message = f"file: the checker of ONNX refuses it: {' '.join(str(error).split())[:300]}"
-        return Row("checker", "file", False, message)
-    return Row("checker", "file", True)
+        return Finding("checker", "file", False, message)
+    return Finding("checker", "file", True)
 
 
 def written_twice(model, directory: Path) -> list[tuple[str, str, int]]:

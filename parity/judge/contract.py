@@ -1,15 +1,15 @@
-"""An ONNX file → its contract: opset, names, order, dtypes, ranks, dynamic axes, data; and the rows against a claim."""
+"""An ONNX file → its contract: opset, names, order, dtypes, ranks, dynamic axes, data; and findings on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from parity.errors import ExportError
 from parity.judge import artifact
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Contract:
     """Nodes in training mode: engines differ in what they make of these."""
     data: tuple[str, ...] = ()
     """The files beside it that hold tensors, by the names that it gives them."""
-    flaws: tuple[Row, ...] = ()
-    """Verdicts on the file as it lies on the disk; see `artifact.rows`."""
+    flaws: tuple[Finding, ...] = ()
+    """Verdicts on the file as it lies on the disk; see `artifact.judge_artifact`."""
 
 
 def read(path: Path) -> Contract:
@@ -60,7 +60,7 @@ def read(path: Path) -> Contract:
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
         data=tuple(each.location for each in artifact.external(model)),
-        flaws=artifact.rows(model, Path(path).parent),
+        flaws=artifact.judge_artifact(model, Path(path).parent),
     )
 
 
@@ -90,76 +90,69 @@ def _value(info):
     return Value(info.name, dtype, axes)
 
 
-def rows_of(
-    contract: Contract,
-    onnx_config,
-    tensors: Mapping[str, Any],
-    *,
-    opset: int | None,
-    ordered: bool = True,
-    also: Mapping[str, Mapping[int, str]] | None = None,
-) -> list[Row]:
-    """Verdict rows of a file against an OnnxConfig and the tensors it was exported with; see `rows`.
+@dataclass(frozen=True)
+class Claim:
+    """What a file was asked to have.
 
     Args:
-        tensors: the inputs by name, tensors of any framework.
-        also: further inputs that the file may have.
+        inputs, outputs: declared names, in order, with their dynamic axes.
+        dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
     """
-    extra = {name: axes for name, axes in (also or {}).items() if any(v.name == name for v in contract.inputs)}
-    return rows(
-        contract,
-        opset=opset,
-        inputs={**{name: axes for name, axes in onnx_config.inputs.items() if name in tensors}, **extra},
-        outputs=onnx_config.outputs,
-        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
-        ranks={name: tensor.ndim for name, tensor in tensors.items()},
-        ordered=ordered,
-    )
+
+    inputs: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, Mapping[int, str]]
+    dtypes: Mapping[str, str]
+    ranks: Mapping[str, int]
+
+    @classmethod
+    def of(cls, onnx_config, tensors: Mapping[str, Any]) -> Claim:
+        """That of an OnnxConfig and the inputs that the file was exported with, tensors of any framework by name."""
+        return cls(
+            {name: axes for name, axes in onnx_config.inputs.items() if name in tensors},
+            onnx_config.outputs,
+            {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
+            {name: tensor.ndim for name, tensor in tensors.items()},
+        )
+
+    def with_inputs(self, also: Mapping[str, Mapping[int, str]], contract: Contract) -> Claim:
+        """The claim with those of further inputs that the file has."""
+        extra = {name: axes for name, axes in also.items() if any(value.name == name for value in contract.inputs)}
+        return replace(self, inputs={**self.inputs, **extra})
 
 
-def rows(
-    contract: Contract,
-    *,
-    opset: int | None,
-    inputs: Mapping[str, Mapping[int, str]],
-    outputs: Mapping[str, Mapping[int, str]],
-    dtypes: Mapping[str, str],
-    ranks: Mapping[str, int],
-    ordered: bool = True,
-) -> list[Row]:
-    """Verdict rows of a file against what was asked for.
+def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, ordered: bool = True) -> list[Finding]:
+    """Findings on a file against what was asked for.
 
     Args:
         opset: the opset asked for; None takes any.
-        inputs, outputs: declared names, in order, with their dynamic axes.
-        dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
         ordered: whether the order of the names is part of the claim.
     """
-    found = []
+    findings = []
     if opset is not None:
         right = contract.opset == opset
         message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
-        found.append(Row("opset", "file", right, message, figures={"opset": contract.opset}))
+        findings.append(Finding("opset", "file", right, message, measurements={"opset": contract.opset}))
     if contract.training:
         nodes = f"{len(contract.training)} nodes are in training mode ({contract.training[0]}, …)"
         message = f"file: {nodes}, should be none; export in eval mode"
-        found.append(Row("mode", "file", False, message))
+        findings.append(Finding("mode", "file", False, message))
     else:
-        found.append(Row("mode", "file", True))
-    found.append(_names("input", [v.name for v in contract.inputs], list(inputs), ordered))
-    found.append(_names("output", [v.name for v in contract.outputs], list(outputs), ordered))
-    for kind, values, declared in (("input", contract.inputs, inputs), ("output", contract.outputs, outputs)):
+        findings.append(Finding("mode", "file", True))
+    findings.append(_names("input", [value.name for value in contract.inputs], list(claim.inputs), ordered))
+    findings.append(_names("output", [value.name for value in contract.outputs], list(claim.outputs), ordered))
+    sides = (("input", contract.inputs, claim.inputs), ("output", contract.outputs, claim.outputs))
+    for kind, values, declared in sides:
         for value in values:
             if value.name in declared:
-                found.append(_dtype_and_rank(kind, value, dtypes.get(value.name), ranks.get(value.name)))
-                found.append(_axes(kind, value, declared[value.name]))
-    return [*found, *contract.flaws]
+                findings.append(_dtype_and_rank(kind, value, claim.dtypes.get(value.name), claim.ranks.get(value.name)))
+                findings.append(_axes(kind, value, declared[value.name]))
+    return [*findings, *contract.flaws]
 
 
 def _names(kind, got: Sequence[str], expected: Sequence[str], ordered):
     right = got == expected if ordered else sorted(got) == sorted(expected)
     message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(expected)}"
-    return Row("names", f"{kind}s", right, message)
+    return Finding("names", f"{kind}s", right, message)
 
 
 def _dtype_and_rank(kind, value: Value, dtype, rank):
@@ -168,7 +161,7 @@ def _dtype_and_rank(kind, value: Value, dtype, rank):
         wrong.append(f"dtype {value.dtype}, should be {dtype}")
     if rank is not None and value.axes and len(value.axes) != rank:
         wrong.append(f"{len(value.axes)} axes, should be {rank}")
-    return Row("dtype", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
+    return Finding("dtype", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
 
 
 def _axes(kind, value: Value, declared: Mapping[int, str]):
@@ -183,4 +176,4 @@ def _axes(kind, value: Value, declared: Mapping[int, str]):
             for axis, size in enumerate(value.axes)
             if isinstance(size, str) and axis not in declared
         ]
-    return Row("axes", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
+    return Finding("axes", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")

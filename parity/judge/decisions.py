@@ -9,42 +9,36 @@ of the decisions is exempt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
+from parity.judge.findings import Finding
+from parity.judge.pool import Pool
 from parity.judge.ratio import LIMIT
-from parity.judge.rows import Row
 
 TOP = 5
 
 
-def rows(
-    exact: Sequence[Mapping[str, np.ndarray]],
-    actual: Sequence[Mapping[str, np.ndarray]],
-    noise: Mapping[str, float],
-    *,
-    limit: float = LIMIT,
-    where: Sequence[str] = (),
-    eager: Sequence[Mapping[str, np.ndarray]] = (),
-) -> list[Row]:
-    """One row for each output that is decided by (its name has `logits`), of the first bad input where there is one.
+def judge_decisions(
+    pool: Pool, noise: Mapping[str, float], *, limit: float = LIMIT, eager: bool = True
+) -> list[Finding]:
+    """One finding for each output that is decided by (its name has `logits`), of the first bad input if there is one.
 
     Args:
-        noise: the pooled noise of each output, in units of its rms, as `ratio.rows` has in its figures.
-        where: the sizes of each input.
-        eager: PyTorch's answers in float32.
+        noise: the pooled noise of each output, in units of its rms, as the pool measures it.
+        eager: whether a candidate that PyTorch's own float32 answer puts there is excused.
     """
-    found = []
-    for name in (name for name in exact[0] if "logits" in name and name in noise):
+    findings = []
+    for name in (name for name in pool.exact[0] if "logits" in name and name in noise):
         bad = []
-        for index, (reference, got) in enumerate(zip(exact, actual, strict=True)):
-            own = eager[index][name] if eager else None
-            message = _disagreement(name, reference[name], got[name], limit * noise[name], own)
+        for answer, actual, where in zip(pool.answers, pool.actual, pool.where, strict=True):
+            own = answer.eager[name] if eager else None
+            message = _disagreement(name, answer.exact[name], actual[name], limit * noise[name], own)
             if message:
-                bad.append(Row("decision", name, False, message, where[index] if where else ""))
-        found.append(bad[0] if bad else Row("decision", name, True))
-    return found
+                bad.append(Finding("decision", name, False, message, where))
+        findings.append(bad[0] if bad else Finding("decision", name, True))
+    return findings
 
 
 def _disagreement(name, exact, actual, allowed, eager):

@@ -15,20 +15,17 @@ float32 result against float64 is that of torch._dynamo.utils.same (`fp64_ref`).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
+from parity.judge.pool import Measured, Pool, rms
 
 LIMIT = 4.0
 REPORT = 2.0
 MINIMUM_POOL = 8
 MINIMUM_VALUES = 16
-
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def inputs_needed(values: int) -> int:
@@ -36,116 +33,62 @@ def inputs_needed(values: int) -> int:
     return max(MINIMUM_POOL, -(-MINIMUM_VALUES // max(1, values)))
 
 
-@dataclass(frozen=True)
-class Pooled:
-    """One output's ratio over a pool, and its largest absolute difference from float32 PyTorch.
+def require_size(pool: Pool) -> None:
+    """Refuse a pool that no ratio may judge.
 
-    `noise` is what the ratio is measured in: the root mean square of the denominators, in units of the outputs' rms.
+    Raises:
+        ValueError: fewer inputs than `MINIMUM_POOL`.
     """
-
-    ratio: float
-    worst: float
-    inputs: int
-    noise: float
+    if len(pool) < MINIMUM_POOL:
+        raise ValueError(f"pool: {len(pool)} inputs, should be at least {MINIMUM_POOL}")
 
 
-def pooled(
-    exact: Sequence[np.ndarray],
-    eager: Sequence[np.ndarray],
-    jittered: Sequence[np.ndarray],
-    actual: Sequence[np.ndarray],
-) -> Pooled:
-    """The ratio of one output over a pool of inputs; element i of each sequence answers input i.
-
-    Elements that are not finite in `exact` are left out: their pattern is judged elsewhere. Where the exact answer is
-    all zero, errors count as they are, with 1 for the rms.
-    """
-    above = below = worst = 0.0
-    for reference, plain, moved, got in zip(exact, eager, jittered, actual, strict=True):
-        finite = np.isfinite(reference)
-        if not finite.any():
-            continue
-        answer = reference[finite].astype(np.float64)
-        rms = _rms(answer) or 1.0
-        u = UNIT_ROUNDOFF[plain.dtype.name]
-        errors = [_rms(array[finite].astype(np.float64) - answer) / rms for array in (got, plain, moved)]
-        above += errors[0] ** 2
-        below += max(errors[1] ** 2, errors[2] ** 2, u**2)
-        worst = max(worst, float(np.max(np.abs(got[finite].astype(np.float64) - plain[finite].astype(np.float64)))))
-    return Pooled(math.sqrt(above / below) if below else 0.0, worst, len(exact), math.sqrt(below / len(exact)))
-
-
-def noise(
-    exact: Sequence[Mapping[str, np.ndarray]],
-    eager: Sequence[Mapping[str, np.ndarray]],
-    jittered: Sequence[Mapping[str, np.ndarray]],
-) -> dict[str, float]:
-    """What the ratio of each floating output is measured in over this pool: see `Pooled`."""
-    names = [name for name, array in eager[0].items() if np.issubdtype(array.dtype, np.floating)]
-    sides = (exact, eager, jittered, eager)
-    return {name: pooled(*([answers[name] for answers in side] for side in sides)).noise for name in names}
-
-
-def rows(
-    exact: Sequence[Mapping[str, np.ndarray]],
-    eager: Sequence[Mapping[str, np.ndarray]],
-    jittered: Sequence[Mapping[str, np.ndarray]],
-    actual: Sequence[Mapping[str, np.ndarray]],
-    *,
-    limit: float = LIMIT,
-    where: Sequence[str] = (),
-) -> list[Row]:
-    """One row for each floating output: passed when its pooled ratio is at most `limit`.
+def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> list[Finding]:
+    """One finding for each floating output: passed when its pooled ratio is at most `limit`.
 
     Args:
-        where: the sizes of each input; where they are given, a failed row is followed by one for each bad input.
+        locate: whether a failure is followed by one for each input that is bad by itself.
 
     Raises:
         ValueError: fewer inputs than `MINIMUM_POOL`, which no ratio may judge.
     """
-    if len(exact) < MINIMUM_POOL:
-        raise ValueError(f"pool: {len(exact)} inputs, should be at least {MINIMUM_POOL}")
-    found = []
-    for name, first in eager[0].items():
-        if not np.issubdtype(first.dtype, np.floating):
-            continue
-        pool = pooled(*([answers[name] for answers in side] for side in (exact, eager, jittered, actual)))
-        passed = pool.ratio <= limit
-        message = "" if passed else _message(name, pool, limit)
-        figures = {"ratio": pool.ratio, "worst": pool.worst, "noise": pool.noise}
-        found.append(Row("ratio", name, passed, message, figures=figures))
-        if not passed:
-            for sizes, reference, got in zip(where, exact, actual, strict=bool(where)):
-                found.extend(_culprit(name, reference[name], got[name], limit * pool.noise, sizes))
-    return found
+    require_size(pool)
+    findings = []
+    for name in pool.floating:
+        measured = pool.measure(name)
+        passed = measured.ratio <= limit
+        message = "" if passed else _message(name, measured, limit)
+        measurements = {"ratio": measured.ratio, "worst": measured.worst, "noise": measured.noise}
+        findings.append(Finding("ratio", name, passed, message, measurements=measurements))
+        if locate and not passed:
+            for sizes, reference, actual in zip(pool.where, pool.exact, pool.actual, strict=True):
+                findings.extend(_culprit(name, reference[name], actual[name], limit * measured.noise, sizes))
+    return findings
 
 
-def _message(name, pool, limit):
+def _message(name, measured: Measured, limit):
     return (
-        f"{name}: error ratio {pool.ratio:.3g}, should be at most {limit:g}; over {pool.inputs} inputs the file is that"
-        f" many times as far from float64 as PyTorch itself, largest difference {pool.worst:.3g}"
+        f"{name}: error ratio {measured.ratio:.3g}, should be at most {limit:g}; over {measured.inputs} inputs the file"
+        f" is that many times as far from float64 as PyTorch itself, largest difference {measured.worst:.3g}"
     )
 
 
-def _culprit(name, reference, got, allowed, where):
-    """A failed row when elements of one input are further from float64 than `allowed`, in units of its rms.
+def _culprit(name, reference, actual, allowed, where) -> Iterator[Finding]:
+    """A failure when elements of one input are further from float64 than `allowed`, in units of its rms.
 
     With the `limit · noise` of a failed pool for `allowed`, at least one input of the pool has such elements.
     """
     finite = np.isfinite(reference)
     error = np.zeros(reference.shape)
-    error[finite] = np.abs(got[finite].astype(np.float64) - reference[finite])
-    allowed = allowed * (_rms(reference[finite]) or 1.0)
+    error[finite] = np.abs(actual[finite].astype(np.float64) - reference[finite])
+    allowed = allowed * (rms(reference[finite]) or 1.0)
     count = int((error > allowed).sum())
     if count:
         index = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
         message = (
             f"{name}: {count} of {error.size} values differ from float64 by more than {allowed:.2g}"
             f" ({100 * count / error.size:.1f} %); worst difference {error[index]:.3g} at index {index}: got"
-            f" {got[index]:.6g}, should be {reference[index]:.6g}"
+            f" {actual[index]:.6g}, should be {reference[index]:.6g}"
         )
-        yield Row("values", name, False, message, where, {"worst": float(error[index]), "count": count, "index": index})
-
-
-def _rms(values):
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+        measurements = {"worst": float(error[index]), "count": count, "index": index}
+        yield Finding("values", name, False, message, where, measurements)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.judge import ratio
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
+from parity.judge.pool import Arrays, Pool
 
-Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
 
 PADDING = 3
@@ -136,41 +136,34 @@ def _along(arrays, axes, change):
     return {name: array if places[name] is None else change(array, places[name]) for name, array in arrays.items()}
 
 
-def rows(
-    relation: str,
-    first: Sequence[Arrays],
-    second: Sequence[Arrays],
-    *,
-    exact: Sequence[Arrays],
-    noise: Mapping[str, float],
-    limit: float = ratio.LIMIT,
-) -> list[Row]:
-    """One row for each floating output: passed when both sides, pooled, differ by at most `limit` times the noise.
+def judge_relation(
+    relation: str, pool: Pool, second: Sequence[Arrays], noise: Mapping[str, float], *, limit: float = ratio.LIMIT
+) -> list[Finding]:
+    """One finding for each floating output: passed when both sides, pooled, differ by at most `limit` times the noise.
 
     Args:
-        first, second: what a backend answers to the pool, and what the relation makes of its other answers.
-        exact: the float64 answers to the pool.
-        noise: the floating outputs, each with its noise over the pool, as `ratio.noise` has it.
+        pool: with a backend's answers.
+        second: what the relation makes of the backend's other answers.
+        noise: the floating outputs, each with its noise over the pool, as the pool measures it.
 
     Raises:
         ValueError: fewer inputs than `ratio.MINIMUM_POOL`.
     """
-    if len(exact) < ratio.MINIMUM_POOL:
-        raise ValueError(f"pool: {len(exact)} inputs, should be at least {ratio.MINIMUM_POOL}")
-    found = []
+    ratio.require_size(pool)
+    findings = []
     for name, unit in noise.items():
-        reference, one, other = ([answers[name] for answers in side] for side in (exact, first, second))
+        reference, one, other = ([answers[name] for answers in side] for side in (pool.exact, pool.actual, second))
         shapes = [(a.shape, b.shape) for a, b in zip(one, other, strict=True) if a.shape != b.shape]
         if shapes:
             message = f"{name}: {relation}: shape {shapes[0][1]}, should be {shapes[0][0]}"
-            found.append(Row("relation", name, False, message))
+            findings.append(Finding("relation", name, False, message))
             continue
         times = _distance(reference, one, other) / unit
         passed = times <= limit
-        told = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
-        message = "" if passed else f"{told}; over {len(exact)} inputs"
-        found.append(Row("relation", name, passed, message, figures={"ratio": times}))
-    return found
+        wrong = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
+        message = "" if passed else f"{wrong}; over {len(pool)} inputs"
+        findings.append(Finding("relation", name, passed, message, measurements={"ratio": times}))
+    return findings
 
 
 def _distance(exact, first, second):
@@ -184,17 +177,17 @@ def _distance(exact, first, second):
     return math.sqrt(squares / len(exact))
 
 
-def repeated(first: Arrays, second: Arrays, where: str = "") -> list[Row]:
-    """Rows for two runs of one session on one input: passed when every output has the same bits."""
+def judge_determinism(first: Arrays, second: Arrays, where: str = "") -> list[Finding]:
+    """Findings on two runs of one session on one input: passed when every output has the same bits."""
     return [_same_bits(name, array, second.get(name), where) for name, array in first.items()]
 
 
 def _same_bits(name, one, other, where):
     alike = other is not None and (one.shape, one.dtype) == (other.shape, other.dtype)
     if alike and one.tobytes() == other.tobytes():
-        return Row("determinism", name, True)
+        return Finding("determinism", name, True)
     message = f"{name}: two runs on one input differ"
     if alike:
         wrong = one.view(f"u{one.dtype.itemsize}") != other.view(f"u{one.dtype.itemsize}")
         message += f" at {int(wrong.sum())} of {one.size} values"
-    return Row("determinism", name, False, f"{message}, should be equal in every bit", where)
+    return Finding("determinism", name, False, f"{message}, should be equal in every bit", where)

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
+from parity.judge.pool import Arrays
 
-Arrays = Mapping[str, np.ndarray]
 Axes = Mapping[str, Mapping[int, str]]
 
 # The inputs that tell padding from tokens and from pixels; longformer's mask of global attention does not.
@@ -82,8 +82,8 @@ def blanked(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -
     return found
 
 
-def rows(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> list[Row]:
-    """A failed row for each floating output that is not finite where it is not defined."""
+def judge_undefined(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
+    """A failure for each floating output that is not finite where it is not defined."""
     found = []
     for name, place in where.items():
         array = actual.get(name)
@@ -95,5 +95,5 @@ def rows(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> li
                 f"{name}: {len(wrong)} of {int(place.sum())} values at masked positions are not finite, should all be;"
                 f" first at index {tuple(map(int, wrong[0]))}"
             )
-            found.append(Row("nonfinite", name, False, message, sizes))
+            found.append(Finding("nonfinite", name, False, message, sizes))
     return found

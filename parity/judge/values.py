@@ -1,21 +1,22 @@
-"""Expected and actual arrays of one call → rows for presence, dtype, shape, the pattern of NaN and inf, and values."""
+"""Expected and actual arrays of one call → findings on names, dtypes, shapes, the pattern of NaN and inf, values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
 
 
-def rows(
+def judge_values(
     expected: Mapping[str, np.ndarray],
     actual: Mapping[str, np.ndarray],
     *,
     atol: float | None = None,
     where: str = "",
-) -> list[Row]:
+) -> list[Finding]:
     """Compare every expected output; the first property that fails is the one told for that output.
 
     Args:
@@ -23,24 +24,24 @@ def rows(
         atol: largest absolute difference allowed; None only measures it.
         where: the sizes, for messages.
     """
-    found = []
+    findings = []
     for name, reference in expected.items():
-        found.append(_row(name, np.asarray(reference), actual.get(name), atol, where))
+        findings.append(_judge(name, np.asarray(reference), actual.get(name), atol, where))
     for name in sorted(set(actual) - set(expected)):
-        found.append(Row("names", name, False, f"{name}: returned, but the reference has no such output", where))
-    return found
+        findings.append(Finding("names", name, False, f"{name}: returned, but the reference has no such output", where))
+    return findings
 
 
-def _row(name, expected, actual, atol, where):
+def _judge(name, expected, actual, atol, where):
     if actual is None:
-        return Row("names", name, False, f"{name}: not among the outputs, should be", where)
+        return Finding("names", name, False, f"{name}: not among the outputs, should be", where)
     if actual.dtype != expected.dtype:
-        return Row("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {expected.dtype}", where)
+        return Finding("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {expected.dtype}", where)
     if actual.shape != expected.shape:
-        return Row("shape", name, False, f"{name}: shape {actual.shape}, should be {expected.shape}", where)
+        return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {expected.shape}", where)
     if not np.issubdtype(expected.dtype, np.floating):
         wrong = np.flatnonzero(actual.ravel() != expected.ravel())
-        return _told(name, wrong, expected, actual, None, where)
+        return _of_values(Finding("values", name, not wrong.size, "", where), wrong, expected, actual)
     pattern = _pattern(name, expected, actual, where)
     if pattern is not None:
         return pattern
@@ -48,7 +49,7 @@ def _row(name, expected, actual, atol, where):
     difference = np.zeros(expected.shape)
     difference[finite] = np.abs(actual[finite].astype(np.float64) - expected[finite].astype(np.float64))
     wrong = np.flatnonzero(difference > atol) if atol is not None else np.empty(0, int)
-    return _told(name, wrong, expected, actual, difference, where, atol)
+    return _of_values(Finding("values", name, not wrong.size, "", where), wrong, expected, actual, difference, atol)
 
 
 def _pattern(name, expected, actual, where):
@@ -60,20 +61,21 @@ def _pattern(name, expected, actual, where):
                 f"{name}: {what} at {int(there.sum())} of {expected.size} places, should be at {int(here.sum())};"
                 f" first difference at index {tuple(map(int, wrong[0]))}"
             )
-            return Row("nonfinite", name, False, message, where)
+            return Finding("nonfinite", name, False, message, where)
     return None
 
 
-def _told(name, wrong, expected, actual, difference, where, atol=None):
+def _of_values(finding, wrong, expected, actual, difference=None, atol=None):
+    """The finding with the largest difference, and the sentence on the wrong values if there are any."""
     worst = float(difference.max()) if difference is not None and difference.size else 0.0
-    figures = {"worst": worst}
-    if not wrong.size:
-        return Row("values", name, True, "", where, figures)
+    if finding.passed:
+        return replace(finding, measurements={"worst": worst})
     at = int(difference.argmax()) if difference is not None else int(wrong[0])
     index = tuple(int(i) for i in np.unravel_index(at, expected.shape))
     limit = "" if atol is None else f" by more than {atol:g}"
     message = (
-        f"{name}: {wrong.size} of {expected.size} values differ{limit} ({100 * wrong.size / expected.size:.1f} %);"
-        f" worst difference {worst:.3g} at index {index}: got {actual[index]:.6g}, should be {expected[index]:.6g}"
+        f"{finding.subject}: {wrong.size} of {expected.size} values differ{limit}"
+        f" ({100 * wrong.size / expected.size:.1f} %); worst difference {worst:.3g} at index {index}: got"
+        f" {actual[index]:.6g}, should be {expected[index]:.6g}"
     )
-    return Row("values", name, False, message, where, {**figures, "count": int(wrong.size), "index": index})
+    return replace(finding, message=message, measurements={"worst": worst, "count": int(wrong.size), "index": index})

@@ -1,4 +1,4 @@
-"""Answers of a device that casts to bfloat16 → verdict rows: relative error, cosine, and what the numbers decide."""
+"""Answers of a device that casts to bfloat16 → findings: relative error, cosine, and what the numbers decide."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.errors import NameMismatch, ShapeMismatch, ValueMismatch
-from parity.judge import decisions
+from parity.judge.decisions import judge_decisions
+from parity.judge.findings import Finding, error_of, failures
+from parity.judge.pool import Arrays, Pool
 from parity.judge.ratio import LIMIT
-from parity.judge.rows import Row, failures
 
 UNCALIBRATED = "uncalibrated: no device has run these cells yet"
 # What was measured once may be that much worse another time.
@@ -50,44 +50,41 @@ class Tolerances:
             return cls()
         return cls(_SLACK * measured["relative"], 1 - _SLACK * (1 - measured["cosine"]), f"calibrated on {read['sdk']}")
 
-    def summary(self, rows: Sequence[Row]) -> str:
-        """The worst figures of the rows beside what is allowed."""
-        figures = [row.figures for row in rows if row.figures]
-        relative = max((each["relative"] for each in figures), default=0.0)
-        cosine = min((each["cosine"] for each in figures), default=1.0)
+    def summary(self, findings: Sequence[Finding]) -> str:
+        """The worst measurements of the findings, and what is allowed."""
+        measured = [finding.measurements for finding in findings if finding.measurements]
+        relative = max((each["relative"] for each in measured), default=0.0)
+        cosine = min((each["cosine"] for each in measured), default=1.0)
         return (
             f"relative error {relative:.2g} ≤ {self.relative:g}, cosine {cosine:.6f} ≥ {self.cosine:g} ({self.origin})"
         )
 
 
-def rows(
-    expected: Sequence[Mapping[str, np.ndarray]],
-    actual: Sequence[Mapping[str, np.ndarray]],
-    tolerances: Tolerances,
-) -> list[Row]:
-    """One row for each output, and one more for each that is decided by: its largest candidates, beyond the noise.
+def judge_answers(expected: Sequence[Arrays], actual: Sequence[Arrays], tolerances: Tolerances) -> list[Finding]:
+    """One finding for each output, and one more for each that is decided by: its largest candidates, beyond the noise.
 
     Args:
         expected, actual: answers by name, to the same inputs; `actual` may have outputs beside the expected ones.
     """
-    found = []
+    findings = []
     for name in expected[0]:
         missing = [index for index, answer in enumerate(actual) if name not in answer]
         if missing:
-            found.append(Row("names", name, False, f"{name}: is missing, should be among {', '.join(actual[0])}"))
+            message = f"{name}: is missing, should be among {', '.join(actual[0])}"
+            findings.append(Finding("names", name, False, message))
             continue
         shapes = [(w[name].shape, g[name].shape) for w, g in zip(expected, actual, strict=True)]
         wrong = next((pair for pair in shapes if pair[0] != pair[1]), None)
         if wrong:
-            found.append(Row("shape", name, False, f"{name}: has shape {wrong[1]}, should be {wrong[0]}"))
+            findings.append(Finding("shape", name, False, f"{name}: has shape {wrong[1]}, should be {wrong[0]}"))
             continue
-        found.append(_row(name, [w[name] for w in expected], [g[name] for g in actual], tolerances))
-    good = [row.subject for row in found if row.passed]
-    noise = dict.fromkeys(good, tolerances.relative / LIMIT)
-    return [*found, *(decisions.rows(expected, actual, noise) if good else [])]
+        findings.append(_judge(name, [w[name] for w in expected], [g[name] for g in actual], tolerances))
+    noise = {finding.subject: tolerances.relative / LIMIT for finding in findings if finding.passed}
+    pool = Pool.of(expected, expected, expected, actual)
+    return [*findings, *(judge_decisions(pool, noise, eager=False) if noise else [])]
 
 
-def _row(name, expected, actual, tolerances):
+def _judge(name, expected, actual, tolerances):
     wanted, got = ([array.astype(np.float64).ravel() for array in side] for side in (expected, actual))
     norm = np.sqrt(sum(float(np.square(array).sum()) for array in wanted))
     off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(wanted, got, strict=True)))
@@ -103,7 +100,7 @@ def _row(name, expected, actual, tolerances):
             f" and at least {tolerances.cosine:g} ({tolerances.origin})"
         )
     )
-    return Row("values", name, passed, message, figures={"relative": float(relative), "cosine": float(cosine)})
+    return Finding("values", name, passed, message, measurements={"relative": float(relative), "cosine": float(cosine)})
 
 
 def _cosine(one, other):
@@ -113,7 +110,7 @@ def _cosine(one, other):
     return float(one @ other / norms)
 
 
-def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = None) -> list[Row]:
+def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = None) -> list[Finding]:
     """The compiled model beside the model itself, on eight inputs of the compiled shape.
 
     Raises:
@@ -128,21 +125,19 @@ def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = N
     samples = [of.source.generated(), *(of.source.generated(seed=seed) for seed in range(1, _POOL))]
     expected = [answer.eager for answer in answers(twin(model), of.onnx_config, samples, exact=False)]
     actual = [made.run(backend_inputs(of.onnx_config, sample)) for sample in samples]
-    found = rows(expected, actual, tolerances or Tolerances())
-    require(found)
-    return found
+    findings = judge_answers(expected, actual, tolerances or Tolerances())
+    require(findings)
+    return findings
 
 
-def require(found: Sequence[Row]) -> None:
-    """Refuse rows of which one has failed.
+def require(findings: Sequence[Finding]) -> None:
+    """Refuse findings of which one has failed.
 
     Raises:
         ValueMismatch, ShapeMismatch, NameMismatch (ValueErrors): all failures in one message.
     """
-    failed = failures(found)
-    if failed:
-        error = {"names": NameMismatch, "shape": ShapeMismatch}.get(failed[0].check, ValueMismatch)
-        raise error("; ".join(row.message for row in failed), failed)
+    if failed := failures(findings):
+        raise error_of(failed, "; ".join(finding.message for finding in failed))
 
 
 def calibration(measured: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict:

@@ -21,6 +21,7 @@ from parity.environment import version_of
 from parity.errors import ExportError, ParityError, UsageError
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
 from parity.judge import contract
+from parity.judge.findings import failures
 
 from .base import OnnxConfig, one_preprocessor
 from .limits import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET, check_opset
@@ -257,8 +258,8 @@ def _restore_dead_inputs(path, inputs, flat, dead):
 
 
 def _require_contract(path, opset, config, flat):
-    rows = contract.rows_of(contract.read(path), config, flat, opset=opset)
-    wrong = [row.message for row in rows if not row.passed]
+    findings = contract.judge_contract(contract.read(path), contract.Claim.of(config, flat), opset=opset)
+    wrong = [finding.message for finding in failures(findings)]
     if wrong:
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))
 
@@ -314,11 +315,8 @@ def validate_model_outputs(
     found = validation.compare(
         lambda inputs: session.run(inputs, onnx_named_outputs),
         config,
-        samples,
-        [_only(answer, onnx_named_outputs) for answer in references],
-        atol=atol,
-        traced=source.axes,
-        alike=session.metadata.get("attention") == attention_of(reference_model),
+        validation.pool_of(source, samples, [_only(answer, onnx_named_outputs) for answer in references]),
+        validation.Criteria(atol, alike=session.metadata.get("attention") == attention_of(reference_model)),
     )
     for line in validation_lines(found, atol=atol):
         logger.info(line)
@@ -326,7 +324,7 @@ def validate_model_outputs(
 
 
 def _only(answer, names):
-    from parity.reference import Answers
+    from parity.judge.pool import Answers
 
     return Answers({name: answer.eager[name] for name in names})
 

@@ -6,16 +6,17 @@ import copy
 import gc
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parity import files, models, validation
 from parity.environment import describe
 from parity.errors import CheckpointError, SessionError, UsageError
 from parity.files import append_metadata
 from parity.judge import artifact, contract
-from parity.judge.rows import Row, failures
+from parity.judge.findings import Finding, failures
 from parity.models import fingerprint
 from parity.onnx import features
 from parity.onnx.convert import export
@@ -107,12 +108,8 @@ class Job:
     def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
         return prove(
-            path,
-            self._load,
-            self.onnx_config,
-            self._inputs,
-            relations=relations_of(self.config.model_type, self.feature),
-            opset=self.opset,
+            Artifact.read(path, opset=self.opset),
+            Reference(self._load, self._inputs, relations_of(self.config.model_type, self.feature)),
             atol=atol,
             progress=self._console.progress,
         )
@@ -303,76 +300,112 @@ def load_trained(
     return model
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """An ONNX file that is to be judged.
+
+    Args:
+        opset: the opset that was asked for; None takes any.
+        foreign: whether another exporter may have written it: then names may stand in any order, and position ids may
+            be an input, which is given to the file.
+    """
+
+    path: Path
+    contract: contract.Contract
+    opset: int | None = None
+    foreign: bool = False
+
+    @classmethod
+    def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
+        """The file at `path`.
+
+        Raises:
+            ExportError: it is no readable ONNX file.
+        """
+        return cls(path, contract.read(path), opset, foreign)
+
+    @property
+    def derived(self) -> dict[str, dict[int, str]]:
+        """Inputs of the file that ours compute from the others, with their dynamic axes."""
+        names = {value.name for value in self.contract.inputs} if self.foreign else ()
+        return {name: axes for name, axes in DERIVED_INPUTS.items() if name in names}
+
+    def judge(self, source: Source) -> list[Finding]:
+        """Findings on the file as it lies on the disk, against what makes its inputs."""
+        claim = contract.Claim.of(source.onnx_config, source.layout.flatten(source.dummy))
+        claim = claim.with_inputs(self.derived, self.contract)
+        findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
+        if not any(finding.check == "data" for finding in failures(findings)):
+            findings.append(artifact.judge_checker(self.path))
+        return findings
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model that a file is compared with.
+
+    Args:
+        load: a function without arguments; its models belong to the caller and are changed.
+        source: makes the inputs.
+        relations: those on record for the model; see `parity.judge.relations`.
+        answers: `reference.answers`, or what gives the same.
+    """
+
+    load: Callable[[], Any]
+    source: Source
+    relations: Sequence[str] = ()
+    answers: Callable[..., list] = answers
+
+    def pool(self, progress=None) -> tuple[Sequence, list, int | None]:
+        """Samples, the model's answers to them, and the longest sequence that it takes; the model is freed."""
+        model, config = self.load(), self.source.onnx_config
+        longest = config.longest_sequence(model)
+        samples = validation.choose_samples(self.source, longest=longest)
+        answered = self.answers(model, config, samples, consume=True, progress=progress)
+        alive = weakref.ref(model)
+        del model
+        _collect_if(alive)
+        return samples, answered, longest
+
+    def float64(self):
+        """The model in float64 as a backend, loaded anew: a context."""
+        return float64(self.load(), self.source.onnx_config, self.source.layout)
+
+
 def prove(
-    path: Path,
-    load,
-    onnx_config,
-    inputs: Source,
-    *,
-    relations: Sequence[str] = (),
-    opset: int | None = None,
-    foreign: bool = False,
-    found: contract.Contract | None = None,
-    atol: float | None = None,
-    alike: bool = True,
-    answered=answers,
-    progress=None,
+    file: Artifact, reference: Reference, *, atol: float | None = None, alike: bool = True, progress=None
 ) -> validation.Validation:
-    """Compare the file at `path` with the model that `load()` returns, at every shape, against float64.
+    """Compare a file with a model, at every shape, against float64.
 
     The file is run from a directory that holds nothing but the files that it names. The model is freed before ONNX
     Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
 
     Args:
-        load: a function without arguments; its models belong to this function and are changed.
-        relations: the relations on record for the model; see `parity.judge.relations`.
-        opset: the opset asked for; None takes any.
-        foreign: whether another exporter may have written the file: then names may stand in any order, and position
-            ids may be an input, which is given to the file.
-        found: the file's contract, where it has been read before.
-        alike: whether the file has the attention implementation of the model; see `validation.compare`.
-        answered: `reference.answers`, or what gives the same.
-
-    Raises:
-        ExportError: the file is no readable ONNX file.
+        atol, alike: see `validation.Criteria`.
     """
-    also = DERIVED_INPUTS if foreign else {}
-    found = found or contract.read(path)
-    dummy = inputs.layout.flatten(inputs.dummy)
-    rows = contract.rows_of(found, onnx_config, dummy, opset=opset, ordered=not foreign, also=also)
-    if not any(row.check == "data" for row in failures(rows)):
-        rows.append(artifact.checked(path))
-    model = load()
-    longest = onnx_config.longest_sequence(model)
-    samples = validation.choose_samples(inputs, longest=longest)
-    references = answered(model, onnx_config, samples, consume=True, progress=progress)
-    alive = weakref.ref(model)
-    del model
-    _collect_if(alive)
+    source = reference.source
+    findings = file.judge(source)
+    samples, answered, longest = reference.pool(progress)
     try:
-        session = alone(path, found.data)
+        session = alone(file.path, file.contract.data)
     except SessionError as error:
-        shapes = {name: array.shape for name, array in references[0].eager.items()}
-        return validation.Validation((), shapes, (*rows, Row("load", "session", False, str(error))), inputs.axes)
-    derived = {name: also[name] for name in session.input_names if name in also}
+        shapes = {name: array.shape for name, array in answered[0].eager.items()}
+        refused = Finding("load", "session", False, str(error))
+        return validation.Validation((), shapes, (*findings, refused), source.axes)
+    claims = validation.claims_of(
+        source,
+        samples,
+        reference.float64,
+        relations=reference.relations,
+        longest=longest,
+        derived=file.derived,
+    )
     return validation.compare(
         session.run,
-        onnx_config,
-        samples,
-        references,
-        atol=atol,
-        traced=inputs.axes,
-        first=rows,
-        derived=list(derived),
-        alike=alike,
-        claims=validation.claims_of(
-            inputs,
-            samples,
-            lambda: float64(load(), onnx_config, inputs.layout),
-            relations=relations,
-            longest=longest,
-            derived=derived,
-        ),
+        source.onnx_config,
+        validation.pool_of(source, samples, answered, list(file.derived)),
+        validation.Criteria(atol, alike=alike, claims=claims),
+        first=findings,
         progress=progress,
     )
 

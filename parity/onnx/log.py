@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity.judge.ratio import LIMIT, REPORT
-from parity.validation import Validation, told
+from parity.validation import Validation
 
 _STEP = " " * 8
 
@@ -16,7 +16,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
         expected_atol: the configuration's `atol_for_validation`, to compare with when there is no hard limit.
     """
     names = "{" + ", ".join(repr(name) for name in validation.shapes) + "}"
-    wrong_names = [row for row in validation.failures if row.check == "names" and row.subject != "inputs"]
+    wrong_names = [each for each in validation.failures if each.check == "names" and each.subject != "inputs"]
     mark = "[x] ONNX model output names do not match" if wrong_names else "[✓] ONNX model output names match"
     lines = [f"{_STEP}-{mark} reference model ({names})"]
     for name, shape in validation.shapes.items():
@@ -30,16 +30,16 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     shapes = list(dict.fromkeys(map(str, validation.samples)))
     lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
     for sample in shapes:
-        bad = [row for row in validation.failures if row.where == sample]
+        bad = [finding for finding in validation.failures if finding.where == sample]
         mark = "[x]" if bad else "[✓]"
         lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {validation.worst(where=sample):.2g}")
     return lines
 
 
 def _output_lines(validation, name, shape, atol, expected_atol):
-    failed = [row for row in validation.failures if row.subject in (name, "session")]
+    failed = [finding for finding in validation.failures if finding.subject in (name, "session")]
     if failed:
-        return [f"[x] {told(row)}" for row in failed]
+        return [f"[x] {finding.line}" for finding in failed]
     lines = [f"[✓] {shape} matches {shape}"]
     limit = atol if atol is not None else expected_atol
     worst, ratio = validation.worst(name), validation.ratios().get(name)

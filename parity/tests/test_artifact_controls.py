@@ -12,7 +12,7 @@ from parity.errors import SessionError
 from parity.fixtures import subjects
 from parity.fixtures.specimens import DATA_BESIDE, HEALTHY, SPECIMENS
 from parity.judge import artifact, contract
-from parity.judge.rows import failures
+from parity.judge.findings import failures
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
@@ -50,7 +50,7 @@ def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path)
     """Equal bytes in equal shapes count, nothing else does; the row names both and their size."""
     model = model_of(one=VALUES, other=other)
     assert artifact.written_twice(model, tmp_path) == ([("one", "other", 1600)] if twice else [])
-    (row,) = artifact.rows(model, tmp_path)
+    (row,) = artifact.judge_artifact(model, tmp_path)
     assert row.passed is not twice
     if twice:
         assert row.message == (
@@ -110,7 +110,7 @@ def test_external_data_is_there_or_told(location, told, tmp_path):
     model = model_of(a=VALUES)
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
     model.graph.initializer[0].ClearField("raw_data")
-    row = artifact.rows(model, tmp_path / "model")[0]
+    row = artifact.judge_artifact(model, tmp_path / "model")[0]
     assert (row.check, row.passed) == ("data", not told)
     assert row.message.startswith(f"external data {location}: {told}" if told else "")
 
@@ -118,7 +118,7 @@ def test_external_data_is_there_or_told(location, told, tmp_path):
 def test_the_checker_names_what_it_refuses(bert, tmp_path):
     """A file that ONNX Runtime would run is refused by the checker, in its own words."""
     BY_NAME["unsorted-nodes"].write(bert, tmp_path / "model.onnx")
-    row = artifact.checked(tmp_path / "model.onnx")
+    row = artifact.judge_checker(tmp_path / "model.onnx")
     assert "topologically sorted" in row.message
     assert BY_NAME["unsorted-nodes"].session()
 
@@ -150,7 +150,7 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
     """The row names the file, and the verdict is the error class of a file that does not load."""
-    from parity.onnx.job import prove
+    from parity.onnx.job import Artifact, Reference, prove
 
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"
@@ -158,10 +158,10 @@ def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path
         alone(path, ())
     found = contract.read(path)
     unnamed = type(found)(**{**vars(found), "data": ()})
-    verdict = prove(path, bert.fresh_model, bert.onnx_config, bert.source, found=unnamed)
+    verdict = prove(Artifact(path, unnamed), Reference(bert.fresh_model, bert.source))
     assert [row.check for row in verdict.failures] == ["load"]
     with pytest.raises(SessionError, match="alone with the files that it names"):
         verdict.raise_on_failure()
-    assert failures([artifact.checked(path)]) == []
+    assert failures([artifact.judge_checker(path)]) == []
     HEALTHY.write(bert, path)
     assert alone(path, ())

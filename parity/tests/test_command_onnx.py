@@ -18,7 +18,7 @@ from parity import cli
 from parity.environment import version_of
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.processes import cost_of, times_bare
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
 from parity.onnx.__main__ import main
 
 # Checkpoint (architecture, feature, safetensors) → output named in the log, its shape at the export, default opset.
@@ -159,9 +159,9 @@ def made_up(worst, ratio=0.98, shapes=("batch 2",)):
     from parity.validation import Validation
 
     samples = [Sample({"batch": int(shape.split()[1])}, "", {}) for shape in shapes]
-    rows = [Row("values", "logits", True, where=str(sample), figures={"worst": worst}) for sample in samples]
+    rows = [Finding("values", "logits", True, where=str(sample), measurements={"worst": worst}) for sample in samples]
     if ratio is not None:
-        rows.append(Row("ratio", "logits", True, figures={"ratio": ratio, "worst": worst}))
+        rows.append(Finding("ratio", "logits", True, measurements={"ratio": ratio, "worst": worst}))
     return Validation(samples, {"logits": (2, 2)}, rows)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from parity.judge import decisions
-from parity.judge.rows import failures
+from parity.judge.findings import failures
+from parity.judge.pool import Pool
 
 # 4 · 1e-6 · rms is what candidates may be apart and still change places.
 NOISE = {"logits": 1e-6, "hidden": 1e-6, "start_logits": 1e-6}
@@ -19,8 +20,9 @@ def ranked(*values, width=96, rows=3):
     return array
 
 
-def judged(exact, actual, name="logits", **options):
-    return decisions.rows([{name: exact}], [{name: actual}], NOISE, **options)
+def judged(exact, actual, name="logits", eager=None, where=""):
+    sides = [{name: exact}], [{name: exact if eager is None else eager}], [{name: exact}], [{name: actual}]
+    return decisions.judge_decisions(Pool.of(*sides, [where]), NOISE, eager=eager is not None)
 
 
 def swapped(array, one, other):
@@ -39,7 +41,7 @@ def test_equal_rankings_pass():
 def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
     """The message names the place, both candidates, their exact values, the gap and the noise."""
     exact = ranked(3, 2.5, 1)
-    (row,) = judged(exact, swapped(exact, 0, 1), where=["batch 3"])
+    (row,) = judged(exact, swapped(exact, 0, 1), where="batch 3")
     assert (row.check, row.subject, row.passed, row.where) == ("decision", "logits", False, "batch 3")
     assert row.message.startswith(
         "logits: argmax at index (0, 0): got candidate 1, should be 0; their float64 values 2.5 and 3 are 0.5 apart,"
@@ -98,10 +100,11 @@ def test_a_large_vocabulary_is_judged_alike():
 
 def test_it_costs_next_to_nothing():
     """Eight inputs of a tiny model are judged in less than 2 ms (ten times as much here, for a busy machine)."""
-    pool = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
-    actual = [{"logits": array["logits"].astype(np.float32)} for array in pool]
+    exact = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
+    actual = [{"logits": array["logits"].astype(np.float32)} for array in exact]
+    pool = Pool.of(exact, actual, actual, actual)
     start = time.process_time()
-    (row,) = decisions.rows(pool, actual, NOISE)
+    (row,) = decisions.judge_decisions(pool, NOISE)
     assert time.process_time() - start < 0.02
     assert row.passed
 
@@ -110,6 +113,6 @@ def test_a_ranking_that_is_pytorchs_own_passes():
     """What float32 PyTorch decides otherwise than float64, at that place, is no fault of the file."""
     exact = ranked(3, 2.5, 1)
     actual = swapped(exact, 0, 1)
-    assert judged(exact, actual, eager=[{"logits": actual}])[0].passed
-    assert not judged(exact, actual, eager=[{"logits": exact.astype(np.float32)}])[0].passed
-    assert not judged(exact, swapped(exact, 0, 2), eager=[{"logits": actual}])[0].passed
+    assert judged(exact, actual, eager=actual)[0].passed
+    assert not judged(exact, actual, eager=exact.astype(np.float32))[0].passed
+    assert not judged(exact, swapped(exact, 0, 2), eager=actual)[0].passed

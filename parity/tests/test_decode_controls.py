@@ -13,15 +13,15 @@ from parity.errors import ExportError, ParityError
 from parity.fixtures import cache_faults, decoding, decoding_checks, episodes, properties, reproducer, subjects
 from parity.fixtures.cache_faults import FAULTS
 from parity.judge import ratio
-from parity.judge.rows import Row, failures
+from parity.judge.findings import Finding, failures
 from parity.sessions import OnnxSession
 
-PASSED = Row("ratio", "logits", True)
+PASSED = Finding("ratio", "logits", True)
 
 CHECKS = {
-    "greedy": decoding_checks.greedy_rows,
-    "split": decoding_checks.split_rows,
-    "episode": lambda of, session: decoding_checks.episode_rows(of, session, decoding_checks.EVERYTHING),
+    "greedy": decoding_checks.judge_greedy,
+    "split": decoding_checks.judge_split,
+    "episode": lambda of, session: decoding_checks.judge_episode(of, session, decoding_checks.EVERYTHING),
 }
 
 
@@ -65,16 +65,16 @@ def test_the_healthy_control_passes(check, tmp_path):
 
 def test_a_wrong_token_is_told_with_its_gap(tmp_path):
     """A file that forgets its past says other tokens, far from a tie in float64."""
-    rows = decoding_checks.greedy_rows(*gpt2_file(cache_faults.past_ignored, tmp_path))
+    rows = decoding_checks.judge_greedy(*gpt2_file(cache_faults.past_ignored, tmp_path))
     told = [row for row in failures(rows) if row.check == "tokens"]
     assert told
     assert all("float64 holds them" in row.message for row in told)
-    assert all(row.figures["gap"] > 100 * row.figures["allowed"] for row in told)
+    assert all(row.measurements["gap"] > 100 * row.measurements["allowed"] for row in told)
 
 
 def test_equal_tokens_alone_let_a_fault_through(tmp_path):
     """Caches rounded to float16 leave all tokens as they are: the logits of the same steps tell."""
-    rows = decoding_checks.greedy_rows(*gpt2_file(cache_faults.rounded, tmp_path))
+    rows = decoding_checks.judge_greedy(*gpt2_file(cache_faults.rounded, tmp_path))
     assert all(row.passed for row in rows if row.check == "tokens")
     assert [row.passed for row in rows if row.check == "ratio"] == [False]
 
@@ -85,7 +85,7 @@ def test_only_a_near_tie_is_excused(factor, passed):
     logits, noise = np.array([4.0, 4.0, 0.0, 0.0]), 1e-6
     rms = float(np.sqrt(np.mean(np.square(logits))))
     logits[0] = logits[1] - factor * ratio.LIMIT * noise * rms
-    row = decoding_checks.tokens_row(0, np.array([0]), np.array([1]), [logits[None]], noise)
+    row = decoding_checks.judge_tokens(0, np.array([0]), np.array([1]), [logits[None]], noise)
     assert row.passed is passed
 
 
@@ -101,7 +101,7 @@ def test_a_relation_that_the_model_itself_has_not_is_told(tmp_path, monkeypatch)
     of, forgetful = gpt2_file(cache_faults.past_ignored, tmp_path)
     reference = decoding.Reference(of.model, forgetful.run, forgetful.run, forgetful.run)
     monkeypatch.setattr(decoding_checks, "reference", lambda *_: reference)
-    rows = decoding_checks.split_rows(
+    rows = decoding_checks.judge_split(
         of, OnnxSession(subjects.artifact(of, cache_faults.OPSET, tmp_path / "healthy.onnx"))
     )
     assert failures(rows)[0].check == "relation"
@@ -147,7 +147,7 @@ def test_drawn_episodes_follow_the_profile(monkeypatch):
     """The settings of the loaded profile hold for episodes too: they are not the test's own."""
     judged = []
     monkeypatch.setattr(
-        decoding_checks, "episode_rows", lambda of, session, episode: judged.append(episode) or [PASSED]
+        decoding_checks, "judge_episode", lambda of, session, episode: judged.append(episode) or [PASSED]
     )
     monkeypatch.setattr(
         properties, "given", lambda strategy: lambda test: settings(max_examples=9)(given(strategy)(test))
@@ -158,7 +158,7 @@ def test_drawn_episodes_follow_the_profile(monkeypatch):
 def test_an_episode_alone_is_not_enough(monkeypatch):
     """Where nothing is drawn beside the explicit episode, the property fails."""
     never = settings(phases=(Phase.explicit,))
-    monkeypatch.setattr(decoding_checks, "episode_rows", lambda *_: [PASSED])
+    monkeypatch.setattr(decoding_checks, "judge_episode", lambda *_: [PASSED])
     monkeypatch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))
     with pytest.raises(AssertionError, match="drew nothing"):
         episodes.drawn_episodes(None, None, pytest.fail)

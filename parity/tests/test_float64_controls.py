@@ -7,6 +7,7 @@ from onnx import numpy_helper
 
 from parity.fixtures import subjects
 from parity.judge import ratio
+from parity.judge.pool import Pool
 from parity.sessions import OnnxSession
 
 
@@ -39,7 +40,7 @@ def files(t5, tmp_path_factory):
     """Answers of the healthy file, and of one in which a gain of a norm is off by a thousandth."""
     path = tmp_path_factory.mktemp("t5") / "model.onnx"
     subjects.artifact(t5, 17, path)
-    inputs = subjects.arrays(t5, subjects.pool("t5", "seq2seq-lm", "other"))
+    inputs = subjects.pool("t5", "seq2seq-lm", "other").inputs
     healthy = [OnnxSession(path).run(one) for one in inputs]
     model = onnx.load(path)
     gain = next(t for t in model.graph.initializer if t.name.endswith("decoder.final_layer_norm.weight"))
@@ -67,9 +68,9 @@ def test_a_plain_cast_is_not_float64(plain, pool):
 def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, files):
     """A healthy file stays below 4 and a faulty one is above 8, whichever of the two float64 runs is the exact one."""
     chosen = plain if exact == "plain cast" else pool.exact
-    sides = (chosen, [a.eager for a in pool.answers], [a.jittered for a in pool.answers])
+    sides = (chosen, pool.eager, [answer.jittered for answer in pool.answers])
     found = {
-        name: max(row.figures["ratio"] for row in ratio.rows(*sides, actual) if row.check == "ratio")
+        name: max(each.measurements["ratio"] for each in ratio.judge_ratio(Pool.of(*sides, actual), locate=False))
         for name, actual in files.items()
     }
     assert found["healthy"] < ratio.LIMIT

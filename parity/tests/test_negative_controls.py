@@ -17,10 +17,10 @@ def bert():
 
 def judged(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
-    from parity.onnx.job import prove, relations_of
+    from parity.onnx.job import Artifact, Reference, prove, relations_of
 
-    claimed = relations_of("bert", "default")
-    return prove(path, bert.fresh_model, bert.onnx_config, bert.source, relations=claimed, opset=OPSET)
+    reference = Reference(bert.fresh_model, bert.source, relations_of("bert", "default"))
+    return prove(Artifact.read(path, opset=OPSET), reference)
 
 
 @pytest.mark.parametrize("specimen", [HEALTHY, DATA_BESIDE], ids=str)
@@ -29,7 +29,7 @@ def test_the_healthy_control_passes(bert, specimen, tmp_path):
     specimen.write(bert, tmp_path / "model.onnx")
     found = judged(bert, tmp_path / "model.onnx")
     assert found.message() == ""
-    assert {row.check for row in found.rows} >= {"checker", "duplicates", "ratio", "relation", "vacuity"}
+    assert {row.check for row in found.findings} >= {"checker", "duplicates", "ratio", "relation", "vacuity"}
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
@@ -51,12 +51,11 @@ def test_a_baked_sequence_is_told_by_its_axis(bert, tmp_path):
     """With a hard limit the message says that the file is right only at the exported sequence length."""
     BY_NAME["baked-sequence"].write(bert, tmp_path / "model.onnx")
     from parity.reference import answers
-    from parity.validation import choose_samples, compare
+    from parity.validation import Criteria, choose_samples, compare, pool_of
 
     samples = choose_samples(bert.source, longest=bert.longest)
-    references = answers(bert.fresh_model(), bert.onnx_config, samples, consume=True)
-    session = OnnxSession(tmp_path / "model.onnx")
-    found = compare(session.run, bert.onnx_config, samples, references, atol=1e-4, traced=bert.source.axes)
+    pool = pool_of(bert.source, samples, answers(bert.fresh_model(), bert.onnx_config, samples, consume=True))
+    found = compare(OnnxSession(tmp_path / "model.onnx").run, bert.onnx_config, pool, Criteria(atol=1e-4))
     with pytest.raises(ParityError, match="axis sequence: the file is right where sequence is 8"):
         found.raise_on_failure()
 

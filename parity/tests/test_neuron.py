@@ -88,14 +88,14 @@ def test_a_dynamic_batch(bert):
 def test_buckets_answer_shorter_requests(bert):
     """A request goes through the smallest compiled length, padded, and is answered as unpadded PyTorch answers it."""
     from parity.neuron import Runner, Tolerances
-    from parity.neuron.tolerances import require, rows
+    from parity.neuron.tolerances import judge_answers, require
     from parity.reference import answers
 
     runner = Runner(traced(bert, 8)[0], traced(bert, 16)[0], axes=("batch", "sequence"))
     asked = [bert.source.resized({"batch": 1, "sequence": length}, seed=length) for length in (5, 8, 13)]
     expected = [answer.eager for answer in answers(bert.fresh_model(), bert.onnx_config, asked, exact=False)]
     actual = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in asked]
-    require(rows(expected, actual, Tolerances.emulated()))
+    require(judge_answers(expected, actual, Tolerances.emulated()))
     with pytest.raises(UsageError, match="is longer than what was traced"):
         runner(bert.source.resized({"batch": 1, "sequence": 17}).inputs)
 
@@ -124,9 +124,9 @@ EXPECTED = [{"logits": np.array([[0.1, 2.0, -1.0], [3.0, 0.0, 0.5]], np.float32)
 def judged(actual, **limits):
     """Checks that fail when that is answered."""
     from parity.neuron import Tolerances
-    from parity.neuron.tolerances import rows
+    from parity.neuron.tolerances import judge_answers
 
-    return [row.check for row in rows(EXPECTED, [{"logits": actual}], Tolerances(**limits)) if not row.passed]
+    return [row.check for row in judge_answers(EXPECTED, [{"logits": actual}], Tolerances(**limits)) if not row.passed]
 
 
 def test_tolerances_take_what_bfloat16_costs():
@@ -139,23 +139,23 @@ def test_tolerances_take_what_bfloat16_costs():
     assert judged(right[:1]) == ["shape"]
     assert judged(right[:, ::-1].copy(), relative=9.0, cosine=-1.0) == []
     from parity.neuron import Tolerances
-    from parity.neuron.tolerances import rows
+    from parity.neuron.tolerances import judge_answers
 
-    assert [row.check for row in rows(EXPECTED, [{}], Tolerances())] == ["names"]
+    assert [row.check for row in judge_answers(EXPECTED, [{}], Tolerances())] == ["names"]
 
 
 def test_decisions_are_held_to_the_noise():
     """Candidates that change places are a failure where they are further apart than the noise, and none where not."""
     from parity.neuron import Tolerances
-    from parity.neuron.tolerances import rows
+    from parity.neuron.tolerances import judge_answers
 
     expected = [{"logits": np.concatenate([np.full((1, 400), 5.0), [[0.0, 1.0, 0.9, 1.02]]], 1).astype(np.float32)}]
     near = expected[0]["logits"].copy()
     near[0, -2] = 1.01
-    assert [row for row in rows(expected, [{"logits": near}], Tolerances()) if not row.passed] == []
+    assert [row for row in judge_answers(expected, [{"logits": near}], Tolerances()) if not row.passed] == []
     wide = {"logits": np.array([[9.0, 8.0, 0.0, 0.0]], np.float32)}
     swapped = {"logits": np.array([[8.4, 8.6, 0.0, 0.0]], np.float32)}
-    failed = [row.check for row in rows([wide], [swapped], Tolerances(relative=0.08)) if not row.passed]
+    failed = [row.check for row in judge_answers([wide], [swapped], Tolerances(relative=0.08)) if not row.passed]
     assert failed == ["decision"]
 
 
@@ -422,10 +422,10 @@ def test_export_errors_of_an_emulation_are_labelled(bert, monkeypatch):
 def test_another_shape_of_an_answer_is_refused():
     """The first failure decides the class of the error."""
     from parity.neuron import Tolerances
-    from parity.neuron.tolerances import require, rows
+    from parity.neuron.tolerances import judge_answers, require
 
     with pytest.raises(ShapeMismatch, match=r"logits: has shape \(1, 3\), should be \(2, 3\)"):
-        require(rows(EXPECTED, [{"logits": EXPECTED[0]["logits"][:1]}], Tolerances()))
+        require(judge_answers(EXPECTED, [{"logits": EXPECTED[0]["logits"][:1]}], Tolerances()))
 
 
 def test_the_same_door_leads_to_inf2(bert, monkeypatch):

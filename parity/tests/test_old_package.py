@@ -114,6 +114,6 @@ def test_the_values_are_those_of_the_old_package(architecture, feature, tmp_path
     pool = subjects.pool(architecture, feature, "traced")
     for path in (tmp_path / "old.onnx", subjects.artifact(of, 14, tmp_path / "ours.onnx")):
         run = functools.partial(OnnxSession(path).run, outputs=list(of.onnx_config.outputs))
-        found = compare(run, of.onnx_config, pool.samples, pool.answers, traced=of.source.axes)
+        found = compare(run, of.onnx_config, pool)
         found.raise_on_failure()
         assert found.ratios()

@@ -9,7 +9,7 @@ import pytest
 from parity.fixtures import subjects
 from parity.fixtures.specimens import HEALTHY
 from parity.judge import relations
-from parity.judge.rows import Row, failures
+from parity.judge.findings import Finding, failures
 from parity.sessions import OnnxSession
 
 
@@ -23,15 +23,15 @@ def bert():
 
 def test_a_noisy_session_is_caught(bert):
     """Two runs that differ in the last bit of one value are two answers, NaN with NaN is one."""
-    (inputs,) = subjects.arrays(bert, subjects.pool("bert", "default", "traced"))[:1]
+    (inputs,) = subjects.pool("bert", "default", "traced").inputs[:1]
     one = HEALTHY.session().run(inputs)
     array = one["last_hidden_state"].copy()
     array[0, 0, 0] = np.nextafter(array[0, 0, 0], np.float32(9))
-    (row,) = relations.repeated(one, {"last_hidden_state": array}, "somewhere")
+    (row,) = relations.judge_determinism(one, {"last_hidden_state": array}, "somewhere")
     assert "two runs on one input differ at 1 of" in row.message
     empty = {"y": np.array([np.nan, np.inf])}
-    assert failures(relations.repeated(empty, {"y": empty["y"].copy()})) == []
-    assert len(failures(relations.repeated(empty, {}))) == 1
+    assert failures(relations.judge_determinism(empty, {"y": empty["y"].copy()})) == []
+    assert len(failures(relations.judge_determinism(empty, {}))) == 1
 
 
 # --- the reference unchanged by the export
@@ -92,8 +92,8 @@ def test_a_file_with_another_argmax_alone_is_caught(tmp_path):
     of = subjects.subject("bert", "masked-lm")
     fields = {field.name: getattr(of, field.name) for field in dataclasses.fields(of) if field.init}
     right, wrong = Close(**fields, gap=6e-6), Close(**fields, gap=-6e-6)
-    samples = subjects.pool("bert", "masked-lm", "other").samples
-    pool = subjects.Pool(samples, tuple(answers(right.fresh_model(), of.onnx_config, samples)))
+    other = subjects.pool("bert", "masked-lm", "other")
+    pool = dataclasses.replace(other, answers=answers(right.fresh_model(), of.onnx_config, other.samples))
     told = []
     for subject in (right, wrong):
         HEALTHY.write(subject, tmp_path / "model.onnx")
@@ -113,11 +113,11 @@ CHECKS = ("opset", "determinism", "nonfinite", "ratio", "decision", "relation")
 @pytest.mark.parametrize("count", range(len(CHECKS)))
 def test_the_first_failure_is_the_reason(count):
     """With every fault from one check on, that check is the first to be named: contract, determinism, …, relations."""
-    from parity.validation import claims_of, compare
+    from parity.validation import Criteria, claims_of, compare
 
     wrong = CHECKS[count:]
     of, pool = subjects.subject("bert", "masked-lm"), subjects.pool("bert", "masked-lm", "other")
-    pool = subjects.Pool(pool.samples, (close(pool.answers[0]), *pool.answers[1:]))
+    pool = dataclasses.replace(pool, answers=(close(pool.answers[0]), *pool.answers[1:]))
     calls = []
     # The first sample is run twice; then rows change places wherever there are several, which this file does not heed.
     several = [index for index, sample in enumerate(pool.samples) if sample.sizes["batch"] > 1]
@@ -137,10 +137,10 @@ def test_the_first_failure_is_the_reason(count):
             array[0, 0, :2] = array[0, 0, 1::-1].copy()
         return {"logits": array}
 
-    contract = [Row("opset", "file", False, "opset: …")] if "opset" in wrong else []
+    contract = [Finding("opset", "file", False, "opset: …")] if "opset" in wrong else []
     claims = claims_of(of.source, [None, *pool.samples], lambda: subjects.float64(of), relations=["batch-permutation"])
     claims = dataclasses.replace(claims, place=None)
-    found = compare(run, of.onnx_config, pool.samples, pool.answers, first=contract, claims=claims).failures
+    found = compare(run, of.onnx_config, pool, Criteria(claims=claims), first=contract).failures
     assert found[0].check == CHECKS[count]
 
 

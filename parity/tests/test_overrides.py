@@ -305,7 +305,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     """Traced at one token, bart of transformers 4 leaves out the mask of several: silently wrong, and told. Two do."""
     from parity.reference import answers
     from parity.samples import Source
-    from parity.validation import choose_samples, compare
+    from parity.validation import choose_samples, compare, pool_of
 
     class Custom(BartOnnxConfig):
         def generate_dummy_inputs(self, *args, **kwargs):
@@ -322,7 +322,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     # At lengths that a tokenizer does not make of the traced one, as the command tries them.
     source = Source(config, tokenizer, model.config)
     samples = choose_samples(source)
-    found = compare(OnnxSession(path).run, config, samples, answers(model, config, samples), traced=source.axes)
+    found = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
     if length == 1 and not at_least("transformers", "5"):
         with pytest.raises(ValueMismatch, match="logits"):
             found.raise_on_failure()

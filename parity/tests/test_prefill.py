@@ -92,5 +92,5 @@ def test_wrong_caches_do_not_generate_the_same(tmp_path):
 
     other = tiny_model("t5", "seq2seq-lm-with-past", seed=1)
     export(of.preprocessor, other, of.onnx_config.prefill(), 17, tmp_path / "prefill.onnx")
-    rows = decoding_checks.greedy_rows(of, session, prefill=OnnxSession(tmp_path / "prefill.onnx"))
+    rows = decoding_checks.judge_greedy(of, session, prefill=OnnxSession(tmp_path / "prefill.onnx"))
     assert not all(row.passed for row in rows)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from parity.judge import ratio
+from parity.judge.pool import Pool
 
 
-def pool(backend_error, eager_error=1e-6, jitter_error=1e-6, count=8):
+def sides(backend_error, eager_error=1e-6, jitter_error=1e-6, count=8):
     """Exact answers of rms 2, and answers that are off by relative errors."""
     exact = [np.full((3, 5), 2.0) for _ in range(count)]
 
@@ -19,61 +20,69 @@ def pool(backend_error, eager_error=1e-6, jitter_error=1e-6, count=8):
     return exact, off32(eager_error), off32(jitter_error), off(backend_error)
 
 
+def pool(*args, **kwargs):
+    """The sides as a pool of one output."""
+    return pool_of(sides(*args, **kwargs))
+
+
+def pool_of(arrays):
+    return Pool.of(*([{"logits": array} for array in side] for side in arrays))
+
+
 def test_a_backend_as_good_as_eager_has_ratio_one():
     """The same error on both sides gives 1."""
-    assert ratio.pooled(*pool(1e-6)).ratio == pytest.approx(1.0, rel=0.1)
+    assert pool(1e-6).measure("logits").ratio == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_backend_ten_times_worse_has_ratio_ten():
     """The ratio is linear in the backend's error."""
-    assert ratio.pooled(*pool(1e-5)).ratio == pytest.approx(10.0, rel=0.1)
+    assert pool(1e-5).measure("logits").ratio == pytest.approx(10.0, rel=0.1)
 
 
 def test_jitter_stands_in_for_a_lucky_eager():
     """Where eager happens to be exact, the error from moved weights is the unit."""
-    assert ratio.pooled(*pool(1e-5, eager_error=0.0, jitter_error=1e-6)).ratio == pytest.approx(10.0, rel=0.1)
+    assert pool(1e-5, eager_error=0.0, jitter_error=1e-6).measure("logits").ratio == pytest.approx(10.0, rel=0.1)
 
 
 def test_unit_roundoff_is_the_least_unit():
     """With neither, the unit is the roundoff of float32 times the rms."""
-    found = ratio.pooled(*pool(2.0**-20, eager_error=0.0, jitter_error=0.0))
-    assert found.ratio == pytest.approx(16.0, rel=0.1)
+    measured = pool(2.0**-20, eager_error=0.0, jitter_error=0.0).measure("logits")
+    assert measured.ratio == pytest.approx(16.0, rel=0.1)
 
 
 def test_one_bad_input_of_eight_is_enough():
     """A fault in one input of the pool is not averaged away."""
-    exact, eager, jittered, actual = pool(1e-6)
+    exact, eager, jittered, actual = sides(1e-6)
     actual[5] = actual[5] + np.float32(1e-3)
-    assert ratio.pooled(exact, eager, jittered, actual).ratio > ratio.LIMIT
+    assert pool_of((exact, eager, jittered, actual)).measure("logits").ratio > ratio.LIMIT
 
 
-def test_rows_fail_above_the_limit_and_name_the_output():
-    """Above 4 the row fails and says which output, how far and over how many inputs."""
-    sides = [[{"logits": array} for array in side] for side in pool(1e-5)]
-    (row,) = ratio.rows(*sides)
-    assert not row.passed
-    assert row.message.startswith("logits: error ratio")
-    assert "8 inputs" in row.message
+def test_findings_fail_above_the_limit_and_name_the_output():
+    """Above 4 the finding fails and says which output, how far and over how many inputs."""
+    finding, *located = ratio.judge_ratio(pool(1e-5))
+    assert not finding.passed
+    assert finding.message.startswith("logits: error ratio")
+    assert "8 inputs" in finding.message
+    assert {each.check for each in located} == {"values"}
+    assert ratio.judge_ratio(pool(1e-5), locate=False) == [finding]
 
 
-def test_rows_refuse_a_small_pool():
+def test_a_small_pool_is_refused():
     """Seven inputs are no pool."""
-    sides = [[{"logits": array} for array in side] for side in pool(1e-6, count=7)]
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
-        ratio.rows(*sides)
+        ratio.judge_ratio(pool(1e-6, count=7))
 
 
 def test_nan_is_never_within_the_ratio():
     """An answer that is NaN where the exact one is finite fails, whatever the others are."""
-    exact, eager, jittered, actual = pool(1e-6)
+    exact, eager, jittered, actual = sides(1e-6)
     actual[0] = actual[0].copy()
     actual[0][0, 0] = np.nan
-    sides = [[{"logits": array} for array in side] for side in (exact, eager, jittered, actual)]
-    assert not ratio.rows(*sides)[0].passed
+    assert not ratio.judge_ratio(pool_of((exact, eager, jittered, actual)))[0].passed
 
 
 def test_sides_of_unequal_length_are_an_error():
     """No input is dropped in silence."""
-    exact, eager, jittered, actual = pool(1e-6)
+    exact, eager, jittered, actual = sides(1e-6)
     with pytest.raises(ValueError, match="zip"):
-        ratio.pooled(exact, eager, jittered, actual[:-1])
+        pool_of((exact, eager, jittered, actual[:-1])).measure("logits")

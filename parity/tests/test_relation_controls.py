@@ -13,7 +13,8 @@ from parity.errors import SessionError
 from parity.fixtures import subjects
 from parity.fixtures.specimens import HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations
-from parity.judge.rows import failures
+from parity.judge.findings import failures
+from parity.judge.pool import Answers, Pool
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
@@ -28,11 +29,11 @@ def bert():
 def related(bert, relation, run, other=None):
     """Failures of one relation of a backend; of `other` against it where that is given."""
     pool = test_relations.pool_of(BERT, relation)
-    first = [run(inputs) for inputs in subjects.arrays(bert, pool)]
+    first = [run(inputs) for inputs in pool.inputs]
     if other is None:
         second = test_relations.asked(bert, pool, relation, run, first)
     else:
-        second = [other(inputs) for inputs in subjects.arrays(bert, pool)]
+        second = [other(inputs) for inputs in pool.inputs]
     return failures(test_relations.judged(pool, relation, first, second))
 
 
@@ -61,19 +62,19 @@ def test_optimisations_that_change_the_answer_are_caught(bert):
 def test_unoptimised_session_is_another(bert, tmp_path):
     """Without optimisations ONNX Runtime runs the graph as it is: as right, but not the same bits."""
     HEALTHY.write(bert, tmp_path / "model.onnx")
-    (inputs,) = subjects.arrays(bert, subjects.pool("bert", "default", "other"))[3:4]
+    (inputs,) = subjects.pool("bert", "default", "other").inputs[3:4]
     runs = [OnnxSession(tmp_path / "model.onnx", optimise=on).run(inputs) for on in (True, False)]
-    assert failures(relations.repeated(*runs))
+    assert failures(relations.judge_determinism(*runs))
 
 
 def test_a_relation_of_another_shape_fails():
     """Sides of different shapes differ, whatever broadcasts."""
-    pool = [{"y": np.ones((2, 3), np.float32)}] * 8
-    other = [{"y": np.ones((1, 3), np.float32)}] * 8
-    (row,) = relations.rows("any", pool, other, exact=pool, noise={"y": 1e-7})
-    assert "shape (1, 3), should be (2, 3)" in row.message
+    one, other = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
+    pool = Pool.of(one, one, one, one)
+    (finding,) = relations.judge_relation("any", pool, other, {"y": 1e-7})
+    assert "shape (1, 3), should be (2, 3)" in finding.message
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
-        relations.rows("any", pool[1:], pool[1:], exact=pool[1:], noise={})
+        relations.judge_relation("any", pool[1:], one[1:], {})
 
 
 TOKENS = {0: "batch", 1: "sequence"}
@@ -143,13 +144,13 @@ def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, told):
 
 def claimed(bert, specimen, relation, exactly):
     """Failures of one claim on a file whose error ratio passes, because anything does."""
-    from parity.validation import claims_of, compare
+    from parity.validation import Criteria, claims_of, compare
 
     pool = subjects.pool("bert", "default", "other")
     claims = claims_of(bert.source, pool.samples, exactly, relations=[relation], longest=bert.longest)
     claims = dataclasses.replace(claims, place=None)
     run = specimen.session().run
-    return compare(run, bert.onnx_config, pool.samples, pool.answers, limit=1e9, claims=claims).failures
+    return compare(run, bert.onnx_config, pool, Criteria(limit=1e9, claims=claims)).failures
 
 
 def never():
@@ -201,10 +202,14 @@ def test_a_question_that_the_file_refuses(raises, failed):
         return answer(inputs)
 
     claims = Claims(FORM, Model, relations=["batch-of-one"])
-    pool, samples = [BATCH] * 8, [SimpleNamespace(padding="", tokens=4)] * 8
-    answers = [answer(BATCH)] * 8
-    rows = claims.rows(file, pool, answers, answers, {"y": 1e-7}, samples)
-    assert [row.check for row in failures(rows)] == failed
+    findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)), {"y": 1e-7})
+    assert [finding.check for finding in failures(findings)] == failed
+
+
+def asked_of(samples, answer):
+    """A pool of one input, of which file and model have the same answer."""
+    answers = [Answers(answer, answer, answer)] * len(samples)
+    return Pool(samples, answers, [BATCH] * len(samples), [answer] * len(samples))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +232,5 @@ def test_only_inputs_with_room_are_padded(limits, room):
 
     claims = Claims(FORM, never, relations=["padding-right"], **limits)
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
-    answers = [{"y": np.zeros((3, 4))}] * 8
-    assert failures(claims.rows(run, [BATCH] * 8, answers, answers, {"y": 1e-7}, samples)) == []
+    assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}), {"y": 1e-7})) == []
     assert lengths == [4 + relations.PADDING] * room

@@ -42,6 +42,7 @@ def requests(subject):
 def test_answers_are_those_of_unpadded_eager(case):
     """Shapes are the request's own, and every value at a real position agrees by the error ratio."""
     from parity.judge import ratio
+    from parity.judge.pool import Pool
     from parity.reference import answers
 
     subject, _, runner = case
@@ -52,8 +53,8 @@ def test_answers_are_those_of_unpadded_eager(case):
     for one, other in zip(expected, got, strict=True):
         assert {n: a.shape for n, a in one.eager.items()} == {n: a.shape for n, a in other.items()}
     mask = real_positions(samples)
-    rows = ratio.rows(*(at(mask, side) for side in sides(expected)), at(mask, got))
-    assert [row.message for row in rows if not row.passed] == []
+    findings = ratio.judge_ratio(Pool.of(*(at(mask, side) for side in (*sides(expected), got))))
+    assert [finding.message for finding in findings if not finding.passed] == []
 
 
 def sides(expected):

@@ -7,7 +7,7 @@ from parity.errors import ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
 from parity.judge import undefined
-from parity.judge.rows import failures
+from parity.judge.findings import failures
 from parity.sessions import OnnxSession
 
 TEXT = {0: "batch", 1: "sequence"}
@@ -94,9 +94,9 @@ def judged(unlike, spoil=None, **options):
             spoil(inputs, answers)
         return answers
 
-    from parity.validation import compare
+    from parity.validation import Criteria, compare
 
-    return compare(run, of.onnx_config, pool.samples, pool.answers, traced=of.source.axes, **options)
+    return compare(run, of.onnx_config, pool, Criteria(**options))
 
 
 def output_of(of):
@@ -148,6 +148,6 @@ def test_what_is_masked_has_to_be_finite(unlike):
         masked = inputs[mask][-1][-answers[name].shape[1] :] == 0
         answers[name][-1, masked, 0] = np.nan
 
-    (row, *_) = failures(judged(unlike, spoil, alike=False).rows)
+    (row, *_) = failures(judged(unlike, spoil, alike=False).findings)
     assert row.check == "nonfinite"
     assert "values at masked positions are not finite" in row.message

@@ -9,7 +9,8 @@ from parity.architectures import test_vacuity
 from parity.fixtures import subjects
 from parity.fixtures.specimens import DEAD_SPECIMENS, HEALTHY
 from parity.judge import vacuity
-from parity.judge.rows import failures
+from parity.judge.findings import failures
+from parity.judge.vacuity import Effects
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +20,11 @@ def bert():
 
 def effects(of, run, dead):
     pool = subjects.pool(of.architecture, of.feature, "varied")
-    first, changed = subjects.each_changed(of, pool)
+    first, changed = subjects.each_changed(pool)
     with subjects.float64(of) as exactly:
-        exact = test_vacuity.answers_of(exactly, first, changed)
-    actual = exact if run is None else test_vacuity.answers_of(run, first, changed)
-    return failures(vacuity.effects(*exact, *actual, noise=pool.noise, dead=dead))
+        reference = test_vacuity.effects_on(exactly, first, changed)
+    file = reference if run is None else test_vacuity.effects_on(run, first, changed)
+    return failures(vacuity.judge_effects(reference, file, pool.noise, dead=dead))
 
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
@@ -57,7 +58,9 @@ def test_effects_of_the_file_alone_are_caught():
     told = [
         [
             row.message
-            for row in failures(vacuity.effects(before, {"x": here}, before, {"x": there}, noise=noise, dead=d))
+            for row in failures(
+                vacuity.judge_effects(*(Effects(before, {"x": x}) for x in (here, there)), noise, dead=d)
+            )
         ]
         for here, there, d in (
             (moves(y=2, z=2), moves(y=2, z=2), ()),
@@ -84,7 +87,7 @@ def test_an_output_that_says_nothing_is_caught(bert):
         norm.weight.data.fill_(gain)
         norm.bias.data.fill_(bias)
         found = answers(model, bert.onnx_config, subjects.pool("bert", "default", "traced").samples, exact=False)
-        (row,) = vacuity.outputs([answer.eager for answer in found])
+        (row,) = vacuity.judge_outputs([answer.eager for answer in found])
         told.append(row.message)
     assert [" ".join(message.split()[1:3]) for message in told] == ["rms 0", "rms 1e-09", "the same"]
 
@@ -94,12 +97,13 @@ def test_an_output_that_says_nothing_is_caught(bert):
 
 def claimed(bert, run, answers, exactly, dead=(), place=0):
     """Failures of the claims on effects of a file whose error ratio passes, because anything does."""
-    from parity.validation import claims_of, compare
+    from parity.validation import Criteria, claims_of, compare
 
     pool = subjects.pool("bert", "default", "other")
     claims = claims_of(bert.source, [None, *pool.samples], exactly)
     claims = dataclasses.replace(claims, dead=dead, place=place)
-    return compare(run, bert.onnx_config, pool.samples, answers or pool.answers, limit=1e9, claims=claims).failures
+    pool = dataclasses.replace(pool, answers=answers or pool.answers)
+    return compare(run, bert.onnx_config, pool, Criteria(limit=1e9, claims=claims)).failures
 
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
@@ -129,10 +133,10 @@ def test_a_claimed_dead_input_that_is_alive_is_told(bert):
 def test_what_the_model_does_not_heed_either_is_no_fault_of_the_file():
     """Where the model's own answer does not move, the file need not; in the suite it must be declared."""
     before, noise = moves(y=1), {"y": 1e-7}
-    sides = (before, {"x": before}, before, {"x": before})
-    assert vacuity.doubtful(before, before, {"x": before}, noise=noise)
-    assert failures(vacuity.effects(*sides, noise=noise, every=False)) == []
-    assert [row.subject for row in failures(vacuity.effects(*sides, noise=noise))] == ["x", "y"]
+    still = Effects(before, {"x": before})
+    assert vacuity.doubtful(before, still, noise)
+    assert failures(vacuity.judge_effects(still, still, noise, every=False)) == []
+    assert [row.subject for row in failures(vacuity.judge_effects(still, still, noise))] == ["x", "y"]
 
 
 def test_a_claimed_output_that_says_nothing_is_told(bert):

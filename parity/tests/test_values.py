@@ -8,7 +8,7 @@ EXPECTED = {"logits": np.arange(12, dtype=np.float32).reshape(3, 4)}
 
 
 def only(actual, **options):
-    (row,) = values.rows(EXPECTED, {"logits": actual}, **options)
+    (row,) = values.judge_values(EXPECTED, {"logits": actual}, **options)
     return row
 
 
@@ -16,18 +16,18 @@ def test_equal_arrays_pass_with_no_difference():
     """The same values pass, and the difference on record is 0."""
     row = only(EXPECTED["logits"].copy(), atol=0.0)
     assert row.passed
-    assert row.figures["worst"] == 0.0
+    assert row.measurements["worst"] == 0.0
 
 
 def test_a_missing_output_is_named():
     """An output that is not returned fails by name."""
-    (row,) = values.rows(EXPECTED, {})
+    (row,) = values.judge_values(EXPECTED, {})
     assert (row.check, row.passed) == ("names", False)
 
 
 def test_an_output_too_many_is_named():
     """An output that the reference does not have fails by name."""
-    rows = values.rows(EXPECTED, {**EXPECTED, "surprise": EXPECTED["logits"]})
+    rows = values.judge_values(EXPECTED, {**EXPECTED, "surprise": EXPECTED["logits"]})
     assert [row.subject for row in rows if not row.passed] == ["surprise"]
 
 
@@ -58,7 +58,7 @@ def test_another_pattern_of_nan_fails():
 def test_another_sign_of_infinity_fails():
     """-inf where +inf should be fails."""
     expected = {"logits": np.array([np.inf], np.float32)}
-    rows = values.rows(expected, {"logits": np.array([-np.inf], np.float32)})
+    rows = values.judge_values(expected, {"logits": np.array([-np.inf], np.float32)})
     assert not rows[0].passed
 
 
@@ -82,5 +82,5 @@ def test_the_limit_is_hard():
 
 def test_integers_must_be_equal():
     """Integer outputs have no tolerance."""
-    rows = values.rows({"ids": np.array([1, 2])}, {"ids": np.array([1, 3])}, atol=10.0)
+    rows = values.judge_values({"ids": np.array([1, 2])}, {"ids": np.array([1, 3])}, atol=10.0)
     assert not rows[0].passed

@@ -23,14 +23,12 @@ import torch
 from parity import __version__, files, models, releases
 from parity.environment import version_of
 from parity.errors import (
-    DtypeMismatch,
     ExportError,
-    NameMismatch,
     SessionError,
-    ShapeMismatch,
     UsageError,
     ValueMismatch,
 )
+from parity.judge.findings import error_of
 from parity.releases import PAST, parameters_of
 from parity.samples import Sizes
 from parity.torchscript.needs import minimum_torch
@@ -45,7 +43,6 @@ FACTS = "parity.json"
 _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "batch", 1: "encoder_sequence"}}
 # Free bytes below which a failure to write is put down to the disk: the writer does not say.
 _LITTLE = 1 << 20
-_ERRORS = {"names": NameMismatch, "dtype": DtypeMismatch, "shape": ShapeMismatch}
 
 
 @dataclass(frozen=True)
@@ -459,8 +456,8 @@ def _proven(made, model, config, say):
     if found.outcome == RAISES:
         raise SessionError(f"at the traced shape: {found.text}")
     if found.outcome != RIGHT:
-        error = _ERRORS.get(found.rows[0].check if found.rows else "", ValueMismatch)
-        raise error(f"at the traced shape: {found.text}", found.rows)
+        message = f"at the traced shape: {found.text}"
+        raise error_of(list(found.findings), message) if found.findings else ValueMismatch(message)
     say(f"At the traced shape: {found.text}")
     return replace(made, proof=found.text)
 

@@ -17,7 +17,7 @@ import torch
 from parity import validation
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
-from parity.judge.rows import Row
+from parity.judge.findings import Finding
 from parity.reference import answers
 from parity.samples import Sample, Source, nearest
 from parity.torchscript.trace import TracedModel, nested_inputs, operator_text
@@ -42,13 +42,13 @@ class Trial:
         outcome: `right`, `raises`, `wrong`, or `refused`: the model itself raises, and so does the trace.
         text: the exact error of the trace or of the model, or the difference; for a right answer, whether it is
             bit-equal.
-        rows: the verdict rows of a wrong answer.
+        findings: those of a wrong answer.
     """
 
     sample: Sample
     outcome: str
     text: str
-    rows: tuple[Row, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -306,11 +306,11 @@ def _pooled(of, sample, values):
         others = [of.source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
     else:
         others = [of.source.generated(padding=sample.padding, seed=seed) for seed in seeds]
-    pool = [sample, *others]
-    found = validation.compare(of.traced.run, of.onnx_config, pool, _eager(of, pool, exact=True))
+    samples = [sample, *others]
+    pool = validation.pool_of(of.source, samples, _eager(of, samples, exact=True))
+    found = validation.compare(of.traced.run, of.onnx_config, pool)
     if not found.passed:
-        row = found.failures[0]
-        return Trial(sample, WRONG, row.message, tuple(found.failures))
+        return Trial(sample, WRONG, found.failures[0].message, tuple(found.failures))
     largest = max(found.ratios().values(), default=0.0)
     text = f"not bit-equal, error ratio {largest:.2f} ≤ {ratio.LIMIT:g}, largest difference {found.worst():.2g}"
     return Trial(sample, RIGHT, text)

@@ -1,0 +1,79 @@
+"""One check of one subject: its outcome, and the sentence that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+
+from parity.errors import DtypeMismatch, Mismatch, NameMismatch, ParityError, SessionError, ShapeMismatch, ValueMismatch
+
+# Every check that a finding can be of → the error of a failure.
+CHECKS: Mapping[str, type[ParityError]] = MappingProxyType(
+    {
+        "load": SessionError,
+        "run": SessionError,
+        "names": NameMismatch,
+        "dtype": DtypeMismatch,
+        "shape": ShapeMismatch,
+        "opset": ValueMismatch,
+        "mode": ValueMismatch,
+        "axes": ValueMismatch,
+        "checker": ValueMismatch,
+        "data": ValueMismatch,
+        "duplicates": ValueMismatch,
+        "determinism": ValueMismatch,
+        "nonfinite": ValueMismatch,
+        "values": ValueMismatch,
+        "ratio": ValueMismatch,
+        "decision": ValueMismatch,
+        "relation": ValueMismatch,
+        "vacuity": ValueMismatch,
+        "cache": ValueMismatch,
+        "tokens": ValueMismatch,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check of one subject.
+
+    Args:
+        check: one of `CHECKS`.
+        subject: what was checked: an output, an input, the file.
+        passed: whether it holds.
+        message: `<subject>: <got>, should be <expected>`; empty when it holds.
+        where: the sizes at which it was checked, as text; empty for the file itself.
+        measurements: what was measured, by name.
+    """
+
+    check: str
+    subject: str
+    passed: bool
+    message: str = ""
+    where: str = ""
+    measurements: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.check not in CHECKS:
+            raise ValueError(f"check: got {self.check!r}, should be one of {', '.join(CHECKS)}")
+
+    @property
+    def line(self) -> str:
+        """The message with the sizes at which it was checked."""
+        return f"at {self.where}: {self.message}" if self.where else self.message
+
+    def as_json(self) -> dict:
+        return asdict(self)
+
+
+def failures(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that do not hold."""
+    return [finding for finding in findings if not finding.passed]
+
+
+def error_of(failed: list[Finding], message: str) -> ParityError:
+    """The error that the first of these failures is, with all of them in it."""
+    error = CHECKS[failed[0].check]
+    return error(message, failed) if issubclass(error, Mismatch) else error(message)

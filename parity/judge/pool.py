@@ -1,0 +1,144 @@
+"""Inputs that are judged together, the reference's answers to them, and the backend's."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Output arrays by name for one sample; `exact` is float64, `jittered` float32 with moved weights."""
+
+    eager: Arrays
+    exact: Arrays | None = None
+    jittered: Arrays | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One output over a pool: its error ratio, and its largest absolute difference from float32 PyTorch.
+
+    `noise` is what the ratio is measured in: the root mean square of the denominators, in units of the outputs' rms.
+    """
+
+    ratio: float
+    worst: float
+    inputs: int
+    noise: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Inputs that are judged together, by the same index in every sequence.
+
+    Args:
+        samples: what the inputs were made of; as text they are the sizes, for messages.
+        answers: the reference's answers.
+        inputs: the inputs as the backend gets them.
+        actual: the backend's answers.
+        traced: the size of every named axis at the export.
+    """
+
+    samples: Sequence[Any]
+    answers: Sequence[Answers]
+    inputs: Sequence[Arrays] = ()
+    actual: Sequence[Arrays] = ()
+    traced: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        exact: Sequence[Arrays],
+        eager: Sequence[Arrays],
+        jittered: Sequence[Arrays],
+        actual: Sequence[Arrays] = (),
+        where: Sequence[str] = (),
+    ) -> Pool:
+        """A pool of answers without inputs; `where` has the sizes of each."""
+        answers = [Answers(*sides) for sides in zip(eager, exact, jittered, strict=True)]
+        return cls(where or [""] * len(answers), answers, actual=actual)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, part: slice) -> Pool:
+        """Some of the inputs."""
+        kept = {name: getattr(self, name)[part] for name in ("samples", "answers", "inputs", "actual")}
+        return replace(self, **kept)
+
+    @property
+    def where(self) -> list[str]:
+        """The sizes of each input, as text."""
+        return [str(sample) for sample in self.samples]
+
+    @property
+    def exact(self) -> list[Arrays]:
+        """The reference's float64 answers."""
+        return [answer.exact for answer in self.answers if answer.exact is not None]
+
+    @property
+    def eager(self) -> list[Arrays]:
+        """The reference's float32 answers."""
+        return [answer.eager for answer in self.answers]
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether every input has float64 answers, without which there is no error ratio."""
+        return all(answer.exact is not None for answer in self.answers)
+
+    @property
+    def floating(self) -> list[str]:
+        """The names of the outputs that have an error ratio."""
+        return [name for name, array in self.answers[0].eager.items() if np.issubdtype(array.dtype, np.floating)]
+
+    def with_actual(self, actual: Sequence[Arrays]) -> Pool:
+        """The pool with these answers of a backend."""
+        return replace(self, actual=actual)
+
+    def measure(self, name: str) -> Measured:
+        """The ratio of one output.
+
+        Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere. Where the
+        exact answer is all zero, errors count as they are, with 1 for the rms.
+        """
+        above = below = worst = 0.0
+        for answer, actual in self._answered(name):
+            exact, eager, jittered = (side[name] for side in (answer.exact, answer.eager, answer.jittered))
+            finite = np.isfinite(exact)
+            if not finite.any():
+                continue
+            reference = exact[finite].astype(np.float64)
+            scale = rms(reference) or 1.0
+            u = UNIT_ROUNDOFF[eager.dtype.name]
+            errors = [rms(array[finite].astype(np.float64) - reference) / scale for array in (actual, eager, jittered)]
+            above += errors[0] ** 2
+            below += max(errors[1] ** 2, errors[2] ** 2, u**2)
+            difference = actual[finite].astype(np.float64) - eager[finite].astype(np.float64)
+            worst = max(worst, float(np.max(np.abs(difference))))
+        ratio = math.sqrt(above / below) if below else 0.0
+        return Measured(ratio, worst, len(self), math.sqrt(below / len(self)))
+
+    def _answered(self, name) -> Iterator[tuple[Answers, np.ndarray]]:
+        """The reference's answers to each input, and the backend's output; without a backend, that of float32."""
+        actual = self.actual or self.eager
+        yield from zip(self.answers, (answer[name] for answer in actual), strict=True)
+
+    @functools.cached_property
+    def noise(self) -> dict[str, float]:
+        """What the error ratio of each floating output is measured in; see `Measured`."""
+        return {name: self.measure(name).noise for name in self.floating}
+
+
+def rms(values: np.ndarray) -> float:
+    """The root mean square; 0 of nothing."""
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
