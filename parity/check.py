@@ -39,36 +39,33 @@ def _check(args, console) -> int:
     models.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.architectures.registry import architecture
+    from parity.checkpoint import Checkpoint
     from parity.judge import contract
-    from parity.onnx import features, job
+    from parity.onnx import job
     from parity.onnx.log import validation_lines
-    from parity.samples import Source
 
-    found = contract.read(args.file)
-    config = models.load_config(args.model, args.cache_dir)
-    feature = args.feature or guess_feature(found, config)
-    onnx_config = job.constructor_of(config.model_type, feature)(config)
-    if found.metadata.get("part") == "prefill":
+    file = contract.read(args.file)
+    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir)
+    feature = args.feature or guess_feature(file, checkpoint.config)
+    onnx_config = checkpoint.onnx_config(feature)
+    if file.metadata.get("part") == "prefill":
         onnx_config = onnx_config.prefill()
-    model_class = features.model_class(config.model_type, feature)
-    inputs = Source(onnx_config, models.require_preprocessor(args.model, "auto", args.cache_dir), config)
-    said = found.metadata.get("attention")
-    attention = "sdpa" if said == "sdpa" and architecture(config.model_type).has_sdpa else "eager"
+    inputs = checkpoint.inputs(onnx_config)
+    named, declared = file.metadata.get("attention"), architecture(checkpoint.model_type)
+    attention = "sdpa" if named == "sdpa" and declared.has_sdpa else "eager"
 
     def load():
-        return job.load_trained(
-            args.model, feature, model_class, onnx_config, inputs, cache_dir=args.cache_dir, attention=attention
-        )
+        return checkpoint.load(feature, inputs, attention=attention)
 
     validation = job.prove(
-        job.Artifact(args.file, found, foreign=True),
-        job.Reference(load, inputs, job.relations_of(config.model_type, feature)),
+        job.Artifact(args.file, file, foreign=True),
+        job.Reference(load, inputs, declared.relations_of(feature)),
         atol=args.atol,
-        alike=attention == said,
+        alike=attention == named,
         progress=console.progress,
     )
     console.done()
-    console.say(f"Judging {args.file}: feature {feature}, opset {found.opset}")
+    console.say(f"Judging {args.file}: feature {feature}, opset {file.opset}")
     console.say("Validating ONNX model...")
     for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
         console.say(line)
@@ -80,7 +77,7 @@ def _check(args, console) -> int:
                     "status": status,
                     "file": str(args.file),
                     "feature": feature,
-                    "opset": found.opset,
+                    "opset": file.opset,
                     **validation.as_json(),
                 }
             )
@@ -98,15 +95,14 @@ def guess_feature(found, config) -> str:
     Raises:
         UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
     """
-    from parity.onnx import features, job
+    from parity.checkpoint import features_of
+    from parity.onnx import features
 
     if found.metadata.get("feature"):
         return found.metadata["feature"]
     outputs = sorted(value.name for value in found.outputs)
     fitting = [
-        feature
-        for feature, build in job.features_of(config.model_type).items()
-        if sorted(build(config).outputs) == outputs
+        feature for feature, build in features_of(config.model_type).items() if sorted(build(config).outputs) == outputs
     ]
     # TensorFlow's classes have the names of PyTorch's, with TF before them.
     saved = {name.removeprefix("TF") for name in config.architectures or []}

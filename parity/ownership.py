@@ -7,9 +7,13 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.errors import UsageError
 from parity.files import REJECTED, data_file
+
+if TYPE_CHECKING:
+    from parity.checkpoint import Checkpoint
 
 # Where a TorchScript archive has what `parity.torchscript` wrote into it.
 _FACTS = "/extra/parity.json"
@@ -19,9 +23,8 @@ _MODELS = (".onnx", ".pt")
 def require_own(
     models: Sequence[Path],
     companions: Path | None,
-    model_type: str,
+    checkpoint: Checkpoint,
     *,
-    fingerprint: Callable[[], str],
     instead: Sequence[Path] = (),
     overwrite: bool = False,
     say: Callable[[str], None] = print,
@@ -34,35 +37,33 @@ def require_own(
     Args:
         models: the model files that will be written, all into one directory.
         companions: a directory with the files that will be written beside them.
-        fingerprint: gives the checkpoint's; asked where another export's companions would be replaced.
+        checkpoint: what is exported; its fingerprint is asked for if another export's companions would be replaced.
         instead: model files that are written in the place of those where they fail, without companions.
         overwrite: replace them all the same; `say` gets their list.
 
     Raises:
         UsageError: names every such file.
     """
-    found = [*conflicts(models, companions, model_type, fingerprint), *others(instead, model_type)]
+    found = [*conflicts(models, companions, checkpoint), *others(instead, checkpoint.model_type)]
     if not found:
         return
     listed = ", ".join(map(str, found))
     if not overwrite:
         raise UsageError(
-            f"output: {listed} would be replaced, and no earlier export of this {model_type} by parity has"
+            f"output: {listed} would be replaced, and no earlier export of this {checkpoint.model_type} by parity has"
             " written it; give another place, or --overwrite to replace what is there"
         )
     say(f"Overwriting: {listed}")
 
 
-def conflicts(
-    models: Sequence[Path], companions: Path | None, model_type: str, fingerprint: Callable[[], str]
-) -> list[Path]:
+def conflicts(models: Sequence[Path], companions: Path | None, checkpoint: Checkpoint) -> list[Path]:
     """The files that would be replaced and are not ours; see `require_own`."""
-    found = others(models, model_type)
+    found = others(models, checkpoint.model_type)
     own = [path for path in models if os.path.lexists(path) and path not in found]
     directory = models[0].parent
     beside = sorted(companions.iterdir()) if companions else []
     differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
-    if differing and not own and not _is_theirs(directory, model_type, fingerprint):
+    if differing and not own and not _is_theirs(directory, checkpoint):
         found += differing
     return found
 
@@ -126,9 +127,9 @@ def _differs(new, old):
     return not old.is_file() or old.read_bytes() != new.read_bytes()
 
 
-def _is_theirs(directory, model_type, fingerprint):
+def _is_theirs(directory, checkpoint):
     """Whether the companions are of other exports of this very checkpoint, which stay there."""
     delivered = [path for path in directory.iterdir() if path.suffix in _MODELS and not path.stem.endswith(REJECTED)]
-    exports = [path for path in delivered if is_ours(path, model_type)]
+    exports = [path for path in delivered if is_ours(path, checkpoint.model_type)]
     known = {facts_of(path).get("checkpoint") for path in exports} - {None}
-    return bool(exports) and known <= {fingerprint()}
+    return bool(exports) and known <= {checkpoint.fingerprint}

@@ -95,37 +95,33 @@ def _run(args, console: Console) -> int:
 
 
 def _prepare(args, console):
-    """Configuration, OnnxConfig, preprocessor, samples by bucket, and the model."""
+    """Checkpoint, OnnxConfig, samples by bucket, and the model."""
+    from parity.checkpoint import Checkpoint
     from parity.errors import UsageError
-    from parity.onnx import features, job
 
-    config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
-    onnx_config = source.onnx_config
-    text = [axis for axis in ("sequence", "encoder_sequence", "decoder_sequence") if axis in source.axes]
+    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
+    onnx_config = checkpoint.onnx_config(args.feature)
+    inputs = checkpoint.inputs(onnx_config)
+    text = [axis for axis in ("sequence", "encoder_sequence", "decoder_sequence") if axis in inputs.axes]
     lengths = args.buckets or ([args.sequence_length] if args.sequence_length else [])
     if lengths and not text:
-        raise UsageError(f"--sequence-length: {config.model_type} {args.feature} has no text whose length could be set")
+        raise UsageError(
+            f"--sequence-length: {checkpoint.model_type} {args.feature} has no text whose length could be set"
+        )
     console.progress(f"loading {args.model}")
-    model = job.load_trained(
-        args.model,
-        args.feature,
-        features.model_class(config.model_type, args.feature),
-        onnx_config,
-        source,
-        cache_dir=args.cache_dir,
-    )
+    model = checkpoint.load(args.feature, inputs)
     longest = onnx_config.longest_sequence(model)
     if text and not lengths:
         lengths = [min(128, longest or 128)]
     if longest is not None and lengths and max(lengths) > longest:
         raise UsageError(f"--sequence-length: got {max(lengths)}, the model takes at most {longest} tokens")
     samples = {
-        length: source.resized(
+        length: inputs.resized(
             {"batch": args.batch, **dict.fromkeys(text, length)} if length else {"batch": args.batch}
         )
         for length in lengths or [0]
     }
-    return config, onnx_config, source.preprocessor, samples, model
+    return checkpoint, onnx_config, samples, model
 
 
 def _asked(args, console, subject):
@@ -133,7 +129,7 @@ def _asked(args, console, subject):
     from parity import neuron
     from parity.torchscript import export
 
-    _, onnx_config, _, samples, model = subject
+    _, onnx_config, samples, model = subject
     inputs = next(iter(samples.values())).inputs
     if args.analyze:
         report = neuron.analyze(model, inputs, feature=args.feature, onnx_config=onnx_config, package=args.package)
@@ -150,11 +146,11 @@ def _asked(args, console, subject):
 
 def _compile(args, console, subject):
     from parity import files, neuron
+    from parity.companions import Companions
     from parity.environment import version_of
     from parity.neuron import tracing
-    from parity.onnx import job
 
-    config, onnx_config, preprocessor, samples, model = subject
+    checkpoint, onnx_config, samples, model = subject
     single = args.output.suffix == ".pt"
     options = {"dynamic_batch_size": True} if args.dynamic_batch else {}
     if args.cores:
@@ -167,16 +163,8 @@ def _compile(args, console, subject):
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
     written = []
     with files.staged(directory / "model.pt") as stage:
-        companions = job.Companions.staged(
-            args.model,
-            config,
-            preprocessor,
-            stage,
-            [directory / each for each in names.values()],
-            cache_dir=args.cache_dir,
-            overwrite=args.overwrite,
-            say=say,
-        )
+        destinations = [directory / each for each in names.values()]
+        companions = Companions.staged(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
         for length, sample in samples.items():
             name = names[length]
             sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())

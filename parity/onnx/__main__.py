@@ -62,15 +62,22 @@ def _export(args, console: Console) -> int:
     models.locate(args.model, args.cache_dir)
     with files.staged(destination) as stage:
         console.progress("importing torch and transformers")
+        from parity.checkpoint import Checkpoint
+        from parity.companions import Companions
         from parity.onnx.job import Job
 
-        job = Job(args.model, args.feature, args.opset, args.framework, args.cache_dir, args.preprocessor, console)
+        options = {"framework": args.framework, "cache_dir": args.cache_dir, "preprocessor": args.preprocessor}
+        checkpoint = Checkpoint(args.model, **options)
+        job = Job(checkpoint, args.feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
         jobs = {destination.name: job}
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
         written = [destination.with_name(name) for name in jobs]
-        companions = job.companions(stage, written, [*map(files.rejected, written)], args.overwrite)
+        rejected = [*map(files.rejected, written)]
+        companions = Companions.staged(
+            checkpoint, stage, written, instead=rejected, overwrite=args.overwrite, say=console.say
+        )
         summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
         if passed:

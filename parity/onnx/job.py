@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import copy
 import gc
-import shutil
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity import files, models, validation
+from parity import files, validation
+from parity.architectures.registry import architecture
+from parity.checkpoint import Checkpoint
+from parity.console import Console
 from parity.environment import describe
-from parity.errors import CheckpointError, SessionError, UsageError
+from parity.errors import SessionError, UsageError
 from parity.files import append_metadata
 from parity.judge import artifact, contract
 from parity.judge.findings import Finding, failures
-from parity.models import fingerprint
-from parity.onnx import features
 from parity.onnx.convert import export
 from parity.onnx.limits import MINIMUM_OPSET, check_opset
 from parity.onnx.log import validation_lines
-from parity.ownership import require_own
 from parity.reference import answers, float64
 from parity.samples import Source
 from parity.sessions import OnnxSession
-from parity.traceable import attention_of, call, prepared
+from parity.traceable import attention_of
 
 # Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
 DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
@@ -40,25 +39,18 @@ class Job:
         CheckpointError: the checkpoint cannot be loaded, or lacks weights that the feature's outputs depend on.
     """
 
-    def __init__(self, source, feature, opset, framework, cache_dir, preprocessor, console):
-        self._source, self._framework, self._cache_dir, self._console = source, framework, cache_dir, console
-        self.feature = feature
-        self.config = models.load_config(source, cache_dir)
-        self._framework = features.FeaturesManager.determine_framework(source, framework)
-        self.onnx_config = constructor_of(self.config.model_type, feature)(self.config)
-        self._model_class = features.model_class(self.config.model_type, feature, self._framework)
+    def __init__(self, checkpoint: Checkpoint, feature: str, opset: int | None, console: Console):
+        self.checkpoint, self.feature, self._console = checkpoint, feature, console
+        self.onnx_config = checkpoint.onnx_config(feature)
         self.opset = self._checked_opset(opset)
-        self.preprocessor = models.require_preprocessor(source, preprocessor, cache_dir)
-        self._inputs = Source(self.onnx_config, self.preprocessor, self.config)
-        self.fingerprint = ""
+        self._inputs = checkpoint.inputs(self.onnx_config)
         self.attention = "eager"
 
     def _checked_opset(self, opset):
-        from parity.architectures.registry import architecture
-
-        floor = architecture(self.config.model_type).floor_of(self.feature)
+        model_type = self.checkpoint.model_type
+        floor = architecture(model_type).floor_of(self.feature)
         minimum = floor.opset if floor else MINIMUM_OPSET
-        subject = f"{self.config.model_type} {self.feature}" if floor and floor.features else self.config.model_type
+        subject = f"{model_type} {self.feature}" if floor and floor.features else model_type
         if opset is None:
             return max(self.onnx_config.default_onnx_opset, minimum)
         check_opset(opset, minimum, subject, floor.reason if floor else "")
@@ -72,44 +64,35 @@ class Job:
         """
         if not self.onnx_config.dead_inputs:
             raise UsageError(
-                f"--prefill: {self.config.model_type} {self.feature} has no cross-attention caches to fill;"
+                f"--prefill: {self.checkpoint.model_type} {self.feature} has no cross-attention caches to fill;"
                 " it goes with the -with-past features of encoder-decoders"
             )
         second = copy.copy(self)
         second.onnx_config = self.onnx_config.prefill()
-        second._inputs = Source(second.onnx_config, self.preprocessor, self.config)
+        second._inputs = self.checkpoint.inputs(second.onnx_config)
         return second
 
     def export(self, path: Path) -> None:
         """Write the file to `path`."""
-        self._console.progress(f"loading {self._source}")
+        self._console.progress(f"loading {self.checkpoint}")
         model = self._load()
         self.attention = attention_of(model)
         self._console.progress(f"exporting to opset {self.opset}")
-        export(self.preprocessor, model, self.onnx_config, self.opset, path)
+        export(self.checkpoint.preprocessor, model, self.onnx_config, self.opset, path)
         alive = weakref.ref(model)
         del model
         _collect_if(alive)
         self._console.progress("hashing the checkpoint")
-        self.fingerprint = fingerprint(self._source, self._cache_dir)
-        append_metadata(path, {"checkpoint": self.fingerprint})
+        append_metadata(path, {"checkpoint": self.checkpoint.fingerprint})
 
     def _load(self):
-        return load_trained(
-            self._source,
-            self.feature,
-            self._model_class,
-            self.onnx_config,
-            self._inputs,
-            framework=self._framework,
-            cache_dir=self._cache_dir,
-        )
+        return self.checkpoint.load(self.feature, self._inputs)
 
     def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
         return prove(
             Artifact.read(path, opset=self.opset),
-            Reference(self._load, self._inputs, relations_of(self.config.model_type, self.feature)),
+            Reference(self._load, self._inputs, relations_of(self.checkpoint.model_type, self.feature)),
             atol=atol,
             progress=self._console.progress,
         )
@@ -121,7 +104,7 @@ class Job:
     def lines(self, found: validation.Validation, atol: float | None) -> list[str]:
         """The log of the validation."""
         return [
-            f"Exported {self._source}: {self._subject}, opset {self.opset}, attention {self.attention}",
+            f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}",
             "Validating ONNX model...",
             *validation_lines(found, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
@@ -130,9 +113,9 @@ class Job:
         """The job and its validation as one JSON object."""
         return {
             "status": "passed" if found.passed else "failed",
-            "checkpoint": self._source,
-            "fingerprint": self.fingerprint,
-            "architecture": self.config.model_type,
+            "checkpoint": self.checkpoint.source,
+            "fingerprint": self.checkpoint.fingerprint,
+            "architecture": self.checkpoint.model_type,
             "feature": self.feature,
             "opset": self.opset,
             "attention": self.attention,
@@ -141,163 +124,10 @@ class Job:
             "environment": describe(),
         }
 
-    def companions(self, stage: Path, models: Sequence[Path], instead: Sequence[Path], overwrite: bool) -> Companions:
-        """What goes beside the model files; see `Companions.staged`."""
-        return Companions.staged(
-            self._source,
-            self.config,
-            self.preprocessor,
-            stage,
-            models,
-            instead=instead,
-            cache_dir=self._cache_dir,
-            overwrite=overwrite,
-            say=self._console.say,
-        )
-
-
-@dataclass(frozen=True)
-class Companions:
-    """The configuration and the preprocessor's files, with which the directory of a model file can be used alone.
-
-    Args:
-        stage: where they are until the model file is there; None where the checkpoint's own directory has them.
-        directory: where they go.
-    """
-
-    stage: Path | None
-    directory: Path
-
-    @classmethod
-    def staged(
-        cls, source, config, preprocessor, stage: Path, models: Sequence[Path], *, instead=(), cache_dir, overwrite, say
-    ) -> Companions:
-        """Write them into `stage`.
-
-        Args:
-            models: the model files that will stand beside them.
-            instead: those that are kept where they fail.
-            overwrite: replace files that are not ours.
-
-        Raises:
-            UsageError: one of `models`, or of them, would replace a file that is not ours.
-        """
-        own = models[0].parent.resolve() == Path(source).expanduser().resolve()
-        companions = None if own else _written(source, config, preprocessor, stage, cache_dir)
-        require_own(
-            models,
-            companions,
-            config.model_type,
-            fingerprint=lambda: fingerprint(source, cache_dir),
-            instead=instead,
-            overwrite=overwrite,
-            say=say,
-        )
-        return cls(companions, models[0].parent)
-
-    def publish(self) -> None:
-        """Move them to their place."""
-        for path in self.stage.iterdir() if self.stage else ():
-            path.replace(self.directory / path.name)
-
-
-def _written(source, config, preprocessor, stage, cache_dir):
-    companions = stage / "companions"
-    companions.mkdir()
-    _without_place(config).save_pretrained(companions)
-    preprocessor.save_pretrained(companions)
-    generation = models.has_file(source, "generation_config.json", cache_dir)
-    if generation:
-        shutil.copyfile(generation, companions / generation.name)
-    for path in companions.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-    return companions
-
-
-def _without_place(config):
-    """A copy of the configuration that does not tell where it was loaded from; transformers 4 writes that down."""
-    copied = copy.deepcopy(config)
-    for each in (copied, *vars(copied).values()):
-        if getattr(each, "_name_or_path", None):
-            each._name_or_path = ""
-    return copied
-
-
-def features_of(model_type: str) -> dict:
-    """Feature → OnnxConfig constructor of an architecture.
-
-    Raises:
-        UsageError: it is not supported.
-    """
-    try:
-        return features.FeaturesManager.get_supported_features_for_model_type(model_type)
-    except KeyError as error:
-        raise UsageError(f"model: {error.args[0]}") from error
-
-
-def constructor_of(model_type: str, feature: str):
-    """The OnnxConfig constructor of an architecture and feature.
-
-    Raises:
-        UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
-    """
-    from parity.architectures.registry import architecture
-
-    features_of(model_type)
-    found = features.constructor(model_type, feature)
-    if gap := architecture(model_type).gap_of(feature):
-        raise UsageError(f"feature: {gap}")
-    return found
-
-
-def source_of(checkpoint, feature: str, preprocessor: str, cache_dir=None) -> tuple[object, Source]:
-    """A checkpoint's configuration, and what makes inputs for a feature of it.
-
-    Raises:
-        UsageError, CheckpointError: the feature is not supported; configuration or preprocessor cannot be loaded.
-    """
-    config = models.load_config(checkpoint, cache_dir)
-    onnx_config = constructor_of(config.model_type, feature)(config)
-    made = models.require_preprocessor(checkpoint, preprocessor, cache_dir)
-    with models.quiet_transformers():
-        return config, Source(onnx_config, made, config)
-
 
 def relations_of(model_type: str, feature: str) -> list[str]:
     """The relations on record for an architecture and feature."""
-    from parity.architectures.registry import architecture
-
     return architecture(model_type).relations_of(feature)
-
-
-def load_trained(
-    source, feature, model_class, onnx_config, inputs: Source, *, framework=None, cache_dir=None, attention="eager"
-):
-    """The checkpoint's model, none of whose outputs depends on weights that the checkpoint lacks.
-
-    Raises:
-        UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
-    """
-    model, missing = models.load_model(
-        source, model_class, framework=framework, cache_dir=cache_dir, attention=attention
-    )
-    if not missing:
-        return model
-
-    def outputs():
-        with prepared(model, onnx_config.values_override):
-            results = call(model, onnx_config, inputs.dummy)
-        return [results[name] for name in onnx_config.outputs if name in results]
-
-    reached = models.random_weights_reach_outputs(model, missing, outputs)
-    if reached:
-        raise CheckpointError(
-            f"{source}: has no weights for {', '.join(reached)}, which {feature} needs: they would be random; it was"
-            f" saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it was trained"
-            " for"
-        )
-    return model
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_a_smoke_feature_must_be_declared():
 
 def test_a_feature_that_the_environment_lacks_is_skipped_with_its_requirement(monkeypatch):
     """Its cells alone, and the command says the same; a requirement of a feature that is not declared is refused."""
-    from parity.onnx.job import constructor_of
+    from parity.checkpoint import constructor_of
 
     bert = replace(architecture("bert"), needs={"masked-lm": "transformers<4 or transformers>=99"})
     assert bert.gap_of("default") == ""

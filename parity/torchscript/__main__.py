@@ -55,23 +55,16 @@ def _export(args, console: Console) -> int:
     models.locate(args.model, args.cache_dir)
     with files.staged(destination) as stage:
         console.progress("importing torch and transformers")
+        from parity.checkpoint import Checkpoint
+        from parity.companions import Companions
         from parity.environment import describe, version_of
-        from parity.onnx import job
         from parity.torchscript import export, table, verdict
 
-        config, source = job.source_of(args.model, args.feature, args.preprocessor, args.cache_dir)
-        onnx_config, preprocessor = source.onnx_config, source.preprocessor
-        companions = job.Companions.staged(
-            args.model,
-            config,
-            preprocessor,
-            stage,
-            [destination],
-            cache_dir=args.cache_dir,
-            overwrite=args.overwrite,
-            say=console.say,
-        )
-        sample, model = _prepare(args, console, config, source)
+        checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
+        onnx_config = checkpoint.onnx_config(args.feature)
+        inputs = checkpoint.inputs(onnx_config)
+        companions = Companions.staged(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
+        sample, model = _prepare(args, console, checkpoint, inputs)
         console.say(
             f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
         )
@@ -87,7 +80,9 @@ def _export(args, console: Console) -> int:
             say=console.say,
         )
         verdicts = (
-            verdict(traced, model, preprocessor=preprocessor, onnx_config=onnx_config, progress=console.progress)
+            verdict(
+                traced, model, preprocessor=checkpoint.preprocessor, onnx_config=onnx_config, progress=console.progress
+            )
             if traced.sizes
             else []
         )
@@ -115,28 +110,20 @@ def _export(args, console: Console) -> int:
     return 0
 
 
-def _prepare(args, console, config, source):
+def _prepare(args, console, checkpoint, inputs):
     """The sample to trace with, and the model."""
     from parity import models
     from parity.errors import UsageError
-    from parity.onnx import features, job
 
-    onnx_config = source.onnx_config
-    text = next((axis for axis in ("sequence", "encoder_sequence") if axis in source.axes), None)
+    text = next((axis for axis in ("sequence", "encoder_sequence") if axis in inputs.axes), None)
     if args.sequence_length is not None and text is None:
-        raise UsageError(f"--sequence-length: {config.model_type} {args.feature} has no text whose length could be set")
+        raise UsageError(
+            f"--sequence-length: {checkpoint.model_type} {args.feature} has no text whose length could be set"
+        )
     console.progress(f"loading {args.model}")
-    model = job.load_trained(
-        args.model,
-        args.feature,
-        features.model_class(config.model_type, args.feature),
-        onnx_config,
-        source,
-        cache_dir=args.cache_dir,
-        attention=args.attention,
-    )
+    model = checkpoint.load(args.feature, inputs, attention=args.attention)
     with models.quiet_transformers():
-        sample = _sample(args, source, text, onnx_config.longest_sequence(model))
+        sample = _sample(args, inputs, text, inputs.onnx_config.longest_sequence(model))
     return sample, model
 
 

@@ -1,0 +1,144 @@
+"""A checkpoint as the commands open it: its configuration, its preprocessor, and a fresh model on every call."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from parity import models
+from parity.errors import CheckpointError, UsageError
+from parity.samples import Source
+from parity.traceable import call, prepared
+
+if TYPE_CHECKING:
+    from parity.onnx.config import OnnxConfig
+
+
+class Checkpoint:
+    """What a directory or a Hub id holds; what it is used for, a feature, is an argument.
+
+    Args:
+        source: directory of a checkpoint, or model id on the Hub.
+        framework: whose weights to read, `pt` or `tf`; None means those that are there.
+        cache_dir: where checkpoints from the Hub are kept.
+        preprocessor: its kind; see `models.load_preprocessor`.
+
+    Raises:
+        UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
+    """
+
+    def __init__(
+        self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
+    ):
+        from parity.onnx.features import FeaturesManager
+
+        self.source, self.cache_dir = source, cache_dir
+        self.config = models.load_config(source, cache_dir)
+        self.framework = FeaturesManager.determine_framework(source, framework)
+        self._kind = preprocessor
+
+    def __str__(self):
+        return self.source
+
+    @property
+    def model_type(self) -> str:
+        """As transformers names it."""
+        return self.config.model_type
+
+    def onnx_config(self, feature: str) -> OnnxConfig:
+        """The configuration of a feature.
+
+        Raises:
+            UsageError: it is not supported, or not by the installed transformers.
+        """
+        return constructor_of(self.model_type, feature)(self.config)
+
+    @functools.cached_property
+    def preprocessor(self) -> Any:
+        """The checkpoint's own tokenizer, image processor, feature extractor or processor.
+
+        Raises:
+            UsageError, CheckpointError: there is none, or several and none that joins them, or it cannot be loaded.
+        """
+        return models.require_preprocessor(self.source, self._kind, self.cache_dir)
+
+    def inputs(self, onnx_config: OnnxConfig) -> Source:
+        """What makes inputs for a configuration."""
+        preprocessor = self.preprocessor
+        with models.quiet_transformers():
+            return Source(onnx_config, preprocessor, self.config)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of its configuration and weights; see `models.fingerprint`."""
+        return models.fingerprint(self.source, self.cache_dir)
+
+    def load(self, feature: str, inputs: Source, *, attention: str = "eager") -> Any:
+        """A fresh model in float32 and eval mode, none of whose outputs depends on weights that the checkpoint lacks.
+
+        Args:
+            feature: what it is loaded for.
+            inputs: makes what the outputs are asked with; its configuration says which these are.
+            attention: the attention implementation of the model.
+
+        Raises:
+            UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
+        """
+        from parity.onnx.features import model_class
+
+        model, missing = models.load_model(
+            self.source,
+            model_class(self.model_type, feature, self.framework),
+            framework=self.framework,
+            cache_dir=self.cache_dir,
+            attention=attention,
+        )
+        if missing:
+            self._require_weights(model, missing, feature, inputs)
+        return model
+
+    def _require_weights(self, model, missing, feature, inputs):
+        onnx_config = inputs.onnx_config
+
+        def outputs():
+            with prepared(model, onnx_config.values_override):
+                results = call(model, onnx_config, inputs.dummy)
+            return [results[name] for name in onnx_config.outputs if name in results]
+
+        reached = models.random_weights_reach_outputs(model, missing, outputs)
+        if reached:
+            raise CheckpointError(
+                f"{self.source}: has no weights for {', '.join(reached)}, which {feature} needs: they would be random;"
+                f" it was saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it"
+                " was trained for"
+            )
+
+
+def features_of(model_type: str) -> dict:
+    """Feature → OnnxConfig constructor of an architecture.
+
+    Raises:
+        UsageError: it is not supported.
+    """
+    from parity.onnx.features import FeaturesManager
+
+    try:
+        return FeaturesManager.get_supported_features_for_model_type(model_type)
+    except KeyError as error:
+        raise UsageError(f"model: {error.args[0]}") from error
+
+
+def constructor_of(model_type: str, feature: str):
+    """The OnnxConfig constructor of an architecture and feature.
+
+    Raises:
+        UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
+    """
+    from parity.architectures.registry import architecture
+    from parity.onnx.features import constructor
+
+    features_of(model_type)
+    build = constructor(model_type, feature)
+    if gap := architecture(model_type).gap_of(feature):
+        raise UsageError(f"feature: {gap}")
+    return build

@@ -1,0 +1,80 @@
+"""What goes beside a model file: the configuration and the preprocessor's files, so that its directory works alone."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parity import models
+from parity.checkpoint import Checkpoint
+from parity.ownership import require_own
+
+
+@dataclass(frozen=True)
+class Companions:
+    """The configuration and the preprocessor's files, with which the directory of a model file can be used alone.
+
+    Args:
+        stage: where they are until the model file is there; None where the checkpoint's own directory has them.
+        directory: where they go.
+    """
+
+    stage: Path | None
+    directory: Path
+
+    @classmethod
+    def staged(
+        cls,
+        checkpoint: Checkpoint,
+        stage: Path,
+        models: Sequence[Path],
+        *,
+        instead: Sequence[Path] = (),
+        overwrite: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> Companions:
+        """Write them into `stage`.
+
+        Args:
+            models: the model files that will stand beside them.
+            instead: those that are kept where they fail.
+            overwrite: replace files that are not ours.
+
+        Raises:
+            UsageError: one of `models`, or of them, would replace a file that is not ours.
+        """
+        own = models[0].parent.resolve() == Path(checkpoint.source).expanduser().resolve()
+        companions = None if own else _written(checkpoint, stage)
+        require_own(models, companions, checkpoint, instead=instead, overwrite=overwrite, say=say)
+        return cls(companions, models[0].parent)
+
+    def publish(self) -> None:
+        """Move them to their place."""
+        for path in self.stage.iterdir() if self.stage else ():
+            path.replace(self.directory / path.name)
+
+
+def _written(checkpoint, stage):
+    companions = stage / "companions"
+    companions.mkdir()
+    _without_place(checkpoint.config).save_pretrained(companions)
+    checkpoint.preprocessor.save_pretrained(companions)
+    generation = models.has_file(checkpoint.source, "generation_config.json", checkpoint.cache_dir)
+    if generation:
+        shutil.copyfile(generation, companions / generation.name)
+    for path in companions.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    return companions
+
+
+def _without_place(config):
+    """A copy of the configuration that does not tell where it was loaded from; transformers 4 writes that down."""
+    copied = copy.deepcopy(config)
+    for each in (copied, *vars(copied).values()):
+        if getattr(each, "_name_or_path", None):
+            each._name_or_path = ""
+    return copied
