@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.axes import PIXEL_MASK, Role, role_of
 from parity.errors import SessionError
 from parity.judge import relations, vacuity
 from parity.judge.findings import Finding, failures
@@ -168,9 +169,9 @@ def each_changed(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str,
     """
     changed = {}
     for name, array in first.items():
-        if "mask" in name:
+        if role_of(name) is Role.MASK:
             tensor, width = array.copy(), array.shape[-1]
-            lost = slice(width // 3, None) if name == "pixel_mask" else min(1, width - 1)
+            lost = slice(width // 3, None) if name == PIXEL_MASK else min(1, width - 1)
             tensor[..., lost] = 0
         else:
             different = (other[name] for other in others if not np.array_equal(other[name], array))

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
+from parity import axes
+from parity.axes import TOKENS, Role, role_of
 from parity.errors import ExportError
 from parity.traceable import Layout
 
-# Inputs whose integers are ids of the vocabulary, and inputs whose floats are drawn; all others keep what the
-# configuration generated. Perceiver calls both kinds `inputs`.
-_TOKEN_INPUTS = ("input_ids", "decoder_input_ids", "inputs")
-_DRAWN_INPUTS = ("pixel_values", "input_features", "input_values", "inputs")
-_MASK_OF = {"input_ids": "attention_mask", "inputs": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+# Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
+_DRAWN = (Role.PIXELS, Role.SOUND)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
 # What tokenizers give to the first and second text of a pair.
@@ -36,7 +35,7 @@ class Sample:
     @property
     def tokens(self) -> int:
         """The tokens of the longest row, its past included; 0 where no input is a text."""
-        given = [self.inputs[name] for name in _TOKEN_INPUTS if name in self.inputs]
+        given = [self.inputs[name] for name in TOKENS if name in self.inputs]
         tokens = [tensor.shape[-1] for tensor in given if not tensor.is_floating_point()]
         past = self.inputs.get("past_key_values")
         if past and tokens:
@@ -44,7 +43,7 @@ class Sample:
         return max(tokens, default=0)
 
     def __str__(self):
-        sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if "+" not in name)
+        sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if not axes.is_sum(name))
         if self.padding == "whole":
             return f"{sizes}, last row fully masked"
         return sizes + (f", padded {self.padding}" if self.padding else "")
@@ -56,26 +55,21 @@ class Sizes:
     Names of the old package contradict themselves in places (one name, two sizes); `consistent` tells.
     """
 
-    def __init__(self, axes: Mapping[str, Mapping[int, str]], flat: Mapping[str, torch.Tensor]):
-        self._axes = {name: dict(of) for name, of in axes.items() if name in flat}
+    def __init__(self, named: Mapping[str, Mapping[int, str]], flat: Mapping[str, torch.Tensor]):
+        self._axes = {name: dict(of) for name, of in named.items() if name in flat}
         self.consistent = True
         self.traced: dict[str, int] = {}
         sums = []
         for name, of in self._axes.items():
             for axis, axis_name in of.items():
                 size = flat[name].shape[axis]
-                if "+" in axis_name:
+                if axes.is_sum(axis_name):
                     sums.append((axis_name, size))
                 elif self.traced.setdefault(axis_name, size) != size:
                     self.consistent = False
         for axis_name, size in sums:
-            if self._evaluate(axis_name, self.traced) != size:
+            if axes.size_of(axis_name, self.traced) != size:
                 self.consistent = False
-
-    @staticmethod
-    def _evaluate(axis_name, sizes):
-        parts = [part.strip() for part in axis_name.split("+")]
-        return sum(sizes[part] for part in parts) if all(part in sizes for part in parts) else None
 
     def resize(self, flat: Mapping[str, torch.Tensor], wanted: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """The tensors cut (their ends kept) or repeated along every axis, to the sizes `wanted`."""
@@ -83,7 +77,7 @@ class Sizes:
         resized = {}
         for name, tensor in flat.items():
             for axis, axis_name in self._axes.get(name, {}).items():
-                tensor = _resized(tensor, axis, self._evaluate(axis_name, sizes))
+                tensor = _resized(tensor, axis, axes.size_of(axis_name, sizes))
             # Some models `view` their inputs, which a slice of a larger tensor does not allow.
             resized[name] = tensor.contiguous()
         return resized
@@ -146,7 +140,7 @@ class Source:
     @property
     def masked(self) -> bool:
         """Whether rows can be padded: a mask is among the inputs."""
-        return any(mask in self.layout.names for mask in (*_MASK_OF.values(), "pixel_mask"))
+        return any(mask in self.layout.names for mask in axes.PADDING_MASKS)
 
     @property
     def token_types(self) -> int:
@@ -156,7 +150,7 @@ class Source:
     @property
     def vocabulary(self) -> int:
         """How many ids the tokens can have; 0 where no input is a text."""
-        return (self._vocabulary or 0) if any(name in self.layout.names for name in _TOKEN_INPUTS) else 0
+        return (self._vocabulary or 0) if any(name in self.layout.names for name in TOKENS) else 0
 
     def _generate(self, **sizes):
         from transformers.utils import TensorType
@@ -202,9 +196,11 @@ class Source:
     def _vary(self, flat, generator, first=None):
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
-            if (name in _DRAWN_INPUTS and tensor.is_floating_point()) or name.startswith("past_key_values."):
+            role = role_of(name)
+            drawn = role in _DRAWN or name == "inputs"
+            if (drawn and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif name in _TOKEN_INPUTS and self._vocabulary:
+            elif name in TOKENS and self._vocabulary:
                 kept = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
                     kept |= tensor == special
@@ -240,12 +236,13 @@ class Source:
         `whole` instead masks the last row from end to end, its past too. An image is padded as processors do it,
         below and to the right.
         """
-        if "pixel_mask" in flat:
-            flat["pixel_values"], flat["pixel_mask"] = _padded_images(
-                flat["pixel_values"], flat["pixel_mask"], padding == "whole"
+        if axes.PIXEL_MASK in flat:
+            flat["pixel_values"], flat[axes.PIXEL_MASK] = _padded_images(
+                flat["pixel_values"], flat[axes.PIXEL_MASK], padding == "whole"
             )
-        for tokens, mask in _MASK_OF.items():
-            if tokens not in flat or mask not in flat:
+        for tokens in (name for name in TOKENS if name in flat):
+            mask = axes.MASK_OF[tokens]
+            if mask not in flat:
                 continue
             ids, ones = flat[tokens].clone(), flat[mask].clone()
             rows, length = ids.flatten(0, -2), ids.shape[-1]

@@ -111,14 +111,14 @@ class Traceable(torch.nn.Module):
     def __init__(self, model, onnx_config, layout: Layout, outputs):
         super().__init__()
         self.model = model
-        self._onnx_config = onnx_config
-        self._layout = layout
+        self.onnx_config = onnx_config
+        self.layout = layout
         self._outputs = tuple(outputs)
         self.training = False
 
     def forward(self, *tensors):
-        nested = self._layout.nest(dict(zip(self._layout.names, tensors, strict=True)))
-        results = call(self.model, self._onnx_config, nested, **self._finished_encoder(nested))
+        nested = self.layout.nest(dict(zip(self.layout.names, tensors, strict=True)))
+        results = call(self.model, self.onnx_config, nested, **self._finished_encoder(nested))
         missing = [name for name in self._outputs if name not in results]
         if missing:
             raise NameMismatch(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.axes import Role, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays, Pool
@@ -20,8 +21,6 @@ from parity.judge.pool import Arrays, Pool
 Run = Callable[[Arrays], Arrays]
 
 PADDING = 3
-# How the names of token inputs end; perceiver calls them `inputs`.
-_TOKENS = ("input_ids", "inputs")
 # Both sides of a relation that holds in float64 are closer than the noise of float32: some models cast inside.
 EXACT_LIMIT = 1.0
 
@@ -37,15 +36,17 @@ class Form:
     def padded(self, side: str) -> set[str]:
         """The axes that padding lengthens on that side: those of tokens with a mask; before a past, the past's."""
         names = {axis for axes in self.inputs.values() for axis in axes.values()}
-        masked = " + ".join(axis for name in self.inputs if "mask" in name for axis in self.inputs[name].values())
+        masked = {part for name in self._of(Role.MASK) for axis in self.inputs[name].values() for part in parts(axis)}
         tokens = {
             axis
-            for name in self.inputs
-            if name.endswith(_TOKENS)
+            for name in self._of(Role.TOKENS)
             for axis in self.inputs[name].values()
-            if "sequence" in axis and axis in masked.split(" + ")
+            if is_text(axis) and axis in masked
         }
         return {f"past_{axis}" if side == "left" and f"past_{axis}" in names else axis for axis in tokens}
+
+    def _of(self, role):
+        return [name for name in self.inputs if role_of(name) is role]
 
 
 def batch_permutation(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
@@ -101,7 +102,7 @@ def _padding(run, inputs, form, side):
     axes = form.padded(side)
     longer = {}
     for name, array in inputs.items():
-        fill = 0 if "mask" in name or "token_type" in name else form.pad if name.endswith(_TOKENS) else 1
+        fill = {Role.MASK: 0, Role.TOKEN_TYPES: 0, Role.TOKENS: form.pad}.get(role_of(name), 1)
         for axis in _axes_of(form.inputs[name], axes):
             width = [(0, 0)] * array.ndim
             width[axis] = (PADDING, 0) if side == "left" else (0, PADDING)
@@ -118,7 +119,7 @@ def _padding(run, inputs, form, side):
 
 def _axes_of(axes: Mapping[int, str], names):
     """The axes that have one of the names in theirs: `a + b` is as long as both."""
-    return [axis for axis, name in axes.items() if names & {part.strip() for part in name.split("+")}]
+    return [axis for axis, name in axes.items() if names & {*parts(name)}]
 
 
 def _axis(axes, wanted):

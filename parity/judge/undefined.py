@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from parity.axes import PADDING_MASKS, PIXEL_MASK, parts
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays
 
 Axes = Mapping[str, Mapping[int, str]]
 
 # The inputs that tell padding from tokens and from pixels; longformer's mask of global attention does not.
-MASKS = ("attention_mask", "decoder_attention_mask", "pixel_mask")
 
 
 def places(
@@ -32,7 +32,7 @@ def places(
         pooled: outputs that are made of the answer at one token, with its place in the text.
     """
     found = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
-    for mask in (name for name in MASKS if name in inputs):
+    for mask in (name for name in PADDING_MASKS if name in inputs):
         masked, names = inputs[mask] == 0, input_axes.get(mask, {})
         rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
         row_names = [names[axis] for axis in rows]
@@ -40,7 +40,7 @@ def places(
         for name, place in found.items():
             axes = {axis_name: axis for axis, axis_name in output_axes.get(name, {}).items()}
             place |= _spread(blank, row_names, axes, place.shape)
-            if mask == "pixel_mask":
+            if mask == PIXEL_MASK:
                 continue
             if mask == "attention_mask" and name in (pooled or {}):
                 place |= _spread(masked[..., pooled[name]], row_names, axes, place.shape)
@@ -53,7 +53,7 @@ def places(
 
 def _endings(of_mask):
     """The names of axes that the end of a mask's axis tells apart: all of it, and the last part of a sum."""
-    return of_mask, of_mask.rpartition("+")[2].strip()
+    return of_mask, parts(of_mask)[-1]
 
 
 def _spread(array, names, axes, shape):

@@ -5,30 +5,28 @@ Drop-in for `transformers.onnx.convert`.
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
-import warnings
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.version import Version, parse
 
 from parity import __version__
+from parity.axes import Signature
 from parity.environment import version_of
-from parity.errors import ExportError, ParityError, UsageError
+from parity.errors import ExportError, UsageError
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
 from parity.judge import contract
 from parity.judge.findings import failures
 
 from .base import OnnxConfig, one_preprocessor
-from .limits import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET, check_opset
-from .traces import Traces
+from .limits import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from .exporter import TraceExporter
 
 logger = logging.getLogger("parity.onnx")
 
@@ -99,21 +97,20 @@ def export_pytorch(
     device: str = "cpu",
 ) -> tuple[list[str], list[str]]:
     """`export` of a PyTorch model; see there."""
-    return export_with(None, one_preprocessor(preprocessor, tokenizer), model, config, opset, output, device)
+    from parity.onnx.exporter import TraceExporter
+
+    return export_with(TraceExporter(device), one_preprocessor(preprocessor, tokenizer), model, config, opset, output)
 
 
 def export_with(
-    traces: Traces | None,
+    exporter: TraceExporter,
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
     model: PreTrainedModel,
     config: OnnxConfig,
     opset: int,
     output: Path,
-    device: str = "cpu",
 ) -> tuple[list[str], list[str]]:
-    """`export`, with the traces of other exports of the same model with the same preprocessor and configuration."""
-    import torch
-
+    """`export` by that exporter; see there."""
     from parity.traceable import Layout, Traceable, attention_of, prepared
 
     check_opset(opset)
@@ -121,8 +118,7 @@ def export_with(
         logger.warning(
             "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version
         )
-    output = Path(output)
-    where, before = torch.device(device), model.device
+    output, before = Path(output), model.device
     attention = "eager" if opset < SDPA_MINIMUM_OPSET else None
     with staged(output) as stage, prepared(model, config.values_override, attention):
         implementation = attention_of(model)
@@ -138,27 +134,24 @@ def export_with(
         layout = layout.ordered(config.inputs)
         if not layout.slots:
             raise UsageError(f"inputs: {type(config).__name__} declares none of {', '.join(nested)}")
-        outputs = list(config.outputs)
+        signature = Signature.of(config, layout.names)
         flat = layout.flatten(nested)
         path = stage / output.name
         try:
-            model.to(where)
+            model.to(exporter.device)
             config.patch_ops()
-            tensors = tuple(flat[name].to(where) for name in layout.names)
-            shapes = tuple((name, tensor.shape) for name, tensor in zip(layout.names, tensors, strict=True))
-            like = attention, opset < TRILU_MINIMUM_OPSET, where, shapes
-            with traces.used(model, config, like) if traces else contextlib.nullcontext():
-                _trace(Traceable(model, config, layout, outputs), tensors, path, layout.names, outputs, config, opset)
+            tensors = tuple(flat[name].to(exporter.device) for name in layout.names)
+            traceable = Traceable(model, config, layout, list(signature.outputs))
+            exporter.export(traceable, tensors, signature, opset, path)
         finally:
             config.restore_ops()
             model.to(before)
         gather_external_data(path, data_file(output).name)
-        inputs = {name: config.inputs[name] for name in layout.names}
-        _restore_dead_inputs(path, inputs, flat, config.dead_inputs)
+        _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
         _require_contract(path, opset, config, flat)
         append_metadata(path, _metadata(model, config, opset, implementation))
         publish(path, output)
-    return matched, outputs
+    return matched, list(signature.outputs)
 
 
 def export_tensorflow(
@@ -203,38 +196,6 @@ def _taken(model, config, nested):
     if others:
         logger.info("Left out, because %s does not take them: %s", type(model).__name__, ", ".join(others))
     return {name: value for name, value in nested.items() if name not in others}
-
-
-def _trace(traceable, tensors, path, inputs, outputs, config, opset):
-    import torch
-
-    from parity.releases import traceable_masks
-    from parity.traceable import triangles_of_comparisons
-
-    options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-    axes = dict(chain(((name, dict(config.inputs[name])) for name in inputs), config.outputs.items()))
-    lowered = triangles_of_comparisons() if opset < TRILU_MINIMUM_OPSET else contextlib.nullcontext()
-    try:
-        with warnings.catch_warnings(), lowered, traceable_masks():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                traceable,
-                tensors,
-                str(path),
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_axes=axes,
-                do_constant_folding=True,
-                opset_version=opset,
-                **options,
-            )
-    except ParityError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) or "No space left" in str(error):
-            raise
-        text = " ".join(str(error).split())
-        raise ExportError(f"opset {opset}: the exporter failed: {type(error).__name__}: {text[:500]}") from error
 
 
 def _restore_dead_inputs(path, inputs, flat, dead):

@@ -39,12 +39,19 @@ def traced(monkeypatch):
     return counted
 
 
+def exporter(traces):
+    """The exporter, with these traces."""
+    from parity.onnx.exporter import TraceExporter
+
+    return TraceExporter(traces=traces)
+
+
 def test_shared_traces_give_the_same_files(gpt2, traced, tmp_path):
     """Four opsets take two traces, one with the operators that the lower ones have, and the files are the same."""
     model, config, traces = gpt2
     shared = {opset: tmp_path / f"{opset}.onnx" for opset in OPSETS}
     for opset, path in shared.items():
-        export_with(traces, preprocessor("gpt2"), model, config, opset, path)
+        export_with(exporter(traces), preprocessor("gpt2"), model, config, opset, path)
     assert len(traced) == 2
     for opset, path in shared.items():
         alone = tmp_path / "alone.onnx"
@@ -59,9 +66,9 @@ def test_a_foreign_graph_is_seen(gpt2, tmp_path):
     other, traces = tiny_model("gpt2", attention=ATTENTION), Traces(model, config)
     other.h[1].ln_2.eps *= 2
     theirs = Traces(other, config)
-    export_with(theirs, preprocessor("gpt2"), other, config, 17, tmp_path / "theirs.onnx")
+    export_with(exporter(theirs), preprocessor("gpt2"), other, config, 17, tmp_path / "theirs.onnx")
     traces._graphs.update(theirs._graphs)
-    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "ours.onnx")
+    export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "ours.onnx")
     export(preprocessor("gpt2"), model, config, 17, tmp_path / "alone.onnx")
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "theirs.onnx").read_bytes()
     assert (tmp_path / "ours.onnx").read_bytes() != (tmp_path / "alone.onnx").read_bytes()
@@ -71,9 +78,9 @@ def test_other_inputs_are_traced_anew(gpt2, traced, tmp_path, monkeypatch):
     """A trace is not used for inputs of other sizes."""
     model, config, _ = gpt2
     traces = Traces(model, config)
-    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     monkeypatch.setattr(type(config), "default_batch_size", 3)
-    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     assert len(traced) == 2
 
 
@@ -81,7 +88,9 @@ def test_traces_are_those_of_one_model(gpt2, tmp_path):
     """Another model, equal or not, does not get the graph of this one."""
     _, config, traces = gpt2
     with pytest.raises(ValueError, match="one GPT2Model and its GPT2OnnxConfig"):
-        export_with(traces, preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx")
+        export_with(
+            TraceExporter(traces=traces), preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx"
+        )
 
 
 def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
@@ -95,7 +104,7 @@ def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(model.h[1].attn, "forward", fail)
         with pytest.raises(ExportError, match="out of paper"):
-            export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+            export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     assert _exporter()._trace_and_get_graph_from_model is before
-    export_with(traces, preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
+    export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     assert len(traced) == 2

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from parity.axes import Role, role_of
 from parity.errors import UsageError
 from parity.torchscript.trace import TracedModel, load
 
@@ -103,7 +104,7 @@ class Runner:
                 shape = list(tensor.shape)
                 shape[axis] = missing
                 if axis_name in _TEXT:
-                    blank = tensor.new_full(shape, trace.pad if name.endswith("input_ids") or name == "inputs" else 0)
+                    blank = tensor.new_full(shape, trace.pad if role_of(name) is Role.TOKENS else 0)
                 else:
                     blank = tensor.narrow(axis, tensor.shape[axis] - 1, 1).expand(shape)
                 tensor = torch.cat([tensor, blank], axis)
@@ -117,7 +118,7 @@ class Runner:
 
 
 def _require_paddable(trace):
-    if any(name.startswith("past_key_values") for name in trace.inputs):
+    if any(role_of(name) is Role.CACHE for name in trace.inputs):
         raise UsageError("traces: with past key values requests cannot be padded; trace the feature without past")
     tokens = [name for name in ("input_ids", "inputs") if name in trace.inputs]
     if tokens and "attention_mask" not in trace.inputs:

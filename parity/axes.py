@@ -1,0 +1,99 @@
+"""What the names of axes and inputs mean, said once: kinds of axes, sums of axes, roles of inputs, and a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+BATCHES = ("batch", "image_batch")
+TEXTS = ("sequence", "encoder_sequence", "decoder_sequence")
+PASTS = ("past_sequence", "past_decoder_sequence")
+IMAGES = ("height", "width")
+CHOICE = "choice"
+
+
+def parts(axis: str) -> tuple[str, ...]:
+    """The axes that a name adds up: `a + b` is as long as `a` and `b` together."""
+    return tuple(part.strip() for part in axis.split("+"))
+
+
+def is_sum(axis: str) -> bool:
+    """Whether the axis is as long as several others together."""
+    return "+" in axis
+
+
+def is_text(axis: str) -> bool:
+    """Whether the axis counts tokens of a text that is an input, not of its past."""
+    return "sequence" in axis and not axis.startswith("past_")
+
+
+def size_of(axis: str, sizes: Mapping[str, int]) -> int | None:
+    """The size of an axis by those of its parts; None if one of them is not known."""
+    return sum(sizes[part] for part in parts(axis)) if all(part in sizes for part in parts(axis)) else None
+
+
+class Role(Enum):
+    """What an input is to the model."""
+
+    TOKENS = "tokens"
+    MASK = "mask"
+    TOKEN_TYPES = "token types"
+    PIXELS = "pixels"
+    SOUND = "sound"
+    CACHE = "cache"
+    BOXES = "boxes"
+    OTHER = "other"
+
+
+_ROLES = {
+    "token_type_ids": Role.TOKEN_TYPES,
+    "pixel_values": Role.PIXELS,
+    "input_features": Role.SOUND,
+    "input_values": Role.SOUND,
+    "bbox": Role.BOXES,
+    # Perceiver's: ids of a vocabulary, or the pixels of an image if they are floating point.
+    "inputs": Role.TOKENS,
+}
+# The mask that tells which of an input's tokens, or pixels, are padding.
+MASK_OF = {
+    "input_ids": "attention_mask",
+    "inputs": "attention_mask",
+    "decoder_input_ids": "decoder_attention_mask",
+    "pixel_values": "pixel_mask",
+}
+PADDING_MASKS = tuple(dict.fromkeys(MASK_OF.values()))
+PIXEL_MASK = MASK_OF["pixel_values"]
+TOKENS = ("input_ids", "decoder_input_ids", "inputs")
+
+
+def role_of(name: str) -> Role:
+    """The role of an input of that name."""
+    if name in _ROLES:
+        return _ROLES[name]
+    if name.startswith("past_key_values."):
+        return Role.CACHE
+    if name.endswith("input_ids"):
+        return Role.TOKENS
+    if "mask" in name:
+        return Role.MASK
+    return Role.TOKEN_TYPES if "token_type" in name else Role.OTHER
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a file, in order, each with the names of its dynamic axes."""
+
+    inputs: Mapping[str, Mapping[int, str]]
+    outputs: Mapping[str, Mapping[int, str]]
+
+    @classmethod
+    def of(cls, onnx_config, names: Sequence[str] | None = None) -> Signature:
+        """That of a configuration; of its inputs those of `names`, in that order, or all."""
+        inputs = onnx_config.inputs
+        return cls({name: dict(inputs[name]) for name in names or inputs}, onnx_config.outputs)
+
+    @property
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Name → axis → name of the axis, as `torch.onnx.export` takes it."""
+        return {name: dict(axes) for side in (self.inputs, self.outputs) for name, axes in side.items()}

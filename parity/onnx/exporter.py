@@ -1,0 +1,80 @@
+"""The exporter that records a trace of the model: `torch.onnx.export` without dynamo."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from parity.axes import Signature
+from parity.errors import ExportError, ParityError
+from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
+from parity.onnx.traces import Traces
+from parity.releases import traceable_masks
+from parity.traceable import Traceable, triangles_of_comparisons
+
+
+class TraceExporter:
+    """Writes a model as an ONNX file, by what its operators do to one example.
+
+    Args:
+        device: where the model runs while it is traced, `cpu` or `cuda`.
+        traces: those of other exports of the same model under the same configuration.
+    """
+
+    name = "trace"
+    opsets = range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)
+
+    def __init__(self, device: str = "cpu", traces: Traces | None = None):
+        self.device, self._traces = torch.device(device), traces
+
+    def export(self, traceable: Traceable, tensors: tuple, signature: Signature, opset: int, path: Path) -> None:
+        """Write the file to `path`.
+
+        Args:
+            tensors: the example, in the order of the signature's inputs.
+
+        Raises:
+            ExportError: torch's exporter fails.
+        """
+        # Below 2.5 there is no choice.
+        options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+        with warnings.catch_warnings(), self._patched(traceable, tensors, opset):
+            warnings.simplefilter("ignore")
+            try:
+                torch.onnx.export(
+                    traceable,
+                    tensors,
+                    str(path),
+                    input_names=list(signature.inputs),
+                    output_names=list(signature.outputs),
+                    dynamic_axes=signature.dynamic_axes,
+                    do_constant_folding=True,
+                    opset_version=opset,
+                    **options,
+                )
+            except ParityError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) or "No space left" in str(error):
+                    raise
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise ExportError(f"opset {opset}: the exporter failed: {text[:500]}") from error
+
+    @contextlib.contextmanager
+    def _patched(self, traceable, tensors, opset) -> Iterator[None]:
+        """What this exporter needs of torch and transformers, undone afterwards."""
+        with contextlib.ExitStack() as stack:
+            lowers = opset < TRILU_MINIMUM_OPSET
+            if self._traces:
+                shapes = zip(traceable.layout.names, (tensor.shape for tensor in tensors), strict=True)
+                like = opset < SDPA_MINIMUM_OPSET, lowers, self.device, tuple(shapes)
+                stack.enter_context(self._traces.used(traceable.model, traceable.onnx_config, like))
+            if lowers:
+                stack.enter_context(triangles_of_comparisons())
+            stack.enter_context(traceable_masks())
+            yield
