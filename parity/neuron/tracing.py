@@ -87,7 +87,7 @@ class NeuronModel(TracedModel):
         }
 
 
-def trace(
+def trace(  # noqa: PLR0913 - the signature that users call
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
     output: str | os.PathLike | None = None,
@@ -129,12 +129,13 @@ def trace(
     if emulate:
         say = labelled(say)
         say(EMULATED)
-    made, config = torchscript.traced(
+    declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    config = declared.onnx_config
+    made = torchscript.traced(
         model,
         example_inputs,
         lambda module, tensors: compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
-        feature=feature,
-        onnx_config=onnx_config,
+        declared,
         outputs=outputs,
         say=say,
     )
@@ -236,7 +237,8 @@ def analyze(
             found.append(sdk.analysis(tracer.package)(module, tensors))
             return torch.jit.trace(module, tensors, check_trace=False)
 
-    torchscript.traced(model, example_inputs, asked, feature=feature, onnx_config=onnx_config)
+    declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    torchscript.traced(model, example_inputs, asked, declared)
     return found[0]
 
 

@@ -215,7 +215,7 @@ class OnnxConfig(ABC):
         seconds = np.linspace(0, time_duration, int(time_duration * sampling_rate), endpoint=False)
         return [0.5 * np.sin(2 * np.pi * frequency * seconds) for _ in range(batch_size)]
 
-    def generate_dummy_inputs(
+    def generate_dummy_inputs(  # noqa: PLR0913 - the signature that users call
         self,
         preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin,
         batch_size: int = -1,

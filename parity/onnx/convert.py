@@ -50,7 +50,7 @@ def check_onnxruntime_requirements(minimum_version: Version):
         )
 
 
-def export(
+def export(  # noqa: PLR0913 - the signature that users call
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
     model: PreTrainedModel,
     config: OnnxConfig,
@@ -87,7 +87,7 @@ def export(
     return export_pytorch(preprocessor, model, config, opset, output, tokenizer=tokenizer, device=device)
 
 
-def export_pytorch(
+def export_pytorch(  # noqa: PLR0913 - the signature that users call
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
     model: PreTrainedModel,
     config: OnnxConfig,
@@ -239,7 +239,7 @@ def _metadata(model, config, opset, attention) -> dict[str, str]:
     }
 
 
-def validate_model_outputs(
+def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     config: OnnxConfig,
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
     reference_model: PreTrainedModel,

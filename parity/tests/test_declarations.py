@@ -143,11 +143,11 @@ def test_a_test_can_be_about_some_cells_only(monkeypatch):
     """The mark `cells` selects by feature, and one opset for each model: 17 where that is claimed."""
     monkeypatch.delenv("HYPOTHESIS_PROFILE", raising=False)
     cells = list(matrix.cells())
-    chosen = [cell for cell in cells if plugin.selected(cell, features=("masked-lm",), every_opset=False)]
+    chosen = [cell for cell in cells if plugin.Selection(features=("masked-lm",), every_opset=False).has(cell)]
     assert {cell.feature for cell in chosen} == {"masked-lm"}
     assert {cell.opset for cell in chosen} == {17}
-    assert [cell for cell in cells if plugin.selected(cell)] == [cell for cell in cells if cell.format == "onnx"]
-    assert {cell.format for cell in cells if plugin.selected(cell, formats=("torchscript",))} == {"torchscript"}
+    assert [cell for cell in cells if plugin.Selection().has(cell)] == [cell for cell in cells if cell.format == "onnx"]
+    assert {cell.format for cell in cells if plugin.Selection(formats=("torchscript",)).has(cell)} == {"torchscript"}
 
 
 def test_the_matrix_as_json(capsys):

@@ -217,4 +217,4 @@ def test_an_unknown_profile_is_refused(pytester, monkeypatch):
 def test_the_nightly_profile_takes_every_opset(monkeypatch, profile, opsets):
     """Tests that are content with one opset for each model run at all of them at night."""
     monkeypatch.setenv("HYPOTHESIS_PROFILE", profile)
-    assert {cell.opset for cell in cells() if plugin.selected(cell, every_opset=False)} == opsets
+    assert {cell.opset for cell in cells() if plugin.Selection(every_opset=False).has(cell)} == opsets

@@ -88,9 +88,7 @@ def test_traces_are_those_of_one_model(gpt2, tmp_path):
     """Another model, equal or not, does not get the graph of this one."""
     _, config, traces = gpt2
     with pytest.raises(ValueError, match="one GPT2Model and its GPT2OnnxConfig"):
-        export_with(
-            TraceExporter(traces=traces), preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx"
-        )
+        export_with(exporter(traces), preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx")
 
 
 def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):

@@ -128,7 +128,38 @@ class TracedModel:
         }
 
 
-def export(
+@dataclass(frozen=True)
+class Declared:
+    """The configuration that names a model's inputs and outputs, and the feature that it is of."""
+
+    onnx_config: Any
+    feature: str
+
+    @classmethod
+    def of(cls, model, example_inputs, *, feature: str | None = None, onnx_config=None) -> Declared:
+        """What is declared for a model, with a past if the example has one; or the given configuration.
+
+        Raises:
+            UsageError: no model of transformers, a model type that is not supported, or a feature that it has not.
+        """
+        if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+            raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+        if onnx_config is not None:
+            past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
+            return cls(onnx_config, feature or f"{onnx_config.task}{past}")
+        from parity.onnx.features import FeaturesManager, constructor
+
+        try:
+            known = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
+        except KeyError as error:
+            raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
+        names = list(example_inputs) if isinstance(example_inputs, Mapping) else []
+        past = any(name.startswith(PAST) for name in names)
+        feature = feature or _feature_of(model, known, past)
+        return cls(constructor(model.config.model_type, feature)(model.config), feature)
+
+
+def export(  # noqa: PLR0913 - the signature that users call
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
     output: str | os.PathLike | None = None,
@@ -170,17 +201,16 @@ def export(
     def tracer(module, tensors):
         return torch.jit.trace(module, tensors, check_trace=check_trace)
 
-    made, config = traced(
-        model, example_inputs, tracer, feature=feature, onnx_config=onnx_config, outputs=outputs, say=say
-    )
+    declared = Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    made = traced(model, example_inputs, tracer, declared, outputs=outputs, say=say)
     if output is None:
-        return _proven(made, model, config, say) if prove else made
+        return _proven(made, model, declared.onnx_config, say) if prove else made
     output = Path(output)
     with files.staged(output) as stage:
         path = stage / output.name
         save(made, path)
         if prove:
-            made = _proven(replace(made, module=_load(path, {})), model, config, say)
+            made = _proven(replace(made, module=_load(path, {})), model, declared.onnx_config, say)
         files.replace(path, output)
     return made
 
@@ -189,13 +219,12 @@ def traced(
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
     tracer: Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Any],
+    declared: Declared,
     *,
-    feature: str | None = None,
-    onnx_config=None,
     outputs: Sequence[str] | None = None,
     say: Callable[[str], None] = logger.info,
-) -> tuple[TracedModel, Any]:
-    """What `tracer` makes of the model, neither saved nor proven, and the OnnxConfig that names its inputs.
+) -> TracedModel:
+    """What `tracer` makes of the model, neither saved nor proven.
 
     Args:
         tracer: a module of positional tensors and its example inputs → a ScriptModule.
@@ -204,9 +233,7 @@ def traced(
     Raises:
         UsageError, ExportError: see `export`.
     """
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-        raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
-    config, feature = _configuration(model, feature, onnx_config, example_inputs)
+    config, feature = declared.onnx_config, declared.feature
     nested = nested_inputs(config, example_inputs)
     _check(model, config, Layout.of(config, nested).flatten(nested))
     layout = Layout.of(config, nested).ordered(config.inputs)
@@ -232,7 +259,7 @@ def traced(
     made = replace(made, minimum_torch=minimum_torch(made.module))
     if made.untied:
         say(f"Untied from {', '.join(made.untied)}: the output embedding, which has weights of its own in the file")
-    return made, config
+    return made
 
 
 def load(path: str | os.PathLike) -> TracedModel:
@@ -277,23 +304,6 @@ def operator_text(error: Exception) -> str:
     """The message of the operator that failed, without the interpreter's traceback around it."""
     parts = re.split(r"^\w*(?:Error|Exception): ", str(error), flags=re.MULTILINE)
     return parts[-1].strip()
-
-
-def _configuration(model, feature, onnx_config, example):
-    """The OnnxConfig, and the name of the feature."""
-    if onnx_config is not None:
-        past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
-        return onnx_config, feature or f"{onnx_config.task}{past}"
-    from parity.onnx.features import FeaturesManager, constructor
-
-    try:
-        known = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
-    except KeyError as error:
-        raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
-    names = list(example) if isinstance(example, Mapping) else []
-    past = any(name.startswith(PAST) for name in names)
-    feature = feature or _feature_of(model, known, past)
-    return constructor(model.config.model_type, feature)(model.config), feature
 
 
 def _feature_of(model, known, past):
