@@ -11,9 +11,10 @@ from parity import words
 from parity.environment import at_least, meets, version_of
 from parity.onnx.config import OnnxConfig
 from parity.scope import Scope
+from parity.tasks import TASKS, task_of
 from parity.words import KINDS, TRACE_OUTCOMES
 
-FEATURE_TASKS = tuple(OnnxConfig._tasks_to_common_outputs)
+FEATURE_TASKS = tuple(TASKS)
 
 _BATCH = "batch-permutation batch-of-one"
 # What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
@@ -173,7 +174,7 @@ class Architecture:
         requirements = [key[1] for key in self.relations if isinstance(key, tuple)]
         for requirement in filter(None, (self.sdpa, self.versions, *self.needs.values(), *requirements)):
             words.require_versions(self.model_type, requirement)
-        words.require(f"{self.model_type}: features", _tasks(self.features), FEATURE_TASKS)
+        words.require(f"{self.model_type}: features", map(task_of, self.features), tuple(TASKS))
         if not self.features or len(set(self.features)) != len(self.features):
             raise ValueError(
                 f"{self.model_type}: features {', '.join(self.features)}: should be one or more, each once"
@@ -236,10 +237,6 @@ class Architecture:
     def name(self) -> str:
         """The architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
-
-
-def _tasks(features):
-    return [feature.removesuffix("-with-past") for feature in features]
 
 
 def _gap(subject, requirement):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from parity.dtypes import array_of
 from parity.judge.pool import Answers
 from parity.samples import Sample
 from parity.traceable import call, prepared
@@ -75,7 +76,7 @@ def float64(model, onnx_config, layout) -> Iterator[Callable]:
     def run(inputs):
         flat = {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in layout.names}
         results = ask(layout.nest(flat))
-        return {name: results[name].numpy() for name in names if name in results}
+        return {name: array_of(results[name]) for name in names if name in results}
 
     with prepared(model, onnx_config.values_override), contextlib.ExitStack() as stack:
         if not _is_big(model):
@@ -170,7 +171,7 @@ def _run(model, onnx_config, samples: Iterable[Sample], dtype=None):
     with prepared(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
-            found.append({name: results[name].numpy() for name in names if name in results})
+            found.append({name: array_of(results[name]) for name in names if name in results})
     return found
 
 

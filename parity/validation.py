@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from parity.claims import Claims, form_of
+from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures
@@ -343,4 +344,4 @@ def backend_inputs(onnx_config, sample: Sample, derived: Sequence[str] = ()) -> 
     if derived:
         complete = onnx_config.complete_inputs(sample.inputs, derived)
         flat.update({name: complete[name] for name in derived if name in complete})
-    return {name: tensor.numpy() for name, tensor in flat.items()}
+    return {name: array_of(tensor) for name, tensor in flat.items()}

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-Arrays = Mapping[str, np.ndarray]
+from parity.dtypes import is_floating, unit_roundoff
 
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Pool:
     @property
     def floating(self) -> list[str]:
         """The names of the outputs that have an error ratio."""
-        return [name for name, array in self.answers[0].eager.items() if np.issubdtype(array.dtype, np.floating)]
+        return [name for name, array in self.answers[0].eager.items() if is_floating(array.dtype)]
 
     def with_actual(self, actual: Sequence[Arrays]) -> Pool:
         """The pool with these answers of a backend."""
@@ -119,7 +119,7 @@ class Pool:
                 continue
             reference = exact[finite].astype(np.float64)
             scale = rms(reference) or 1.0
-            u = UNIT_ROUNDOFF[eager.dtype.name]
+            u = unit_roundoff(eager.dtype)
             errors = [rms(array[finite].astype(np.float64) - reference) / scale for array in (actual, eager, jittered)]
             above += errors[0] ** 2
             below += max(errors[1] ** 2, errors[2] ** 2, u**2)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from parity.axes import PADDING_MASKS, PIXEL_MASK, parts
+from parity.dtypes import is_floating
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays
 
@@ -75,7 +76,7 @@ def blanked(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -
         place = where.get(name)
         if place is None or place.shape != array.shape or not place.any():
             found[name] = array
-        elif np.issubdtype(array.dtype, np.floating):
+        elif is_floating(array.dtype):
             found[name] = np.where(place, np.array(np.nan, array.dtype), array)
         else:
             found[name] = np.where(place, instead[name], array)
@@ -87,7 +88,7 @@ def judge_undefined(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str 
     found = []
     for name, place in where.items():
         array = actual.get(name)
-        if array is None or array.shape != place.shape or not np.issubdtype(array.dtype, np.floating):
+        if array is None or array.shape != place.shape or not is_floating(array.dtype):
             continue
         wrong = np.argwhere(place & ~np.isfinite(array))
         if len(wrong):

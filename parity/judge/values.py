@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from parity.dtypes import is_floating
 from parity.judge.findings import Finding
 
 
@@ -39,7 +40,7 @@ def _judge(name, expected, actual, atol, where):
         return Finding("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {expected.dtype}", where)
     if actual.shape != expected.shape:
         return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {expected.shape}", where)
-    if not np.issubdtype(expected.dtype, np.floating):
+    if not is_floating(expected.dtype):
         wrong = np.flatnonzero(actual.ravel() != expected.ravel())
         return _of_values(Finding("values", name, not wrong.size, "", where), wrong, expected, actual)
     pattern = _pattern(name, expected, actual, where)

@@ -10,12 +10,13 @@ import copy
 import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from packaging import version
+
+from parity.tasks import CommonOutputs
 
 from .utils import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
 
@@ -28,8 +29,6 @@ DEFAULT_ONNX_OPSET = 11
 
 # 2 GiB: the most that one protocol buffer message can hold.
 EXTERNAL_DATA_FORMAT_SIZE_LIMIT = 2 * 1024 * 1024 * 1024
-
-_TOKENS = {0: "batch", 1: "sequence"}
 
 
 @dataclasses.dataclass
@@ -63,23 +62,7 @@ class OnnxConfig(ABC):
     default_fixed_sequence = 8
     default_fixed_num_choices = 4
     torch_onnx_minimum_version = version.parse("1.8")
-    _tasks_to_common_outputs = {  # noqa: RUF012 - the name and the type that subclasses of the old package read
-        "causal-lm": OrderedDict({"logits": _TOKENS}),
-        "default": OrderedDict({"last_hidden_state": _TOKENS}),
-        "image-classification": OrderedDict({"logits": {0: "batch"}}),
-        "image-segmentation": OrderedDict({"logits": _TOKENS, "pred_boxes": _TOKENS, "pred_masks": _TOKENS}),
-        "masked-im": OrderedDict({"logits": _TOKENS}),
-        "masked-lm": OrderedDict({"logits": _TOKENS}),
-        "multiple-choice": OrderedDict({"logits": {0: "batch", 1: "choice"}}),
-        "object-detection": OrderedDict({"logits": _TOKENS, "pred_boxes": _TOKENS}),
-        "question-answering": OrderedDict({"start_logits": _TOKENS, "end_logits": _TOKENS}),
-        "semantic-segmentation": OrderedDict({"logits": {0: "batch", 1: "num_labels", 2: "height", 3: "width"}}),
-        "seq2seq-lm": OrderedDict({"logits": {0: "batch", 1: "decoder_sequence"}}),
-        "sequence-classification": OrderedDict({"logits": {0: "batch"}}),
-        "token-classification": OrderedDict({"logits": _TOKENS}),
-        "vision2seq-lm": OrderedDict({"logits": _TOKENS}),
-        "speech2seq-lm": OrderedDict({"logits": _TOKENS}),
-    }
+    _tasks_to_common_outputs: Mapping[str, Mapping[str, Mapping[int, str]]] = CommonOutputs()
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: list[PatchingSpec] | None = None

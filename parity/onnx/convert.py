@@ -14,6 +14,7 @@ from packaging.version import Version, parse
 
 from parity import __version__
 from parity.axes import Signature
+from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
@@ -210,7 +211,7 @@ def _restore_dead_inputs(path, inputs, flat, dead):
         if name in inputs and name not in present:
             tensor = flat[name]
             shape = [inputs[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
-            dtype = onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+            dtype = onnx.helper.np_dtype_to_tensor_dtype(array_of(tensor).dtype)
             present[name] = onnx.helper.make_tensor_value_info(name, dtype, shape)
     ordered = [present[name] for name in inputs if name in present]
     del model.graph.input[:]

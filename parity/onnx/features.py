@@ -11,30 +11,12 @@ from parity import models
 from parity.environment import version_of
 from parity.errors import EnvironmentGap, UsageError
 from parity.releases import tensorflow_gap
+from parity.tasks import TASKS, task_of
 
 from .config import OnnxConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-# Later names stand in where a transformers generation dropped the first.
-_AUTO_CLASSES = {
-    "default": ("AutoModel",),
-    "masked-lm": ("AutoModelForMaskedLM",),
-    "causal-lm": ("AutoModelForCausalLM",),
-    "seq2seq-lm": ("AutoModelForSeq2SeqLM",),
-    "sequence-classification": ("AutoModelForSequenceClassification",),
-    "token-classification": ("AutoModelForTokenClassification",),
-    "multiple-choice": ("AutoModelForMultipleChoice",),
-    "object-detection": ("AutoModelForObjectDetection",),
-    "question-answering": ("AutoModelForQuestionAnswering",),
-    "image-classification": ("AutoModelForImageClassification",),
-    "image-segmentation": ("AutoModelForImageSegmentation", "AutoModelForUniversalSegmentation"),
-    "masked-im": ("AutoModelForMaskedImageModeling",),
-    "semantic-segmentation": ("AutoModelForSemanticSegmentation",),
-    "vision2seq-lm": ("AutoModelForVision2Seq", "AutoModelForImageTextToText"),
-    "speech2seq-lm": ("AutoModelForSpeechSeq2Seq",),
-}
 
 
 class _AutoModels(Mapping):
@@ -43,19 +25,19 @@ class _AutoModels(Mapping):
     def __getitem__(self, task: str) -> type:
         import transformers
 
-        for name in _AUTO_CLASSES[task]:
+        for name in TASKS[task].auto_classes:
             found = getattr(transformers, name, None)
             if found is not None:
                 return found
         raise KeyError(
-            f"{task}: transformers {version_of('transformers')} has none of {', '.join(_AUTO_CLASSES[task])}"
+            f"{task}: transformers {version_of('transformers')} has none of {', '.join(TASKS[task].auto_classes)}"
         )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_AUTO_CLASSES)
+        return iter(TASKS)
 
     def __len__(self) -> int:
-        return len(_AUTO_CLASSES)
+        return len(TASKS)
 
 
 class _ModelTypes(dict):
@@ -146,7 +128,7 @@ class FeaturesManager:
     @staticmethod
     def feature_to_task(feature: str) -> str:
         """The task of a feature: the feature without `-with-past`."""
-        return feature.removesuffix("-with-past")
+        return task_of(feature)
 
     @staticmethod
     def _validate_framework_choice(framework: str):

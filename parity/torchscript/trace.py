@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from parity import __version__, files, models, releases
+from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import (
     ExportError,
@@ -97,7 +98,7 @@ class TracedModel:
             results = self(*tensors)
         except Exception as error:
             raise SessionError(operator_text(error)) from error
-        return {name: result.numpy() for name, result in zip(self.outputs, results, strict=True)}
+        return {name: array_of(result) for name, result in zip(self.outputs, results, strict=True)}
 
     def facts(self) -> dict:
         """What the file says of itself, as JSON."""

@@ -1,0 +1,65 @@
+"""The tasks: what each returns, and which Auto class loads it. One entry is all that a new task takes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+_TOKENS = {0: "batch", 1: "sequence"}
+_BATCH = {0: "batch"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is used for.
+
+    Args:
+        outputs: the outputs with their dynamic axes, in order.
+        auto_classes: names of classes of transformers; later ones stand in where a generation dropped the first.
+    """
+
+    outputs: Mapping[str, Mapping[int, str]]
+    auto_classes: tuple[str, ...] = field(default=())
+
+
+TASKS: dict[str, Task] = {
+    "default": Task({"last_hidden_state": _TOKENS}, ("AutoModel",)),
+    "masked-lm": Task({"logits": _TOKENS}, ("AutoModelForMaskedLM",)),
+    "causal-lm": Task({"logits": _TOKENS}, ("AutoModelForCausalLM",)),
+    "seq2seq-lm": Task({"logits": {0: "batch", 1: "decoder_sequence"}}, ("AutoModelForSeq2SeqLM",)),
+    "sequence-classification": Task({"logits": _BATCH}, ("AutoModelForSequenceClassification",)),
+    "token-classification": Task({"logits": _TOKENS}, ("AutoModelForTokenClassification",)),
+    "multiple-choice": Task({"logits": {0: "batch", 1: "choice"}}, ("AutoModelForMultipleChoice",)),
+    "object-detection": Task({"logits": _TOKENS, "pred_boxes": _TOKENS}, ("AutoModelForObjectDetection",)),
+    "question-answering": Task({"start_logits": _TOKENS, "end_logits": _TOKENS}, ("AutoModelForQuestionAnswering",)),
+    "image-classification": Task({"logits": _BATCH}, ("AutoModelForImageClassification",)),
+    "image-segmentation": Task(
+        {"logits": _TOKENS, "pred_boxes": _TOKENS, "pred_masks": _TOKENS},
+        ("AutoModelForImageSegmentation", "AutoModelForUniversalSegmentation"),
+    ),
+    "masked-im": Task({"logits": _TOKENS}, ("AutoModelForMaskedImageModeling",)),
+    "semantic-segmentation": Task(
+        {"logits": {0: "batch", 1: "num_labels", 2: "height", 3: "width"}}, ("AutoModelForSemanticSegmentation",)
+    ),
+    "vision2seq-lm": Task({"logits": _TOKENS}, ("AutoModelForVision2Seq", "AutoModelForImageTextToText")),
+    "speech2seq-lm": Task({"logits": _TOKENS}, ("AutoModelForSpeechSeq2Seq",)),
+}
+
+
+class CommonOutputs(Mapping):
+    """Task → its outputs, as an OrderedDict: what subclasses of the old package's OnnxConfig read."""
+
+    def __getitem__(self, task: str) -> OrderedDict:
+        return OrderedDict(TASKS[task].outputs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)
+
+
+def task_of(feature: str) -> str:
+    """The task of a feature: the feature without `-with-past`."""
+    return feature.removesuffix("-with-past")
