@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
-from parity.onnx.config import OnnxSeq2SeqConfigWithPast
+from parity.configs import OnnxSeq2SeqConfigWithPast
 
 
 class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import Architecture
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class CLIPOnnxConfig(OnnxConfig):

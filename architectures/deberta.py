@@ -3,7 +3,7 @@
 from parity.architectures.deberta_v2 import ARCHITECTURE as DEBERTA_V2
 from parity.architectures.deberta_v2 import DebertaV2OnnxConfig
 from parity.architectures.declaration import EITHER_PADDING, RELATIONS, Architecture
-from parity.onnx.config import PatchingSpec
+from parity.configs import PatchingSpec
 
 
 class DebertaOnnxConfig(DebertaV2OnnxConfig):

@@ -8,7 +8,7 @@ from parity.architectures.declaration import (
     Floor,
     token_axes,
 )
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class DebertaV2OnnxConfig(OnnxConfig):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity import words
+from parity.configs import OnnxConfig
 from parity.environment import at_least, meets, version_of
-from parity.onnx.config import OnnxConfig
 from parity.scope import Scope
 from parity.tasks import TASKS, task_of
 from parity.words import KINDS, TRACE_OUTCOMES

@@ -1,7 +1,7 @@
 """DistilBERT: an encoder without token types."""
 
 from parity.architectures.declaration import Architecture, token_axes
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class DistilBertOnnxConfig(OnnxConfig):

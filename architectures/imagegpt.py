@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import RELATIONS, Architecture
-from parity.onnx.config import OnnxConfig, PatchingSpec
+from parity.configs import OnnxConfig, PatchingSpec
 
 
 class ImageGPTOnnxConfig(OnnxConfig):

@@ -2,7 +2,7 @@
 
 from parity.architectures.bert import ARCHITECTURE as BERT
 from parity.architectures.declaration import Architecture, token_axes
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class LayoutLMOnnxConfig(OnnxConfig):

@@ -11,7 +11,7 @@ from parity.architectures.declaration import (
     Floor,
     token_axes,
 )
-from parity.onnx.config import OnnxConfig, PatchingSpec
+from parity.configs import OnnxConfig, PatchingSpec
 
 
 def overlapping(tensor, size, stride, storage_offset=None):

@@ -3,7 +3,7 @@
 from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
-from parity.onnx.config import PatchingSpec
+from parity.configs import PatchingSpec
 
 
 class LongT5OnnxConfig(T5OnnxConfig):

@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture
-from parity.onnx.config import PatchingSpec
+from parity.configs import PatchingSpec
 
 
 class M2M100OnnxConfig(BartOnnxConfig):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.registry import architectures
-from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
+from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 from parity.words import FORMATS as FORMATS
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.

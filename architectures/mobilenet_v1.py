@@ -4,7 +4,7 @@ import importlib
 
 from parity.architectures.declaration import Architecture
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.onnx.config import PatchingSpec
+from parity.configs import PatchingSpec
 
 
 class MobileNetV1OnnxConfig(ResNetOnnxConfig):

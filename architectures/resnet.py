@@ -5,7 +5,7 @@ from collections import OrderedDict
 from packaging import version
 
 from parity.architectures.declaration import Architecture
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class ResNetOnnxConfig(OnnxConfig):

@@ -1,7 +1,7 @@
 """RoBERTa: an encoder whose positions skip the padding token."""
 
 from parity.architectures.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class RobertaOnnxConfig(OnnxConfig):

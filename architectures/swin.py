@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from parity.architectures.declaration import Architecture, image_sizes
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.onnx.config import PatchingSpec
+from parity.configs import PatchingSpec
 
 
 class SwinOnnxConfig(ResNetOnnxConfig):

@@ -7,7 +7,7 @@ from parity.architectures.declaration import (
     Floor,
     encoder_decoder_axes,
 )
-from parity.onnx.config import OnnxSeq2SeqConfigWithPast
+from parity.configs import OnnxSeq2SeqConfigWithPast
 
 
 class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):

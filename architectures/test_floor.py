@@ -7,7 +7,7 @@ import pytest
 from parity.architectures.registry import architectures
 from parity.errors import ExportError, SessionError
 from parity.fixtures import subjects
-from parity.onnx.limits import MINIMUM_OPSET
+from parity.opsets import MINIMUM_OPSET
 from parity.sessions import OnnxSession
 
 FLOORS = [

@@ -9,7 +9,7 @@ from parity.fixtures.checkpoints import tiny_model
 from parity.judge import ratio
 from parity.judge.contract import read
 from parity.onnx import export, validate_model_outputs
-from parity.onnx.limits import SDPA_MINIMUM_OPSET
+from parity.opsets import SDPA_MINIMUM_OPSET
 
 
 @pytest.mark.cells(opsets=(SDPA_MINIMUM_OPSET - 1,), has_sdpa=True)

@@ -8,7 +8,7 @@ from parity.architectures.registry import architecture
 from parity.environment import at_least
 from parity.errors import ExportError, SessionError
 from parity.fixtures import checkpoints, properties, subjects
-from parity.onnx.limits import MAXIMUM_OPSET
+from parity.opsets import MAXIMUM_OPSET
 from parity.sessions import OnnxSession
 
 LONGT5 = ("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past")

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from parity.architectures.declaration import Architecture, decoder_axes
 from parity.architectures.registry import architecture
-from parity.onnx.config import OnnxConfig
+from parity.configs import OnnxConfig
 
 
 class VisionEncoderDecoderOnnxConfig(OnnxConfig):

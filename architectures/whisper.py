@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from parity.architectures.declaration import Architecture
-from parity.onnx.config import OnnxConfig, OnnxSeq2SeqConfigWithPast
+from parity.configs import OnnxConfig, OnnxSeq2SeqConfigWithPast
 
 
 class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):

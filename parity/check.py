@@ -95,8 +95,8 @@ def guess_feature(found, config) -> str:
     Raises:
         UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
     """
+    from parity import features
     from parity.checkpoint import features_of
-    from parity.onnx import features
 
     if found.metadata.get("feature"):
         return found.metadata["feature"]

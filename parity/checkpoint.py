@@ -11,7 +11,7 @@ from parity.samples import Source
 from parity.traceable import call, prepared
 
 if TYPE_CHECKING:
-    from parity.onnx.config import OnnxConfig
+    from parity.configs import OnnxConfig
 
 
 class Checkpoint:
@@ -30,7 +30,7 @@ class Checkpoint:
     def __init__(
         self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
     ):
-        from parity.onnx.features import FeaturesManager
+        from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
         self.config = models.load_config(source, cache_dir)
@@ -84,7 +84,7 @@ class Checkpoint:
         Raises:
             UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
         """
-        from parity.onnx.features import model_class
+        from parity.features import model_class
 
         model, missing = models.load_model(
             self.source,
@@ -120,7 +120,7 @@ def features_of(model_type: str) -> dict:
     Raises:
         UsageError: it is not supported.
     """
-    from parity.onnx.features import FeaturesManager
+    from parity.features import FeaturesManager
 
     try:
         return FeaturesManager.get_supported_features_for_model_type(model_type)
@@ -135,7 +135,7 @@ def constructor_of(model_type: str, feature: str):
         UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
     """
     from parity.architectures.registry import architecture
-    from parity.onnx.features import constructor
+    from parity.features import constructor
 
     features_of(model_type)
     build = constructor(model_type, feature)

@@ -42,7 +42,7 @@ class Stopwatch:
         # The first cell does not pay for the imports. Before pytest has loaded its plug-ins they would import some.
         import transformers  # noqa: F401
 
-        from parity.onnx import features  # noqa: F401
+        from parity import features  # noqa: F401
 
     def _cell(self, item):
         cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None

@@ -8,7 +8,7 @@ import pytest
 
 from parity.architectures.matrix import FIFTY, cells
 from parity.environment import describe
-from parity.onnx.limits import MAXIMUM_OPSET
+from parity.opsets import MAXIMUM_OPSET
 from parity.reports import baseline, records, shards
 
 DIRECTORY = Path(__file__).parent / "baseline"

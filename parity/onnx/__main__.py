@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 
 def _export(args, console: Console) -> int:
     from parity import files, models
-    from parity.onnx.limits import check_opset
+    from parity.opsets import check_opset
 
     started = time.perf_counter()
     destination = files.output_file(args.output)

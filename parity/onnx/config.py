@@ -1,7 +1,13 @@
 """What an ONNX file of a model looks like. Drop-in for `transformers.onnx.config`: the names that scripts import."""
 
-from .base import DEFAULT_ONNX_OPSET, EXTERNAL_DATA_FORMAT_SIZE_LIMIT, OnnxConfig, PatchingSpec
-from .past import OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
+from parity.configs import (
+    DEFAULT_ONNX_OPSET,
+    EXTERNAL_DATA_FORMAT_SIZE_LIMIT,
+    OnnxConfig,
+    OnnxConfigWithPast,
+    OnnxSeq2SeqConfigWithPast,
+    PatchingSpec,
+)
 
 __all__ = [
     "DEFAULT_ONNX_OPSET",

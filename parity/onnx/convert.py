@@ -14,15 +14,14 @@ from packaging.version import Version, parse
 
 from parity import __version__
 from parity.axes import Signature
+from parity.configs.base import OnnxConfig, one_preprocessor
 from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
 from parity.judge import contract
 from parity.judge.findings import failures
-
-from .base import OnnxConfig, one_preprocessor
-from .limits import SDPA_MINIMUM_OPSET, check_opset
+from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin

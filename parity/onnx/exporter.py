@@ -12,8 +12,8 @@ import torch
 
 from parity.axes import Signature
 from parity.errors import ExportError, ParityError
-from parity.onnx.limits import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.onnx.traces import Traces
+from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
 from parity.traceable import Traceable, triangles_of_comparisons
 

@@ -20,8 +20,8 @@ from parity.files import append_metadata
 from parity.judge import artifact, contract
 from parity.judge.findings import Finding, failures
 from parity.onnx.convert import export
-from parity.onnx.limits import MINIMUM_OPSET, check_opset
 from parity.onnx.log import validation_lines
+from parity.opsets import MINIMUM_OPSET, check_opset
 from parity.reference import answers, float64
 from parity.samples import Source
 from parity.sessions import OnnxSession

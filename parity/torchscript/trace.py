@@ -148,7 +148,7 @@ class Declared:
         if onnx_config is not None:
             past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
             return cls(onnx_config, feature or f"{onnx_config.task}{past}")
-        from parity.onnx.features import FeaturesManager, constructor
+        from parity.features import FeaturesManager, constructor
 
         try:
             known = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
@@ -308,7 +308,7 @@ def operator_text(error: Exception) -> str:
 
 
 def _feature_of(model, known, past):
-    from parity.onnx.features import model_class
+    from parity.features import model_class
 
     for name in known:
         loads = model_class(model.config.model_type, name)

@@ -201,7 +201,7 @@ class Subject:
     def of(cls, traced: TracedModel, model, *, preprocessor=None, onnx_config=None) -> Subject:
         """From what `verdict` is given."""
         if onnx_config is None:
-            from parity.onnx.features import constructor
+            from parity.features import constructor
 
             onnx_config = constructor(traced.model_type, traced.feature)(model.config)
         named = _Named(onnx_config, traced)

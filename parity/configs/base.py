@@ -18,7 +18,7 @@ from packaging import version
 
 from parity.tasks import CommonOutputs
 
-from .utils import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
+from .sizes import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
 
 if TYPE_CHECKING:
     from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -1,0 +1,28 @@
+"""Sizes of axes and of stored parameters, under the names that `transformers.onnx.utils` gave them."""
+
+from __future__ import annotations
+
+from ctypes import c_float, sizeof
+from enum import Enum
+
+
+class ParameterFormat(Enum):
+    """How one parameter is stored in a serialized model."""
+
+    Float = c_float
+
+    @property
+    def size(self) -> int:
+        """Bytes that one parameter takes."""
+        return sizeof(self.value)
+
+
+def compute_effective_axis_dimension(dimension: int, fixed_dimension: int, num_token_to_add: int = 0) -> int:
+    """The size to generate for an axis: `fixed_dimension` when the axis is dynamic (`dimension <= 0`), less the
+    special tokens that the tokenizer adds by itself."""
+    return (fixed_dimension if dimension <= 0 else dimension) - num_token_to_add
+
+
+def compute_serialized_parameters_size(num_parameters: int, dtype: ParameterFormat) -> int:
+    """Bytes that `num_parameters` parameters take when stored as `dtype`."""
+    return num_parameters * dtype.size

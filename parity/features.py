@@ -1,0 +1,258 @@
+"""Which features each architecture has, and which Auto class loads each. Drop-in for `transformers.onnx.features`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity import models
+from parity.configs import OnnxConfig
+from parity.environment import version_of
+from parity.errors import EnvironmentGap, UsageError
+from parity.releases import tensorflow_gap
+from parity.tasks import TASKS, task_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+class _AutoModels(Mapping):
+    """Task → Auto class, imported when it is looked up: naming the tasks costs no torch."""
+
+    def __getitem__(self, task: str) -> type:
+        import transformers
+
+        for name in TASKS[task].auto_classes:
+            found = getattr(transformers, name, None)
+            if found is not None:
+                return found
+        raise KeyError(
+            f"{task}: transformers {version_of('transformers')} has none of {', '.join(TASKS[task].auto_classes)}"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)
+
+
+class _ModelTypes(dict):
+    """Model type → features; `big-bird` and `big_bird` name the same."""
+
+    @staticmethod
+    def _key(model_type):
+        return model_type.lower().replace("_", "-")
+
+    def __getitem__(self, model_type):
+        return super().__getitem__(self._key(model_type))
+
+    def __setitem__(self, model_type, features):
+        super().__setitem__(self._key(model_type), features)
+
+    def __contains__(self, model_type):
+        return super().__contains__(self._key(model_type))
+
+
+def supported_features_mapping(
+    *supported_features: str, onnx_config_cls: str | type[OnnxConfig] | None = None
+) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+    """Feature → constructor of its OnnxConfig.
+
+    Args:
+        onnx_config_cls: the OnnxConfig class, or its dotted name (`parity.architectures.bert.BertOnnxConfig`; names of
+            the old package, `models.bert.BertOnnxConfig`, are found there too).
+
+    Raises:
+        ValueError: no class is given, or the old name of one that there is not.
+    """
+    if onnx_config_cls is None:
+        raise ValueError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
+    if isinstance(onnx_config_cls, str):
+        import importlib
+
+        module, _, name = onnx_config_cls.rpartition(".")
+        if module.startswith("models."):
+            onnx_config_cls = _declared(module.split(".")[1], name)
+        else:
+            onnx_config_cls = getattr(importlib.import_module(module), name)
+    return {
+        feature: partial(
+            onnx_config_cls.with_past if feature.endswith("-with-past") else onnx_config_cls.from_model_config,
+            task=FeaturesManager.feature_to_task(feature),
+        )
+        for feature in supported_features
+    }
+
+
+def _declared(model, name):
+    """The class that the old package had in `models.<model>`, where one module could be about several models."""
+    from parity.architectures.registry import architectures
+
+    for found in architectures():
+        module = found.onnx_config.__module__.rpartition(".")[2]
+        if found.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
+            return found.onnx_config
+    raise ValueError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
+
+
+class FeaturesManager:
+    """Features by architecture, read from the declarations under `parity.architectures`."""
+
+    _TASKS_TO_AUTOMODELS = _AutoModels()
+    # TensorFlow weights are read into PyTorch models.
+    _TASKS_TO_TF_AUTOMODELS: dict[str, type] = {}  # noqa: RUF012 - a class attribute in the old package
+    _SUPPORTED_MODEL_TYPE = _ModelTypes()
+    AVAILABLE_FEATURES: list[str] = []  # noqa: RUF012 - a class attribute in the old package
+
+    @staticmethod
+    def get_supported_features_for_model_type(
+        model_type: str, model_name: str | None = None
+    ) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+        """Feature → OnnxConfig constructor for a model type, spelled with `-` or `_`.
+
+        Raises:
+            KeyError: no such model type; `model_name` only appears in the message.
+        """
+        types = FeaturesManager._SUPPORTED_MODEL_TYPE
+        if model_type not in types:
+            subject = f"{model_type} ({model_name})" if model_name else model_type
+            raise KeyError(
+                f"{subject} is not supported yet; supported: {', '.join(types)}. One file under architectures/ adds it"
+            )
+        return types[model_type]
+
+    @staticmethod
+    def feature_to_task(feature: str) -> str:
+        """The task of a feature: the feature without `-with-past`."""
+        return task_of(feature)
+
+    @staticmethod
+    def _validate_framework_choice(framework: str):
+        if framework not in ("pt", "tf"):
+            raise ValueError(f"framework: got {framework}, should be pt or tf")
+        gap = tensorflow_gap() if framework == "tf" else None
+        if gap:
+            raise EnvironmentGap(f"framework tf: {gap}")
+
+    @staticmethod
+    def get_model_class_for_feature(feature: str, framework: str = "pt") -> type:
+        """The Auto class that loads a feature. TensorFlow weights are read into PyTorch models.
+
+        Raises:
+            KeyError: no such feature.
+            ValueError: `framework` is neither pt nor tf.
+            EnvironmentGap (a RuntimeError): it cannot be had here.
+        """
+        FeaturesManager._validate_framework_choice(framework)
+        task = FeaturesManager.feature_to_task(feature)
+        if task not in FeaturesManager._TASKS_TO_AUTOMODELS:
+            raise KeyError(f"feature: got {feature}, should be one of {', '.join(FeaturesManager.AVAILABLE_FEATURES)}")
+        return FeaturesManager._TASKS_TO_AUTOMODELS[task]
+
+    @staticmethod
+    def determine_framework(model: str, framework: str | None = None) -> str:
+        """`framework` itself when given, else that of a local checkpoint's weights, else `pt`.
+
+        Raises:
+            FileNotFoundError: a local directory without weights.
+        """
+        if framework is not None:
+            return framework
+        if not Path(model).is_dir():
+            return "pt"
+        if not any(
+            (Path(model) / n).is_file()
+            for n in models.SAFE_WEIGHTS + models.PICKLED_WEIGHTS + models.TENSORFLOW_WEIGHTS
+        ):
+            raise FileNotFoundError(
+                f"{model}: has no weights, should have model.safetensors or pytorch_model.bin (PyTorch) or tf_model.h5"
+                " (TensorFlow)"
+            )
+        return models.framework_of(Path(model))
+
+    @staticmethod
+    def get_model_from_feature(
+        feature: str, model: str, framework: str | None = None, cache_dir: str | None = None
+    ) -> PreTrainedModel:
+        """The checkpoint as the model of a feature, in float32, with eager attention, in eval mode.
+
+        Raises:
+            UsageError, CheckpointError: see `parity.models.load_model`.
+        """
+        framework = FeaturesManager.determine_framework(model, framework)
+        config = models.load_config(model, cache_dir)
+        loads = model_class(config.model_type, feature, framework)
+        return models.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
+
+    @staticmethod
+    def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Callable]:
+        """The model's type and the constructor of its OnnxConfig for a feature.
+
+        Raises:
+            KeyError: the model's type is not supported.
+            ValueError: the feature is not; the message lists those that are.
+        """
+        return model.config.model_type, constructor(model.config.model_type, feature, getattr(model, "name", ""))
+
+    @staticmethod
+    def get_config(model_type: str, feature: str) -> Callable[[PretrainedConfig], OnnxConfig]:
+        """The OnnxConfig constructor of a model type and feature."""
+        return FeaturesManager._SUPPORTED_MODEL_TYPE[model_type][feature]
+
+
+def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
+    """The class that loads a feature of a model type: the Auto class, or the head that its declaration names.
+
+    Raises:
+        KeyError, ValueError, EnvironmentGap: see `FeaturesManager.get_model_class_for_feature`.
+    """
+    from parity.architectures import registry
+
+    auto = FeaturesManager.get_model_class_for_feature(feature, framework)
+    declared = [found for found in registry.architectures() if found.model_type == model_type]
+    head = declared[0].heads.get(FeaturesManager.feature_to_task(feature)) if declared else None
+    return models.named(head) if head else auto
+
+
+def head_names(config: PretrainedConfig, feature: str) -> set[str]:
+    """The names of the model classes that load a feature of a configuration: those that `config.architectures` lists.
+
+    Raises:
+        KeyError, ValueError, EnvironmentGap: see `model_class`.
+    """
+    loads = model_class(config.model_type, feature)
+    mapping = getattr(loads, "_model_mapping", None)
+    if mapping is None:
+        return {loads.__name__}
+    heads = mapping.get(type(config), ())
+    return {head.__name__ for head in (heads if isinstance(heads, tuple) else (heads,))}
+
+
+def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:
+    """The OnnxConfig constructor of a model type and feature.
+
+    Raises:
+        KeyError: the model type is not supported.
+        UsageError (a ValueError): the feature is not; the message lists those that are.
+    """
+    features = FeaturesManager.get_supported_features_for_model_type(model_type, model_name)
+    if feature not in features:
+        raise UsageError(f"{model_type} doesn't support feature {feature}; supported: {', '.join(features)}")
+    return features[feature]
+
+
+def _read_declarations():
+    from parity.architectures import registry
+
+    for architecture in registry.architectures():
+        FeaturesManager._SUPPORTED_MODEL_TYPE[architecture.model_type] = supported_features_mapping(
+            *architecture.features, onnx_config_cls=architecture.onnx_config
+        )
+    found = {feature for features in FeaturesManager._SUPPORTED_MODEL_TYPE.values() for feature in features}
+    FeaturesManager.AVAILABLE_FEATURES[:] = sorted(found)
+
+
+_read_declarations()
