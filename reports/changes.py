@@ -130,3 +130,13 @@ def counted(number: int, noun: str) -> str:
 def _natural(cell):
     stem, opset, rest = split(cell)
     return stem, int(opset or 0), rest
+
+
+def of_features(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict[int, str]]:
+    """(architecture, feature) → opset → the worst status of its ONNX cells."""
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for line in lines:
+        if line["opset"] is not None:
+            opsets = found.setdefault((line["architecture"], line["feature"]), {})
+            opsets[line["opset"]] = worst((opsets.get(line["opset"], line["status"]), line["status"]))
+    return found

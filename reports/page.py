@@ -10,7 +10,7 @@ from pathlib import Path
 
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports import baseline
-from parity.reports.changes import WORST, ranges, split, worst
+from parity.reports.changes import WORST, ranges, split
 from parity.reports.upgrade import worst_ratio
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -179,13 +179,3 @@ def problems(lines: Iterable[Mapping]) -> dict[str, list[str]]:
         for status in WORST
         if status in grouped
     }
-
-
-def of_features(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict[int, str]]:
-    """(architecture, feature) → opset → the worst status of its ONNX cells."""
-    found: dict[tuple[str, str], dict[int, str]] = {}
-    for line in lines:
-        if line["opset"] is not None:
-            opsets = found.setdefault((line["architecture"], line["feature"]), {})
-            opsets[line["opset"]] = worst((opsets.get(line["opset"], line["status"]), line["status"]))
-    return found

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.reports import baseline
-from parity.reports.changes import WORST
+from parity.reports.changes import WORST, of_features
 from parity.reports.upgrade import worst_ratio
 
 # Colours that stand for those of the page: an SVG within HTML may use the page's variables.
@@ -81,8 +81,6 @@ def ratios(lines: Sequence[Mapping]) -> Plot:
 
 def opsets(lines: Sequence[Mapping]) -> Plot:
     """How many architecture × feature have which worst status at each opset."""
-    from parity.reports.page import of_features
-
     counts: dict[int, Counter] = {}
     for found in of_features(lines).values():
         for opset, status in found.items():

@@ -13,8 +13,8 @@ import pytest
 from parity.architectures.matrix import cells
 from parity.environment import describe
 from parity.reports import records
+from parity.reports.stash import SHARD
 
-SHARD = pytest.StashKey[dict]()
 pytest_plugins = ("parity.reports.selection", "parity.reports.upstream")
 
 _CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"

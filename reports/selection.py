@@ -12,8 +12,8 @@ import pytest
 from parity.errors import UsageError
 from parity.reports import records
 from parity.reports.changes import statuses
-from parity.reports.plugin import SHARD
 from parity.reports.shards import SECONDS, divided, read_seconds, shard, weights
+from parity.reports.stash import SHARD
 
 _BEFORE = pytest.StashKey[dict]()
 

@@ -16,7 +16,7 @@ from parity import models
 from parity.errors import UsageError
 from parity.neuron import sdk
 from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, labelled, load, logger
-from parity.torchscript.trace import TracedModel, save
+from parity.torchscript.model import TracedModel, save
 from parity.torchscript.untying import twin
 from parity.traceable import prepared
 

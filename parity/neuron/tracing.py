@@ -17,9 +17,10 @@ from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
 from parity.neuron.sdk import EMULATION
+from parity.torchscript import model as files_of_traces
 from parity.torchscript import trace as torchscript
+from parity.torchscript.model import TracedModel
 from parity.torchscript.runner import Runner
-from parity.torchscript.trace import TracedModel
 from parity.traceable import prepared
 
 __all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
@@ -62,7 +63,7 @@ class NeuronModel(TracedModel):
             with torch.jit.optimized_execution(self.engine != EMULATION):
                 return super().__call__(*tensors)
         except RuntimeError as error:
-            raise SessionError(messages.explain(torchscript.operator_text(error))) from error
+            raise SessionError(messages.explain(files_of_traces.operator_text(error))) from error
 
     def _check(self, tensors):
         first = 1 if self.dynamic_batch else 0
@@ -146,7 +147,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     output = Path(output)
     with files.staged(output) as stage:
         path = stage / output.name
-        torchscript.save(made, path)
+        files_of_traces.save(made, path)
         made = replace(made, module=load(path).module)
         if prove:
             made = _proven(made, model, config, say)
@@ -208,12 +209,12 @@ def load(path: str | os.PathLike) -> NeuronModel:
     if package is not None:
         sdk.imported(package)
     try:
-        module, facts = torchscript.read(path)
+        module, facts = files_of_traces.read(path)
     except SessionError as error:
         raise SessionError(messages.explain(str(error))) from error
     if "neuron" not in facts:
         raise SessionError(f"{path}: is a trace, not compiled for Neuron; parity.torchscript.load reads it")
-    return NeuronModel(module=module, **torchscript.fields_of(facts), **facts["neuron"])
+    return NeuronModel(module=module, **files_of_traces.fields_of(facts), **facts["neuron"])
 
 
 def analyze(
@@ -272,7 +273,7 @@ def _package_of(path):
 
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            if name.endswith(f"extra/{torchscript.FACTS}"):
+            if name.endswith(f"extra/{files_of_traces.FACTS}"):
                 facts = json.loads(archive.read(name)).get("neuron")
                 return facts["package"] if facts and facts["engine"] != EMULATION else None
     return None

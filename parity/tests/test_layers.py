@@ -1,64 +1,204 @@
-"""The data walks one way: imports go down the list only, and naming things costs no torch."""
+"""The data walks one way: who imports whom is a table, nothing goes in a circle, and naming things costs no torch."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("architectures", "fixtures", "reports")
 
-# Layer → what its modules may not import. `parity/` looks architectures up through the registry alone.
-FORBIDDEN = {
-    "parity": ("parity.fixtures", "parity.reports", "parity.tests", "pytest", "hypothesis", "xdist"),
-    "architectures": ("parity.fixtures", "parity.reports", "parity.tests", "pytest", "hypothesis"),
-    "fixtures": ("parity.reports", "parity.tests"),
-    "reports": ("parity.tests",),
+# Row → the modules that are in it, from the bottom up. A row may import itself and the rows below, unless `ONLY` says
+# less.
+ROWS = {
+    "base": r"errors|files|environment|releases|words|scope|axes|tasks|dtypes|opsets|console|reports\.records",
+    "judge": r"judge(\..*)?",
+    "configurations": r"configs(\..*)?",
+    "declarations": r"architectures(\.(?!matrix$).*)?",
+    "checkpoint": r"models|checkpoint|companions|ownership|features|traceable|samples|sessions|reference",
+    "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|claims",
+    "commands": r"check|(onnx|torchscript|neuron)\.__main__",
+    "gate": r"reports(\.(baseline|changes|merge|page|plots|shards|support|upgrade))?",
+    "kit": r"architectures\.matrix|fixtures(\..*)?",
+    "plug-ins": r"cli|reports\..*",
 }
+ONLY = {
+    "judge": {"base", "judge"},
+    "configurations": {"base", "configurations"},
+    "declarations": {"base", "configurations", "declarations"},
+    "gate": {"base", "judge", "gate"},
+}
+NEVER = {"kit": {"gate"}}
+# What the library may not import at all.
+FOREIGN = ("pytest", "hypothesis", "xdist")
 
 
-def modules(layer):
-    for path in sorted((ROOT / layer).rglob("*.py")):
-        inside = path.relative_to(ROOT / layer)
-        if inside.parts[0] != "tests" and not inside.name.startswith("test_"):
-            yield path
+def modules(root):
+    """Name → file of every module, through the links, without tests."""
+    found = {}
+    for directory, folders, files in os.walk(root / "parity", followlinks=True):
+        folders[:] = [name for name in folders if name not in ("__pycache__", "out", "tests")]
+        for name in files:
+            if name.endswith(".py") and not name.startswith("test_"):
+                path = Path(directory, name)
+                parts = path.relative_to(root).with_suffix("").parts
+                found[".".join(parts[: -1 if parts[-1] == "__init__" else None])] = path
+    return found
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(name, path):
+    """The names that a module imports, inside functions too, and those of the plug-ins that it asks for."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in (node for node in ast.walk(tree) if id(node) not in for_types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytest_plugins":
+            yield from ast.literal_eval(node.value)
 
 
-def trespasses(layer, path):
-    for name in imports(path):
-        if any(name == bad or name.startswith(bad + ".") for bad in FORBIDDEN[layer]):
-            yield f"{path.relative_to(ROOT)} imports {name}"
-        registry = name.startswith("parity.architectures") and not name.startswith(
-            ("parity.architectures.registry", "parity.architectures.declaration")
-        )
-        if layer == "parity" and registry and name != "parity.architectures.registry":
-            yield f"{path.relative_to(ROOT)} imports {name}"
+def graph(root):
+    """Module → the modules of ours that it imports."""
+    names = modules(root)
+    found = defaultdict(set)
+    for name, path in names.items():
+        for target in imported(name, path):
+            while target and target not in names:
+                target = target.rpartition(".")[0]
+            if target not in ("", "parity", name):
+                found[name].add(target)
+    return dict(found)
 
 
-@pytest.mark.parametrize("layer", FORBIDDEN)
-def test_imports_go_down_only(layer):
-    """No module imports from a layer below it in the walk of the data."""
-    checked = list(modules(layer))
-    assert checked
-    assert [line for path in checked for line in trespasses(layer, path)] == []
+def row_of(name):
+    """The row of a module.
+
+    Raises:
+        LookupError: the table has no place for it.
+    """
+    inside = name.removeprefix("parity.")
+    for row, pattern in ROWS.items():
+        if re.fullmatch(pattern, inside):
+            return row
+    raise LookupError(f"{name}: is in no row; give it its place in the table")
 
 
-def test_a_trespass_would_be_seen(tmp_path, monkeypatch):
-    """The check fails on a library module that imports a Cell."""
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    (tmp_path / "parity").mkdir()
-    path = tmp_path / "parity" / "bad.py"
-    path.write_text("from parity.architectures.matrix import Cell\nimport pytest\n")
-    assert len(list(trespasses("parity", path))) == 2
+def trespasses(edges):
+    """Imports that the table does not allow, a line for each."""
+    order = list(ROWS)
+    for name, targets in sorted(edges.items()):
+        row = row_of(name)
+        allowed = ONLY.get(row, {*order[: order.index(row) + 1]}) - NEVER.get(row, set())
+        for target in sorted(targets):
+            if row_of(target) not in allowed:
+                yield f"{name} ({row}) imports {target} ({row_of(target)})"
+
+
+def circles(edges):
+    """The sets of nodes each of which reaches each other."""
+    reached = {}
+    for start in edges:
+        todo, seen = [start], set()
+        while todo:
+            new = set(edges.get(todo.pop(), ())) - seen
+            seen |= new
+            todo += new
+        reached[start] = seen
+    found = {frozenset(n for n in reached if n in reached[m] and m in reached.get(n, ())) for m in reached}
+    return sorted(sorted(circle) for circle in found if len(circle) > 1)
+
+
+def packages(edges, root):
+    """The same between sub-packages; modules directly below parity count singly."""
+    own = {name for name, path in modules(root).items() if path.name == "__init__.py" and name != "parity"}
+
+    def node(name):
+        return name if name in own else next((p for p in [name.rpartition(".")[0]] if p in own), name)
+
+    found = defaultdict(set)
+    for name, targets in edges.items():
+        found[node(name)] |= {node(target) for target in targets} - {node(name)}
+    return dict(found)
+
+
+def test_imports_follow_the_table():
+    """Every module has a row, and imports nothing that its row may not."""
+    edges = graph(ROOT)
+    assert len(edges) > 100
+    assert [name for name in modules(ROOT) if name != "parity" and not row_of(name)] == []
+    assert list(trespasses(edges)) == []
+
+
+def test_nothing_goes_in_a_circle():
+    """Neither modules nor sub-packages import each other, through functions and plug-in names neither."""
+    edges = graph(ROOT)
+    assert circles(edges) == []
+    assert circles(packages(edges, ROOT)) == []
+
+
+def test_the_library_needs_no_test_tools():
+    """No module of the library imports pytest or its like; those of the kit and the plug-ins may."""
+    for name, path in modules(ROOT).items():
+        if name.split(".")[1:2] not in (["fixtures"], ["reports"]):
+            assert [each for each in imported(name, path) if each.split(".")[0] in FOREIGN] == [], name
+
+
+@pytest.mark.parametrize("folder", ["parity", *FOLDERS])
+def test_the_folders_have_no_second_name(folder):
+    """Nothing is imported as `architectures`, `fixtures` or `reports`, at the top of the repository."""
+    for path in (ROOT / folder).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+        assert [name for name in named if name.split(".")[0] in FOLDERS] == [], path
+
+
+def test_a_trespass_would_be_seen(tmp_path):
+    """Each kind: up the table, out of a row that may less, in a circle of modules or packages, by a plug-in's name."""
+    for folder in ("judge", "onnx", "reports", "fixtures"):
+        (tmp_path / "parity" / folder).mkdir(parents=True)
+        (tmp_path / "parity" / folder / "__init__.py").write_text("")
+    sources = {
+        "errors": "def f():\n    from parity.onnx import job\n",
+        "judge/ratio": "from ..onnx.job import x\n",
+        "onnx/job": "import parity.judge.ratio\nfrom parity import check\n",
+        "check": "",
+        "reports/page": "import parity.check\n",
+        "fixtures/plugin": "pytest_plugins = ('parity.fixtures.outside',)\n",
+        "fixtures/outside": "from parity.fixtures.plugin import x\nfrom parity.reports.page import y\n",
+    }
+    for name, text in sources.items():
+        (tmp_path / "parity" / f"{name}.py").write_text(text)
+    edges = graph(tmp_path)
+    assert list(trespasses(edges)) == [
+        "parity.errors (base) imports parity.onnx.job (exporters)",
+        "parity.fixtures.outside (kit) imports parity.reports.page (gate)",
+        "parity.judge.ratio (judge) imports parity.onnx.job (exporters)",
+        "parity.onnx.job (exporters) imports parity.check (commands)",
+        "parity.reports.page (gate) imports parity.check (commands)",
+    ]
+    assert circles(edges) == [
+        ["parity.fixtures.outside", "parity.fixtures.plugin"],
+        ["parity.judge.ratio", "parity.onnx.job"],
+    ]
+    assert circles(packages(edges, tmp_path)) == [["parity.judge", "parity.onnx"]]
+    with pytest.raises(LookupError, match=r"parity\.nowhere: is in no row"):
+        row_of("parity.nowhere")
 
 
 def test_collection_imports_no_torch():

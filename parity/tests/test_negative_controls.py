@@ -4,7 +4,7 @@ import pytest
 
 from parity.errors import ParityError
 from parity.fixtures import subjects
-from parity.fixtures.specimens import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
+from parity.fixtures.faults import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
 from parity.sessions import OnnxSession
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}

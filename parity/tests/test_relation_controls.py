@@ -11,7 +11,7 @@ from parity.architectures.registry import architecture
 from parity.claims import Claims
 from parity.errors import SessionError
 from parity.fixtures import subjects
-from parity.fixtures.specimens import HEALTHY, RELATION_SPECIMENS, SPECIMENS
+from parity.fixtures.faults import HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool

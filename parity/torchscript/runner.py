@@ -10,7 +10,7 @@ import torch
 
 from parity.axes import Role, role_of
 from parity.errors import UsageError
-from parity.torchscript.trace import TracedModel, load
+from parity.torchscript.model import TracedModel, load
 
 _TOKENS_OF = {"attention_mask": ("input_ids", "inputs"), "decoder_attention_mask": ("decoder_input_ids",)}
 _TEXT = ("sequence", "encoder_sequence", "decoder_sequence")

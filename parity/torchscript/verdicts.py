@@ -20,7 +20,7 @@ from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.reference import answers
 from parity.samples import Sample, Source, nearest
-from parity.torchscript.trace import TracedModel, nested_inputs, operator_text
+from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
 
 GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"

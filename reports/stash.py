@@ -1,0 +1,6 @@
+"""What the plug-ins of one run hand to each other."""
+
+import pytest
+
+# Which shard the run is, if it is one.
+SHARD = pytest.StashKey[dict]()
