@@ -73,7 +73,8 @@ class Deviation(Scope):
 
     def matches(self, cell, check: str) -> bool:
         """Whether this check of this cell is expected to fail in this environment."""
-        of_cell = self.covers(feature=cell.feature, opset=cell.opset, attention=cell.attention)
+        where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
+        of_cell = self.covers(**where)
         # A cell without an opset is none of those that are listed.
         return of_cell and (not self.opsets or cell.opset is not None) and (not self.checks or check in self.checks)
 

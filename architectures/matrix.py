@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 
 from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.registry import architectures
+from parity.dtypes import DEFAULT_DTYPE, DTYPES
+from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 from parity.words import FORMATS as FORMATS
 
@@ -58,6 +61,9 @@ EMULATION = "emulation"
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
 
 
+_USUAL = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One claim's subject: a feature of an architecture in one format, run by one engine.
@@ -67,6 +73,7 @@ class Cell:
         opset: that of the ONNX file; None for the other formats, which have none.
         attention: the implementation that is exported; below opset 14 there is only the eager one.
         variant: what else tells cells of one architecture, feature and format apart, such as fixed sizes.
+        exporter, dtype: what writes the ONNX file, and the type of the weights; not spelled where they are the usual.
     """
 
     architecture: str
@@ -77,6 +84,8 @@ class Cell:
     attention: str = "eager"
     smoke: bool = False
     variant: str = ""
+    exporter: str = DEFAULT_EXPORTER
+    dtype: str = DEFAULT_DTYPE
 
     @property
     def group(self) -> str:
@@ -86,7 +95,8 @@ class Cell:
     @property
     def id(self) -> str:
         parts = [f"{self.group}-{self.format}{'' if self.opset is None else self.opset}"]
-        parts += [part for part in (self.attention, self.variant) if part not in ("", "eager")]
+        usual = ("", "eager", DEFAULT_EXPORTER, DEFAULT_DTYPE)
+        parts += [part for part in (self.attention, self.exporter, self.dtype, self.variant) if part not in usual]
         return "-".join(parts)
 
     @property
@@ -100,7 +110,8 @@ class Cell:
         return replace(self, engine=EMULATION, variant=f"{self.variant}-{EMULATION}")
 
     def as_json(self) -> dict:
-        return {"id": self.id, **{k: v for k, v in asdict(self).items() if k != "smoke"}}
+        left_out = {"smoke", *(name for name, usual in _USUAL.items() if getattr(self, name) == usual)}
+        return {"id": self.id, **{name: value for name, value in asdict(self).items() if name not in left_out}}
 
 
 def minimum_opset(architecture: Architecture, feature: str) -> int:
@@ -120,11 +131,13 @@ def _cells() -> Iterator[Cell]:
         for feature in architecture.features:
             lowest = minimum_opset(architecture, feature)
             smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
-            for opset in range(lowest, MAXIMUM_OPSET + 1):
-                smoke = feature in architecture.smoke and opset in smoke_opsets
-                yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke)
-                if architecture.has_sdpa and opset in SDPA_OPSETS:
-                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke)
+            for exporter, dtype in itertools.product(EXPORTERS, DTYPES):
+                how = {"exporter": exporter, "dtype": dtype}
+                for opset in (opset for opset in EXPORTERS[exporter].opsets if opset >= lowest):
+                    smoke = feature in architecture.smoke and opset in smoke_opsets
+                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke, **how)
+                    if architecture.has_sdpa and opset in SDPA_OPSETS:
+                        yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke, **how)
             smoke = feature in architecture.smoke
             for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
                 yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)

@@ -40,6 +40,7 @@ def _check(args, console) -> int:
     console.progress("importing torch and transformers")
     from parity.architectures.registry import architecture
     from parity.checkpoint import Checkpoint
+    from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.judge import contract
     from parity.onnx import job
     from parity.onnx.log import validation_lines
@@ -54,8 +55,12 @@ def _check(args, console) -> int:
     named, declared = file.metadata.get("attention"), architecture(checkpoint.model_type)
     attention = "sdpa" if named == "sdpa" and declared.has_sdpa else "eager"
 
+    dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
+    if dtype not in DTYPES:
+        raise UsageError(f"file {args.file}: its dtype is {dtype}, should be one of {', '.join(DTYPES)}")
+
     def load():
-        return checkpoint.load(feature, inputs, attention=attention)
+        return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
     validation = job.prove(
         job.Artifact(args.file, file, foreign=True),
@@ -65,7 +70,8 @@ def _check(args, console) -> int:
         progress=console.progress,
     )
     console.done()
-    console.say(f"Judging {args.file}: feature {feature}, opset {file.opset}")
+    unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
+    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")
     console.say("Validating ONNX model...")
     for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
         console.say(line)

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from parity import models
+from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
 from parity.samples import Source
 from parity.traceable import call, prepared
@@ -73,13 +74,13 @@ class Checkpoint:
         """SHA-256 of its configuration and weights; see `models.fingerprint`."""
         return models.fingerprint(self.source, self.cache_dir)
 
-    def load(self, feature: str, inputs: Source, *, attention: str = "eager") -> Any:
-        """A fresh model in float32 and eval mode, none of whose outputs depends on weights that the checkpoint lacks.
+    def load(self, feature: str, inputs: Source, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE) -> Any:
+        """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
 
         Args:
             feature: what it is loaded for.
             inputs: makes what the outputs are asked with; its configuration says which these are.
-            attention: the attention implementation of the model.
+            attention, dtype: the attention implementation of the model, and the type of its weights.
 
         Raises:
             UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
@@ -92,6 +93,7 @@ class Checkpoint:
             framework=self.framework,
             cache_dir=self.cache_dir,
             attention=attention,
+            dtype=dtype,
         )
         if missing:
             self._require_weights(model, missing, feature, inputs)

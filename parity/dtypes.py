@@ -10,6 +10,18 @@ import numpy as np
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
+DEFAULT_DTYPE = "float32"
+# The types that models are exported in, by their names in PyTorch. One entry is all that a new one takes.
+DTYPES: dict[str, str] = {"float32": "single precision"}
+
+
+def torch_dtype(name: str) -> Any:
+    """PyTorch's type of that name."""
+    import torch
+
+    return getattr(torch, name)
+
+
 def is_floating(dtype: np.dtype) -> bool:
     """Whether values of the type have a rounding error; numpy itself does not count bfloat16."""
     return dtype.name in UNIT_ROUNDOFF

@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.releases import dtype_option, tensorflow_gap
@@ -127,8 +128,9 @@ def load_model(
     framework: str | None = None,
     cache_dir: str | None = None,
     attention: str = "eager",
+    dtype: str = DEFAULT_DTYPE,
 ) -> tuple[Any, list[str]]:
-    """The model in float32 and eval mode, and the names of the weights that the checkpoint lacks.
+    """The model in that dtype and in eval mode, and the names of the weights that the checkpoint lacks.
 
     Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
     transformers does: a caller that goes on must know that no output depends on them.
@@ -140,9 +142,8 @@ def load_model(
     if directory is not None:
         framework = framework or framework_of(directory)
     if framework == "tf":
-        return _load_tensorflow(source, model_class, cache_dir, attention)
-    import torch
-
+        model, missing = _load_tensorflow(source, model_class, cache_dir, attention)
+        return model.to(torch_dtype(dtype)), missing
     with _told(source, "its weights"), quiet_transformers():
         model, info = model_class.from_pretrained(
             source,
@@ -151,7 +152,7 @@ def load_model(
             output_loading_info=True,
             trust_remote_code=False,
             weights_only=True,
-            **dtype_option(torch.float32),
+            **dtype_option(torch_dtype(dtype)),
         )
     return model.eval(), sorted(info["missing_keys"])
 

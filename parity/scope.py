@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parity import words
+from parity.dtypes import DTYPES
 from parity.environment import meets
+from parity.exporters import EXPORTERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,8 @@ class Scope:
     def __post_init__(self):
         subject = type(self).__name__.lower()
         words.require(f"{subject}: attention", filter(None, [self.attention]), words.ATTENTIONS)
-        words.require(f"{subject}: exporter", filter(None, [self.exporter]), words.EXPORTERS)
-        words.require(f"{subject}: dtype", filter(None, [self.dtype]), words.DTYPES)
+        words.require(f"{subject}: exporter", filter(None, [self.exporter]), tuple(EXPORTERS))
+        words.require(f"{subject}: dtype", filter(None, [self.dtype]), tuple(DTYPES))
         if self.versions:
             words.require_versions(subject, self.versions)
 

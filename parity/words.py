@@ -10,8 +10,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 KINDS = ("encoder", "decoder", "encoder-decoder", "vision", "multimodal", "speech")
 FORMATS = ("onnx", "torchscript", "neuron")
 ATTENTIONS = ("eager", "sdpa")
-EXPORTERS = ("trace",)
-DTYPES = ("float32",)
 TRACE_OUTCOMES = ("raises", "fixed by the model", "silently wrong")
 RELATIONS = ("batch-permutation", "batch-of-one", "padding-right", "padding-left")
 # Each is a test of the matrix, without `test_`.

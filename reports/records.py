@@ -46,6 +46,8 @@ FIELDS = {
 
 # What not every machine can tell, and not every format has.
 OPTIONAL = {
+    "exporter": (str, "what wrote the ONNX file, if not the tracing exporter"),
+    "dtype": (str, "type of the model's weights, if not float32"),
     "warnings": (list, "warnings of upstream packages during the check: category, module and first line of each"),
     "peak": ((int, float), "MiB that the process held at most during the check"),
     "neuron": (

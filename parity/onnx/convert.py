@@ -15,9 +15,10 @@ from packaging.version import Version, parse
 from parity import __version__
 from parity.axes import Signature
 from parity.configs.base import OnnxConfig, one_preprocessor
-from parity.dtypes import array_of
+from parity.dtypes import DEFAULT_DTYPE, array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
+from parity.exporters import DEFAULT_EXPORTER
 from parity.files import append_metadata, data_file, gather_external_data, publish, staged
 from parity.judge import contract
 from parity.judge.findings import failures
@@ -149,7 +150,7 @@ def export_with(
         gather_external_data(path, data_file(output).name)
         _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
         _require_contract(path, opset, config, flat)
-        append_metadata(path, _metadata(model, config, opset, implementation))
+        append_metadata(path, _metadata(model, config, opset, implementation, exporter.name))
         publish(path, output)
     return matched, list(signature.outputs)
 
@@ -225,8 +226,9 @@ def _require_contract(path, opset, config, flat):
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))
 
 
-def _metadata(model, config, opset, attention) -> dict[str, str]:
+def _metadata(model, config, opset, attention, exporter) -> dict[str, str]:
     past = "-with-past" if getattr(config, "use_past", False) else ""
+    dtype = str(model.dtype).removeprefix("torch.")
     return {
         "parity": __version__,
         "torch": version_of("torch") or "",
@@ -236,6 +238,9 @@ def _metadata(model, config, opset, attention) -> dict[str, str]:
         "opset": str(opset),
         "attention": attention,
         **({"part": config.part} if config.part else {}),
+        # What is as always is not said.
+        **({"exporter": exporter} if exporter != DEFAULT_EXPORTER else {}),
+        **({"dtype": dtype} if dtype != DEFAULT_DTYPE else {}),
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from parity.axes import Signature
 from parity.errors import ExportError, ParityError
 from parity.onnx.traces import Traces
-from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
+from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
 from parity.traceable import Traceable, triangles_of_comparisons
 
@@ -27,7 +27,6 @@ class TraceExporter:
     """
 
     name = "trace"
-    opsets = range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)
 
     def __init__(self, device: str = "cpu", traces: Traces | None = None):
         self.device, self._traces = torch.device(device), traces
