@@ -1,5 +1,6 @@
 """One entry makes a task, an exporter or a dtype: it is in the matrix, in `parity check` and in the records."""
 
+import importlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -21,6 +22,8 @@ from parity.tasks import TASKS, Task
 @pytest.fixture
 def next_sentence(monkeypatch):
     """A task that nothing else names, and an architecture with that feature."""
+    # It reads all declarations when it is imported, which is to be before there is only one.
+    importlib.import_module("parity.features")
     monkeypatch.setitem(TASKS, "next-sentence", Task({"scores": {0: "batch"}}, ("AutoModelForNextSentencePrediction",)))
     bert = replace(architecture("bert"), features=("default", "next-sentence"), smoke=())
     monkeypatch.setattr(registry, "architectures", lambda: (bert,))
