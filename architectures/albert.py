@@ -1,7 +1,7 @@
 """ALBERT: an encoder with token types, whose layers share their weights."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class AlbertOnnxConfig(BertOnnxConfig):

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
 from parity.configs import OnnxSeq2SeqConfigWithPast
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
 
 
 class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture, image_sizes
 from parity.architectures.resnet import ResNetOnnxConfig
+from parity.declaration import Architecture, image_sizes
 
 
 class BeitOnnxConfig(ResNetOnnxConfig):

@@ -1,7 +1,7 @@
 """BERT: an encoder with token types."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture, token_axes
 
 
 class BertOnnxConfig(OnnxConfig):

@@ -1,8 +1,8 @@
 """BigBird: an encoder that looks at everything, or at a choice of blocks."""
 
 from parity.architectures.bert import ARCHITECTURE as BERT
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
 from parity.architectures.distilbert import DistilBertOnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class BigBirdOnnxConfig(DistilBertOnnxConfig):

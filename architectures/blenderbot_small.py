@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import BartOnnxConfig
 from parity.architectures.blenderbot import ARCHITECTURE as BLENDERBOT
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class BlenderbotSmallOnnxConfig(BartOnnxConfig):

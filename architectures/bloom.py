@@ -2,8 +2,8 @@
 
 from packaging import version
 
-from parity.architectures.declaration import RELATIONS, Architecture
 from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture
 
 
 class BloomOnnxConfig(GPT2OnnxConfig):

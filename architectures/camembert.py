@@ -1,8 +1,8 @@
 """CamemBERT: RoBERTa for French."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import RobertaOnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class CamembertOnnxConfig(RobertaOnnxConfig):

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture
 from parity.configs import OnnxConfig
+from parity.declaration import Architecture
 
 
 class CLIPOnnxConfig(OnnxConfig):

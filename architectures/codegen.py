@@ -1,7 +1,7 @@
 """CodeGen: a decoder with rotary positions, its heads in four groups."""
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.declaration import Architecture
 
 
 class CodeGenOnnxConfig(GPT2OnnxConfig):

@@ -1,7 +1,7 @@
 """ConvBERT: an encoder with token types, half of whose heads are convolutions with kernels made from the text."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class ConvBertOnnxConfig(BertOnnxConfig):

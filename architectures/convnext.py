@@ -1,7 +1,7 @@
 """ConvNeXT: a convolutional image encoder for images of any size from its total stride up."""
 
-from parity.architectures.declaration import Architecture, image_sizes
 from parity.architectures.resnet import ResNetOnnxConfig
+from parity.declaration import Architecture, image_sizes
 
 
 class ConvNextOnnxConfig(ResNetOnnxConfig):

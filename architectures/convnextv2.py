@@ -1,7 +1,7 @@
 """ConvNeXT V2: ConvNeXT with a normalisation over whole images, for images of any size from its total stride up."""
 
 from parity.architectures.convnext import ConvNextOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.declaration import Architecture
 
 
 class ConvNextV2OnnxConfig(ConvNextOnnxConfig):

@@ -1,8 +1,8 @@
 """Data2VecText: an encoder like RoBERTa, trained on its own features."""
 
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import RobertaOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class Data2VecTextOnnxConfig(RobertaOnnxConfig):

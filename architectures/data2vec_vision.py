@@ -2,7 +2,7 @@
 
 from parity.architectures.beit import ARCHITECTURE as BEIT
 from parity.architectures.beit import BeitOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.declaration import Architecture
 
 
 class Data2VecVisionOnnxConfig(BeitOnnxConfig):

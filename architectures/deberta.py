@@ -2,8 +2,8 @@
 
 from parity.architectures.deberta_v2 import ARCHITECTURE as DEBERTA_V2
 from parity.architectures.deberta_v2 import DebertaV2OnnxConfig
-from parity.architectures.declaration import EITHER_PADDING, RELATIONS, Architecture
 from parity.configs import PatchingSpec
+from parity.declaration import EITHER_PADDING, RELATIONS, Architecture
 
 
 class DebertaOnnxConfig(DebertaV2OnnxConfig):

@@ -1,6 +1,7 @@
 """DeBERTa-v2 and v3: an encoder with relative positions in buckets and, in some, a convolution."""
 
-from parity.architectures.declaration import (
+from parity.configs import OnnxConfig
+from parity.declaration import (
     BIDIRECTIONAL_FEATURES,
     EITHER_PADDING,
     RELATIONS,
@@ -8,7 +9,6 @@ from parity.architectures.declaration import (
     Floor,
     token_axes,
 )
-from parity.configs import OnnxConfig
 
 
 class DebertaV2OnnxConfig(OnnxConfig):

@@ -1,7 +1,7 @@
 """DeiT: an image encoder with a distillation token, for images of one size."""
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.vit import ViTOnnxConfig
+from parity.declaration import Architecture
 
 
 class DeiTOnnxConfig(ViTOnnxConfig):

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture, Floor
 from parity.architectures.resnet import ResNetOnnxConfig
+from parity.declaration import Architecture, Floor
 
 
 class DetrOnnxConfig(ResNetOnnxConfig):

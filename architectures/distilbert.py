@@ -1,7 +1,7 @@
 """DistilBERT: an encoder without token types."""
 
-from parity.architectures.declaration import Architecture, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import Architecture, token_axes
 
 
 class DistilBertOnnxConfig(OnnxConfig):

@@ -1,7 +1,7 @@
 """ELECTRA: an encoder with token types, trained to find replaced tokens."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class ElectraOnnxConfig(BertOnnxConfig):

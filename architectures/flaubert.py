@@ -1,8 +1,8 @@
 """FlauBERT: an XLM for French, without token types; one head serves masked-lm and causal-lm."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.architectures.xlm import ARCHITECTURE as XLM
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class FlaubertOnnxConfig(DistilBertOnnxConfig):

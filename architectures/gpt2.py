@@ -1,7 +1,7 @@
 """OpenAI GPT-2: a decoder with absolute positions."""
 
-from parity.architectures.declaration import RELATIONS, Architecture, decoder_axes
 from parity.configs import OnnxConfigWithPast
+from parity.declaration import RELATIONS, Architecture, decoder_axes
 
 
 class GPT2OnnxConfig(OnnxConfigWithPast):

@@ -1,7 +1,7 @@
 """GPT Neo: a decoder whose layers look back over all tokens and over a window in turn."""
 
-from parity.architectures.declaration import RELATIONS, Architecture
 from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture
 
 
 class GPTNeoOnnxConfig(GPT2OnnxConfig):

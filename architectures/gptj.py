@@ -1,8 +1,8 @@
 """GPT-J: a decoder with rotary positions."""
 
-from parity.architectures.declaration import RELATIONS, Architecture, Floor
 from parity.architectures.gpt2 import ARCHITECTURE as GPT2
 from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture, Floor
 
 
 class GPTJOnnxConfig(GPT2OnnxConfig):

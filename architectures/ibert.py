@@ -1,8 +1,8 @@
 """I-BERT: a RoBERTa made for integer arithmetic, here in float32 (`quant_mode` false)."""
 
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import RobertaOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class IBertOnnxConfig(RobertaOnnxConfig):

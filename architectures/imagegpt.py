@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import RELATIONS, Architecture
 from parity.configs import OnnxConfig, PatchingSpec
+from parity.declaration import RELATIONS, Architecture
 
 
 class ImageGPTOnnxConfig(OnnxConfig):

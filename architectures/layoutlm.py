@@ -1,8 +1,8 @@
 """LayoutLM: a BERT whose tokens have a place on a page."""
 
 from parity.architectures.bert import ARCHITECTURE as BERT
-from parity.architectures.declaration import Architecture, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import Architecture, token_axes
 
 
 class LayoutLMOnnxConfig(OnnxConfig):

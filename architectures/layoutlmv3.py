@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from packaging import version
 
-from parity.architectures.declaration import RELATIONS, Architecture, Floor, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import RELATIONS, Architecture, Floor, token_axes
 
 
 class LayoutLMv3OnnxConfig(OnnxConfig):

@@ -1,7 +1,7 @@
 """LeViT: an image encoder of convolutions and attention, for images of one size."""
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.vit import ViTOnnxConfig
+from parity.declaration import Architecture
 
 
 class LevitOnnxConfig(ViTOnnxConfig):

@@ -1,7 +1,7 @@
 """Llama: a decoder with rotary positions; several heads share one key and value (grouped-query attention)."""
 
-from parity.architectures.declaration import RELATIONS, Architecture
 from parity.architectures.gpt2 import GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture
 
 
 class LlamaOnnxConfig(GPT2OnnxConfig):

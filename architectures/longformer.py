@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from functools import partialmethod
 
-from parity.architectures.declaration import (
+from parity.configs import OnnxConfig, PatchingSpec
+from parity.declaration import (
     BIDIRECTIONAL_FEATURES,
     EITHER_PADDING,
     RELATIONS,
@@ -11,7 +12,6 @@ from parity.architectures.declaration import (
     Floor,
     token_axes,
 )
-from parity.configs import OnnxConfig, PatchingSpec
 
 
 def overlapping(tensor, size, stride, storage_offset=None):

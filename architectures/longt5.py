@@ -1,9 +1,9 @@
 """LongT5: T5 whose encoder looks at neighbouring blocks only, and at summaries of the others if asked to."""
 
-from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
 from parity.configs import PatchingSpec
+from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
 
 
 class LongT5OnnxConfig(T5OnnxConfig):

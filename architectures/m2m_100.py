@@ -1,8 +1,8 @@
 """M2M100: an encoder-decoder for translation, with sinusoidal positions that skip the padding."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture
 from parity.configs import PatchingSpec
+from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture
 
 
 class M2M100OnnxConfig(BartOnnxConfig):

@@ -1,7 +1,7 @@
 """Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class MarianOnnxConfig(BartOnnxConfig):

@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class MBartOnnxConfig(BartOnnxConfig):

@@ -1,7 +1,7 @@
 """MobileBERT: a thin encoder with token types, whose embeddings read three tokens at a time."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class MobileBertOnnxConfig(BertOnnxConfig):

@@ -2,9 +2,9 @@
 
 import importlib
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
+from parity.declaration import Architecture
 
 
 class MobileNetV1OnnxConfig(ResNetOnnxConfig):

@@ -1,7 +1,7 @@
 """MobileNetV2: inverted residuals, padded as TensorFlow does, for images of any size."""
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.mobilenet_v1 import MobileNetV1OnnxConfig
+from parity.declaration import Architecture
 
 
 class MobileNetV2OnnxConfig(MobileNetV1OnnxConfig):

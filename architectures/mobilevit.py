@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.resnet import ResNetOnnxConfig
+from parity.declaration import Architecture
 
 # How many pixels a place stands for where attention is used; dilated convolutions leave out the last of them.
 _STRIDES = (8, 16, 32)

@@ -1,7 +1,7 @@
 """ModernBERT: an encoder with rotary positions, most of its layers looking through a sliding window."""
 
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, token_axes
 
 
 class ModernBertOnnxConfig(OnnxConfig):

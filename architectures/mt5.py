@@ -1,8 +1,8 @@
 """mT5: T5 for many languages, with gated feed-forward blocks and an output layer of its own."""
 
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import SHALLOW, T5OnnxConfig
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class MT5OnnxConfig(T5OnnxConfig):

@@ -2,7 +2,7 @@
 
 from parity.architectures.clip import ARCHITECTURE as CLIP
 from parity.architectures.clip import CLIPOnnxConfig
-from parity.architectures.declaration import Architecture
+from parity.declaration import Architecture
 
 
 class OwlViTOnnxConfig(CLIPOnnxConfig):

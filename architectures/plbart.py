@@ -1,7 +1,7 @@
 """PLBart: BART for program text."""
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.architectures.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
 class PLBartOnnxConfig(BartOnnxConfig):

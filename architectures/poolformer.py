@@ -1,7 +1,7 @@
 """PoolFormer: an image encoder that mixes places by pooling, for images of any size."""
 
-from parity.architectures.declaration import Architecture
 from parity.architectures.resnet import ResNetOnnxConfig
+from parity.declaration import Architecture
 
 
 class PoolFormerOnnxConfig(ResNetOnnxConfig):

@@ -1,7 +1,7 @@
 """RemBERT: an encoder whose embeddings are narrower than its layers."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class RemBertOnnxConfig(BertOnnxConfig):

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from packaging import version
 
-from parity.architectures.declaration import Architecture
 from parity.configs import OnnxConfig
+from parity.declaration import Architecture
 
 
 class ResNetOnnxConfig(OnnxConfig):

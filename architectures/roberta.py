@@ -1,7 +1,7 @@
 """RoBERTa: an encoder whose positions skip the padding token."""
 
-from parity.architectures.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
 from parity.configs import OnnxConfig
+from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
 
 
 class RobertaOnnxConfig(OnnxConfig):

@@ -1,7 +1,7 @@
 """RoFormer: an encoder with token types and rotary positions."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture
+from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture
 
 
 class RoFormerOnnxConfig(BertOnnxConfig):

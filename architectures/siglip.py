@@ -1,7 +1,7 @@
 """SigLIP: an encoder of texts, each pooled at its last place, and one of images of one size, pooled by a probe."""
 
 from parity.architectures.clip import CLIPOnnxConfig
-from parity.architectures.declaration import RELATIONS, Architecture, Floor
+from parity.declaration import RELATIONS, Architecture, Floor
 
 
 class SiglipOnnxConfig(CLIPOnnxConfig):

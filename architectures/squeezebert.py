@@ -1,7 +1,7 @@
 """SqueezeBERT: an encoder with token types, whose linear layers are grouped convolutions."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
 class SqueezeBertOnnxConfig(BertOnnxConfig):

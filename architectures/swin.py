@@ -3,9 +3,9 @@
 import importlib
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture, image_sizes
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
+from parity.declaration import Architecture, image_sizes
 
 
 class SwinOnnxConfig(ResNetOnnxConfig):

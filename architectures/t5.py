@@ -1,13 +1,13 @@
 """T5: an encoder-decoder with relative positions."""
 
-from parity.architectures.declaration import (
+from parity.configs import OnnxSeq2SeqConfigWithPast
+from parity.declaration import (
     EITHER_PADDING,
     GENERATE_WITHOUT_MASK,
     Architecture,
     Floor,
     encoder_decoder_axes,
 )
-from parity.configs import OnnxSeq2SeqConfigWithPast
 
 
 class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):

@@ -1,10 +1,10 @@
 """VisionEncoderDecoder: the image encoder of one architecture, read by the decoder of another."""
 
+import importlib
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture, decoder_axes
-from parity.architectures.registry import architecture
 from parity.configs import OnnxConfig
+from parity.declaration import FINDERS, Architecture, decoder_axes
 
 
 class VisionEncoderDecoderOnnxConfig(OnnxConfig):
@@ -16,7 +16,7 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
 
     def get_encoder_config(self, encoder_config):
         """The configuration of a file of the encoder alone, `model.encoder`."""
-        return architecture(encoder_config.model_type).onnx_config(encoder_config)
+        return _declared(encoder_config.model_type).onnx_config(encoder_config)
 
     def get_decoder_config(self, encoder_config, decoder_config, feature="default"):
         """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer.
@@ -68,6 +68,13 @@ class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
         width = getattr(self._config, "cross_attention_hidden_size", None) or self._config.hidden_size
         blank = inputs["input_ids"].new_zeros((batch, length + 1, width)).float()
         return {**{name: inputs[name] for name in decoder_axes(False)}, "encoder_hidden_states": blank}
+
+
+def _declared(model_type):
+    """The declaration of the encoder; without the registry that of the module beside this one."""
+    for find in FINDERS:
+        return find(model_type)
+    return importlib.import_module(f".{model_type.replace('-', '_')}", __package__).ARCHITECTURE
 
 
 ARCHITECTURE = Architecture(

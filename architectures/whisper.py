@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from parity.architectures.declaration import Architecture
 from parity.configs import OnnxConfig, OnnxSeq2SeqConfigWithPast
+from parity.declaration import Architecture
 
 
 class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):

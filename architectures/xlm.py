@@ -1,7 +1,7 @@
 """XLM: an encoder that takes the types of its tokens from its vocabulary."""
 
 from parity.architectures.bert import BertOnnxConfig
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class XLMOnnxConfig(BertOnnxConfig):

@@ -1,8 +1,8 @@
 """XLM-RoBERTa: RoBERTa for a hundred languages."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import RobertaOnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class XLMRobertaOnnxConfig(RobertaOnnxConfig):

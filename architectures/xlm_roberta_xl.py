@@ -1,8 +1,8 @@
 """XLM-RoBERTa-XL: XLM-RoBERTa with the norms in front of its layers."""
 
-from parity.architectures.declaration import ENCODER_FEATURES, Architecture
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import RobertaOnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture
 
 
 class XLMRobertaXLOnnxConfig(RobertaOnnxConfig):

@@ -38,12 +38,12 @@ def _check(args, console) -> int:
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
     models.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
-    from parity.architectures.registry import architecture
     from parity.checkpoint import Checkpoint
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.judge import contract
     from parity.onnx import job
     from parity.onnx.log import validation_lines
+    from parity.registry import architecture
 
     file = contract.read(args.file)
     checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir)

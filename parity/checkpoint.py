@@ -136,8 +136,8 @@ def constructor_of(model_type: str, feature: str):
     Raises:
         UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
     """
-    from parity.architectures.registry import architecture
     from parity.features import constructor
+    from parity.registry import architecture
 
     features_of(model_type)
     build = constructor(model_type, feature)

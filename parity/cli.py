@@ -10,7 +10,7 @@ _COMMANDS = {
     "torchscript": ("parity.torchscript.__main__", "trace a checkpoint to TorchScript and tell where it is right"),
     "neuron": ("parity.neuron.__main__", "compile a checkpoint for AWS Inf1 and tell what falls back to the CPU"),
     "check": ("parity.check", "judge an ONNX file that somebody else exported"),
-    "matrix": ("parity.architectures.matrix", "list and count the cells of the conformance matrix"),
+    "matrix": ("parity.architectures.conformance.matrix", "list and count the cells of the conformance matrix"),
     "reports": ("parity.reports.__main__", "the page of a run, the release gate, what an upgrade did"),
     "benchmarks": ("parity.reports.benchmarks", "measure the exporter beside its peers"),
 }

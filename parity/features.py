@@ -89,7 +89,7 @@ def supported_features_mapping(
 
 def _declared(model, name):
     """The class that the old package had in `models.<model>`, where one module could be about several models."""
-    from parity.architectures.registry import architectures
+    from parity.registry import architectures
 
     for found in architectures():
         module = found.onnx_config.__module__.rpartition(".")[2]
@@ -209,7 +209,7 @@ def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
     Raises:
         KeyError, ValueError, EnvironmentGap: see `FeaturesManager.get_model_class_for_feature`.
     """
-    from parity.architectures import registry
+    from parity import registry
 
     auto = FeaturesManager.get_model_class_for_feature(feature, framework)
     declared = [found for found in registry.architectures() if found.model_type == model_type]
@@ -245,7 +245,7 @@ def constructor(model_type: str, feature: str, model_name: str = "") -> Callable
 
 
 def _read_declarations():
-    from parity.architectures import registry
+    from parity import registry
 
     for architecture in registry.architectures():
         FeaturesManager._SUPPORTED_MODEL_TYPE[architecture.model_type] = supported_features_mapping(

@@ -75,11 +75,11 @@ def sessions(architecture, feature, sizes, directory):
     """Name → session of the file with that attention, and shape → inputs."""
     import transformers
 
-    from parity.architectures.registry import architecture as find
     from parity.features import FeaturesManager, constructor
     from parity.fixtures.checkpoints import scramble
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx import export
+    from parity.registry import architecture as find
     from parity.samples import Source
     from parity.sessions import OnnxSession
     from parity.validation import backend_inputs

@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from parity.architectures.matrix import FIFTY, cells
+from parity.architectures.conformance.fifty import FIFTY
+from parity.architectures.conformance.matrix import cells
 from parity.errors import ParityError
 from parity.reports import benchmarks, records
 

@@ -176,12 +176,12 @@ def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict
 
 def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[str, Callable[[], None]]]:
     """What is measured of a tiny model, by name; each call writes the file at `path`."""
-    from parity.architectures.registry import architecture
     from parity.features import constructor
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
     from parity.onnx import export
     from parity.onnx.job import Artifact, Reference, prove, relations_of
+    from parity.registry import architecture
     from parity.samples import Source
 
     model = tiny_model(model_type, feature)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.architectures.matrix import cells
+from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
 from parity.reports import records
 from parity.reports.stash import SHARD

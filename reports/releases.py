@@ -195,7 +195,7 @@ def cells_of(lines: Iterable[Mapping]) -> dict[str, dict[str, dict]]:
 
     What this release does not have, or no machine here, is skipped and tells nothing.
     """
-    from parity.architectures.registry import architecture
+    from parity.registry import architecture
 
     found: dict[str, dict[str, dict]] = {}
     has: dict[tuple[str, str], set] = {}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parity.architectures.matrix import FIFTY, cells
+from parity.architectures.conformance.fifty import FIFTY
+from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
 from parity.opsets import MAXIMUM_OPSET
 from parity.reports import baseline, records, shards

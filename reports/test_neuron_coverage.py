@@ -2,7 +2,7 @@
 
 import pytest
 
-from parity.architectures.matrix import NEURON_FEATURES
+from parity.architectures.conformance.inf1 import NEURON_FEATURES
 from parity.reports import neuron, records
 
 ENVIRONMENT = {"packages": {"torch": "1.13.1+cu117", "transformers": "4.46.3"}}
@@ -61,7 +61,7 @@ def test_the_committed_table_has_every_architecture():
     text = neuron.COVERAGE.read_text(encoding="utf-8").splitlines()
     for architecture, features in NEURON_FEATURES.items():
         told = ", ".join(row.split(" | ")[1] for row in text if row.startswith(f"| {architecture} |"))
-        from parity.architectures.registry import architecture as find
+        from parity.registry import architecture as find
 
         wanted = {feature for feature in features if feature in find(architecture).features}
         assert set(told.split(", ")) == wanted

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from parity.architectures.matrix import FIFTY, cells
-from parity.architectures.registry import architecture
+from parity.architectures.conformance.fifty import FIFTY
+from parity.architectures.conformance.matrix import cells
+from parity.registry import architecture
 from parity.reports import support
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from parity import files, validation
-from parity.architectures.registry import architecture
 from parity.checkpoint import Checkpoint
 from parity.console import Console
 from parity.environment import describe
@@ -23,6 +22,7 @@ from parity.onnx.convert import export
 from parity.onnx.log import validation_lines
 from parity.opsets import MINIMUM_OPSET, check_opset
 from parity.reference import answers, float64
+from parity.registry import architecture
 from parity.samples import Source
 from parity.sessions import OnnxSession
 from parity.traceable import attention_of

@@ -10,7 +10,7 @@ from ctypes import c_float
 import pytest
 
 import parity.onnx
-from parity.architectures import registry
+from parity import registry
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.environment import version_of
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model

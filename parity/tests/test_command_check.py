@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 from parity import cli
-from parity.architectures.registry import architectures
 from parity.check import guess_feature, main
 from parity.errors import UsageError
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model
 from parity.onnx.__main__ import main as export_main
+from parity.registry import architectures
 
 LENGTH = 8
 

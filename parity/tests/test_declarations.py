@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from parity.architectures import matrix, registry
-from parity.architectures.declaration import KINDS, Deviation
-from parity.architectures.registry import architecture, architectures
+from parity import registry
+from parity.architectures.conformance import matrix
+from parity.declaration import KINDS, Deviation
 from parity.environment import meets, version_of
 from parity.errors import UsageError
 from parity.fixtures import plugin
+from parity.registry import architecture, architectures
 
 FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", "vit"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
-from parity.architectures.matrix import Cell
+from parity.architectures.conformance.matrix import Cell
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
 from parity.fixtures import cache_faults, decoding, decoding_checks, episodes, properties, reproducer, subjects

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from parity import check, dtypes, exporters
-from parity.architectures import matrix, registry
-from parity.architectures.registry import architecture
+from parity import check, dtypes, exporters, registry
+from parity.architectures.conformance import matrix
 from parity.check import guess_feature
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.onnx.config import OnnxConfig
+from parity.registry import architecture
 from parity.reports import records, specimens
 from parity.scope import Scope
 from parity.tasks import TASKS, Task

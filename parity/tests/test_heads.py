@@ -2,9 +2,9 @@
 
 import pytest
 
-from parity.architectures.registry import architectures
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.onnx.features import FeaturesManager, model_class
+from parity.registry import architectures
 
 HEADS = [
     pytest.param(found, task, id=f"{found.name}-{task}")

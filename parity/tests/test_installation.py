@@ -74,10 +74,17 @@ def test_a_copy_without_links_installs_the_same(wheel):
 def test_the_wheel_has_the_suite_and_its_kit_and_nothing_else(wheel):
     """The tests of the matrix and what they need; no unit tests, and nothing that is wrong on purpose."""
     found = contents(wheel("links"))
-    kit = {"architectures/test_parity.py", "architectures/bert.py", "fixtures/plugin.py", "reports/installed.py"}
+    kit = {
+        "architectures/conformance/test_parity.py",
+        "architectures/bert.py",
+        "fixtures/plugin.py",
+        "reports/installed.py",
+    }
     assert {f"parity/{name}" for name in kit} <= {*found}
     assert [name for name in found if name.startswith("parity/tests/")] == []
-    assert [name for name in found if "/test_" in name and not name.startswith("parity/architectures/")] == []
+    assert [
+        name for name in found if "/test_" in name and not name.startswith("parity/architectures/conformance/")
+    ] == []
     assert [name for name in found if "fault" in name or "specimen" in name] == []
     missing = [
         path.name for path in (ROOT / "architectures").glob("*.py") if f"parity/architectures/{path.name}" not in found

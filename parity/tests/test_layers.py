@@ -20,12 +20,12 @@ ROWS = {
     r"|reports\.records",
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
-    "declarations": r"architectures(\.(?!matrix$).*)?",
+    "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
     "checkpoint": r"models|checkpoint|companions|ownership|features|traceable|samples|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|claims",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(baseline|changes|merge|page|plots|shards|support|upgrade))?",
-    "kit": r"architectures\.matrix|fixtures(\..*)?",
+    "kit": r"architectures\.conformance(\..*)?|fixtures(\..*)?",
     "plug-ins": r"cli|reports\..*",
 }
 ONLY = {

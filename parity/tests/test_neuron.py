@@ -393,7 +393,7 @@ def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status
     code = f"{BLOCKED}import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:cacheprovider", "-n", "0", f"--records={tmp_path / 'records.jsonl'}"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *options, "architectures/test_neuron.py", *arguments],
+        [sys.executable, "-c", code, *options, "architectures/conformance/test_neuron.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 
-from parity.architectures.registry import architectures
 from parity.environment import at_least
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_config
 from parity.onnx.features import constructor, supported_features_mapping
+from parity.registry import architectures
 from parity.sessions import OnnxSession
 
 pytestmark = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from parity.architectures.matrix import Cell, cells
+from parity.architectures.conformance.matrix import Cell, cells
 from parity.errors import ValueMismatch
 from parity.fixtures import plugin, profiles, properties, reproducer, sizes, subjects
 from parity.fixtures.faults import HEALTHY, OPSET, SPECIMENS

@@ -5,8 +5,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from parity.architectures.registry import architectures
 from parity.fixtures import subjects
+from parity.registry import architectures
 
 MODELS = [
     pytest.param(found.name, feature, id=f"{found.name}-{feature}")

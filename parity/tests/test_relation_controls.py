@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from parity.architectures import test_relations
-from parity.architectures.registry import architecture
+from parity.architectures.conformance import test_relations
 from parity.claims import Claims
 from parity.errors import SessionError
 from parity.fixtures import subjects
@@ -15,6 +14,7 @@ from parity.fixtures.faults import HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool
+from parity.registry import architecture
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from parity import releases
-from parity.architectures.registry import architectures
 from parity.environment import at_least
+from parity.registry import architectures
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from parity.architectures.registry import architecture
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.fixtures.preprocessors import preprocessor
 from parity.onnx.__main__ import main
+from parity.registry import architecture
 from parity.releases import tensorflow_gap
 
 

@@ -7,11 +7,11 @@ from collections import OrderedDict
 
 import pytest
 
-from parity.architectures.registry import architecture
 from parity.errors import DtypeMismatch, ExportError, OutputError, SessionError, UsageError, ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.traces import proven
+from parity.registry import architecture
 
 CELLS = [
     ("bert", "default"),

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from parity.architectures.declaration import TracedAxis
+from parity.declaration import TracedAxis
 from parity.errors import UsageError
 from parity.fixtures.trace_specimens import DOCUMENT_ERROR, SPECIMENS
 from parity.fixtures.traces import differences, proven

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from parity.architectures import test_vacuity
+from parity.architectures.conformance import test_vacuity
 from parity.fixtures import subjects
 from parity.fixtures.faults import DEAD_SPECIMENS, HEALTHY
 from parity.judge import vacuity

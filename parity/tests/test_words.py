@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from parity import errors, words
-from parity.architectures import matrix
-from parity.architectures.declaration import Deviation, Floor, TracedAxis
-from parity.architectures.registry import architecture
+from parity.architectures.conformance import matrix
+from parity.declaration import Deviation, Floor, TracedAxis
 from parity.fixtures import preprocessors
 from parity.judge import relations
+from parity.registry import architecture
 from parity.scope import Scope
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ OF_A_CELL = {"cell", "subject", "artifact", "session", "traced", "compiled"}
 
 def checks():
     """The names of the tests that run on cells."""
-    for path in (ROOT / "architectures").glob("test_*.py"):
+    for path in (ROOT / "architectures" / "conformance").glob("test_*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             asked = {each.arg for each in node.args.args} if isinstance(node, ast.FunctionDef) else set()
             if asked & OF_A_CELL and node.name.startswith("test_"):

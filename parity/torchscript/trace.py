@@ -281,7 +281,7 @@ def _pad(config):
 
 
 def _keeps_padding(model_type, feature):
-    from parity.architectures.registry import architecture
+    from parity.registry import architecture
 
     try:
         return "padding-right" in architecture(model_type).relations_of(feature)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from parity.architectures.registry import architecture
 from parity.fixtures import properties, sizes, subjects
 from parity.fixtures.traces import differences, proven
+from parity.registry import architecture
 
 pytestmark = pytest.mark.cells(formats=("torchscript",))
 

@@ -3,10 +3,10 @@
 import pytest
 
 from parity import claims
-from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.judge import relations
 from parity.judge.findings import failures
+from parity.registry import architecture
 from parity.sessions import OnnxSession
 
 

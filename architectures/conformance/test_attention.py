@@ -2,9 +2,9 @@
 
 import pytest
 
-from parity.architectures.matrix import SDPA_OPSETS
-from parity.architectures.registry import architecture
+from parity.architectures.conformance.matrix import SDPA_OPSETS
 from parity.judge import contract
+from parity.registry import architecture
 
 
 @pytest.mark.cells(every_opset=False)

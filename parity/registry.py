@@ -8,10 +8,9 @@ import importlib.metadata
 import pkgutil
 
 import parity.architectures as package
-from parity.architectures.declaration import Architecture
+from parity.declaration import FINDERS, Architecture
 
 ENTRY_POINT = "parity.architectures"
-_NOT_DECLARATIONS = ("declaration", "registry", "matrix", "conftest")
 # Modules that were named on a command line.
 _included: list[str] = []
 
@@ -72,7 +71,8 @@ def _by_name():
 
 def _own():
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _NOT_DECLARATIONS and not module.name.startswith(("test_", "_")):
+        # Packages are none.
+        if not module.ispkg:
             name = f"parity.architectures.{module.name}"
             yield name, getattr(importlib.import_module(name), "ARCHITECTURE", None)
 
@@ -85,3 +85,6 @@ def _from_entry_points():
 def _named():
     for name in _included:
         yield name, importlib.import_module(name).ARCHITECTURE
+
+
+FINDERS[:] = [architecture]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -238,6 +238,10 @@ class Architecture:
     def name(self) -> str:
         """The architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
+
+
+# Model type → declaration: the registry puts itself here, for a model that is made of two.
+FINDERS: list[Callable[[str], Architecture]] = []
 
 
 def _gap(subject, requirement):

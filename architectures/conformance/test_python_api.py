@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from parity.architectures.registry import architecture
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
 from parity.judge import ratio
 from parity.judge.contract import read
 from parity.onnx import export, validate_model_outputs
 from parity.opsets import SDPA_MINIMUM_OPSET
+from parity.registry import architecture
 
 
 @pytest.mark.cells(opsets=(SDPA_MINIMUM_OPSET - 1,), has_sdpa=True)

@@ -10,53 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from parity.architectures.declaration import BIDIRECTIONAL_FEATURES, Architecture
-from parity.architectures.registry import architectures
+from parity.architectures.conformance.fifty import FIFTY
+from parity.architectures.conformance.inf1 import EMULATION, NEURON_FEATURES, NEURON_IMAGE_SIZES, NEURON_SIZES
+from parity.declaration import Architecture
 from parity.dtypes import DEFAULT_DTYPE, DTYPES
 from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
+from parity.registry import architectures
 from parity.words import FORMATS as FORMATS
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
-# What AWS documents as running well on Inf1: encoders of the kind of BERT, without what generates, as its guide to
-# architectures has it, and ViT and MarianMT, of which it has tutorials.
-NEURON_ENCODERS = (
-    "albert",
-    "bert",
-    "camembert",
-    "data2vec-text",
-    "distilbert",
-    "electra",
-    "flaubert",
-    "ibert",
-    "layoutlm",
-    "mobilebert",
-    "rembert",
-    "roberta",
-    "roformer",
-    "squeezebert",
-    "xlm",
-    "xlm-roberta",
-)
-# The architectures of the document that the project implements: what is promised is counted over them, however many
-# more there are.
-_FIFTY = """
-albert bart beit bert big-bird bigbird-pegasus blenderbot blenderbot-small bloom camembert clip codegen convbert
-convnext convnextv2 data2vec-text data2vec-vision deberta deberta-v2 deit detr distilbert electra flaubert gpt-neo
-gpt2 gptj ibert layoutlm layoutlmv3 levit longt5 m2m-100 marian mbart mobilebert mobilevit mt5 perceiver plbart resnet
-roberta roformer squeezebert t5 vit xlm xlm-roberta xlm-roberta-xl yolos
-"""
-FIFTY = tuple(_FIFTY.split())
-NEURON_FEATURES = {
-    **dict.fromkeys(NEURON_ENCODERS, BIDIRECTIONAL_FEATURES),
-    "vit": ("default", "image-classification"),
-    "marian": ("seq2seq-lm",),
-}
-# Shapes are fixed when a model is compiled: two batches and two lengths, by variant.
-NEURON_SIZES = {f"b{batch}-l{length}": {"batch": batch, "sequence": length} for batch in (1, 4) for length in (16, 32)}
-NEURON_IMAGE_SIZES = {f"b{batch}": {"batch": batch} for batch in (1, 4)}
-EMULATION = "emulation"
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from parity.architectures.registry import architectures
 from parity.errors import ExportError, SessionError
 from parity.fixtures import subjects
 from parity.opsets import MINIMUM_OPSET
+from parity.registry import architectures
 from parity.sessions import OnnxSession
 
 FLOORS = [

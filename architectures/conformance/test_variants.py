@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from parity.architectures.registry import architecture
 from parity.environment import at_least
 from parity.errors import ExportError, SessionError
 from parity.fixtures import checkpoints, properties, subjects
 from parity.opsets import MAXIMUM_OPSET
+from parity.registry import architecture
 from parity.sessions import OnnxSession
 
 LONGT5 = ("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past")

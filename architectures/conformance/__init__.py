@@ -1,0 +1,1 @@
+"""The matrix: which cells there are, and the claims that are tested on each."""
