@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from parity import environment
-from parity.environment import NEURON
+from parity import aws
+from parity.aws import NEURON
 from parity.errors import EnvironmentGap, UsageError
 
 EMULATION = "emulation"
@@ -48,7 +48,7 @@ class Tracer:
     """What compiles: a package of the SDK, or torch.jit.trace where nothing is compiled.
 
     Args:
-        package: a key of `environment.NEURON`.
+        package: a key of `aws.NEURON`.
         engine: `neuron`, or `emulation`.
         marker: how the kinds of nodes begin that hold compiled code.
         gate: the answer of the gate, None for the emulation, which needs none.
@@ -57,7 +57,7 @@ class Tracer:
     package: str
     engine: str
     marker: str
-    gate: environment.Neuron | None
+    gate: aws.Neuron | None
 
     @property
     def runs(self) -> bool:
@@ -103,7 +103,7 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
         raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
     if emulate:
         return Tracer(package, EMULATION, _MARKERS[package], None)
-    gate = environment.neuron(package)
+    gate = aws.neuron(package)
     if not gate.compiles:
         raise EnvironmentGap(gate.sentence)
     return Tracer(package, "neuron", _MARKERS[package], gate)
@@ -111,7 +111,7 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
 
 def installed() -> str:
     """The package of the SDK that is here; that of Inf1 where neither is, or both."""
-    return next((package for package in NEURON if environment.neuron(package).imports), "torch_neuron")
+    return next((package for package in NEURON if aws.neuron(package).imports), "torch_neuron")
 
 
 def imported(package: str) -> Any:
@@ -120,7 +120,7 @@ def imported(package: str) -> Any:
     Raises:
         EnvironmentGap: the SDK is not here; the text is the sentence of the gate.
     """
-    gate = environment.neuron(package)
+    gate = aws.neuron(package)
     if not gate.imports:
         raise EnvironmentGap(gate.sentence)
     module = importlib.import_module(package)

@@ -178,7 +178,7 @@ def test_only_a_device_calibrates(tmp_path):
     """The first run that a device has passed writes the file; an emulation writes none, a later run changes none."""
     from types import SimpleNamespace
 
-    from parity.environment import DEVICE, Neuron
+    from parity.aws import DEVICE, Neuron
     from parity.fixtures.neuron import _Calibration
 
     def run(engine, relative):
@@ -434,8 +434,7 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
 
     import torch
 
-    from parity import environment
-    from parity.neuron import sdk
+    from parity import aws, sdk
 
     calls = []
 
@@ -445,11 +444,11 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
 
     fake = types.SimpleNamespace(trace=compiled, dynamic_batch=lambda made: calls.append("dynamic_batch") or made)
     answers = {
-        "torch_neuron": environment.Neuron(environment.ABSENT, "absent, in this test"),
-        "torch_neuronx": environment.Neuron(environment.NO_DEVICE, "no device, in this test"),
+        "torch_neuron": aws.Neuron(aws.ABSENT, "absent, in this test"),
+        "torch_neuronx": aws.Neuron(aws.NO_DEVICE, "no device, in this test"),
     }
     monkeypatch.setitem(sys.modules, "torch_neuronx", fake)
-    monkeypatch.setattr(environment, "neuron", lambda package="torch_neuron": answers[package])
+    monkeypatch.setattr(aws, "neuron", lambda package="torch_neuron": answers[package])
     assert sdk.installed() == "torch_neuronx"
     options = {"compiler_workdir": "work", "dynamic_batch_size": True}
     made, said = traced(bert, emulate=False, allow_fallback=True, **options)

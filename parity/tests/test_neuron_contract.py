@@ -255,10 +255,10 @@ def test_the_command(tmp_path):
 
 WITH_CORES = """
 import pytest
-from parity import environment
+from parity import aws
 
-answer = environment.Neuron(environment.DEVICE, "three cores, in this test only", 3)
-environment.neuron = lambda package="torch_neuron": answer
+answer = aws.Neuron(aws.DEVICE, "three cores, in this test only", 3)
+aws.neuron = lambda package="torch_neuron": answer
 """
 
 

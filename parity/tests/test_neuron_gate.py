@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from parity import environment
-from parity.environment import ABSENT, DEVICE, NO_COMPILER, NO_DEVICE, PLACEHOLDER, NeuronEvidence, classify
+from parity import aws
+from parity.aws import ABSENT, DEVICE, NO_COMPILER, NO_DEVICE, PLACEHOLDER, NeuronEvidence, classify
 from parity.fixtures import stand_in
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ EVERYTHING = NeuronEvidence("torch_neuron", REAL, "", True, "/bin/neuron-cc", ("
 def every_evidence():
     """All combinations of what can be found."""
     choices = itertools.product(
-        environment.NEURON,
+        aws.NEURON,
         (None, "1.0", REAL),
         ("", WRONG, "ImportError: undefined symbol"),
         (False, True),
@@ -94,7 +94,7 @@ def test_nothing_on_this_machine_passes_for_a_device(tmp_path):
     variables = {**os.environ, **stand_in.write(tmp_path), "NEURON_RT_VISIBLE_CORES": "0-3", "NEURON_RT_NUM_CORES": "4"}
     nodes = impostors(tmp_path / "dev")
     code = (
-        "import sys; from pathlib import Path; from parity import environment as e\n"
+        "import sys; from pathlib import Path; from parity import aws as e\n"
         "real = e.classify(e.neuron_evidence())\n"
         f"found = e.neuron_evidence(dev=Path({str(nodes)!r}))\n"
         "print(real.state, '|', e.classify(found).state, '|', found.tracer, bool(found.compiler), found.devices)"
@@ -118,11 +118,11 @@ def test_only_nodes_of_the_driver_are_devices(tmp_path):
     """Were the kernel to say that the number is that of the driver, the node would count: the others never do."""
     drivers = tmp_path / "devices"
     drivers.write_text("Character devices:\n  1 neuron\n\nBlock devices:\n  8 sd\n")
-    found = environment.neuron_devices(impostors(tmp_path / "dev"), drivers)
+    found = aws.neuron_devices(impostors(tmp_path / "dev"), drivers)
     assert found == ((str(tmp_path / "dev" / "neuron3"),) if os.geteuid() == 0 else ())
     drivers.write_text("Character devices:\n  1 mem\n\nBlock devices:\n  1 neuron\n")
-    assert environment.neuron_devices(tmp_path / "dev", drivers) == ()
-    assert environment.neuron_devices(tmp_path / "dev", tmp_path / "none") == ()
+    assert aws.neuron_devices(tmp_path / "dev", drivers) == ()
+    assert aws.neuron_devices(tmp_path / "dev", tmp_path / "none") == ()
 
 
 def test_a_node_without_a_runtime_is_no_device(tmp_path):
@@ -132,7 +132,7 @@ def test_a_node_without_a_runtime_is_no_device(tmp_path):
     drivers = tmp_path / "devices"
     drivers.write_text("Character devices:\n  1 neuron\n\nBlock devices:\n")
     code = (
-        "from pathlib import Path; from parity import environment as e\n"
+        "from pathlib import Path; from parity import aws as e\n"
         f"found = e.neuron_evidence(dev=Path({str(impostors(tmp_path / 'dev'))!r}), drivers=Path({str(drivers)!r}))\n"
         "print(len(found.devices), e.classify(found).state, e.classify(found).sentence)"
     )
@@ -152,7 +152,7 @@ def bare(tmp_path_factory):
 
 def asked(python):
     """State and sentence of the gate in another environment, which gets parity and nothing else."""
-    code = "from parity import environment as e; print(e.neuron().state); print(e.neuron().sentence)"
+    code = "from parity import aws as e; print(e.neuron().state); print(e.neuron().sentence)"
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([python, "-c", code], env=variables, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
