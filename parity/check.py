@@ -41,7 +41,7 @@ def _check(args, console) -> int:
     from parity.checkpoint import Checkpoint
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.judge import contract
-    from parity.onnx import job
+    from parity.onnx import proof
     from parity.onnx.log import validation_lines
     from parity.registry import architecture
 
@@ -62,9 +62,9 @@ def _check(args, console) -> int:
     def load():
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
-    validation = job.prove(
-        job.Artifact(args.file, file, foreign=True),
-        job.Reference(load, inputs, declared.relations_of(feature)),
+    validation = proof.prove(
+        proof.Artifact(args.file, file, foreign=True),
+        proof.Reference(load, inputs, declared.relations_of(feature)),
         atol=args.atol,
         alike=attention == named,
         progress=console.progress,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.errors import UsageError
-from parity.files import REJECTED, data_file
+from parity.onnx_files import REJECTED, data_file
 
 if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint

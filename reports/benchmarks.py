@@ -180,7 +180,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
     from parity.onnx import export
-    from parity.onnx.job import Artifact, Reference, prove, relations_of
+    from parity.onnx.proof import Artifact, Reference, prove
     from parity.registry import architecture
     from parity.samples import Source
 
@@ -193,7 +193,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     def export_and_validation():
         export(preprocessor, model, config, opset, path)
         inputs = Source(config, preprocessor, model.config)
-        reference = Reference(lambda: copy.deepcopy(untouched), inputs, relations_of(model_type, feature))
+        reference = Reference(lambda: copy.deepcopy(untouched), inputs, architecture(model_type).relations_of(feature))
         prove(Artifact.read(path, opset=opset), reference).raise_on_failure()
 
     bare = _bare_call(model, config, preprocessor, opset, path)

@@ -35,7 +35,7 @@ def test_exported_alone(cell, subject, artifact, tmp_path):
 @pytest.mark.cells(every_opset=False, every_feature=False)
 def test_loads_alone(artifact, session):
     """The file loads from a directory that holds nothing but the files that it names."""
-    from parity.onnx.job import alone
+    from parity.onnx.proof import alone
 
     copied = alone(artifact, contract.read(artifact).data)
     assert (copied.input_names, copied.output_names) == (session.input_names, session.output_names)

@@ -26,7 +26,8 @@ def test_other_sizes(cell, subject, session, figures):
 @pytest.mark.cells(every_opset=False)
 def test_verdict_of_the_commands(cell, subject, artifact, figures):
     """`parity.onnx` and `parity.check` pass the file, on what they judge from contract to relations and effects."""
-    from parity.onnx.job import Artifact, Reference, prove, relations_of
+    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.registry import architecture
 
     def answered(model, onnx_config, samples, **_):
         # The pools have those of the same samples, by the same function.
@@ -34,7 +35,7 @@ def test_verdict_of_the_commands(cell, subject, artifact, figures):
         assert subjects.equal((*traced.samples[:1], *other.samples), samples, subject)
         return [*traced.answers[:1], *other.answers]
 
-    relations = relations_of(cell.architecture, cell.feature)
+    relations = architecture(cell.architecture).relations_of(cell.feature)
     reference = Reference(subject.fresh_model, subject.source, relations, answers=answered)
     found = prove(Artifact.read(artifact, opset=cell.opset), reference)
     figures(**found.as_json())

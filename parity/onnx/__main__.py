@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 
 
 def _export(args, console: Console) -> int:
-    from parity import files, models
+    from parity import files, models, onnx_files
     from parity.opsets import check_opset
 
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def _export(args, console: Console) -> int:
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
         written = [destination.with_name(name) for name in jobs]
-        rejected = [*map(files.rejected, written)]
+        rejected = [*map(onnx_files.rejected, written)]
         companions = Companions.staged(
             checkpoint, stage, written, instead=rejected, overwrite=args.overwrite, say=console.say
         )
@@ -107,16 +107,16 @@ def _prove(job, path, args, console) -> dict:
 
 def _place(path, destination, summary, console, *, deliver) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
-    from parity import files
+    from parity import onnx_files
 
-    rejected = files.rejected(destination)
+    rejected = onnx_files.rejected(destination)
     if deliver:
-        files.publish(path, destination)
-        files.remove(rejected)
+        onnx_files.publish(path, destination)
+        onnx_files.remove(rejected)
         summary["model"] = destination.as_posix()
         console.say(f"All good, model saved at: {summary['model']}")
     elif summary["status"] == "failed":
-        files.publish(path, rejected)
+        onnx_files.publish(path, rejected)
         summary["rejected"] = rejected.as_posix()
         print(
             f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr

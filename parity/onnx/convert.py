@@ -19,9 +19,10 @@ from parity.dtypes import DEFAULT_DTYPE, array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.exporters import DEFAULT_EXPORTER
-from parity.files import append_metadata, data_file, gather_external_data, publish, staged
+from parity.files import staged
 from parity.judge import contract
 from parity.judge.findings import failures
+from parity.onnx_files import append_metadata, data_file, gather_external_data, publish
 from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:

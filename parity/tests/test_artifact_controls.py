@@ -24,9 +24,9 @@ def bert():
 
 
 def alone(path, names):
-    from parity.onnx import job
+    from parity.onnx import proof
 
-    return job.alone(path, names)
+    return proof.alone(path, names)
 
 
 def model_of(**tensors):
@@ -150,7 +150,7 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
     """The row names the file, and the verdict is the error class of a file that does not load."""
-    from parity.onnx.job import Artifact, Reference, prove
+    from parity.onnx.proof import Artifact, Reference, prove
 
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"

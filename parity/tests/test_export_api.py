@@ -14,12 +14,12 @@ from parity.architectures.bert import BertOnnxConfig
 from parity.architectures.gpt2 import GPT2OnnxConfig
 from parity.environment import at_least, version_of
 from parity.errors import ExportError, NameMismatch, OutputError, UsageError
-from parity.files import data_file, gather_external_data
 from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import PatchingSpec, export, validate_model_outputs
 from parity.onnx.features import constructor
+from parity.onnx_files import data_file, gather_external_data
 from parity.sessions import OnnxSession
 
 # transformers 4 chooses the attention when a model is built; one with sdpa is refused below opset 14.

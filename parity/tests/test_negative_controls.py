@@ -17,9 +17,10 @@ def bert():
 
 def judged(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
-    from parity.onnx.job import Artifact, Reference, prove, relations_of
+    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.registry import architecture
 
-    reference = Reference(bert.fresh_model, bert.source, relations_of("bert", "default"))
+    reference = Reference(bert.fresh_model, bert.source, architecture("bert").relations_of("default"))
     return prove(Artifact.read(path, opset=OPSET), reference)
 
 

@@ -434,7 +434,8 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
 
     import torch
 
-    from parity import aws, sdk
+    from parity import aws
+    from parity.neuron import sdk
 
     calls = []
 

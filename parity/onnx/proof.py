@@ -1,0 +1,150 @@
+"""A file and a model → the proof that the file computes what the model computes, at every shape."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parity import files, validation
+from parity.errors import SessionError
+from parity.judge import artifact, contract
+from parity.judge.findings import Finding, failures
+from parity.reference import answers, float64
+from parity.samples import Source
+from parity.sessions import OnnxSession
+
+# Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
+DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An ONNX file that is to be judged.
+
+    Args:
+        opset: the opset that was asked for; None takes any.
+        foreign: whether another exporter may have written it: then names may stand in any order, and position ids may
+            be an input, which is given to the file.
+    """
+
+    path: Path
+    contract: contract.Contract
+    opset: int | None = None
+    foreign: bool = False
+
+    @classmethod
+    def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
+        """The file at `path`.
+
+        Raises:
+            ExportError: it is no readable ONNX file.
+        """
+        return cls(path, contract.read(path), opset, foreign)
+
+    @property
+    def derived(self) -> dict[str, dict[int, str]]:
+        """Inputs of the file that ours compute from the others, with their dynamic axes."""
+        names = {value.name for value in self.contract.inputs} if self.foreign else ()
+        return {name: axes for name, axes in DERIVED_INPUTS.items() if name in names}
+
+    def judge(self, source: Source) -> list[Finding]:
+        """Findings on the file as it lies on the disk, against what makes its inputs."""
+        claim = contract.Claim.of(source.onnx_config, source.layout.flatten(source.dummy))
+        claim = claim.with_inputs(self.derived, self.contract)
+        findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
+        if not any(finding.check == "data" for finding in failures(findings)):
+            findings.append(artifact.judge_checker(self.path))
+        return findings
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model that a file is compared with.
+
+    Args:
+        load: a function without arguments; its models belong to the caller and are changed.
+        source: makes the inputs.
+        relations: those on record for the model; see `parity.judge.relations`.
+        answers: `reference.answers`, or what gives the same.
+    """
+
+    load: Callable[[], Any]
+    source: Source
+    relations: Sequence[str] = ()
+    answers: Callable[..., list] = answers
+
+    def pool(self, progress=None) -> tuple[Sequence, list, int | None]:
+        """Samples, the model's answers to them, and the longest sequence that it takes; the model is freed."""
+        model, config = self.load(), self.source.onnx_config
+        longest = config.longest_sequence(model)
+        samples = validation.choose_samples(self.source, longest=longest)
+        answered = self.answers(model, config, samples, consume=True, progress=progress)
+        alive = weakref.ref(model)
+        del model
+        free(alive)
+        return samples, answered, longest
+
+    def float64(self):
+        """The model in float64 as a backend, loaded anew: a context."""
+        return float64(self.load(), self.source.onnx_config, self.source.layout)
+
+
+def prove(
+    file: Artifact, reference: Reference, *, atol: float | None = None, alike: bool = True, progress=None
+) -> validation.Validation:
+    """Compare a file with a model, at every shape, against float64.
+
+    The file is run from a directory that holds nothing but the files that it names. The model is freed before ONNX
+    Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
+
+    Args:
+        atol, alike: see `validation.Criteria`.
+    """
+    source = reference.source
+    findings = file.judge(source)
+    samples, answered, longest = reference.pool(progress)
+    try:
+        session = alone(file.path, file.contract.data)
+    except SessionError as error:
+        shapes = {name: array.shape for name, array in answered[0].eager.items()}
+        refused = Finding("load", "session", False, str(error))
+        return validation.Validation((), shapes, (*findings, refused), source.axes)
+    claims = validation.claims_of(
+        source,
+        samples,
+        reference.float64,
+        relations=reference.relations,
+        longest=longest,
+        derived=file.derived,
+    )
+    return validation.compare(
+        session.run,
+        source.onnx_config,
+        validation.pool_of(source, samples, answered, list(file.derived)),
+        validation.Criteria(atol, alike=alike, claims=claims),
+        first=findings,
+        progress=progress,
+    )
+
+
+def alone(path: Path, names) -> OnnxSession:
+    """A session of the file at `path` in a directory that holds nothing else but the files of these names.
+
+    Raises:
+        SessionError: it does not load there.
+    """
+    with files.alone(path, names) as copy:
+        try:
+            return OnnxSession(copy)
+        except SessionError as error:
+            raise SessionError(str(error).replace(str(copy), f"{path} (alone with the files that it names)")) from error
+
+
+def free(alive):
+    """Free a model that only reference cycles keep; a full collection takes a third of a second, so not for nothing."""
+    if alive() is not None:
+        gc.collect()

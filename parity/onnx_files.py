@@ -1,0 +1,122 @@
+"""An ONNX file and the data file beside it: joining, naming, publishing, and metadata."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from parity.errors import OutputError
+
+# The end of the stem of a model that failed its validation.
+REJECTED = ".rejected"
+
+
+_ALIGNMENT = 4096  # what memory-mapping readers of external data want
+
+
+def data_file(model: Path) -> Path:
+    """Where the weights of a model over 2 GB stand, beside it."""
+    return model.with_name(model.name + "_data")
+
+
+def rejected(model: Path) -> Path:
+    """Where a model that failed its validation is kept, beside where it would have been."""
+    return model.with_name(f"{model.stem}{REJECTED}{model.suffix}")
+
+
+def publish(staged_model: Path, destination: Path) -> None:
+    """Move a finished model, and its data file if it has one, to where it was asked for.
+
+    Raises:
+        OutputError: the move fails; what stood there is still there.
+    """
+    try:
+        data = data_file(staged_model)
+        if data.exists():
+            if data.name != data_file(destination).name:
+                _rename_data(staged_model, data_file(destination).name)
+            os.replace(data, data_file(destination))
+        os.replace(staged_model, destination)
+        if not data_file(staged_model).exists() and not _refers_to_data(destination):
+            data_file(destination).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error
+
+
+def remove(model: Path) -> None:
+    """Delete a model and its data file, where they are there."""
+    model.unlink(missing_ok=True)
+    data_file(model).unlink(missing_ok=True)
+
+
+def _rename_data(path, name):
+    model, tensors = external_tensors(path)
+    for tensor in tensors:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+    path.write_bytes(model.SerializeToString())
+
+
+def _refers_to_data(model: Path) -> bool:
+    return bool(external_tensors(model)[1])
+
+
+def external_tensors(path: Path):
+    """The file's protocol buffer without its external data, and the tensors whose data stands outside.
+
+    Files are read only as far as needed: one larger than 64 MB that stands alone holds its own data.
+    """
+    import onnx
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    if path.stat().st_size > 64 << 20:
+        return None, []
+    model = onnx.load(str(path), load_external_data=False)
+    return model, [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
+
+
+def gather_external_data(path: Path, name: str) -> None:
+    """Join the data files that the exporter scattered beside the model at `path` into one, called `name`.
+
+    Works a tensor at a time: memory stays bounded however large the model is.
+    """
+    model, tensors = external_tensors(path)
+    if not tensors:
+        return
+    old = set()
+    with (path.parent / name).open("wb") as joined:
+        for tensor in tensors:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            source = path.parent / entries["location"]
+            old.add(source)
+            joined.write(b"\0" * (-joined.tell() % _ALIGNMENT))
+            start = joined.tell()
+            with source.open("rb") as stream:
+                stream.seek(int(entries.get("offset", 0)))
+                left = int(entries.get("length", source.stat().st_size))
+                while left:
+                    block = stream.read(min(left, 1 << 24))
+                    joined.write(block)
+                    left -= len(block)
+            del tensor.external_data[:]
+            for key, value in (("location", name), ("offset", start), ("length", joined.tell() - start)):
+                tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(model.SerializeToString())
+    for source in old:
+        source.unlink()
+
+
+def append_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Add `metadata_props` to the ONNX file at `path` without reading it.
+
+    A protocol buffer message followed by another is their merger, so the properties alone are appended.
+    Source: protobuf.dev, "Encoding", last one wins and merging.
+    """
+    import onnx
+
+    properties = onnx.ModelProto()
+    for key, value in sorted(metadata.items()):
+        properties.metadata_props.add(key=key, value=value)
+    with path.open("ab") as stream:
+        stream.write(properties.SerializeToString())
