@@ -13,11 +13,9 @@ from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures
 from parity.judge.pool import Answers, Arrays, Pool
-from parity.samples import Sample, Source, default_sizes
+from parity.samples import Sample, Source
+from parity.shapes import alike
 from parity.traceable import Layout
-
-# Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
-_FIRST = (1, 9)
 
 
 @dataclass(frozen=True)
@@ -118,50 +116,6 @@ class Validation:
         )
 
 
-def choose_samples(source: Source, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
-    """The export's own shape with the dummy values first, then varied values at other shapes.
-
-    Args:
-        longest: the longest sequence that the model takes.
-        resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
-            needs axis names that do not contradict themselves.
-    """
-    samples = [source.generated()]
-    if resize and source.resizable:
-        samples += [
-            source.resized(sizes, padding=padding, seed=seed)
-            for seed, (sizes, padding) in enumerate(
-                default_sizes(source.axes, longest, source.axis_sizes, source.masked), start=1
-            )
-        ]
-        return samples
-    limit = longest or 10**6
-    rows = [
-        (*_FIRST, ""),
-        (3, 9, ""),
-        (2, 8, ""),
-        (3, 11, "left"),
-        (3, 16, "right"),
-        (1, 5, ""),
-        (2, 31, ""),
-        (2, 7, "left"),
-    ]
-    samples += [
-        _generated_within(limit, source, batch, min(length, limit), padding, seed)
-        for seed, (batch, length, padding) in enumerate(rows, start=1)
-    ]
-    return samples
-
-
-def _generated_within(limit, source, batch, length, padding, seed):
-    """A generated sample of that length, or of the next shorter one whose past leaves it room within the limit."""
-    sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
-    while sample.tokens > limit and length > 1:
-        length = min(length - 1, length * limit // sample.tokens)
-        sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
-    return sample
-
-
 def claims_of(
     source: Source,
     samples: Sequence[Sample],
@@ -182,7 +136,7 @@ def claims_of(
     place = next(index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
 
     def others():
-        return [backend_inputs(config, _alike(source, samples[place], longest, seed)) for seed in (1001, 1002)]
+        return [backend_inputs(config, alike(source, samples[place], longest, seed)) for seed in (1001, 1002)]
 
     return Claims(
         form_of(config, source.preprocessor, derived),
@@ -194,14 +148,6 @@ def claims_of(
         longest=longest,
         allowed=source.axis_sizes,
     )
-
-
-def _alike(source, sample, longest, seed):
-    """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
-    if source.resizable:
-        return source.resized(sample.sizes, seed=seed)
-    limit = longest or 10**6
-    return _generated_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import baseline, records, specimens
+from parity.reports import baseline, records
 from parity.reports.changes import Change, folded
 
 CELL = "bert-default-onnx11"

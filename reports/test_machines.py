@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import records, specimens
+from parity.reports import records
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "parity.yml"

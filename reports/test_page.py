@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import page, plots, records, screenshots, specimens
+from parity.reports import page, plots, records, screenshots
 from parity.reports.changes import WORST
 
 LINK = "https://github.com/pytorch/pytorch/issues/1"

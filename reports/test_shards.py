@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import records, shards, specimens
+from parity.reports import records, shards
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
 CELLS = "[bert-default-onnx or [gpt2-default-onnx or [vit- or [resnet- or plain"

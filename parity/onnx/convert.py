@@ -265,7 +265,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
             difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch).
         RuntimeError: ONNX Runtime refuses the file (SessionError).
     """
-    from parity import validation
+    from parity import shapes, validation
     from parity.onnx.log import validation_lines
     from parity.reference import answers
     from parity.samples import Source
@@ -275,7 +275,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
     source = Source(config, preprocessor, reference_model.config)
-    samples = validation.choose_samples(source, longest=config.longest_sequence(reference_model), resize=False)
+    samples = shapes.choose_samples(source, longest=config.longest_sequence(reference_model), resize=False)
     references = answers(reference_model, config, samples, exact=False)
     require_outputs(onnx_named_outputs, references[0].eager)
     session = OnnxSession(Path(onnx_model))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parity import files, validation
+from parity import files, shapes, validation
 from parity.errors import SessionError
 from parity.judge import artifact, contract
 from parity.judge.findings import Finding, failures
@@ -81,7 +81,7 @@ class Reference:
         """Samples, the model's answers to them, and the longest sequence that it takes; the model is freed."""
         model, config = self.load(), self.source.onnx_config
         longest = config.longest_sequence(model)
-        samples = validation.choose_samples(self.source, longest=longest)
+        samples = shapes.choose_samples(self.source, longest=longest)
         answered = self.answers(model, config, samples, consume=True, progress=progress)
         alive = weakref.ref(model)
         del model

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from parity import files
 from parity.errors import SessionError
 from parity.fixtures import subjects
-from parity.fixtures.faults import DATA_BESIDE, HEALTHY, SPECIMENS
+from parity.fixtures.controls.faults import DATA_BESIDE, HEALTHY, SPECIMENS
 from parity.judge import artifact, contract
 from parity.judge.findings import failures
 

@@ -10,8 +10,9 @@ from hypothesis import Phase, given, settings
 from parity.architectures.conformance.matrix import Cell
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
-from parity.fixtures import cache_faults, decoding, decoding_checks, episodes, properties, reproducer, subjects
-from parity.fixtures.cache_faults import FAULTS
+from parity.fixtures import decoding, decoding_checks, episodes, properties, reproducer, subjects
+from parity.fixtures.controls import cache_faults
+from parity.fixtures.controls.cache_faults import FAULTS
 from parity.judge import ratio
 from parity.judge.findings import Finding, failures
 from parity.sessions import OnnxSession

@@ -12,9 +12,10 @@ from parity.architectures.conformance import matrix
 from parity.check import guess_feature
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
+from parity.fixtures.controls import specimens
 from parity.onnx.config import OnnxConfig
 from parity.registry import architecture
-from parity.reports import records, specimens
+from parity.reports import records
 from parity.scope import Scope
 from parity.tasks import TASKS, Task
 

@@ -21,7 +21,7 @@ ROWS = {
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
-    "checkpoint": r"models|checkpoint|companions|ownership|features|traceable|samples|sessions|reference",
+    "checkpoint": r"models|checkpoint|companions|ownership|features|traceable|samples|shapes|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|claims",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(baseline|changes|merge|page|plots|shards|support|upgrade))?",

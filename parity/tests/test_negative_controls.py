@@ -4,7 +4,7 @@ import pytest
 
 from parity.errors import ParityError
 from parity.fixtures import subjects
-from parity.fixtures.faults import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
+from parity.fixtures.controls.faults import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
 from parity.sessions import OnnxSession
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
@@ -52,7 +52,8 @@ def test_a_baked_sequence_is_told_by_its_axis(bert, tmp_path):
     """With a hard limit the message says that the file is right only at the exported sequence length."""
     BY_NAME["baked-sequence"].write(bert, tmp_path / "model.onnx")
     from parity.reference import answers
-    from parity.validation import Criteria, choose_samples, compare, pool_of
+    from parity.shapes import choose_samples
+    from parity.validation import Criteria, compare, pool_of
 
     samples = choose_samples(bert.source, longest=bert.longest)
     pool = pool_of(bert.source, samples, answers(bert.fresh_model(), bert.onnx_config, samples, consume=True))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from parity.fixtures import stand_in
+from parity.fixtures.controls import stand_in
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
 

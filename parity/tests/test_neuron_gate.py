@@ -10,7 +10,7 @@ import pytest
 
 from parity import aws
 from parity.aws import ABSENT, DEVICE, NO_COMPILER, NO_DEVICE, PLACEHOLDER, NeuronEvidence, classify
-from parity.fixtures import stand_in
+from parity.fixtures.controls import stand_in
 
 ROOT = Path(__file__).parents[2]
 WRONG = "ImportError: WRONG PACKAGE. Please install the package from Neuron Repository"

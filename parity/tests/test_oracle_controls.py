@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parity.fixtures import subjects
-from parity.fixtures.faults import HEALTHY
+from parity.fixtures.controls.faults import HEALTHY
 from parity.judge import relations
 from parity.judge.findings import Finding, failures
 from parity.sessions import OnnxSession

@@ -305,7 +305,8 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     """Traced at one token, bart of transformers 4 leaves out the mask of several: silently wrong, and told. Two do."""
     from parity.reference import answers
     from parity.samples import Source
-    from parity.validation import choose_samples, compare, pool_of
+    from parity.shapes import choose_samples
+    from parity.validation import compare, pool_of
 
     class Custom(BartOnnxConfig):
         def generate_dummy_inputs(self, *args, **kwargs):

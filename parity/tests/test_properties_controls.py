@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parity.architectures.conformance.matrix import Cell, cells
 from parity.errors import ValueMismatch
 from parity.fixtures import plugin, profiles, properties, reproducer, sizes, subjects
-from parity.fixtures.faults import HEALTHY, OPSET, SPECIMENS
+from parity.fixtures.controls.faults import HEALTHY, OPSET, SPECIMENS
 
 BERT = Cell("bert", "default", "onnx", "onnxruntime", OPSET)
 BAKED = next(specimen for specimen in SPECIMENS if specimen.name == "baked-sequence")

@@ -10,7 +10,7 @@ from parity.architectures.conformance import test_relations
 from parity.claims import Claims
 from parity.errors import SessionError
 from parity.fixtures import subjects
-from parity.fixtures.faults import HEALTHY, RELATION_SPECIMENS, SPECIMENS
+from parity.fixtures.controls.faults import HEALTHY, RELATION_SPECIMENS, SPECIMENS
 from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool

@@ -71,7 +71,7 @@ def test_an_unknown_padding_is_refused():
 
 def test_all_boundaries_are_among_the_default_sizes():
     """Batch 1 and 3, sequence 1, longer than the export, past 0, choices 1 and 3, and both sides of padding."""
-    from parity.samples import default_sizes
+    from parity.shapes import default_sizes
 
     traced = dict.fromkeys(("batch", "sequence", "past_sequence", "choice", "encoder_sequence", "decoder_sequence"), 8)
     chosen = default_sizes(traced)
@@ -88,7 +88,7 @@ def test_all_boundaries_are_among_the_default_sizes():
 
 def test_what_has_a_mask_is_padded_and_nothing_else():
     """An image with a mask of its pixels too, as detr's; no sample of a model without a mask says that it is padded."""
-    from parity.validation import choose_samples
+    from parity.shapes import choose_samples
 
     padded = [sample for sample in choose_samples(subjects.subject("detr", "default").source) if sample.padding]
     assert {sample.padding for sample in padded} == {"left", "right"}

@@ -6,7 +6,7 @@ import pytest
 
 from parity.declaration import TracedAxis
 from parity.errors import UsageError
-from parity.fixtures.trace_specimens import DOCUMENT_ERROR, SPECIMENS
+from parity.fixtures.controls.trace_specimens import DOCUMENT_ERROR, SPECIMENS
 from parity.fixtures.traces import differences, proven
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}

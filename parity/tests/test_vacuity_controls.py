@@ -7,7 +7,7 @@ import pytest
 
 from parity.architectures.conformance import test_vacuity
 from parity.fixtures import subjects
-from parity.fixtures.faults import DEAD_SPECIMENS, HEALTHY
+from parity.fixtures.controls.faults import DEAD_SPECIMENS, HEALTHY
 from parity.judge import vacuity
 from parity.judge.findings import failures
 from parity.judge.vacuity import Effects

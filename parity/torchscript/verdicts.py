@@ -19,7 +19,8 @@ from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.reference import answers
-from parity.samples import Sample, Source, nearest
+from parity.samples import Sample, Source
+from parity.shapes import nearest
 from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
 

@@ -1,0 +1,113 @@
+"""Which shapes a file is compared at: that of the export, and others along every axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parity.samples import Sample, Source
+
+# Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
+_FIRST = (1, 9)
+
+
+def choose_samples(source: Source, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
+    """The export's own shape with the dummy values first, then varied values at other shapes.
+
+    Args:
+        longest: the longest sequence that the model takes.
+        resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
+            needs axis names that do not contradict themselves.
+    """
+    samples = [source.generated()]
+    if resize and source.resizable:
+        samples += [
+            source.resized(sizes, padding=padding, seed=seed)
+            for seed, (sizes, padding) in enumerate(
+                default_sizes(source.axes, longest, source.axis_sizes, source.masked), start=1
+            )
+        ]
+        return samples
+    limit = longest or 10**6
+    rows = [
+        (*_FIRST, ""),
+        (3, 9, ""),
+        (2, 8, ""),
+        (3, 11, "left"),
+        (3, 16, "right"),
+        (1, 5, ""),
+        (2, 31, ""),
+        (2, 7, "left"),
+    ]
+    samples += [
+        _generated_within(limit, source, batch, min(length, limit), padding, seed)
+        for seed, (batch, length, padding) in enumerate(rows, start=1)
+    ]
+    return samples
+
+
+def _generated_within(limit, source, batch, length, padding, seed):
+    """A generated sample of that length, or of the next shorter one whose past leaves it room within the limit."""
+    sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
+    while sample.tokens > limit and length > 1:
+        length = min(length - 1, length * limit // sample.tokens)
+        sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
+    return sample
+
+
+def alike(source, sample, longest, seed):
+    """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
+    if source.resizable:
+        return source.resized(sample.sizes, seed=seed)
+    limit = longest or 10**6
+    return _generated_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
+
+
+def nearest(size: int, allowed: range | None) -> int:
+    """The size itself, or the nearest of those that are allowed."""
+    return size if allowed is None else min(allowed, key=lambda fitting: abs(fitting - size))
+
+
+def default_sizes(
+    traced: Mapping[str, int],
+    longest: int | None = None,
+    allowed: Mapping[str, range] | None = None,
+    masked: bool = True,
+) -> list[tuple[dict[str, int], str]]:
+    """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
+
+    Args:
+        traced: the named axes of the inputs with their sizes at the export; images are made larger or smaller by some
+            pixels, the rest is independent of it.
+        longest: the longest sequence that the model takes, in tokens.
+        allowed: the sizes that an axis takes, where these are not all from 1 up.
+        masked: whether rows can be padded: the inputs have a mask, of tokens or of pixels.
+    """
+    limit = longest or 10**6
+    allowed = allowed or {}
+    rows = [
+        (1, 7, 11, 2, 5, 3, 0, ""),
+        (3, 1, 1, 1, 1, 1, 0, ""),
+        (1, 1, 5, 3, 0, 2, 32, ""),
+        (3, 9, 4, 9, 3, 3, 0, "left"),
+        (3, 12, 13, 6, 1, 4, 13, "right"),
+        (2, 31, 29, 17, 7, 2, -7, ""),
+        (3, 16, 8, 8, 0, 1, 0, "right"),
+        (2, 13, 6, 3, 2, 5, 5, "left"),
+    ]
+    found = []
+    for batch, sequence, encoder, decoder, past, choice, pixels, padding in rows:
+        sizes = {
+            "batch": batch,
+            "sequence": min(sequence, limit - past),
+            "encoder_sequence": min(encoder, limit),
+            "decoder_sequence": min(decoder, limit - past),
+            "past_sequence": past,
+            "past_decoder_sequence": past,
+            "choice": choice,
+            "image_batch": choice,
+            "height": traced.get("height", 0) + pixels,
+            "width": traced.get("width", 0) + 2 * pixels,
+        }
+        fitting = {name: nearest(sizes[name], allowed.get(name)) for name in traced if name in sizes}
+        found.append((fitting, padding if masked else ""))
+    return found
