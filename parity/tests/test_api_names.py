@@ -13,6 +13,7 @@ import parity.onnx
 from parity import registry
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.environment import version_of
+from parity.features import _ModelTypes
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.onnx import convert, features, utils
@@ -240,7 +241,7 @@ def test_every_declared_architecture_is_found_under_both_spellings(architecture)
 
 def test_a_model_type_of_two_words_is_found_under_both_spellings(monkeypatch):
     """`big-bird`, as 4.46.3 lists it, and `big_bird`, as transformers names it, are one entry."""
-    types = features._ModelTypes()
+    types = _ModelTypes()
     types["big_bird"] = {"default": DistilBertOnnxConfig.from_model_config}
     monkeypatch.setattr(FeaturesManager, "_SUPPORTED_MODEL_TYPE", types)
     assert FeaturesManager.get_supported_features_for_model_type("big-bird") is types["big_bird"]
