@@ -306,7 +306,7 @@ def test_a_features_mapping_makes_configurations_with_past():
     [
         "import parity.onnx",
         "from parity.onnx import *; from parity.onnx import FeaturesManager, OnnxConfig, export",
-        "from parity.architectures import registry; registry.architectures()",
+        "from parity import registry; registry.architectures()",
     ],
 )
 def test_looking_costs_no_torch(code):
