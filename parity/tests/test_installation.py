@@ -198,10 +198,12 @@ def checked(checker, interpreter, directory, text):
 @typed
 @pytest.mark.parametrize("checker", CHECKERS)
 @pytest.mark.parametrize("kind", ["here", "wheel", "clone"])
-def test_type_checkers_see_every_module_and_the_signatures(checker, kind, python, source, tmp_path):
+def test_type_checkers_see_every_module_and_the_signatures(checker, kind, python, source, wheel, tmp_path):
     """Installed from a checkout, from a wheel, and in a clone with nothing installed; a misspelt name is refused."""
     directory = source("links") if kind == "clone" else tmp_path
     names = sorted(every_module())
+    if kind == "wheel":
+        names = [name for name in names if f"{name.replace('.', '/')}.py" in contents(wheel("links"))]
     assert len(names) > 100
     lines = ["import parity.onnx", *(f"import {name}" for name in names), "reveal_type(parity.onnx.export)"]
     lines += ["import parity.nowhere", "parity.onnx.exprt"]
