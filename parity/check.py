@@ -112,7 +112,7 @@ def guess_feature(found, config) -> str:
     ]
     # TensorFlow's classes have the names of PyTorch's, with TF before them.
     saved = {name.removeprefix("TF") for name in config.architectures or []}
-    likely = [feature for feature in fitting if saved & features.head_names(config, feature)]
+    likely = [feature for feature in fitting if saved & {head.__name__ for head in features.heads(config, feature)}]
     candidates = likely or fitting
     if len(candidates) != 1:
         named = (

@@ -217,8 +217,8 @@ def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
     return models.named(head) if head else auto
 
 
-def head_names(config: PretrainedConfig, feature: str) -> set[str]:
-    """The names of the model classes that load a feature of a configuration: those that `config.architectures` lists.
+def heads(config: PretrainedConfig, feature: str) -> tuple[type, ...]:
+    """The model classes that load a feature of a configuration; their names are those in `config.architectures`.
 
     Raises:
         KeyError, ValueError, EnvironmentGap: see `model_class`.
@@ -226,9 +226,9 @@ def head_names(config: PretrainedConfig, feature: str) -> set[str]:
     loads = model_class(config.model_type, feature)
     mapping = getattr(loads, "_model_mapping", None)
     if mapping is None:
-        return {loads.__name__}
-    heads = mapping.get(type(config), ())
-    return {head.__name__ for head in (heads if isinstance(heads, tuple) else (heads,))}
+        return (loads,)
+    found = mapping.get(type(config), ())
+    return tuple(found) if isinstance(found, (list, tuple)) else (found,)
 
 
 def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:

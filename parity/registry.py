@@ -1,4 +1,4 @@
-"""Finds declarations: every module beside this one, entry points of other packages, and modules that are named."""
+"""Finds declarations: modules in `parity/architectures`, entry points of other packages, and named modules."""
 
 from __future__ import annotations
 

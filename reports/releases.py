@@ -246,7 +246,8 @@ def _of_the_rest(result):
 
 def is_green(result: Mapping) -> bool:
     """Whether smoke, the matrix where it was run, and all commands were green, with nothing but declared deviations."""
-    return len(result.get("commands", ())) == len(COMMANDS) and all(status in _GREEN for status, _ in causes(result))
+    tried = bool(result.get("smoke", {}).get("cells")) and len(result.get("commands", ())) == len(COMMANDS)
+    return tried and all(status in _GREEN for status, _ in causes(result))
 
 
 def page(results: Sequence[Mapping]) -> str:

@@ -88,6 +88,14 @@ def _no_checks(result):
     result["smoke"].update(status=2, cells={})
 
 
+def _no_smoke(result):
+    del result["smoke"]
+
+
+def _nothing_tried(result):
+    result["smoke"].update(cells={})
+
+
 def _fewer_commands(result):
     result["commands"].pop()
 
@@ -101,14 +109,16 @@ def _not_had(result):
     result["gap"] = "no matching distribution"
 
 
-@pytest.mark.parametrize("spoil", [_one_cell, _one_command, _no_checks, _fewer_commands, _broken, _not_had])
+@pytest.mark.parametrize(
+    "spoil", [_one_cell, _one_command, _no_checks, _no_smoke, _nothing_tried, _fewer_commands, _broken, _not_had]
+)
 def test_one_thing_wrong_is_red(green, spoil):
     """A cell, a command, a run without checks, a process that ends early, a release that cannot be had."""
     spoil(green)
     assert not releases.is_green(green)
     told = releases.causes(green)
     text = releases.page([green])
-    if spoil is not _fewer_commands:
+    if spoil not in (_fewer_commands, _no_smoke, _nothing_tried):
         (cause,) = [cause for _, cause in told]
         assert cause in text
     assert "| 5.0.0 |" in releases.readme([green]).replace("none", "")

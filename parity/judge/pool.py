@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,6 +55,13 @@ class Pool:
     actual: Sequence[Arrays] = ()
     traced: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self):
+        for name in ("samples", "inputs", "actual"):
+            count = len(getattr(self, name))
+            # Inputs and a backend's answers may come later; a part of them would leave inputs unjudged.
+            if count != len(self.answers) and (count or name == "samples"):
+                raise ValueError(f"pool: {count} {name}, should be {len(self.answers)}, one for each of the answers")
+
     @classmethod
     def of(
         cls,
@@ -84,7 +91,7 @@ class Pool:
     @property
     def exact(self) -> list[Arrays]:
         """The reference's float64 answers."""
-        return [answer.exact for answer in self.answers if answer.exact is not None]
+        return [answer.exact for answer in self.answers]
 
     @property
     def eager(self) -> list[Arrays]:
@@ -108,11 +115,17 @@ class Pool:
     def measure(self, name: str) -> Measured:
         """The ratio of one output.
 
+        Raises:
+            ValueError: the pool has no answers of a backend.
+
         Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere. Where the
         exact answer is all zero, errors count as they are, with 1 for the rms.
         """
+        if not self.actual:
+            raise ValueError("pool: has no answers of a backend to measure; give them with `with_actual`")
         above = below = worst = 0.0
-        for answer, actual in self._answered(name):
+        for answer, answered in zip(self.answers, self.actual, strict=True):
+            actual = answered[name]
             exact, eager, jittered = (side[name] for side in (answer.exact, answer.eager, answer.jittered))
             finite = np.isfinite(exact)
             if not finite.any():
@@ -128,15 +141,11 @@ class Pool:
         ratio = math.sqrt(above / below) if below else 0.0
         return Measured(ratio, worst, len(self), math.sqrt(below / len(self)))
 
-    def _answered(self, name) -> Iterator[tuple[Answers, np.ndarray]]:
-        """The reference's answers to each input, and the backend's output; without a backend, that of float32."""
-        actual = self.actual or self.eager
-        yield from zip(self.answers, (answer[name] for answer in actual), strict=True)
-
     @functools.cached_property
     def noise(self) -> dict[str, float]:
         """What the error ratio of each floating output is measured in; see `Measured`."""
-        return {name: self.measure(name).noise for name in self.floating}
+        itself = self.with_actual(self.eager)
+        return {name: itself.measure(name).noise for name in self.floating}
 
 
 def rms(values: np.ndarray) -> float:

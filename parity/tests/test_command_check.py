@@ -412,8 +412,8 @@ def test_every_saved_head_names_its_feature():
             config = tiny_config(declared.model_type)
             outputs = constructor(declared.model_type, feature)(config).outputs
             file = SimpleNamespace(metadata={}, outputs=[SimpleNamespace(name=name) for name in outputs])
-            for head in features.head_names(config, feature):
-                config.architectures = [head]
+            for head in features.heads(config, feature):
+                config.architectures = [head.__name__]
                 guess = guessed(file, config)
                 if guess is None:
                     asked.add((declared.name, feature))

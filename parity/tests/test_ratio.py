@@ -84,5 +84,22 @@ def test_nan_is_never_within_the_ratio():
 def test_sides_of_unequal_length_are_an_error():
     """No input is dropped in silence."""
     exact, eager, jittered, actual = sides(1e-6)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="7 actual, should be 8, one for each of the answers"):
         pool_of((exact, eager, jittered, actual[:-1])).measure("logits")
+
+
+def test_a_pool_without_answers_of_a_backend_is_no_pass():
+    """What nobody answered has no ratio; its noise is the reference's own."""
+    exact, eager, jittered, _ = ([{"logits": array} for array in side] for side in sides(1e-6))
+    pool = Pool.of(exact, eager, jittered)
+    assert pool.noise["logits"] > 0
+    with pytest.raises(ValueError, match="no answers of a backend"):
+        ratio.judge_ratio(pool)
+
+
+def test_inputs_without_an_answer_are_an_error():
+    """A reference that answered fewer or more than were asked cannot leave the rest unjudged."""
+    answers = pool(1e-6).answers
+    for samples, inputs in (([""] * 7, ()), ([""] * 9, ()), ([""] * 8, [{}] * 7)):
+        with pytest.raises(ValueError, match="should be 8, one for each of the answers"):
+            Pool(samples, answers, inputs)

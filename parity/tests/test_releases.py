@@ -182,16 +182,14 @@ def test_outputs_have_one_name():
 def test_models_of_this_release_have_our_name():
     """Every model with a past takes `past_key_values`, by our names, and none an argument `cache` beside it."""
     from parity.fixtures.checkpoints import tiny_config
-    from parity.onnx.features import model_class
+    from parity.features import heads
 
     tried = 0
     for declared in architectures():
         for feature in declared.features:
             if not feature.endswith("-with-past") or declared.gap_of(feature):
                 continue
-            auto = model_class(declared.model_type, feature)
-            mapping = getattr(auto, "_model_mapping", None)
-            kind = auto if mapping is None else mapping[type(tiny_config(declared.model_type))]
+            (kind,) = heads(tiny_config(declared.model_type), feature)
             names = releases.parameters_of(kind)
             assert ("past_key_values" in names, "cache" in names) == (True, False), kind
             tried += 1

@@ -168,15 +168,11 @@ def traced(
 
 
 def _feature_of(model, known, past):
-    from parity.features import model_class
+    from parity.features import heads
 
     for name in known:
-        loads = model_class(model.config.model_type, name)
-        mapping = getattr(loads, "_model_mapping", None)
-        found = loads if mapping is None else mapping.get(type(model.config), None)
-        classes = found if isinstance(found, (list, tuple)) else [found]
         # A model of one's own is often a class below that of transformers.
-        if name.endswith("-with-past") == past and any(c is not None and isinstance(model, c) for c in classes):
+        if name.endswith("-with-past") == past and isinstance(model, heads(model.config, name)):
             return name
     with_past = " with past key values" if past else ""
     raise UsageError(
