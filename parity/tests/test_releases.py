@@ -181,8 +181,8 @@ def test_outputs_have_one_name():
 
 def test_models_of_this_release_have_our_name():
     """Every model with a past takes `past_key_values`, by our names, and none an argument `cache` beside it."""
-    from parity.fixtures.checkpoints import tiny_config
     from parity.features import heads
+    from parity.fixtures.checkpoints import tiny_config
 
     tried = 0
     for declared in architectures():
