@@ -12,7 +12,7 @@ _COMMANDS = {
     "check": ("parity.check", "judge an ONNX file that somebody else exported"),
     "matrix": ("parity.architectures.conformance.matrix", "list and count the cells of the conformance matrix"),
     "reports": ("parity.reports.__main__", "the page of a run, the release gate, what an upgrade did"),
-    "benchmarks": ("parity.reports.benchmarks", "measure the exporter beside its peers"),
+    "benchmarks": ("parity.reports.measuring.benchmarks", "measure the exporter beside its peers"),
 }
 
 

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from parity import records
 from parity.console import guarded
 from parity.errors import OutputError, UsageError
-from parity.reports import baseline, merge, records, upgrade
-from parity.reports.changes import statuses
-from parity.reports.shards import SECONDS, write_seconds
+from parity.reports.gate import baseline, merge, upgrade
+from parity.reports.gate.changes import statuses
+from parity.reports.gate.shards import SECONDS, write_seconds
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
@@ -128,7 +129,7 @@ def _merge(args):
 
 
 def _page(args, environment, lines):
-    from parity.reports import page
+    from parity.reports.pages import page
 
     output = args.output or PAGE
     history = [records.load(path) for path in args.history]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from parity import records
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
 from parity.opsets import MAXIMUM_OPSET
-from parity.reports import baseline, records, shards
+from parity.reports.gate import baseline, shards
 
 DIRECTORY = Path(__file__).parent / "baseline"
 PROVEN, MOST_DEVIATING = ("passed", "xfailed"), 8

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
+from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import baseline, records
-from parity.reports.changes import Change, folded
+from parity.reports.gate import baseline
+from parity.reports.gate.changes import Change, folded
 
 CELL = "bert-default-onnx11"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import records
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "parity.yml"
-PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 # What a job knows of its place in the matrix, for shard 2 of 4.
 CONTEXT = {"matrix.shard": "2", "strategy.job-total": "4"}
 
@@ -193,7 +193,7 @@ PARTS = (
     "pip install -e",
     "pytest",
     "pytest -n auto parity/tests",
-    "python -m parity.reports.releases transformers-4.57",
+    "python -m parity.reports.lanes.releases transformers-4.57",
     "pytest parity/tests/test_installation.py",
     "ruff check",
     "ruff format",

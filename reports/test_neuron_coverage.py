@@ -2,8 +2,9 @@
 
 import pytest
 
+from parity import records
 from parity.architectures.conformance.inf1 import NEURON_FEATURES
-from parity.reports import neuron, records
+from parity.reports.lanes import neuron
 
 ENVIRONMENT = {"packages": {"torch": "1.13.1+cu117", "transformers": "4.46.3"}}
 

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
+from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import page, plots, records, screenshots
-from parity.reports.changes import WORST
+from parity.reports.gate.changes import WORST
+from parity.reports.pages import page, plots, screenshots
 
 LINK = "https://github.com/pytorch/pytorch/issues/1"
 HOSTILE = '</script><script>document.title = "bad"</script><img src=x onerror="document.title=1">'
@@ -408,7 +409,14 @@ def test_ten_thousand_rows_open_in_two_seconds(chromium, tmp_path):
 
 def test_the_pictures_of_the_readme_are_taken(chromium, made, tmp_path):
     """Three files, none larger than 300 kB."""
-    arguments = [sys.executable, "-m", "parity.reports.screenshots", str(made), "--output", str(tmp_path / "shots")]
+    arguments = [
+        sys.executable,
+        "-m",
+        "parity.reports.pages.screenshots",
+        str(made),
+        "--output",
+        str(tmp_path / "shots"),
+    ]
     subprocess.run(arguments, check=True)
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "shots").iterdir()}
     assert set(sizes) == {"matrix.png", "ratios.png", "checks.png"}

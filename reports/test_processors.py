@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from parity.reports import processors
-from parity.reports.processors import PROCESSORS, NotApplied, Processor, applied, main
+from parity.reports.lanes import processors
+from parity.reports.lanes.processors import PROCESSORS, NotApplied, Processor, applied, main
 
 
 def named(name):

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from parity.reports import records
+from parity import records
 
-PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 
 SUITE = """
 import pytest

@@ -8,8 +8,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from parity.environment import NEWEST_TRIED
-from parity.reports import releases
-from parity.reports.support import ROOT
+from parity.reports.lanes import releases
+from parity.reports.pages.support import ROOT
 
 
 def line(**other):

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
+from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
-from parity.reports import records, shards
+from parity.reports.gate import shards
 
-PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 CELLS = "[bert-default-onnx or [gpt2-default-onnx or [vit- or [resnet- or plain"
 SUITE = """
 import pytest

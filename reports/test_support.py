@@ -7,7 +7,7 @@ import pytest
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.matrix import cells
 from parity.registry import architecture
-from parity.reports import support
+from parity.reports.pages import support
 
 
 def line(opset, status="passed", error=None, feature="default"):

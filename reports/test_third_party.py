@@ -193,8 +193,10 @@ def test_an_entry_point_puts_it_in_the_matrix(run, environment):
     listed = run("declared", "pytest", "--pyargs", "parity.architectures", *chosen)
     assert "test_traced_sizes[toy-mixer-default-onnx17]" in listed.stdout
     assert "bert" not in listed.stdout
-    (package,) = environment("declared").glob("lib/python*/site-packages/parity/reports/templates")
-    assert {path.name for path in package.iterdir()} == {path.name for path in (ROOT / "reports/templates").iterdir()}
+    (package,) = environment("declared").glob("lib/python*/site-packages/parity/reports/pages/templates")
+    assert {path.name for path in package.iterdir()} == {
+        path.name for path in (ROOT / "reports/pages/templates").iterdir()
+    }
 
 
 def test_what_is_no_architecture_is_told(run):

@@ -5,10 +5,10 @@ import warnings
 
 import pytest
 
-from parity.reports import records
-from parity.reports.upstream import UPSTREAM, module_of
+from parity import records
+from parity.reports.recording.upstream import UPSTREAM, module_of
 
-PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 INI = "[pytest]\nfilterwarnings = error\nmarkers =\n    cells: of a test\n    smoke: a few\n"
 
 # Functions that live in the module of a name, as if that package had defined them.

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from parity.errors import ParityError
-from parity.reports import benchmarks, judge_cost
+from parity.reports.measuring import benchmarks, figures, judge_cost
 
 PACKAGES = {"torch": "2.13.0"}
 
@@ -25,7 +25,7 @@ def export_result(export=1.1, validated=1.5):
         "bare call again": [5.0, 5.0, 5.0],
     }
     rows = benchmarks.export_rows("bert default, opset 11", times)
-    return benchmarks.outcome("export", "CPU s", rows, method="by hand")
+    return figures.outcome("export", "CPU s", rows, method="by hand")
 
 
 def command_result(wall=1.0, peak=1.0):
@@ -33,13 +33,13 @@ def command_result(wall=1.0, peak=1.0):
     ours = [{"wall": 4.0 * wall, "cpu": 9.0, "peak": 700.0 * peak}] * 3
     theirs = [{"wall": 4.0, "cpu": 3.0, "peak": 700.0}] * 3
     rows = benchmarks.command_rows("tiny", {"parity": ours, "optimum-cli": theirs})
-    return benchmarks.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
+    return figures.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
 
 
 def judge_result(mean):
     """A result of `judge` of two architectures with that mean over all four cells."""
     rows = benchmarks.judge_rows({"bert": [0.5 * mean, 0.5 * mean], "t5": [mean, 2 * mean]})
-    return benchmarks.outcome("judge", "CPU s", rows, method="by hand")
+    return figures.outcome("judge", "CPU s", rows, method="by hand")
 
 
 @pytest.mark.parametrize(("mean", "holds"), [(0.39, True), (0.41, False)])
@@ -48,7 +48,7 @@ def test_the_judge_is_held_to_its_mean_over_all_cells(mean, holds):
     result = judge_result(mean)
     assert result["holds"] is holds
     assert [row["ratio"]["holds"] for row in result["rows"]] == [True, True, holds]
-    assert f"judge of 4 cells, mean {mean:.3f}, CPU s" in benchmarks.table(result)
+    assert f"judge of 4 cells, mean {mean:.3f}, CPU s" in figures.table(result)
 
 
 SUITE = """
@@ -99,34 +99,34 @@ def test_export_and_session_are_not_the_judge(pytester):
 
 def test_spread_is_median_and_range():
     """Three figures are told by the middle one and their ends."""
-    assert benchmarks.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert figures.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
 def test_pairwise_divides_within_a_round():
     """A machine that slows down in one round slows both of its figures, and the ratio stays."""
-    assert benchmarks.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
+    assert figures.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
 
 
 def test_pairwise_refuses_figures_of_other_rounds():
     """Figures without a partner have no ratio."""
     with pytest.raises(ValueError, match="zip"):
-        benchmarks.pairwise([1.0, 2.0], [1.0])
+        figures.pairwise([1.0, 2.0], [1.0])
 
 
 def test_of_medians_divides_by_the_middle_of_the_base():
     """One slow run of the peer does not make us fast."""
-    assert benchmarks.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
+    assert figures.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
 
 
 @pytest.mark.parametrize(("median", "holds"), [(1.0, True), (1.15, True), (1.16, False)])
 def test_a_ratio_holds_up_to_its_budget(median, holds):
     """The budget itself is still within it; anything above is not."""
-    assert benchmarks.judged({"median": median}, 1.15)["holds"] is holds
+    assert figures.judged({"median": median}, 1.15)["holds"] is holds
 
 
 def test_a_ratio_without_a_budget_holds():
     """What has no budget is told and not judged."""
-    assert benchmarks.judged({"median": 99.0}, None)["holds"] is True
+    assert figures.judged({"median": 99.0}, None)["holds"] is True
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, e
 @pytest.mark.parametrize("result", [export_result(), command_result()], ids=["export", "command"])
 def test_results_hold_everything_and_no_path(tmp_path, result):
     """Raw figures, environment, processor and date are in the file; nothing of the machine's directories is."""
-    benchmarks.write(result, tmp_path)
+    figures.write(result, tmp_path)
     text = (tmp_path / f"{result['benchmark']}.json").read_text()
     found = json.loads(text)
     assert {"benchmark", "date", "cpu", "environment", "method", "unit", "rows", "holds"} <= set(found)
@@ -178,7 +178,7 @@ def test_interleaved_takes_turns_and_drops_the_first_round():
     """Every other round runs backwards; the warm-up leaves no figure."""
     order, seconds = [], iter(range(100))
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    found = benchmarks.interleaved(calls, 2, lambda done: None, lambda: float(next(seconds)))
+    found = figures.interleaved(calls, 2, lambda done: None, lambda: float(next(seconds)))
     assert "".join(order) == "ba" + "ab" + "ba"
     assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
@@ -189,7 +189,7 @@ def test_one_thread_is_put_back(monkeypatch):
 
     monkeypatch.setenv("PARITY_THREADS", "3")
     before = torch.get_num_threads()
-    with contextlib.suppress(KeyError), benchmarks.one_thread():
+    with contextlib.suppress(KeyError), figures.one_thread():
         assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (1, "1")
         raise KeyError
     assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (before, "3")
@@ -241,7 +241,7 @@ def test_alternating_gives_fresh_directories_and_drops_the_warm_up():
 
 def test_the_command_benchmark_stays_small():
     """A child's peak memory starts at its parent's size, so nothing on that way imports torch."""
-    code = "import sys, parity.reports.benchmarks; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+    code = "import sys, parity.reports.measuring.benchmarks; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -269,7 +269,7 @@ def test_a_path_that_is_not_there_is_named(option, tmp_path, capsys):
 
 def test_the_matrix_is_held_to_its_budgets():
     """CPU minutes, memory and the gain of a second worker each break the budget on their own."""
-    from parity.reports import benchmark_matrix
+    from parity.reports.measuring import benchmark_matrix
 
     alone = {"wall": 17.0, "cpu": 16.5, "peak": 900.0, "checks": 9, "cells": 3}
     together = {**alone, "wall": 9.0, "cpu": 17.0}
@@ -277,4 +277,4 @@ def test_the_matrix_is_held_to_its_budgets():
     assert not benchmark_matrix.result(alone, {**together, "cpu": 18.5})["holds"]
     assert not benchmark_matrix.result(alone, {**together, "peak": 2100.0})["holds"]
     assert not benchmark_matrix.result(alone, {**together, "wall": 10.5})["holds"]
-    assert "two workers" in benchmarks.table(benchmark_matrix.result(alone, together))
+    assert "two workers" in figures.table(benchmark_matrix.result(alone, together))

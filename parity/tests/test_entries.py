@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from parity import check, dtypes, exporters, registry
+from parity import check, dtypes, exporters, records, registry
 from parity.architectures.conformance import matrix
 from parity.check import guess_feature
 from parity.fixtures import subjects
@@ -15,7 +15,6 @@ from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.fixtures.controls import specimens
 from parity.onnx.config import OnnxConfig
 from parity.registry import architecture
-from parity.reports import records
 from parity.scope import Scope
 from parity.tasks import TASKS, Task
 

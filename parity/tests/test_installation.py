@@ -64,7 +64,7 @@ def test_a_copy_without_links_installs_the_same(wheel):
     found = contents(wheel("links"))
     assert {
         "parity/architectures/bert.py",
-        "parity/reports/page.py",
+        "parity/reports/pages/page.py",
         "parity/py.typed",
         "parity/onnx/__init__.pyi",
     } <= {*found}
@@ -78,7 +78,7 @@ def test_the_wheel_has_the_suite_and_its_kit_and_nothing_else(wheel):
         "architectures/conformance/test_parity.py",
         "architectures/bert.py",
         "fixtures/plugin.py",
-        "reports/installed.py",
+        "reports/recording/installed.py",
     }
     assert {f"parity/{name}" for name in kit} <= {*found}
     assert [name for name in found if name.startswith("parity/tests/")] == []
@@ -104,7 +104,7 @@ def test_without_setup_py_such_a_copy_would_not_install(source, tmp_path):
 
 FILES = """
 import sys
-import parity.onnx.__main__, parity.architectures.bert, parity.fixtures.sizes, parity.reports.support
+import parity.onnx.__main__, parity.architectures.bert, parity.fixtures.sizes, parity.reports.pages.support
 print(*sorted({module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "parity"}), sep="\\n")
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from parity.fixtures.controls import stand_in
 
-PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.plugin", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 
 TEXTS = {
     "NRT:nrt_init Unable to determine Neuron Driver version": "install the aws-neuronx driver on an Inf1 instance",

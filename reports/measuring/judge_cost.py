@@ -15,7 +15,7 @@ from parity.errors import ParityError
 
 # Fixtures whose time is not the judge's.
 APART = ("artifact", "session")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stopwatch:

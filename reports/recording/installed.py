@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-PLUGINS = ("parity.fixtures.plugin", "parity.reports.plugin")
+PLUGINS = ("parity.fixtures.plugin", "parity.reports.recording.plugin")
 MARKERS = (
     "cells: which cells a test of cells is about, by feature and opset",
     "smoke: one architecture of each kind through every format; two minutes",

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import datetime
-import gc
-import importlib
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parity.console import guarded, whole_number
-from parity.environment import describe
 from parity.errors import ParityError, UsageError
 from parity.fixtures import minilm
+from parity.reports.measuring import benchmark_attention, benchmark_matrix, benchmark_torchscript
+from parity.reports.measuring.figures import (
+    BARE,
+    CONTROL,
+    OUTPUT,
+    PACKAGES,
+    SUBJECTS,
+    _tell,
+    interleaved,
+    judged,
+    of_medians,
+    one_thread,
+    outcome,
+    pairwise,
+    row,
+    table,
+    write,
+)
 
-OUTPUT = Path("reports/benchmarks")
-SUBJECTS = (("bert", "default"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm"))
 EXPORT_BUDGETS = {"export": 1.15, "export and validation": 1.6}
 JUDGED = ("bert", "gpt2", "t5", "vit")
 JUDGE_BUDGET = 0.4  # CPU seconds of a cell, on average
 COMMAND_BUDGETS = {"wall": 1.0, "cpu": None, "peak": 1.05}
-FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
-# scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
-PACKAGES = ("optimum-onnx", "torch", "transformers", "onnx", "onnxruntime", "scipy")
 # Without the library named, a peer that has sentence-transformers exports its pooling too: another model.
 _PEER_OPTIONS = ("--task", "feature-extraction", "--library-name", "transformers")
-BARE, CONTROL = "bare call", "bare call again"
 
 
-def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.ArgumentParser:
+def parser(prog: str = "python -m parity.reports.measuring.benchmarks") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog, description="Measure parity; exit status 1 when a budget does not hold.")
     commands = p.add_subparsers(dest="name", required=True)
@@ -66,7 +71,7 @@ def parser(prog: str = "python -m parity.reports.benchmarks") -> argparse.Argume
     return p
 
 
-def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.benchmarks") -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.measuring.benchmarks") -> int:
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
     return guarded(prog, lambda: _run(args))
@@ -79,58 +84,9 @@ def _run(args):
     return 0 if result["holds"] else 1
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of the figures."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def pairwise(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """The spread of the ratios of figures that were measured in the same round."""
-    return spread([value / other for value, other in zip(values, base, strict=True)])
-
-
-def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """The ratio of two medians; its range is what it would be with the extremes of `values`."""
-    middle = statistics.median(base)
-    return {name: value / middle for name, value in spread(values).items()}
-
-
-def judged(ratio: Mapping[str, float], budget: float | None) -> dict:
-    """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
-    return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
-
-
-def outcome(name: str, unit: str, rows: Sequence[Mapping], **more) -> dict:
-    """A whole result: the environment, the raw figures, and whether every budget holds."""
-    return {
-        "benchmark": name,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
-        "environment": describe(),
-        **more,
-        "unit": unit,
-        "rows": list(rows),
-        "holds": all(row["ratio"]["holds"] for row in rows if row["ratio"]),
-    }
-
-
-def row(subject: str, what: str, figures: Sequence[float], ratio: Mapping | None, **more) -> dict:
-    """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
-    return {"subject": subject, "what": what, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
-
-
-def cpu_model() -> str:
-    """The processor's own name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def measure_judge(args) -> dict:
     """CPU seconds of the judge in every cell of some architectures, as the suite runs it; the mean has the budget."""
-    from parity.reports import judge_cost
+    from parity.reports.measuring import judge_cost
 
     with one_thread():
         found = judge_cost.measure(args.architectures)
@@ -143,7 +99,7 @@ def measure_judge(args) -> dict:
 
 def judge_rows(found: Mapping[str, Sequence[float]]) -> list[dict]:
     """One row for each architecture, and one for all cells together, which alone is held to the budget."""
-    from parity.reports.judge_cost import told
+    from parity.reports.measuring.judge_cost import told
 
     everything = [seconds for of in found.values() for seconds in of]
     rows = []
@@ -227,40 +183,6 @@ def _bare_call(model, config, preprocessor, opset, path):
     return bare
 
 
-def interleaved(calls: Mapping[str, Callable], rounds: int, progress: Callable, clock=time.process_time) -> dict:
-    """Seconds of every call in every round, after one round that does not count; every other round runs backwards."""
-    names = list(calls)
-    found = {name: [] for name in names}
-    for turn in range(rounds + 1):
-        progress(turn)
-        for name in names if turn % 2 else reversed(names):
-            gc.collect()  # no call pays for what an earlier one left
-            started = clock()
-            calls[name]()
-            if turn:
-                found[name].append(clock() - started)
-    return found
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """torch and ONNX Runtime on one thread, the collector of cycles on, as for a user of the API; then as before."""
-    import torch
-
-    threads, asked, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
-    torch.set_num_threads(1)
-    os.environ["PARITY_THREADS"] = "1"
-    gc.enable()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        del os.environ["PARITY_THREADS"]
-        os.environ.update({} if asked is None else {"PARITY_THREADS": asked})
-        if not collecting:
-            gc.disable()
-
-
 # Whole processes: the command beside its peer. Nothing here imports torch: a child's peak would start at our size.
 
 
@@ -322,14 +244,10 @@ _MEASURES = {
     "export": lambda args: measure_export(args.rounds),
     "command": measure_command,
     "judge": measure_judge,
-    "attention": lambda args: _measure("benchmark_attention", args.rounds),
-    "torchscript": lambda args: _measure("benchmark_torchscript", args.rounds),
-    "matrix": lambda args: _measure("benchmark_matrix"),
+    "attention": lambda args: benchmark_attention.measure(args.rounds),
+    "torchscript": lambda args: benchmark_torchscript.measure(args.rounds),
+    "matrix": lambda args: benchmark_matrix.measure(),
 }
-
-
-def _measure(module, *arguments):
-    return importlib.import_module(f"parity.reports.{module}").measure(*arguments)
 
 
 def command_rows(subject: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict]:
@@ -353,46 +271,6 @@ def _versions(python: Path) -> dict[str, str]:
     lines = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     installed = dict(line.split(" ", 1) for line in lines)
     return {name: installed[name] for name in PACKAGES if name in installed}
-
-
-def table(result: Mapping) -> str:
-    """The result as a Markdown table, with the environment under it."""
-    lines = ["| model | what | median (min–max) | ratio (min–max) | budget | holds |", "|---|---|---|---|---|---|"]
-    for line in result["rows"]:
-        unit, digits = FIGURES.get(line.get("figure"), (result["unit"], ".3f"))
-        ratio = line["ratio"]
-        cells = [line["subject"], f"{line['what']}, {unit}", _range(line, digits)]
-        cells += [_range(ratio, ".2f") + " ×" if ratio else "1", *_verdict(ratio)]
-        lines.append(f"| {' | '.join(cells)} |")
-    under = [result["method"], result["date"][:10], f"{result['cpu']}, {result['environment']['cpus']} CPUs"]
-    under.append(_told(result.get("ours") or result["environment"]["packages"]))
-    under.extend([f"peer: {_told(result['peer'])}"] if "peer" in result else [])
-    return "\n".join([*lines, "", "; ".join(under) + ".\n"])
-
-
-def _told(versions):
-    return ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name))
-
-
-def _range(figures, digits):
-    return f"{figures['median']:{digits}} ({figures['min']:{digits}}–{figures['max']:{digits}})"
-
-
-def _verdict(ratio):
-    if not ratio or ratio["budget"] is None:
-        return "", ""
-    return f"≤ {ratio['budget']:g} ×", "yes" if ratio["holds"] else "**no**"
-
-
-def write(result: Mapping, directory: Path) -> None:
-    """`<benchmark>.json` with everything and `<benchmark>.md` with the table."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{result['benchmark']}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (directory / f"{result['benchmark']}.md").write_text(table(result))
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

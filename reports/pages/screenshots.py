@@ -1,4 +1,4 @@
-"""The page as pictures: `python -m parity.reports.screenshots reports/out/report.html` writes those of the README."""
+"""The page as pictures: `python -m parity.reports.pages.screenshots PAGE` writes those of the README."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from parity.console import guarded
 from parity.errors import EnvironmentGap, UsageError
-from parity.reports.changes import WORST
+from parity.reports.gate.changes import WORST
 
 DIRECTORY = Path("reports/screenshots")
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -56,7 +56,7 @@ def opened(of, path: Path, *, scheme: str = "light", width: int = 1280, height: 
     window.close()
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports.screenshots") -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports.pages.screenshots") -> int:
     """Write the pictures; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Take the README's pictures of a page.")
     parser.add_argument("page", type=Path, help="the HTML file that python -m parity.reports has written")

@@ -8,10 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from parity import records
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.matrix import cells
 from parity.errors import ParityError
-from parity.reports import benchmarks, records
+from parity.reports.measuring import figures
 
 # CPU minutes of all cells, MiB of the largest worker, and how many times faster two workers are than one.
 CPU, PEAK, SPEEDUP = 18.0, 2048.0, 1.7
@@ -67,10 +68,10 @@ def result(alone: dict, together: dict) -> dict:
     """The rows of the two runs; ratios are to the budgets, and of two workers to one."""
 
     def judged(value, budget=1.0):
-        return benchmarks.judged({"median": value, "min": value, "max": value}, budget)
+        return figures.judged({"median": value, "min": value, "max": value}, budget)
 
     def row(what, figure, ratio=None):
-        return benchmarks.row(subject, what, [figure], ratio)
+        return figures.row(subject, what, [figure], ratio)
 
     subject = f"the fifty, {together['cells']:.0f} files, {together['checks']:.0f} checks"
     rows = [
@@ -83,4 +84,4 @@ def result(alone: dict, together: dict) -> dict:
         "the tests that every file gets, through pytest -n;"
         " the last ratio is of two workers to one, the others are to the budget"
     )
-    return benchmarks.outcome("matrix", "as named", rows, method=method)
+    return figures.outcome("matrix", "as named", rows, method=method)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from parity import records
 from parity.errors import UsageError
-from parity.reports import records
 
 # What all shards must have in common, and how a message calls it.
 _COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "schema": "schema"}

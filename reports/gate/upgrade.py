@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from parity.reports import baseline
-from parity.reports.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses, verdicts
+from parity.reports.gate import baseline
+from parity.reports.gate.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses, verdicts
 
 # Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
 NOTABLE, FACTOR = 1.0, 1.5

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from parity.reports import benchmarks
+from parity.reports.measuring import figures
 
 # Sizes of small deployed models: (architecture, feature, configuration, vocabulary).
 MODELS = (
@@ -50,7 +50,7 @@ def measure(rounds: int) -> dict:
         with tempfile.TemporaryDirectory() as directory:
             runs, inputs = sessions(architecture, feature, sizes, Path(directory))
             for shape, given in inputs.items():
-                benchmarks._tell(f"{architecture} {shape}")
+                figures._tell(f"{architecture} {shape}")
                 times = {name: [] for name in runs}
                 for index in range(rounds + 1):
                     for name, session in runs.items():
@@ -62,13 +62,13 @@ def measure(rounds: int) -> dict:
                 for name, values in times.items():
                     value = min(values) / base
                     spread = {"median": value, "min": value, "max": value}
-                    ratio = None if name == EAGER else benchmarks.judged(spread, None)
-                    rows.append(benchmarks.row(f"{architecture} {feature}, {shape}", name, values, ratio))
+                    ratio = None if name == EAGER else figures.judged(spread, None)
+                    rows.append(figures.row(f"{architecture} {feature}, {shape}", name, values, ratio))
     method = (
         f"{rounds} interleaved runs of ONNX Runtime, opset {OPSET}, one thread; ratios of the smallest;"
         f" {AGAIN} is the control"
     )
-    return benchmarks.outcome("attention", "ms", rows, method=method)
+    return figures.outcome("attention", "ms", rows, method=method)
 
 
 def sessions(architecture, feature, sizes, directory):

@@ -1,7 +1,7 @@
 """Records → the support table: which features of which architecture work at which opsets, for each environment.
 
-`python -m parity.reports.support RECORDS…` writes `reports/support.json`, `reports/support.md` and the table in the
-README. A feature is as good as the worst check of its cells.
+`python -m parity.reports.pages.support RECORDS…` writes `support.json` and `support.md` in `reports/results`, and the
+table in the README. A feature is as good as the worst check of its cells.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from parity.reports import records
-from parity.reports.changes import ranges
+from parity import records
+from parity.reports.gate.changes import ranges
 
-ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ROOT / "reports" / "support.json"
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "reports" / "results" / "support.json"
 # The worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
 # A gate says nothing about a feature.
@@ -67,8 +67,8 @@ def page(support: Mapping[str, Mapping], traces: Mapping[str, Mapping] | None = 
     lines = [
         "# What works",
         "",
-        "Generated from the records of whole runs by `python -m parity.reports.support`; opsets at which every check"
-        " passed, with eager attention and, at 14 and 20, with sdpa where the model has it.",
+        "Generated from the records of whole runs by `python -m parity.reports.pages.support`; opsets at which every"
+        " check passed, with eager attention and, at 14 and 20, with sdpa where the model has it.",
         "",
         f"| architecture | feature | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(names),
@@ -155,7 +155,7 @@ def in_readme(text: str, content: str, name: str = "support") -> str:
     return f"{before}{begin}\n\n{content}\n{end}{after}"
 
 
-def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.support") -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pages.support") -> int:
     """Write the three files; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Generate the support table from records of whole runs.")
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Records → which operators of each architecture AWS's list leaves to the CPU of an Inf1 host, before one is rented.
 
-`python -m parity.reports.neuron RECORDS` writes `reports/neuron_coverage.md`. An architecture is as good as the worst
-of its cells. This is read off traced graphs: nothing was compiled.
+`python -m parity.reports.lanes.neuron RECORDS` writes `reports/results/neuron_coverage.md`. An architecture is as good
+as the worst of its cells. This is read off traced graphs: nothing was compiled.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from parity import records
 from parity.neuron.operators import SOURCE
-from parity.reports import records
 
-ROOT = Path(__file__).resolve().parents[1]
-COVERAGE = ROOT / "reports" / "neuron_coverage.md"
+ROOT = Path(__file__).resolve().parents[2]
+COVERAGE = ROOT / "reports" / "results" / "neuron_coverage.md"
 CHECKS = ("neuron_graph", "neuron_translation_graph")
 
 
@@ -53,7 +53,7 @@ def page(environment: Mapping, lines: Iterable[Mapping]) -> str:
     text = [
         "# Operators on AWS Inf1",
         "",
-        "Generated from records by `python -m parity.reports.neuron`; traced with"
+        "Generated from records by `python -m parity.reports.lanes.neuron`; traced with"
         f" torch {packages['torch'].partition('+')[0]} and transformers {packages['transformers']}, eager attention.",
         "Static: which operators of the traced graph are on the documented list. Nothing was compiled, and no device"
         f" has run any of it. Source of the list: {SOURCE}.",
@@ -76,7 +76,7 @@ def _counts(operators):
     return ", ".join(f"{name.removeprefix('aten::')} ×{count}" for name, count in sorted(operators.items())) or "–"
 
 
-def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.neuron") -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.lanes.neuron") -> int:
     """Write the table; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Generate the table of operators from records of Neuron cells.")
     parser.add_argument("records", type=Path, help="a records file of a run with Neuron cells")

@@ -1,4 +1,4 @@
-"""`python -m parity.reports.processors`: the suite as other processors would run it, one after the other.
+"""`python -m parity.reports.lanes.processors`: the suite as other processors would run it, one after the other.
 
 Libraries choose their kernels by the processor, and can be told to choose others. A processor of another make or age is
 stood in for by settings of torch, oneDNN and MKL, which round otherwise than what they choose here by themselves. None
@@ -151,7 +151,7 @@ def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, flo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, 1 where a run was red."""
     parser = argparse.ArgumentParser(
-        "python -m parity.reports.processors",
+        "python -m parity.reports.lanes.processors",
         description="Run parity/tests and the smoke tests as other processors would, and say how it went.",
     )
     names = [each.name for each in PROCESSORS]

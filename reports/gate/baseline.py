@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parity.errors import UsageError
-from parity.reports.changes import KINDS, Statuses, by_kind, changes, counted, folded
+from parity.reports.gate.changes import KINDS, Statuses, by_kind, changes, counted, folded
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")

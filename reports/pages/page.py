@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from parity.errors import EnvironmentGap, UsageError
-from parity.reports import baseline
-from parity.reports.changes import WORST, ranges, split
-from parity.reports.upgrade import worst_ratio
+from parity.reports.gate import baseline
+from parity.reports.gate.changes import WORST, ranges, split
+from parity.reports.gate.upgrade import worst_ratio
 
 TEMPLATES = Path(__file__).parent / "templates"
 MEANINGS = {
@@ -54,7 +54,7 @@ def write(
         raise UsageError(f"--output {path}: is where the summary would go, should end in .html")
     jinja2 = _library("jinja2")
     _library("matplotlib")
-    from parity.reports import plots
+    from parity.reports.pages import plots
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
     templates = jinja2.Environment(

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from parity.reports import baseline
-from parity.reports.changes import WORST, of_features
-from parity.reports.upgrade import worst_ratio
+from parity.reports.gate import baseline
+from parity.reports.gate.changes import WORST, of_features
+from parity.reports.gate.upgrade import worst_ratio
 
 # Colours that stand for those of the page: an SVG within HTML may use the page's variables.
 _INK = "#010203"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from parity import records
 from parity.errors import UsageError
-from parity.reports import records
-from parity.reports.changes import statuses
-from parity.reports.shards import SECONDS, divided, read_seconds, shard, weights
-from parity.reports.stash import SHARD
+from parity.reports.gate.changes import statuses
+from parity.reports.gate.shards import SECONDS, divided, read_seconds, shard, weights
+from parity.reports.recording.stash import SHARD
 
 _BEFORE = pytest.StashKey[dict]()
 

@@ -10,8 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parity.console import guarded, leave
-from parity.reports import benchmarks
-from parity.reports.benchmarks import BARE, CONTROL, SUBJECTS, interleaved, judged, one_thread, outcome, pairwise, row
+from parity.reports.measuring import figures
+from parity.reports.measuring.figures import (
+    BARE,
+    CONTROL,
+    SUBJECTS,
+    interleaved,
+    judged,
+    one_thread,
+    outcome,
+    pairwise,
+    row,
+)
 
 # Against the bare call as everybody writes it: its check_trace, which is on by default, traces a second time.
 BUDGETS = {"export": 1.2, "export, loaded again and proven": 1.2}
@@ -22,19 +32,19 @@ NATIVE, PADDED = f"{LENGTH // SHARE} tokens, native", f"{LENGTH // SHARE} tokens
 NATIVE_AGAIN = f"{NATIVE} again"
 
 
-def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.benchmark_torchscript") -> int:
+def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.measuring.benchmark_torchscript") -> int:
     """Run the command; returns its exit status: 1 when a budget does not hold."""
     p = argparse.ArgumentParser(prog, description=__doc__)
     p.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
-    p.add_argument("--output", type=Path, default=benchmarks.OUTPUT, help="where results go (default: %(default)s)")
+    p.add_argument("--output", type=Path, default=figures.OUTPUT, help="where results go (default: %(default)s)")
     args = p.parse_args(argv)
     return guarded(prog, lambda: _run(args))
 
 
 def _run(args):
     result = measure(args.rounds)
-    benchmarks.write(result, args.output)
-    print(benchmarks.table(result))
+    figures.write(result, args.output)
+    print(figures.table(result))
     return 0 if result["holds"] else 1
 
 

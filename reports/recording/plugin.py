@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from parity import records
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
-from parity.reports import records
-from parity.reports.stash import SHARD
+from parity.reports.recording.stash import SHARD
 
-pytest_plugins = ("parity.reports.selection", "parity.reports.upstream")
+pytest_plugins = ("parity.reports.recording.selection", "parity.reports.recording.upstream")
 
 _CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"
 
@@ -119,7 +119,7 @@ class _Recorder:
             self._reports.setdefault(report.nodeid, []).append(report)
 
     def pytest_warning_recorded(self, warning_message, nodeid):
-        from parity.reports.upstream import described
+        from parity.reports.recording.upstream import described
 
         found = described(warning_message)
         told = self._warnings.setdefault(nodeid, [])

@@ -1,4 +1,4 @@
-"""`python -m parity.reports.releases`: smoke and the commands with each release that the project promises.
+"""`python -m parity.reports.lanes.releases`: smoke and the commands with each release that the project promises.
 
 An environment is made for each release, above the packages of this one, and kept; so is what came out, and a run that
 is broken off goes on where it was. The tables say for each kind of architecture and each feature how it went, and why
@@ -21,12 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.reports import records
-from parity.reports.changes import WORST
-from parity.reports.support import ROOT, in_readme
+from parity import records
+from parity.reports.gate.changes import WORST
+from parity.reports.pages.support import ROOT, in_readme
 
 HOME = Path(".tox/kept-releases")
-TABLE = ROOT / "reports" / "releases.json"
+TABLE = ROOT / "reports" / "results" / "releases.json"
 # The last patch of every minor release; the next one is the next line.
 TRIED = {
     "transformers": (
@@ -317,7 +317,8 @@ def readme(results: Sequence[Mapping]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status, 1 where a release is not green."""
     parser = argparse.ArgumentParser(
-        "python -m parity.reports.releases", description="Smoke and the commands with each release that is promised."
+        "python -m parity.reports.lanes.releases",
+        description="Smoke and the commands with each release that is promised.",
     )
     parser.add_argument(
         "which", nargs="*", help="how names or versions begin, such as 5.2 or onnx-; newest: five (default: all)"

@@ -1,0 +1,1 @@
+"""Records against what was accepted, against each other, and in parts."""

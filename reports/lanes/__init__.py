@@ -1,0 +1,1 @@
+"""Runs of the suite elsewhere: other processors, other releases, AWS Inf1."""

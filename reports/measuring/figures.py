@@ -1,0 +1,147 @@
+"""What all benchmarks do: calls in turn, medians and ratios, a table, and a file."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from parity.environment import describe
+
+FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
+# scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
+PACKAGES = ("optimum-onnx", "torch", "transformers", "onnx", "onnxruntime", "scipy")
+BARE, CONTROL = "bare call", "bare call again"
+SUBJECTS = (("bert", "default"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm"))
+OUTPUT = Path("reports/benchmarks")
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of the figures."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def pairwise(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """The spread of the ratios of figures that were measured in the same round."""
+    return spread([value / other for value, other in zip(values, base, strict=True)])
+
+
+def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """The ratio of two medians; its range is what it would be with the extremes of `values`."""
+    middle = statistics.median(base)
+    return {name: value / middle for name, value in spread(values).items()}
+
+
+def judged(ratio: Mapping[str, float], budget: float | None) -> dict:
+    """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
+    return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
+
+
+def outcome(name: str, unit: str, rows: Sequence[Mapping], **more) -> dict:
+    """A whole result: the environment, the raw figures, and whether every budget holds."""
+    return {
+        "benchmark": name,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "environment": describe(),
+        **more,
+        "unit": unit,
+        "rows": list(rows),
+        "holds": all(row["ratio"]["holds"] for row in rows if row["ratio"]),
+    }
+
+
+def row(subject: str, what: str, figures: Sequence[float], ratio: Mapping | None, **more) -> dict:
+    """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
+    return {"subject": subject, "what": what, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
+
+
+def cpu_model() -> str:
+    """The processor's own name."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def interleaved(calls: Mapping[str, Callable], rounds: int, progress: Callable, clock=time.process_time) -> dict:
+    """Seconds of every call in every round, after one round that does not count; every other round runs backwards."""
+    names = list(calls)
+    found = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        progress(turn)
+        for name in names if turn % 2 else reversed(names):
+            gc.collect()  # no call pays for what an earlier one left
+            started = clock()
+            calls[name]()
+            if turn:
+                found[name].append(clock() - started)
+    return found
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch and ONNX Runtime on one thread, the collector of cycles on, as for a user of the API; then as before."""
+    import torch
+
+    threads, asked, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
+    torch.set_num_threads(1)
+    os.environ["PARITY_THREADS"] = "1"
+    gc.enable()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["PARITY_THREADS"]
+        os.environ.update({} if asked is None else {"PARITY_THREADS": asked})
+        if not collecting:
+            gc.disable()
+
+
+def table(result: Mapping) -> str:
+    """The result as a Markdown table, with the environment under it."""
+    lines = ["| model | what | median (min–max) | ratio (min–max) | budget | holds |", "|---|---|---|---|---|---|"]
+    for line in result["rows"]:
+        unit, digits = FIGURES.get(line.get("figure"), (result["unit"], ".3f"))
+        ratio = line["ratio"]
+        cells = [line["subject"], f"{line['what']}, {unit}", _range(line, digits)]
+        cells += [_range(ratio, ".2f") + " ×" if ratio else "1", *_verdict(ratio)]
+        lines.append(f"| {' | '.join(cells)} |")
+    under = [result["method"], result["date"][:10], f"{result['cpu']}, {result['environment']['cpus']} CPUs"]
+    under.append(_told(result.get("ours") or result["environment"]["packages"]))
+    under.extend([f"peer: {_told(result['peer'])}"] if "peer" in result else [])
+    return "\n".join([*lines, "", "; ".join(under) + ".\n"])
+
+
+def _told(versions):
+    return ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name))
+
+
+def _range(figures, digits):
+    return f"{figures['median']:{digits}} ({figures['min']:{digits}}–{figures['max']:{digits}})"
+
+
+def _verdict(ratio):
+    if not ratio or ratio["budget"] is None:
+        return "", ""
+    return f"≤ {ratio['budget']:g} ×", "yes" if ratio["holds"] else "**no**"
+
+
+def write(result: Mapping, directory: Path) -> None:
+    """`<benchmark>.json` with everything and `<benchmark>.md` with the table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{result['benchmark']}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (directory / f"{result['benchmark']}.md").write_text(table(result))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
