@@ -9,18 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parity import files
 from parity.errors import SessionError
-from parity.fixtures import subjects
 from parity.fixtures.controls.faults import DATA_BESIDE, HEALTHY, SPECIMENS
 from parity.judge import artifact, contract
 from parity.judge.findings import failures
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
-
-
-@pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
 
 
 def alone(path, names):

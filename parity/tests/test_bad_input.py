@@ -1,9 +1,7 @@
 """`python -m parity.onnx` on bad input: one message that helps, the right exit status, nothing half-written."""
 
-import contextlib
 import errno
 import functools
-import io
 import json
 import os
 import pickle
@@ -15,6 +13,7 @@ import sys
 import pytest
 
 from parity.fixtures.checkpoints import earlier_export, save_checkpoint
+from parity.fixtures.controls import commands
 from parity.fixtures.preprocessors import preprocessor
 from parity.models import load_preprocessor
 from parity.onnx.__main__ import main
@@ -25,15 +24,7 @@ BERT_FEATURES = (
 EARLIER = earlier_export("bert")
 
 
-def run(*argv):
-    """The command in this process: exit status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = main([str(argument) for argument in argv])
-        except SystemExit as stop:
-            status = stop.code
-    return status, out.getvalue(), err.getvalue()
+run = functools.partial(commands.run, command=main)
 
 
 def tree(directory):

@@ -1,9 +1,7 @@
 """`python -m parity.check MODEL_DIR model.onnx`: files that somebody else exported, right ones and wrong ones."""
 
-import contextlib
 import functools
 import inspect
-import io
 import json
 import warnings
 from types import SimpleNamespace
@@ -15,18 +13,14 @@ from parity import cli
 from parity.check import guess_feature, main
 from parity.errors import UsageError
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model
+from parity.fixtures.controls import commands
 from parity.onnx.__main__ import main as export_main
 from parity.registry import architectures
 
 LENGTH = 8
 
 
-def run(*argv, command=main):
-    """A command in this process: exit status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = command([str(argument) for argument in argv])
-    return status, out.getvalue(), err.getvalue()
+run = functools.partial(commands.run, command=main)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """`python -m parity.onnx`: what it prints, writes and reads when all is well."""
 
-import contextlib
 import functools
 import io
 import json
@@ -17,6 +16,7 @@ import pytest
 from parity import cli
 from parity.environment import version_of
 from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.controls import commands
 from parity.fixtures.processes import cost_of, times_bare
 from parity.judge.findings import Finding
 from parity.onnx.__main__ import main
@@ -35,12 +35,7 @@ IDS = ["bert", "bert-bin", "distilbert", "gpt2-with-past", "t5", "vit", "resnet"
 BERT = ("bert", "default", True)
 
 
-def run(*argv, command=main):
-    """A command in this process: exit status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = command([str(argument) for argument in argv])
-    return status, out.getvalue(), err.getvalue()
+run = functools.partial(commands.run, command=main)
 
 
 @pytest.fixture(scope="module")

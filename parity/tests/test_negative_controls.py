@@ -10,11 +10,6 @@ from parity.sessions import OnnxSession
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 
 
-@pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
-
-
 def judged(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
     from parity.onnx.proof import Artifact, Reference, prove

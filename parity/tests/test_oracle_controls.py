@@ -12,12 +12,6 @@ from parity.judge import relations
 from parity.judge.findings import Finding, failures
 from parity.sessions import OnnxSession
 
-
-@pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
-
-
 # --- determinism
 
 

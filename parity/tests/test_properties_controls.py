@@ -21,11 +21,6 @@ given = properties.given
 
 
 @pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
-
-
-@pytest.fixture(scope="module")
 def files(bert, tmp_path_factory):
     """The healthy file and the one that is right only at the sequence length of its export."""
     directory = tmp_path_factory.mktemp("files")

@@ -21,11 +21,6 @@ BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-defau
 WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
 
 
-@pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
-
-
 def related(bert, relation, run, other=None):
     """Failures of one relation of a backend; of `other` against it where that is given."""
     pool = test_relations.pool_of(BERT, relation)

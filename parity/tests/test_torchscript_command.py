@@ -1,8 +1,7 @@
 """`python -m parity.torchscript`: what it prints, writes and refuses."""
 
-import contextlib
 import copy
-import io
+import functools
 import json
 import re
 import shutil
@@ -16,17 +15,12 @@ import pytest
 from parity import cli
 from parity.fixtures import minilm
 from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.controls import commands
 from parity.fixtures.processes import cost_of
 from parity.fixtures.traces import PROOF
 from parity.torchscript.__main__ import main
 
-
-def run(*argv, command=main):
-    """A command in this process: exit status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = command([str(argument) for argument in argv])
-    return status, out.getvalue(), err.getvalue()
+run = functools.partial(commands.run, command=main)
 
 
 @pytest.fixture(scope="module")

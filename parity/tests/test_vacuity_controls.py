@@ -13,11 +13,6 @@ from parity.judge.findings import failures
 from parity.judge.vacuity import Effects
 
 
-@pytest.fixture(scope="module")
-def bert():
-    return subjects.subject("bert", "default")
-
-
 def effects(of, run, dead):
     pool = subjects.pool(of.architecture, of.feature, "varied")
     first, changed = subjects.each_changed(pool)
