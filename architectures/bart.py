@@ -1,6 +1,9 @@
 """BART: an encoder-decoder; its causal-lm is the decoder alone."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from parity.configs import OnnxSeq2SeqConfigWithPast
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
@@ -10,9 +13,9 @@ class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):
     """Token ids and masks of both sides, and caches; for causal-lm those of the decoder alone."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         axes = decoder_axes if self.task == "causal-lm" else encoder_decoder_axes
-        inputs = axes(self.use_past)
+        inputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(axes(self.use_past))
         if self.task == "sequence-classification":
             # The head reads the decoder where the encoder's tokens end: both must be equally long.
             inputs = OrderedDict((name, {0: "batch", 1: "sequence"}) for name in inputs)

@@ -1,6 +1,9 @@
 """BEiT: an image encoder with relative positions, for images of any size from a patch up."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture, image_sizes
@@ -10,17 +13,17 @@ class BeitOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic: the positions are interpolated."""
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "default":
             return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
         return super().outputs
 
     @property
-    def axis_sizes(self):
+    def axis_sizes(self) -> Mapping[str, range]:
         return image_sizes(self._config.patch_size, self._config.image_size)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 

@@ -1,5 +1,9 @@
 """BERT: an encoder with token types."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from parity.configs import OnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture, token_axes
 
@@ -8,7 +12,7 @@ class BertOnnxConfig(OnnxConfig):
     """Token ids, attention mask and token types."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask", "token_type_ids")
 
 

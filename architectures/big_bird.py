@@ -1,5 +1,10 @@
 """BigBird: an encoder that looks at everything, or at a choice of blocks."""
 
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
 from parity.architectures.bert import ARCHITECTURE as BERT
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture
@@ -13,27 +18,30 @@ class BigBirdOnnxConfig(DistilBertOnnxConfig):
     """
 
     @property
-    def inputs(self):
-        return self._claimed(super().inputs)
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        return self._dynamic_axes(super().inputs)
 
     @property
-    def outputs(self):
-        return self._claimed(super().outputs)
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
+        return self._dynamic_axes(super().outputs)
 
     @property
-    def default_sequence_length(self):
-        return self._config.max_position_embeddings if self._fixed else super().default_sequence_length
+    def default_sequence_length(self) -> int:
+        return self._config.max_position_embeddings if self._has_fixed_length else super().default_sequence_length
 
     @property
-    def _fixed(self):
+    def _has_fixed_length(self) -> bool:
         config = self._config
         # Up to here the model looks at everything even so.
         whole = (5 + 2 * config.num_random_blocks) * config.block_size
         return config.attention_type == "block_sparse" and config.max_position_embeddings > whole
 
-    def _claimed(self, axes):
-        fixed = ("sequence",) if self._fixed else ()
-        return type(axes)((name, {a: n for a, n in of.items() if n not in fixed}) for name, of in axes.items())
+    def _dynamic_axes(self, axes: Mapping[str, Mapping[int, str]]) -> Mapping[str, Mapping[int, str]]:
+        fixed = ("sequence",) if self._has_fixed_length else ()
+        return OrderedDict(
+            (name, {axis: axis_name for axis, axis_name in axis_names.items() if axis_name not in fixed})
+            for name, axis_names in axes.items()
+        )
 
 
 ARCHITECTURE = Architecture(

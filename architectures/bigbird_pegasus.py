@@ -1,8 +1,18 @@
 """BigBird-Pegasus: an encoder-decoder whose encoder looks at everything, or at a random choice of blocks."""
 
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import TensorType
 
 
 class BigBirdPegasusOnnxConfig(BartOnnxConfig):
@@ -13,28 +23,38 @@ class BigBirdPegasusOnnxConfig(BartOnnxConfig):
     """
 
     @property
-    def inputs(self):
-        return self._claimed(super().inputs)
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        return self._dynamic_axes(super().inputs)
 
     @property
-    def outputs(self):
-        return self._claimed(super().outputs)
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
+        return self._dynamic_axes(super().outputs)
 
-    def generate_dummy_inputs(self, tokenizer, batch_size=-1, seq_length=-1, is_pair=False, framework=None):
-        length = self._config.max_position_embeddings if self._fixed else seq_length
+    def generate_dummy_inputs(  # type: ignore[override]  # the old package's signature takes fewer
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        is_pair: bool = False,
+        framework: TensorType | None = None,
+    ) -> Mapping[str, Any]:
+        length = self._config.max_position_embeddings if self._has_fixed_length else seq_length
         return super().generate_dummy_inputs(tokenizer, batch_size, length, is_pair, framework)
 
     @property
-    def _fixed(self):
+    def _has_fixed_length(self) -> bool:
         config = self._config
         runs_encoder = self.task != "causal-lm" and (not self.use_past or self.part == "prefill")
         # Up to here the model looks at everything even so.
         whole = (5 + 2 * config.num_random_blocks) * config.block_size
         return runs_encoder and config.attention_type == "block_sparse" and config.max_position_embeddings > whole
 
-    def _claimed(self, axes):
-        fixed = ("encoder_sequence", "sequence") if self._fixed else ()
-        return type(axes)((name, {a: n for a, n in of.items() if n not in fixed}) for name, of in axes.items())
+    def _dynamic_axes(self, axes: Mapping[str, Mapping[int, str]]) -> Mapping[str, Mapping[int, str]]:
+        fixed = ("encoder_sequence", "sequence") if self._has_fixed_length else ()
+        return OrderedDict(
+            (name, {axis: axis_name for axis, axis_name in axis_names.items() if axis_name not in fixed})
+            for name, axis_names in axes.items()
+        )
 
 
 ARCHITECTURE = Architecture(

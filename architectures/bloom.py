@@ -1,5 +1,7 @@
 """BLOOM: a decoder without positions; its attention is biased by distance (ALiBi)."""
 
+from __future__ import annotations
+
 from packaging import version
 
 from parity.architectures.gpt2 import GPT2OnnxConfig
@@ -12,7 +14,7 @@ class BloomOnnxConfig(GPT2OnnxConfig):
     torch_onnx_minimum_version = version.parse("1.12")
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-3
 
 

@@ -1,21 +1,29 @@
 """CLIP: an encoder of texts and one of images of one size; every text is compared with every image."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig
 from parity.declaration import Architecture
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+    from transformers.utils import TensorType
 
 
 class CLIPOnnxConfig(OnnxConfig):
     """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         text = {0: "batch", 1: "sequence"}
         return OrderedDict(input_ids=text, pixel_values={0: "image_batch"}, attention_mask=text)
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(
             logits_per_image={0: "image_batch", 1: "batch"},
             logits_per_text={0: "batch", 1: "image_batch"},
@@ -24,18 +32,26 @@ class CLIPOnnxConfig(OnnxConfig):
         )
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 14
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
-    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+    def generate_dummy_inputs(  # type: ignore[override]  # the old package's signature has framework fourth
+        self,
+        preprocessor: ProcessorMixin,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        framework: TensorType | None = None,
+        **options: Any,
+    ) -> Mapping[str, Any]:
         """Texts by the processor's tokenizer and as many images by its image processor."""
-        make, common = super().generate_dummy_inputs, {"batch_size": batch_size, "framework": framework}
-        texts = make(preprocessor.tokenizer, seq_length=seq_length, **common, **options)
-        return {**texts, **make(preprocessor.image_processor, **common, **options)}
+        generate = super().generate_dummy_inputs
+        options = {"batch_size": batch_size, "framework": framework, **options}
+        texts = generate(preprocessor.tokenizer, seq_length=seq_length, **options)
+        return {**texts, **generate(preprocessor.image_processor, **options)}
 
 
 ARCHITECTURE = Architecture(

@@ -1,5 +1,9 @@
 """ConvNeXT: a convolutional image encoder for images of any size from its total stride up."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture, image_sizes
 
@@ -8,12 +12,12 @@ class ConvNextOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic."""
 
     @property
-    def axis_sizes(self):
+    def axis_sizes(self) -> Mapping[str, range]:
         stride = self._config.patch_size * 2 ** (self._config.num_stages - 1)
         return image_sizes(stride, self._config.image_size)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-5
 
 

@@ -1,30 +1,41 @@
 """DeBERTa: an encoder with relative positions."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from parity.architectures.deberta_v2 import ARCHITECTURE as DEBERTA_V2
 from parity.architectures.deberta_v2 import DebertaV2OnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import EITHER_PADDING, RELATIONS, Architecture
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
 
 class DebertaOnnxConfig(DebertaV2OnnxConfig):
     """Token ids, attention mask and, where the model has them, token types."""
 
-    def __init__(self, config, task="default", patching_specs=None):
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
         from transformers.models.deberta import modeling_deberta as module
 
         # The length that positions are cut to goes through Python's `min`: the file would keep that of the export.
         if hasattr(module, "compute_attention_span"):
-            own = PatchingSpec(module, "compute_attention_span", _span)
+            own = PatchingSpec(module, "compute_attention_span", _attention_span)
         else:
-            own = PatchingSpec(module, "min", _shorter, orig_op=min)
+            own = PatchingSpec(module, "min", _minimum, orig_op=min)
         super().__init__(config, task, [*(patching_specs or []), own])
 
 
-def _span(query, key, longest):
-    return _shorter(query.size(-2), longest)
+def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> torch.Tensor:
+    return _minimum(query.size(-2), longest)
 
 
-def _shorter(length, longest):
+def _minimum(length: int | torch.Tensor, longest: int) -> torch.Tensor:
     """The length, or `longest` where that is less, as a tensor in the graph."""
     import torch
 

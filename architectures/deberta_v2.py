@@ -1,5 +1,10 @@
 """DeBERTa-v2 and v3: an encoder with relative positions in buckets and, in some, a convolution."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from parity.configs import OnnxConfig
 from parity.declaration import (
     BIDIRECTIONAL_FEATURES,
@@ -10,20 +15,23 @@ from parity.declaration import (
     token_axes,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class DebertaV2OnnxConfig(OnnxConfig):
     """Token ids, attention mask and, where the model has them, token types."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         types = ["token_type_ids"] if self._config.type_vocab_size > 0 else []
         return token_axes(self.task, "input_ids", "attention_mask", *types)
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 12
 
-    def longest_sequence(self, model):
+    def longest_sequence(self, model: PreTrainedModel) -> int | None:
         # Without absolute positions there is no table, whatever its length is said to be.
         return super().longest_sequence(model) if self._config.position_biased_input else None
 

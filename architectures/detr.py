@@ -1,6 +1,9 @@
 """DETR: an encoder-decoder on the features of a convolutional backbone, for images of any size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture, Floor
@@ -10,24 +13,24 @@ class DetrOnnxConfig(ResNetOnnxConfig):
     """Pixels and the mask of those that are no padding; batch, height and width are dynamic."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(super().inputs, pixel_mask={0: "batch", 1: "height", 2: "width"})
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "default":
             return OrderedDict(last_hidden_state={0: "batch"})
-        found = OrderedDict(logits={0: "batch"}, pred_boxes={0: "batch"})
+        outputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(logits={0: "batch"}, pred_boxes={0: "batch"})
         if self.task == "image-segmentation":
-            found["pred_masks"] = {0: "batch", 2: "feature_height", 3: "feature_width"}
-        return found
+            outputs["pred_masks"] = {0: "batch", 2: "feature_height", 3: "feature_width"}
+        return outputs
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 12
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-5
 
 

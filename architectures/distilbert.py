@@ -1,5 +1,9 @@
 """DistilBERT: an encoder without token types."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from parity.configs import OnnxConfig
 from parity.declaration import Architecture, token_axes
 
@@ -8,7 +12,7 @@ class DistilBertOnnxConfig(OnnxConfig):
     """Token ids and attention mask."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask")
 
 

@@ -1,5 +1,11 @@
 """OpenAI GPT-2: a decoder with absolute positions."""
 
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
 from parity.configs import OnnxConfigWithPast
 from parity.declaration import RELATIONS, Architecture, decoder_axes
 
@@ -8,8 +14,8 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
     """Token ids, caches and attention mask; the graph derives position ids from the mask, as `generate` does."""
 
     @property
-    def inputs(self):
-        inputs = decoder_axes(self.use_past)
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        inputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(decoder_axes(self.use_past))
         if self.use_past:
             mask = inputs.pop("attention_mask")
             self.fill_with_past_key_values_(inputs, direction="inputs")
@@ -17,22 +23,22 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
         return inputs
 
     @property
-    def values_override(self):
+    def values_override(self) -> Mapping[str, Any]:
         # A text is classified at its last token before the padding. A model without an id for it takes the last of all,
         # of one text only: with an id that no token has it does the same for a batch.
         padding = {} if getattr(self._config, "pad_token_id", None) is not None else {"pad_token_id": -1}
-        return {**super().values_override, **padding}
+        return {**(super().values_override or {}), **padding}
 
     @property
-    def num_layers(self):
+    def num_layers(self) -> int:
         return self._config.n_layer
 
     @property
-    def num_attention_heads(self):
+    def num_attention_heads(self) -> int:
         return self._config.n_head
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 13
 
 

@@ -1,5 +1,7 @@
 """GPT Neo: a decoder whose layers look back over all tokens and over a window in turn."""
 
+from __future__ import annotations
+
 from parity.architectures.gpt2 import GPT2OnnxConfig
 from parity.declaration import RELATIONS, Architecture
 
@@ -8,11 +10,11 @@ class GPTNeoOnnxConfig(GPT2OnnxConfig):
     """Token ids, caches and attention mask, as GPT-2."""
 
     @property
-    def num_layers(self):
+    def num_layers(self) -> int:
         return self._config.num_layers
 
     @property
-    def num_attention_heads(self):
+    def num_attention_heads(self) -> int:
         return self._config.num_heads
 
 

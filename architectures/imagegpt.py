@@ -1,28 +1,49 @@
 """ImageGPT: a decoder whose tokens are the colours of an image's pixels, each the nearest of a palette."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, PatchingSpec
 from parity.declaration import RELATIONS, Architecture
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.image_processing_utils import ImageProcessingMixin
+    from transformers.utils import TensorType
 
 
 class ImageGPTOnnxConfig(OnnxConfig):
     """Colour ids; images of any number of pixels that has positions."""
 
-    def __init__(self, config, task="default", patching_specs=None):
-        super().__init__(config, task, [*(patching_specs or []), *_as_in_eager_mode()])
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
+        super().__init__(config, task, [*(patching_specs or []), *_patches()])
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(input_ids={0: "batch", 1: "sequence"})
 
-    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+    def generate_dummy_inputs(
+        self,
+        preprocessor: ImageProcessingMixin,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        num_choices: int = -1,
+        is_pair: bool = False,
+        framework: TensorType | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> Mapping[str, Any]:
         """The colours of images of the processor's own size."""
         count = batch_size if batch_size > 0 else self.default_batch_size
         return dict(preprocessor(images=self._generate_dummy_images(count), return_tensors=framework))
 
 
-def _as_in_eager_mode():
+def _patches() -> list[PatchingSpec]:
     """The root of the head size, which transformers 4.46 cuts to an integer in eager mode, but not while tracing."""
     from transformers.models.imagegpt import modeling_imagegpt
 

@@ -1,5 +1,10 @@
 """LayoutLM: a BERT whose tokens have a place on a page."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from parity.architectures.bert import ARCHITECTURE as BERT
 from parity.configs import OnnxConfig
 from parity.declaration import Architecture, token_axes
@@ -9,10 +14,10 @@ class LayoutLMOnnxConfig(OnnxConfig):
     """Token ids, the box of each token (left, top, right, bottom), attention mask and token types."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "bbox", "attention_mask", "token_type_ids")
 
-    def generate_dummy_inputs(self, *args, **kwargs):
+    def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         inputs = super().generate_dummy_inputs(*args, **kwargs)
         tokens = inputs["input_ids"]
         quarter = self._config.max_2d_position_embeddings // 4

@@ -1,11 +1,20 @@
 """LayoutLMv3: an encoder of words with their boxes on a page, beside the page's image of one size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from packaging import version
 
 from parity.configs import OnnxConfig
 from parity.declaration import RELATIONS, Architecture, Floor, token_axes
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import BatchEncoding, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers.image_processing_utils import ImageProcessingMixin
 
 
 class LayoutLMv3OnnxConfig(OnnxConfig):
@@ -14,51 +23,52 @@ class LayoutLMv3OnnxConfig(OnnxConfig):
     torch_onnx_minimum_version = version.parse("1.12")
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         names = ("input_ids", "attention_mask", "bbox")
         if self.task in ("default", "token-classification"):
             names = ("input_ids", "bbox", "attention_mask")
         return OrderedDict(token_axes(self.task, *names), pixel_values={0: "batch"})
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task in ("default", "question-answering"):
             return OrderedDict((name, {0: "batch", 1: "tokens_and_patches"}) for name in super().outputs)
         return super().outputs
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 12
 
-    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
+    def generate_dummy_inputs(self, preprocessor: ProcessorMixin, *args: Any, **options: Any) -> Mapping[str, Any]:
         """Words and boxes by the processor's tokenizer, and images by its image processor, which looks for no text."""
-        make, common = super().generate_dummy_inputs, {"batch_size": batch_size, "framework": framework}
-        texts = make(WordsInBoxes(preprocessor.tokenizer), seq_length=seq_length, **common, **options)
-        return {**texts, **make(WithoutOcr(preprocessor.image_processor), **common, **options)}
+        generate = super().generate_dummy_inputs
+        texts = generate(WordsInBoxes(preprocessor.tokenizer), *args, **options)
+        return {**texts, **generate(WithoutOcr(preprocessor.image_processor), *args, **options)}
 
 
-class _Stand:
+class _Wrapper:
     """Stands for a preprocessor, and calls it in its own way."""
 
-    def __init__(self, of):
-        self._of = of
+    def __init__(self, preprocessor: PreTrainedTokenizerBase | ImageProcessingMixin) -> None:
+        self._preprocessor = preprocessor
 
-    def __getattr__(self, name):
-        return getattr(self._of, name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._preprocessor, name)
 
 
-class WordsInBoxes(_Stand):
+class WordsInBoxes(_Wrapper):
     """A tokenizer that takes a text for one word in a box."""
 
-    def __call__(self, texts, **options):
-        return self._of([[text] for text in texts], boxes=[[[10, 20, 40, 30]]] * len(texts), **options)
+    def __call__(self, texts: Sequence[str], **options: Any) -> BatchEncoding:
+        boxes = [[[10, 20, 40, 30]]] * len(texts)
+        return self._preprocessor([[text] for text in texts], boxes=boxes, **options)
 
 
-class WithoutOcr(_Stand):
+class WithoutOcr(_Wrapper):
     """An image processor that looks for no text in the image."""
 
-    def __call__(self, images, **options):
-        return self._of(images=images, apply_ocr=False, **options)
+    def __call__(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
+        return self._preprocessor(images=images, apply_ocr=False, **options)
 
 
 ARCHITECTURE = Architecture(

@@ -1,21 +1,28 @@
 """Llama: a decoder with rotary positions; several heads share one key and value (grouped-query attention)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from parity.architectures.gpt2 import GPT2OnnxConfig
 from parity.declaration import RELATIONS, Architecture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class LlamaOnnxConfig(GPT2OnnxConfig):
     """Token ids, caches and attention mask, as GPT-2; a cache has as many heads as there are keys and values."""
 
     @property
-    def num_layers(self):
+    def num_layers(self) -> int:
         return self._config.num_hidden_layers
 
     @property
-    def num_attention_heads(self):
+    def num_attention_heads(self) -> int:
         return self._config.num_key_value_heads
 
-    def longest_sequence(self, model):
+    def longest_sequence(self, model: PreTrainedModel) -> int | None:
         return None  # rotary positions are computed, not looked up
 
 

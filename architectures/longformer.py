@@ -1,7 +1,10 @@
 """Longformer: an encoder whose tokens look through a window, some of them at all others."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
-from functools import partialmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, PatchingSpec
 from parity.declaration import (
@@ -13,8 +16,14 @@ from parity.declaration import (
     token_axes,
 )
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
 
-def overlapping(tensor, size, stride, storage_offset=None):
+
+def _overlapping_windows(
+    tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> torch.Tensor:
     """`as_strided` of a row-major (rows, …, width) tensor into overlapping windows (rows, count, window, width).
 
     The exporter writes strides down as numbers, those of the traced length; indices follow the length.
@@ -27,17 +36,21 @@ def overlapping(tensor, size, stride, storage_offset=None):
     return sequence[:, starts.unsqueeze(1) + torch.arange(window)]
 
 
-def counted(tensor):
+def _traced_length(tensor: torch.Tensor) -> int | torch.Tensor:
     """`len` that is traced: how many tokens are global is known only when the file runs."""
     return tensor.shape[0]
 
 
-def flat(tensor, *shape, view):
+def _flattening(view: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """`view`, but as many rows as there are global tokens are flattened: Reshape fails where there is none."""
-    return tensor.flatten(1) if tensor.dim() == 3 and shape[1:] == (-1,) else view(tensor, *shape)
+
+    def flatten_or_view(tensor: torch.Tensor, *shape: Any) -> torch.Tensor:
+        return tensor.flatten(1) if tensor.dim() == 3 and shape[1:] == (-1,) else view(tensor, *shape)
+
+    return flatten_or_view
 
 
-def places(is_global):
+def _global_places(is_global: torch.Tensor) -> tuple[torch.Tensor | tuple[torch.Tensor, ...], ...]:
     """Where the global tokens of each row are, with room for one where there is none.
 
     ONNX Runtime dies of an axis without entries; what stands in the room is masked.
@@ -46,57 +59,59 @@ def places(is_global):
 
     counts = is_global.long().sum(dim=1)
     room = counts.max().clamp(min=1)
-    taken = torch.arange(room) < counts.unsqueeze(-1)
-    return room, *(mask.nonzero(as_tuple=True) for mask in (is_global, taken, ~taken))
+    occupied = torch.arange(room) < counts.unsqueeze(-1)
+    return room, *(mask.nonzero(as_tuple=True) for mask in (is_global, occupied, ~occupied))
 
 
 class LongformerOnnxConfig(OnnxConfig):
     """Token ids, attention mask and global attention mask."""
 
-    def __init__(self, config, task="default", patching_specs=None):
-        super().__init__(config, task, [*(patching_specs or []), *_at_any_length()])
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
+        super().__init__(config, task, [*(patching_specs or []), *_patches()])
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask", "global_attention_mask")
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         pooled = {"pooler_output": {0: "batch"}} if self.task == "default" else {}
         return OrderedDict(**super().outputs, **pooled)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 14
 
     @property
-    def default_sequence_length(self):
+    def default_sequence_length(self) -> int:
         # The padding up to whole windows is traced only where there is some.
         windows = self._config.attention_window
         length = super().default_sequence_length
         return length + (length % (windows if isinstance(windows, int) else max(windows)) == 0)
 
-    def generate_dummy_inputs(self, *args, **kwargs):
+    def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         inputs = dict(super().generate_dummy_inputs(*args, **kwargs))
         inputs["global_attention_mask"] = inputs["input_ids"] * 0
         inputs["global_attention_mask"][..., 1::2] = 1
         return inputs
 
 
-def _at_any_length():
+def _patches() -> list[PatchingSpec]:
     import torch
     from transformers.models.longformer import modeling_longformer
 
     attention = modeling_longformer.LongformerSelfAttention
     return [
-        PatchingSpec(torch.Tensor, "as_strided", overlapping),
-        PatchingSpec(torch.Tensor, "view", partialmethod(flat, view=torch.Tensor.view)),
-        PatchingSpec(attention, "_get_global_attn_indices", places, op_wrapper=staticmethod),
-        PatchingSpec(modeling_longformer, "len", counted, orig_op=len),
+        PatchingSpec(torch.Tensor, "as_strided", _overlapping_windows),
+        PatchingSpec(torch.Tensor, "view", _flattening(torch.Tensor.view)),
+        PatchingSpec(attention, "_get_global_attn_indices", _global_places, op_wrapper=staticmethod),
+        PatchingSpec(modeling_longformer, "len", _traced_length, orig_op=len),
     ]
 
 

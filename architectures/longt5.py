@@ -1,27 +1,42 @@
 """LongT5: T5 whose encoder looks at neighbouring blocks only, and at summaries of the others if asked to."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import T5OnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
 
 class LongT5OnnxConfig(T5OnnxConfig):
     """The inputs of T5."""
 
-    def __init__(self, config, task="default", patching_specs=None, use_past=False):
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        task: str = "default",
+        patching_specs: Iterable[PatchingSpec] | None = None,
+        use_past: bool = False,
+    ) -> None:
         from transformers.models.longt5 import modeling_longt5
 
         own = PatchingSpec(modeling_longt5, "_split_into_blocks", _split_into_blocks)
         super().__init__(config, task, [*(patching_specs or []), own], use_past)
 
     @property
-    def default_sequence_length(self):
+    def default_sequence_length(self) -> int:
         # Without a whole block to summarise, the trace would have no summaries.
         return max(super().default_sequence_length, 2 * self._config.global_block_size)
 
 
-def _split_into_blocks(x, block_len, dim):
+def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
     """The blocks of an axis, its end filled up with zeros.
 
     The model's own fills up only where the sample has to be. Nor can a text too short for any summary be reshaped: ONNX

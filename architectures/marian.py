@@ -1,5 +1,7 @@
 """Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
 
+from __future__ import annotations
+
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
@@ -8,7 +10,7 @@ class MarianOnnxConfig(BartOnnxConfig):
     """The inputs of BART."""
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 

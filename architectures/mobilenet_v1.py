@@ -1,35 +1,45 @@
 """MobileNetV1: a convolutional image encoder that pads as TensorFlow does, for images of any size."""
 
+from __future__ import annotations
+
 import importlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import Architecture
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
 
 class MobileNetV1OnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic."""
 
-    def __init__(self, config, task="default", patching_specs=None):
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
         super().__init__(config, task, [*(patching_specs or []), padding_in_graph(config)])
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         pooled = {"pooler_output": {0: "batch"}} if self.task == "default" else {}
         return {**super().outputs, **pooled}
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 
-def padding_in_graph(config):
+def padding_in_graph(config: PretrainedConfig) -> PatchingSpec:
     """While it is exported, the model's own padding, which makes the traced image's size a constant, is replaced."""
     name = f"transformers.models.{config.model_type}.modeling_{config.model_type}"
     return PatchingSpec(importlib.import_module(name), "apply_tf_padding", same_padding)
 
 
-def same_padding(features, convolution):
+def same_padding(features: torch.Tensor, convolution: torch.nn.Conv2d) -> torch.Tensor:
     """TensorFlow's SAME padding, its sizes computed in the graph; no kernel is smaller than its stride."""
     from torch.nn.functional import pad
 

@@ -1,6 +1,10 @@
 """MobileViT: convolutions around attention between patches, for images of any size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture
@@ -17,16 +21,16 @@ class MobileViTOnnxConfig(ResNetOnnxConfig):
     """
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         pooled = {"pooler_output": {0: "batch"}} if self.task == "default" else {}
         return OrderedDict(super().outputs, **pooled)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
-    def generate_dummy_inputs(self, preprocessor, *args, **options):
-        inputs = dict(super().generate_dummy_inputs(preprocessor, *args, **options))
+    def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        inputs = dict(super().generate_dummy_inputs(*args, **kwargs))
         patch = self._config.patch_size
         longest = min(inputs["pixel_values"].shape[-2:])
         size = next(s for s in range(longest, 0, -1) if all(-(-s // stride) % patch for stride in _STRIDES))

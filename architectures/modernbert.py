@@ -1,23 +1,31 @@
 """ModernBERT: an encoder with rotary positions, most of its layers looking through a sliding window."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from parity.configs import OnnxConfig
 from parity.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, token_axes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ModernBertOnnxConfig(OnnxConfig):
     """Token ids and attention mask."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask")
 
     @property
-    def pooled_tokens(self):
+    def pooled_tokens(self) -> Mapping[str, int]:
         # Its window is full of padding where the text is padded on the left.
         first = self.task in ("sequence-classification", "multiple-choice") and self._config.classifier_pooling == "cls"
         return {"logits": 0} if first else {}
 
-    def longest_sequence(self, model):
+    def longest_sequence(self, model: PreTrainedModel) -> int | None:
         return None  # rotary positions are computed, not looked up
 
 

@@ -1,5 +1,7 @@
 """mT5: T5 for many languages, with gated feed-forward blocks and an output layer of its own."""
 
+from __future__ import annotations
+
 from parity.architectures.t5 import ARCHITECTURE as T5
 from parity.architectures.t5 import SHALLOW, T5OnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
@@ -9,7 +11,7 @@ class MT5OnnxConfig(T5OnnxConfig):
     """The inputs of T5."""
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 5e-4
 
 

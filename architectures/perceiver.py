@@ -1,6 +1,10 @@
 """Perceiver: latents that look at a text or at an image."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 from parity.configs import OnnxConfig
 from parity.declaration import Architecture
@@ -10,23 +14,23 @@ class PerceiverOnnxConfig(OnnxConfig):
     """`inputs`, which are token ids with an attention mask, or the pixels of an image of the model's own size."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "image-classification":
             return OrderedDict(inputs={0: "batch"})
         return OrderedDict((name, {0: "batch", 1: "sequence"}) for name in ("inputs", "attention_mask"))
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         # One answer for each place of a text of full length, however short the given one is.
         return OrderedDict(logits={0: "batch"})
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
-    def generate_dummy_inputs(self, *args, **kwargs):
-        made = dict(super().generate_dummy_inputs(*args, **kwargs))
-        return {"inputs": made.pop("input_ids" if "input_ids" in made else "pixel_values"), **made}
+    def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        tensors = dict(super().generate_dummy_inputs(*args, **kwargs))
+        return {"inputs": tensors.pop("input_ids" if "input_ids" in tensors else "pixel_values"), **tensors}
 
 
 ARCHITECTURE = Architecture(

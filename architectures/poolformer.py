@@ -1,5 +1,7 @@
 """PoolFormer: an image encoder that mixes places by pooling, for images of any size."""
 
+from __future__ import annotations
+
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture
 
@@ -8,7 +10,7 @@ class PoolFormerOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic."""
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 2e-3
 
 

@@ -1,5 +1,7 @@
 """RemBERT: an encoder whose embeddings are narrower than its layers."""
 
+from __future__ import annotations
+
 from parity.architectures.bert import BertOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture
 
@@ -8,7 +10,7 @@ class RemBertOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types, as BERT."""
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 

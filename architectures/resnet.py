@@ -1,6 +1,9 @@
 """ResNet: a convolutional image encoder for images of any size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from packaging import version
 
@@ -14,17 +17,17 @@ class ResNetOnnxConfig(OnnxConfig):
     torch_onnx_minimum_version = version.parse("1.11")
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(pixel_values={0: "batch", 2: "height", 3: "width"})
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "default":
             return OrderedDict(last_hidden_state={0: "batch", 2: "feature_height", 3: "feature_width"})
         return super().outputs
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-3
 
 

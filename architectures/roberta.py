@@ -1,5 +1,9 @@
 """RoBERTa: an encoder whose positions skip the padding token."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from parity.configs import OnnxConfig
 from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
 
@@ -8,7 +12,7 @@ class RobertaOnnxConfig(OnnxConfig):
     """Token ids and attention mask."""
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask")
 
 

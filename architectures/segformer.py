@@ -1,6 +1,9 @@
 """SegFormer: an image encoder without positions, for images of any size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.declaration import Architecture, image_sizes
@@ -10,7 +13,7 @@ class SegformerOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic, from what the keys of every stage are reduced from."""
 
     @property
-    def axis_sizes(self):
+    def axis_sizes(self) -> Mapping[str, range]:
         smallest, stride = 1, 1
         for own, reduction in zip(self._config.strides, self._config.sr_ratios, strict=True):
             stride *= own
@@ -18,17 +21,17 @@ class SegformerOnnxConfig(ResNetOnnxConfig):
         return image_sizes(smallest, getattr(self._config, "image_size", 224))
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "semantic-segmentation":
             return OrderedDict(logits={0: "batch", 2: "feature_height", 3: "feature_width"})
         return super().outputs
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 12
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 

@@ -1,36 +1,46 @@
 """Swin: an image encoder with attention inside of windows that move, for images of any size."""
 
+from __future__ import annotations
+
 import importlib
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import Architecture, image_sizes
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
 
 class SwinOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic, from one window at the last stage on."""
 
-    def __init__(self, config, task="default", patching_specs=None):
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
         super().__init__(config, task, [*(patching_specs or []), *windows_in_graph()])
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "default":
             return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
         return super().outputs
 
     @property
-    def axis_sizes(self):
+    def axis_sizes(self) -> Mapping[str, range]:
         stride = self._config.patch_size * 2 ** (len(self._config.depths) - 1)
         return image_sizes((self._config.window_size - 1) * stride + 1, self._config.image_size)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 
-def windows_in_graph():
+def windows_in_graph() -> list[PatchingSpec]:
     """While a model is exported, what it decides by the size of the traced image is decided in the graph.
 
     An image is padded to whole patches, pairs and windows; windows move only where the image has more than one.
@@ -39,38 +49,42 @@ def windows_in_graph():
     from torch.nn.functional import pad
 
     swin = importlib.import_module("transformers.models.swin.modeling_swin")
-    moved = torch.tensor(0)
+    shift_size = torch.tensor(0)
 
-    def set_shift(layer, resolution):
-        nonlocal moved
+    def set_shift(layer: torch.nn.Module, resolution: Sequence[int | torch.Tensor]) -> None:
+        nonlocal shift_size
         height, width = (torch.as_tensor(size) for size in resolution)
-        moved = layer.shift_size * (torch.minimum(height, width) > layer.window_size).long()
+        shift_size = layer.shift_size * (torch.minimum(height, width) > layer.window_size).long()
 
-    def roll(features, shifts, dims):
+    def roll(features: torch.Tensor, shifts: Sequence[int], dims: Sequence[int]) -> torch.Tensor:
         for shift, dim in zip(shifts, dims, strict=True):
-            cut = moved if shift < 0 else features.shape[dim] - moved
+            cut = shift_size if shift < 0 else features.shape[dim] - shift_size
             before, after = ((slice(None),) * dim + (part,) for part in (slice(cut), slice(cut, None)))
             features = torch.cat([features[after], features[before]], dim)
         return features
 
-    def mask(layer, height, width, dtype, device):
+    def mask(
+        layer: torch.nn.Module, height: int, width: int, dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor | None:
         if layer.shift_size == 0:
             return None
-        rows, columns = (_regions(torch.arange(size), size, layer.window_size, moved) for size in (height, width))
+        rows, columns = (_regions(torch.arange(size), size, layer.window_size, shift_size) for size in (height, width))
         regions = (3 * rows[:, None] + columns).to(dtype=dtype, device=device)
         windows = swin.window_partition(regions[None, :, :, None], layer.window_size).flatten(1)
         return (windows[:, None] != windows[:, :, None]).to(dtype) * -100.0
 
-    def pad_patches(embeddings, pixels, height, width):
+    def pad_patches(embeddings: torch.nn.Module, pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
         rows, columns = embeddings.patch_size
         return pad(pixels, (0, -width % columns, 0, -height % rows))
 
-    def pad_pairs(merging, features, height, width):
+    def pad_pairs(merging: torch.nn.Module, features: torch.Tensor, height: int, width: int) -> torch.Tensor:
         return pad(features, (0, 0, 0, width % 2, 0, height % 2))
 
-    def pad_windows(layer, features, height, width):
+    def pad_windows(
+        layer: torch.nn.Module, features: torch.Tensor, height: int, width: int
+    ) -> tuple[torch.Tensor, tuple[int, ...]]:
         sizes = (0, 0, 0, -width % layer.window_size, 0, -height % layer.window_size)
-        # Answering that something was added makes the layer take it off again, which is right for nothing, too.
+        # Report padding even when it is zero: the layer then crops it, which is a no-op.
         return pad(features, sizes), (0, 0, 0, 1, 0, 1)
 
     return [
@@ -83,9 +97,9 @@ def windows_in_graph():
     ]
 
 
-def _regions(places, size, window, moved):
+def _regions(places: torch.Tensor, size: int, window: int, shift_size: torch.Tensor) -> torch.Tensor:
     """The region of each place along one axis: the last window is parted where the image's end meets its beginning."""
-    return (places >= size - window).long() + (places >= size - moved).long()
+    return (places >= size - window).long() + (places >= size - shift_size).long()
 
 
 ARCHITECTURE = Architecture(

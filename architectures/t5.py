@@ -1,5 +1,10 @@
 """T5: an encoder-decoder with relative positions."""
 
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
 from parity.configs import OnnxSeq2SeqConfigWithPast
 from parity.declaration import (
     EITHER_PADDING,
@@ -14,14 +19,14 @@ class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):
     """Token ids and masks of both sides, and caches."""
 
     @property
-    def inputs(self):
-        inputs = encoder_decoder_axes(self.use_past)
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        inputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(encoder_decoder_axes(self.use_past))
         if self.use_past:
             self.fill_with_past_key_values_(inputs, direction="inputs")
         return inputs
 
     @property
-    def default_onnx_opset(self):
+    def default_onnx_opset(self) -> int:
         return 13
 
 

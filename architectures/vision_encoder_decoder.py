@@ -1,24 +1,35 @@
 """VisionEncoderDecoder: the image encoder of one architecture, read by the decoder of another."""
 
+from __future__ import annotations
+
 import importlib
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from parity.configs import OnnxConfig
+from parity.configs import OnnxConfig, PatchingSpec
 from parity.declaration import FINDERS, Architecture, decoder_axes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 
 class VisionEncoderDecoderOnnxConfig(OnnxConfig):
     """Pixels, and the decoder's token ids and mask; the axes of the pixels are those that the encoder's file has."""
 
-    def __init__(self, config, task="default", patching_specs=None):
+    def __init__(
+        self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
+    ) -> None:
         self._encoder = self.get_encoder_config(config.encoder)
         super().__init__(config, task, [*(patching_specs or []), *self._encoder._patching_specs])
 
-    def get_encoder_config(self, encoder_config):
+    def get_encoder_config(self, encoder_config: PretrainedConfig) -> OnnxConfig:
         """The configuration of a file of the encoder alone, `model.encoder`."""
-        return _declared(encoder_config.model_type).onnx_config(encoder_config)
+        return _declaration(encoder_config.model_type).onnx_config(encoder_config)
 
-    def get_decoder_config(self, encoder_config, decoder_config, feature="default"):
+    def get_decoder_config(
+        self, encoder_config: PretrainedConfig, decoder_config: PretrainedConfig, feature: str = "default"
+    ) -> VisionEncoderDecoderDecoderOnnxConfig:
         """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer.
 
         Where the two differ in width, the layer between them, `model.enc_to_dec_proj`, is in neither file.
@@ -26,27 +37,26 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
         return VisionEncoderDecoderDecoderOnnxConfig(decoder_config, feature)
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         tokens = {f"decoder_{name}": {0: "batch", 1: "decoder_sequence"} for name in decoder_axes(False)}
         return OrderedDict(pixel_values=self._encoder.inputs["pixel_values"], **tokens)
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(logits={0: "batch", 1: "decoder_sequence"})
 
     @property
-    def axis_sizes(self):
+    def axis_sizes(self) -> Mapping[str, range]:
         return self._encoder.axis_sizes
 
-    def complete_inputs(self, inputs, parameters):
+    def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
         # Some decoders (gpt2) look for texts packed into one row where there is no mask, by what no opset has.
         tokens = inputs["decoder_input_ids"]
         return {"decoder_attention_mask": tokens.new_ones(tokens.shape), **inputs, "use_cache": False}
 
-    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None, **options):
-        sizes = {"batch_size": batch_size, "framework": framework}
-        pixels = self._encoder.generate_dummy_inputs(preprocessor.image_processor, **sizes, **options)
-        text = super().generate_dummy_inputs(preprocessor.tokenizer, seq_length=seq_length, **sizes)
+    def generate_dummy_inputs(self, preprocessor: ProcessorMixin, *args: Any, **options: Any) -> Mapping[str, Any]:
+        pixels = self._encoder.generate_dummy_inputs(preprocessor.image_processor, *args, **options)
+        text = super().generate_dummy_inputs(preprocessor.tokenizer, *args, **options)
         tokens = {f"decoder_{name}": text[name] for name in decoder_axes(False) if name in text}
         return {"pixel_values": pixels["pixel_values"], **tokens}
 
@@ -55,14 +65,16 @@ class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
     """The decoder's token ids and mask, and what the encoder answered."""
 
     @property
-    def values_override(self):
+    def values_override(self) -> Mapping[str, Any]:
         return {"use_cache": False}
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(decoder_axes(False), encoder_hidden_states={0: "batch", 1: "encoder_sequence"})
 
-    def generate_dummy_inputs(self, preprocessor, *args, **options):
+    def generate_dummy_inputs(
+        self, preprocessor: ProcessorMixin | PreTrainedTokenizerBase, *args: Any, **options: Any
+    ) -> Mapping[str, Any]:
         inputs = dict(super().generate_dummy_inputs(getattr(preprocessor, "tokenizer", preprocessor), *args, **options))
         batch, length = inputs["input_ids"].shape
         width = getattr(self._config, "cross_attention_hidden_size", None) or self._config.hidden_size
@@ -70,7 +82,7 @@ class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
         return {**{name: inputs[name] for name in decoder_axes(False)}, "encoder_hidden_states": blank}
 
 
-def _declared(model_type):
+def _declaration(model_type: str) -> Architecture:
     """The declaration of the encoder; without the registry that of the module beside this one."""
     for find in FINDERS:
         return find(model_type)

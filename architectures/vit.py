@@ -1,6 +1,9 @@
 """ViT: an image encoder for images of one size."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from packaging import version
 
@@ -14,15 +17,15 @@ class ViTOnnxConfig(OnnxConfig):
     torch_onnx_minimum_version = version.parse("1.11")
 
     @property
-    def inputs(self):
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict(pixel_values={0: "batch"})
 
     @property
-    def outputs(self):
+    def outputs(self) -> Mapping[str, Mapping[int, str]]:
         return OrderedDict((name, {0: "batch"}) for name in super().outputs)
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-4
 
 

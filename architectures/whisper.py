@@ -1,54 +1,78 @@
 """Whisper: an encoder of sounds of one length, and a decoder of text."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, OnnxSeq2SeqConfigWithPast
 from parity.declaration import Architecture
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers.utils import TensorType
 
 
 class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
     """Features of a sound, padded to the one length that the model takes, the decoder's token ids, and caches."""
 
     @property
-    def inputs(self):
-        inputs = OrderedDict(input_features={0: "batch"}, decoder_input_ids={0: "batch", 1: "decoder_sequence"})
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        inputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(
+            input_features={0: "batch"}, decoder_input_ids={0: "batch", 1: "decoder_sequence"}
+        )
         if self.use_past:
             self.fill_with_past_key_values_(inputs, direction="inputs")
         return inputs
 
     @property
-    def dead_inputs(self):
+    def dead_inputs(self) -> Mapping[str, str]:
         dead = super().dead_inputs
         return {"input_features": dead["input_ids"]} if dead else {}
 
     @property
-    def atol_for_validation(self):
+    def atol_for_validation(self) -> float:
         return 1e-3
 
-    def fill_with_past_key_values_(self, inputs_or_outputs, direction):
+    def fill_with_past_key_values_(  # type: ignore[override]  # the old package's signature takes fewer
+        self, inputs_or_outputs: MutableMapping[str, Mapping[int, str]], direction: str
+    ) -> None:
         super().fill_with_past_key_values_(inputs_or_outputs, direction)
         for name, axes in inputs_or_outputs.items():
             if ".encoder." in name:
-                del axes[2]  # as long as the encoder's answer always is
+                # Axis 2 is as long as the encoder's answer always is.
+                inputs_or_outputs[name] = {axis: axis_name for axis, axis_name in axes.items() if axis != 2}
 
-    def complete_inputs(self, inputs, parameters):
+    def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
         # Without a mask transformers 5 looks for texts packed into one row, by what no opset has.
         tokens = inputs["decoder_input_ids"]
         return dict(inputs) if self.use_past else {**inputs, "decoder_attention_mask": tokens.new_ones(tokens.shape)}
 
-    def longest_sequence(self, model):
+    def longest_sequence(self, model: PreTrainedModel) -> int | None:
         return model.config.max_target_positions
 
-    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, is_pair=False, framework=None, **sound):
-        sizes = {"batch_size": batch_size, "framework": framework}
-        inputs = OnnxConfig.generate_dummy_inputs(self, preprocessor.feature_extractor, **sizes, **sound)
+    def generate_dummy_inputs(  # type: ignore[override]  # the old package's signature has no choices
+        self,
+        preprocessor: ProcessorMixin,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        is_pair: bool = False,
+        framework: TensorType | None = None,
+        **sound: Any,
+    ) -> Mapping[str, Any]:
+        sizes: dict[str, Any] = {"batch_size": batch_size, "framework": framework}
+        features = OnnxConfig.generate_dummy_inputs(self, preprocessor.feature_extractor, **sizes, **sound)
         text = super().generate_dummy_inputs(preprocessor.tokenizer, seq_length=seq_length, is_pair=is_pair, **sizes)
-        made = {"input_features": inputs["input_features"], "decoder_input_ids": text["decoder_input_ids"]}
+        inputs = {"input_features": features["input_features"], "decoder_input_ids": text["decoder_input_ids"]}
         if self.use_past:
-            made["past_key_values"] = [(*layer[:2], *map(self._heard, layer[2:])) for layer in text["past_key_values"]]
-        return made
+            inputs["past_key_values"] = [
+                (*layer[:2], *map(self._cross_attention_cache, layer[2:])) for layer in text["past_key_values"]
+            ]
+        return inputs
 
-    def _heard(self, cache):
+    def _cross_attention_cache(self, cache: torch.Tensor) -> torch.Tensor:
         """A cross-attention cache as long as the encoder's answer."""
         batch, heads, _, size = cache.shape
         return cache.new_zeros(batch, heads, self._config.max_source_positions, size)

@@ -7,8 +7,9 @@ import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.inf1 import EMULATION, NEURON_FEATURES, NEURON_IMAGE_SIZES, NEURON_SIZES
@@ -23,9 +24,7 @@ from parity.words import FORMATS as FORMATS
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
-
-
-_USUAL = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
+_DEFAULTS = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Cell:
     @property
     def id(self) -> str:
         parts = [f"{self.group}-{self.format}{'' if self.opset is None else self.opset}"]
-        usual = ("", "eager", DEFAULT_EXPORTER, DEFAULT_DTYPE)
-        parts += [part for part in (self.attention, self.exporter, self.dtype, self.variant) if part not in usual]
+        defaults = ("", "eager", DEFAULT_EXPORTER, DEFAULT_DTYPE)
+        parts += [part for part in (self.attention, self.exporter, self.dtype, self.variant) if part not in defaults]
         return "-".join(parts)
 
     @property
@@ -73,9 +72,9 @@ class Cell:
         """The cell with torch in the place of Neuron's tracer: by its id and its engine no cell of Inf1."""
         return replace(self, engine=EMULATION, variant=f"{self.variant}-{EMULATION}")
 
-    def as_json(self) -> dict:
-        left_out = {"smoke", *(name for name, usual in _USUAL.items() if getattr(self, name) == usual)}
-        return {"id": self.id, **{name: value for name, value in asdict(self).items() if name not in left_out}}
+    def as_json(self) -> dict[str, Any]:
+        omissions = {"smoke", *(name for name, default in _DEFAULTS.items() if getattr(self, name) == default)}
+        return {"id": self.id, **{name: value for name, value in asdict(self).items() if name not in omissions}}
 
 
 def minimum_opset(architecture: Architecture, feature: str) -> int:
@@ -96,12 +95,12 @@ def _cells() -> Iterator[Cell]:
             lowest = minimum_opset(architecture, feature)
             smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
             for exporter, dtype in itertools.product(EXPORTERS, DTYPES):
-                how = {"exporter": exporter, "dtype": dtype}
+                options = {"exporter": exporter, "dtype": dtype}
                 for opset in (opset for opset in EXPORTERS[exporter].opsets if opset >= lowest):
                     smoke = feature in architecture.smoke and opset in smoke_opsets
-                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke, **how)
+                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke, **options)
                     if architecture.has_sdpa and opset in SDPA_OPSETS:
-                        yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke, **how)
+                        yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke, **options)
             smoke = feature in architecture.smoke
             for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
                 yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)
@@ -112,38 +111,37 @@ def _cells() -> Iterator[Cell]:
                     yield Cell(architecture.name, feature, "neuron", "neuron", variant=variant, smoke=first)
 
 
-def counts(of: Iterable[Cell]) -> dict[str, int]:
+def counts(cells: Collection[Cell]) -> dict[str, int]:
     """How many architectures, features of architectures, ONNX files, and cells of all formats."""
-    found = list(of)
     return {
-        "architectures": len({cell.architecture for cell in found}),
-        "features": len({cell.group for cell in found}),
-        "files": sum(cell.format == "onnx" for cell in found),
-        "cells": len(found),
+        "architectures": len({cell.architecture for cell in cells}),
+        "features": len({cell.group for cell in cells}),
+        "files": sum(cell.format == "onnx" for cell in cells),
+        "cells": len(cells),
     }
 
 
-def main(argv: list[str] | None = None, prog: str = "parity matrix") -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
     """List and count the cells; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
     parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
     args = parser.parse_args(argv)
-    found = list(cells())
-    fifty = counts([cell for cell in found if cell.architecture in FIFTY])
+    matrix = cells()
+    every, fifty = counts(matrix), counts([cell for cell in matrix if cell.architecture in FIFTY])
     if args.json:
-        listed = [cell.as_json() for cell in found]
-        print(json.dumps({"cells": listed, "count": len(found), "counts": {"all": counts(found), "fifty": fifty}}))
+        objects = [cell.as_json() for cell in matrix]
+        print(json.dumps({"cells": objects, "count": len(matrix), "counts": {"all": every, "fifty": fifty}}))
         return 0
-    groups = Counter((cell.architecture, cell.feature) for cell in found)
-    lowest = {cell.group: cell.opset for cell in reversed(found) if cell.format == "onnx"}
+    groups = Counter((cell.architecture, cell.feature) for cell in matrix)
+    lowest = {cell.group: cell.opset for cell in reversed(matrix) if cell.format == "onnx"}
     print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
         opsets = f"{lowest[f'{architecture}-{feature}']}–{MAXIMUM_OPSET}"
         print(f"{architecture:16}{feature:28}{opsets:10}{count}")
-    for of, name in ((fifty, "of the document: "), (counts(found), "")):
+    for totals, name in ((fifty, "of the document: "), (every, "")):
         print(
-            f"{name}{of['architectures']} architectures, {of['features']} architecture × feature,"
-            f" {of['files']:,} ONNX files, {of['cells']} cells"
+            f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"
+            f" {totals['files']:,} ONNX files, {totals['cells']} cells"
         )
     return 0
 
