@@ -1,5 +1,10 @@
 """One exception class per stage of an export, each with the exit status that the commands give it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
 
 class ParityError(Exception):
     """Base of everything parity raises on purpose; its text is one message for a person."""
@@ -45,14 +50,27 @@ class SessionError(ParityError, RuntimeError):
     stage = "session"
 
 
+class FailedCheck(Protocol):
+    """What a handler may read from a failure; `parity.judge.findings.Finding` has it."""
+
+    @property
+    def check(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def line(self) -> str: ...
+
+
 class Mismatch(ParityError, ValueError):
     """The artifact disagrees with the claim or with the reference; `findings` holds what was found."""
 
     stage = "comparison"
 
-    def __init__(self, message, findings=()):
+    def __init__(self, message: str, findings: Iterable[FailedCheck] = ()) -> None:
         super().__init__(message)
-        self.findings = tuple(findings)
+        self.findings: tuple[FailedCheck, ...] = tuple(findings)
 
 
 class ContractMismatch(Mismatch):
