@@ -60,9 +60,9 @@ def newer_than_tried() -> str:
     from packaging.version import Version
 
     newer = [
-        f"{name} {version_of(name)} is newer than any that was tried ({tried})"
-        for name, tried in NEWEST_TRIED.items()
-        if at_least(name, tried) and Version(version_of(name) or "0").release > Version(tried).release
+        f"{name} {version_of(name)} is newer than any that was tried ({newest})"
+        for name, newest in NEWEST_TRIED.items()
+        if at_least(name, newest) and Version(version_of(name) or "0").release > Version(newest).release
     ]
     return "; ".join(newer)
 

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class FailedCheck(Protocol):
+        """What a handler may read from a failure; `parity.judge.findings.Finding` has it."""
+
+        @property
+        def check(self) -> str: ...
+
+        @property
+        def subject(self) -> str: ...
+
+        @property
+        def line(self) -> str: ...
 
 
 class ParityError(Exception):
@@ -48,19 +63,6 @@ class SessionError(ParityError, RuntimeError):
     """The backend refuses to load the artifact, or raises while running it."""
 
     stage = "session"
-
-
-class FailedCheck(Protocol):
-    """What a handler may read from a failure; `parity.judge.findings.Finding` has it."""
-
-    @property
-    def check(self) -> str: ...
-
-    @property
-    def subject(self) -> str: ...
-
-    @property
-    def line(self) -> str: ...
 
 
 class Mismatch(ParityError, ValueError):

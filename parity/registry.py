@@ -70,10 +70,8 @@ def _by_name() -> dict[str, Architecture]:
     return {each.name: each for each in architectures()}
 
 
-# Each yields where a declaration is from, and what is there.
-
-
 def _from_package() -> Iterator[tuple[str, object]]:
+    """Where each declaration should be, and what is there."""
     for module in pkgutil.iter_modules(package.__path__):
         # Packages are none.
         if not module.ispkg:

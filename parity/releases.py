@@ -39,9 +39,9 @@ def _names_in_forward(model_class: type[torch.nn.Module]) -> tuple[str, ...]:
     return tuple(inspect.signature(model_class.forward).parameters)
 
 
-def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by our names → by those of the model's `forward`, past key values as what it takes."""
-    arguments = dict(named)
+    arguments = dict(inputs)
     past = arguments.pop(PAST, None)
     if past is not None:
         arguments[_CACHE if _takes_cache(model_class) else PAST] = _past_of(model_class, past)
@@ -73,12 +73,12 @@ def _takes_cache(model_class: type) -> bool:
     return _CACHE in names and PAST not in names
 
 
-def renamed(named: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that a user names as the installed transformers does → by our names."""
-    inputs = dict(named)
+    by_our_names = dict(inputs)
     if _CACHE in inputs and PAST not in inputs and at_least("transformers", "5.24"):
-        inputs[PAST] = inputs.pop(_CACHE)
-    return inputs
+        by_our_names[PAST] = by_our_names.pop(_CACHE)
+    return by_our_names
 
 
 def outputs_of(returned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

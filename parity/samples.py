@@ -61,8 +61,8 @@ class Sizes:
     Names of the old package contradict themselves in places (one name, two sizes); `consistent` tells.
     """
 
-    def __init__(self, named: Mapping[str, Mapping[int, str]], flat: Mapping[str, torch.Tensor]) -> None:
-        self._axes = {name: dict(names) for name, names in named.items() if name in flat}
+    def __init__(self, declaration: axes.Axes, flat: Mapping[str, torch.Tensor]) -> None:
+        self._axes = {name: dict(names) for name, names in declaration.items() if name in flat}
         self.consistent = True
         self.traced: dict[str, int] = {}
         sums: list[tuple[str, int]] = []

@@ -300,7 +300,7 @@ def _answers_of(answer: Answers, names: Iterable[str]) -> Answers:
     return Answers({name: answer.eager[name] for name in names})
 
 
-def require_outputs(named: Iterable[str], returned: Mapping[str, object]) -> None:
+def require_outputs(names: Iterable[str], returned: Mapping[str, object]) -> None:
     """Refuse output names that the reference model does not return.
 
     Raises:
@@ -308,7 +308,7 @@ def require_outputs(named: Iterable[str], returned: Mapping[str, object]) -> Non
     """
     from parity.errors import NameMismatch
 
-    absent = [name for name in named if name not in returned]
+    absent = [name for name in names if name not in returned]
     if absent:
         raise NameMismatch(
             f"output names: {', '.join(absent)} in the file, but the reference model returns {', '.join(returned)}"
