@@ -71,42 +71,42 @@ class Neuron:
         return self.state == DEVICE
 
 
-def classify(found: NeuronEvidence) -> Neuron:
+def classify(evidence: NeuronEvidence) -> Neuron:
     """The answer that the evidence allows; a working device needs the SDK, a character device and a runtime call."""
-    distribution, (compiler, instances) = found.package.replace("_", "-"), NEURON[found.package]
-    name = f"{distribution} {found.version or 'of unknown version'}"
-    if not found.tracer:
+    distribution, (compiler, instances) = evidence.package.replace("_", "-"), NEURON[evidence.package]
+    name = f"{distribution} {evidence.version or 'of unknown version'}"
+    if not evidence.tracer:
         # The package index has a package of that name, which only says that it is the wrong one.
-        if "WRONG PACKAGE" in found.refusal or (distribution, found.version) == ("torch-neuron", "1.0"):
+        if "WRONG PACKAGE" in evidence.refusal or (distribution, evidence.version) == ("torch-neuron", "1.0"):
             return Neuron(
                 PLACEHOLDER,
                 f"{name} is the placeholder of the public package index, not the AWS Neuron"
                 f" SDK: uninstall it and install {distribution} from the repository of AWS Neuron; {_README}",
             )
-        if found.version is None and not found.refusal:
+        if evidence.version is None and not evidence.refusal:
             return Neuron(ABSENT, f"the AWS Neuron SDK ({distribution}) is not installed; {_README}")
-        why = f"importing it raises {found.refusal}" if found.refusal else "it has no trace"
+        why = f"importing it raises {evidence.refusal}" if evidence.refusal else "it has no trace"
         return Neuron(ABSENT, f"{name} is no AWS Neuron SDK that works here: {why}; {_README}")
-    if not found.compiler:
+    if not evidence.compiler:
         return Neuron(
             NO_COMPILER,
             f"{name} is installed without its compiler: {compiler} is not on PATH; install"
             f" {compiler} from the repository of AWS Neuron; {_README}",
         )
-    if not found.devices:
+    if not evidence.devices:
         return Neuron(
             NO_DEVICE,
             f"{name} can compile here, but there is no Neuron device: run this on an"
             f" {instances} instance with the aws-neuronx driver",
         )
-    if found.cores < 1:
+    if evidence.cores < 1:
         return Neuron(
             NO_DEVICE,
             f"{name} can compile here, but the Neuron runtime does not open"
-            f" {', '.join(found.devices)} ({found.runtime or 'it names no core'}): end other processes that hold its"
-            f" cores, or run this on an {instances} instance with the aws-neuronx driver",
+            f" {', '.join(evidence.devices)} ({evidence.runtime or 'it names no core'}): end other processes that hold"
+            f" its cores, or run this on an {instances} instance with the aws-neuronx driver",
         )
-    return Neuron(DEVICE, f"{name} with {found.cores} NeuronCores at {found.devices[0]}", found.cores)
+    return Neuron(DEVICE, f"{name} with {evidence.cores} NeuronCores at {evidence.devices[0]}", evidence.cores)
 
 
 def neuron_evidence(
@@ -119,11 +119,11 @@ def neuron_evidence(
     refusal = _in_child(_IMPORT, package)
     compiler = shutil.which(NEURON[package][0]) or ""
     devices = neuron_devices(dev, drivers)
-    cores, said = 0, ""
+    cores, message = 0, ""
     if devices and not refusal:
-        said = _in_child(_RUNTIME, package)
-        cores, said = (int(said), "") if said.isdecimal() else (0, said)
-    return NeuronEvidence(package, version, refusal, not refusal, compiler, devices, cores, said)
+        message = _in_child(_RUNTIME, package)
+        cores, message = (int(message), "") if message.isdecimal() else (0, message)
+    return NeuronEvidence(package, version, refusal, not refusal, compiler, devices, cores, message)
 
 
 def neuron_devices(dev: Path = Path("/dev"), drivers: Path = Path("/proc/devices")) -> tuple[str, ...]:
@@ -131,17 +131,17 @@ def neuron_devices(dev: Path = Path("/dev"), drivers: Path = Path("/proc/devices
 
     Files, FIFOs, links and nodes of other drivers with such a name do not count.
     """
-    numbers = set()
+    numbers: set[int] = set()
     if drivers.is_file():
         characters = drivers.read_text(encoding="utf-8").partition("Block devices")[0]
         entries = [line.split() for line in characters.splitlines()]
         numbers = {int(entry[0]) for entry in entries if len(entry) == 2 and entry[1] == "neuron"}
-    found = []
+    nodes = []
     for path in sorted(dev.glob("neuron[0-9]*")):
         status = path.lstat()
         if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in numbers:
-            found.append(str(path))
-    return tuple(found)
+            nodes.append(str(path))
+    return tuple(nodes)
 
 
 @functools.cache
@@ -150,7 +150,7 @@ def neuron(package: str = "torch_neuron") -> Neuron:
     return classify(neuron_evidence(package))
 
 
-def _is_importable(package):
+def _is_importable(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
     except ValueError:  # a module that somebody made by hand
@@ -188,11 +188,11 @@ print(cores.value if status == 0 else f"nrt_get_visible_nc_count returns {status
 _CHILD_SECONDS = 120
 
 
-def _in_child(code, package):
+def _in_child(code: str, package: str) -> str:
     """The last line that the code prints in a process of its own, or how that process ended."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, package],
             env=environment,
             capture_output=True,
@@ -202,8 +202,8 @@ def _in_child(code, package):
         )
     except subprocess.TimeoutExpired:
         return f"no answer in {_CHILD_SECONDS} seconds"
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [""]
-        return f"the process ended with {done.returncode}: {said[-1]}"
-    lines = done.stdout.splitlines() or [""]
+    if process.returncode != 0:
+        errors = process.stderr.strip().splitlines() or [""]
+        return f"the process ended with {process.returncode}: {errors[-1]}"
+    lines = process.stdout.splitlines() or [""]
     return lines[-1].strip()[:300]

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
+
+# Name of an input or output → axis → the name of the axis.
+Axes = Mapping[str, Mapping[int, str]]
 
 BATCHES = ("batch", "image_batch")
 TEXTS = ("sequence", "encoder_sequence", "decoder_sequence")
@@ -82,15 +86,25 @@ def role_of(name: str) -> Role:
     return Role.TOKEN_TYPES if "token_type" in name else Role.OTHER
 
 
+class HasAxes(Protocol):
+    """Inputs and outputs with the names of their dynamic axes, in order, as an OnnxConfig declares them."""
+
+    @property
+    def inputs(self) -> Axes: ...
+
+    @property
+    def outputs(self) -> Axes: ...
+
+
 @dataclass(frozen=True)
 class Signature:
     """The inputs and outputs of a file, in order, each with the names of its dynamic axes."""
 
-    inputs: Mapping[str, Mapping[int, str]]
-    outputs: Mapping[str, Mapping[int, str]]
+    inputs: Axes
+    outputs: Axes
 
     @classmethod
-    def of(cls, onnx_config, names: Sequence[str] | None = None) -> Signature:
+    def of(cls, onnx_config: HasAxes, names: Sequence[str] | None = None) -> Signature:
         """That of a configuration; of its inputs those of `names`, in that order, or all."""
         inputs = onnx_config.inputs
         return cls({name: dict(inputs[name]) for name in names or inputs}, onnx_config.outputs)

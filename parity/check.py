@@ -6,9 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.console import Console, guarded, leave, tolerance
 from parity.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from parity.judge.contract import Contract
 
 
 def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
@@ -31,7 +37,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
     return guarded(prog, lambda: _check(args, console), as_json=args.json)
 
 
-def _check(args, console) -> int:
+def _check(args: argparse.Namespace, console: Console) -> int:
     from parity import models
 
     if not args.file.is_file():
@@ -39,6 +45,7 @@ def _check(args, console) -> int:
     models.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.checkpoint import Checkpoint
+    from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.judge import contract
     from parity.onnx import proof
@@ -50,23 +57,28 @@ def _check(args, console) -> int:
     feature = args.feature or guess_feature(file, checkpoint.config)
     onnx_config = checkpoint.onnx_config(feature)
     if file.metadata.get("part") == "prefill":
+        if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
+            raise UsageError(
+                f"file {args.file}: it fills cross-attention caches, which {checkpoint.model_type} {feature} does not"
+                " have; name the -with-past feature of an encoder-decoder with --feature"
+            )
         onnx_config = onnx_config.prefill()
     inputs = checkpoint.inputs(onnx_config)
-    named, declared = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if named == "sdpa" and declared.has_sdpa else "eager"
+    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
+    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
 
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
     if dtype not in DTYPES:
         raise UsageError(f"file {args.file}: its dtype is {dtype}, should be one of {', '.join(DTYPES)}")
 
-    def load():
+    def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
     validation = proof.prove(
         proof.Artifact(args.file, file, foreign=True),
-        proof.Reference(load, inputs, declared.relations_of(feature)),
+        proof.Reference(load, inputs, declaration.relations_of(feature)),
         atol=args.atol,
-        alike=attention == named,
+        alike=attention == attention_of_file,
         progress=console.progress,
     )
     console.done()
@@ -95,7 +107,7 @@ def _check(args, console) -> int:
     return 0
 
 
-def guess_feature(found, config) -> str:
+def guess_feature(file: Contract, config: PretrainedConfig) -> str:
     """The feature of a file: what its metadata says, else the one whose outputs it has and that the model was saved as.
 
     Raises:
@@ -104,9 +116,9 @@ def guess_feature(found, config) -> str:
     from parity import features
     from parity.checkpoint import features_of
 
-    if found.metadata.get("feature"):
-        return found.metadata["feature"]
-    outputs = sorted(value.name for value in found.outputs)
+    if file.metadata.get("feature"):
+        return file.metadata["feature"]
+    outputs = sorted(value.name for value in file.outputs)
     fitting = [
         feature for feature, build in features_of(config.model_type).items() if sorted(build(config).outputs) == outputs
     ]
@@ -115,10 +127,10 @@ def guess_feature(found, config) -> str:
     likely = [feature for feature in fitting if saved & {head.__name__ for head in features.heads(config, feature)}]
     candidates = likely or fitting
     if len(candidates) != 1:
-        named = (
+        problem = (
             f"fits {', '.join(candidates)}" if candidates else f"has the outputs {', '.join(outputs)}, which fit none"
         )
-        raise UsageError(f"feature: the file {named}; name it with --feature")
+        raise UsageError(f"feature: the file {problem}; name it with --feature")
     return candidates[0]
 
 

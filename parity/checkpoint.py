@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from parity import models
 from parity.dtypes import DEFAULT_DTYPE
@@ -12,7 +13,12 @@ from parity.samples import Source
 from parity.traceable import call, prepared
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
     from parity.configs import OnnxConfig
+    from parity.configs.base import Preprocessor
+    from parity.features import Constructor
 
 
 class Checkpoint:
@@ -30,7 +36,7 @@ class Checkpoint:
 
     def __init__(
         self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
-    ):
+    ) -> None:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
@@ -38,7 +44,7 @@ class Checkpoint:
         self.framework = FeaturesManager.determine_framework(source, framework)
         self._kind = preprocessor
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.source
 
     @property
@@ -55,7 +61,7 @@ class Checkpoint:
         return constructor_of(self.model_type, feature)(self.config)
 
     @functools.cached_property
-    def preprocessor(self) -> Any:
+    def preprocessor(self) -> Preprocessor:
         """The checkpoint's own tokenizer, image processor, feature extractor or processor.
 
         Raises:
@@ -74,7 +80,9 @@ class Checkpoint:
         """SHA-256 of its configuration and weights; see `models.fingerprint`."""
         return models.fingerprint(self.source, self.cache_dir)
 
-    def load(self, feature: str, inputs: Source, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE) -> Any:
+    def load(
+        self, feature: str, inputs: Source, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE
+    ) -> PreTrainedModel:
         """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
 
         Args:
@@ -99,24 +107,24 @@ class Checkpoint:
             self._require_weights(model, missing, feature, inputs)
         return model
 
-    def _require_weights(self, model, missing, feature, inputs):
+    def _require_weights(self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: Source) -> None:
         onnx_config = inputs.onnx_config
 
-        def outputs():
+        def outputs() -> list[torch.Tensor]:
             with prepared(model, onnx_config.values_override):
                 results = call(model, onnx_config, inputs.dummy)
             return [results[name] for name in onnx_config.outputs if name in results]
 
-        reached = models.random_weights_reach_outputs(model, missing, outputs)
-        if reached:
+        absent = models.random_weights_reach_outputs(model, missing, outputs)
+        if absent:
             raise CheckpointError(
-                f"{self.source}: has no weights for {', '.join(reached)}, which {feature} needs: they would be random;"
+                f"{self.source}: has no weights for {', '.join(absent)}, which {feature} needs: they would be random;"
                 f" it was saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it"
                 " was trained for"
             )
 
 
-def features_of(model_type: str) -> dict:
+def features_of(model_type: str) -> dict[str, Constructor]:
     """Feature → OnnxConfig constructor of an architecture.
 
     Raises:
@@ -130,7 +138,7 @@ def features_of(model_type: str) -> dict:
         raise UsageError(f"model: {error.args[0]}") from error
 
 
-def constructor_of(model_type: str, feature: str):
+def constructor_of(model_type: str, feature: str) -> Constructor:
     """The OnnxConfig constructor of an architecture and feature.
 
     Raises:

@@ -10,10 +10,11 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.axes import PIXEL_MASK, Role, role_of
+from parity.axes import PIXEL_MASK, Axes, Role, role_of
 from parity.errors import SessionError
 from parity.judge import relations, vacuity
 from parity.judge.findings import Finding, failures
@@ -21,8 +22,13 @@ from parity.judge.pool import Arrays, Pool
 from parity.judge.relations import Form, Run
 from parity.judge.vacuity import Effects
 
+if TYPE_CHECKING:
+    from parity.configs import OnnxConfig
+    from parity.configs.base import Preprocessor
+    from parity.samples import Sample
 
-def form_of(onnx_config, preprocessor, also: Mapping[str, Mapping[int, str]] | None = None) -> Form:
+
+def form_of(onnx_config: OnnxConfig, preprocessor: Preprocessor | None, also: Axes | None = None) -> Form:
     """The named axes of inputs and outputs, and the token that padding is made of.
 
     Args:
@@ -65,50 +71,52 @@ class Claims:
             noise: of each floating output, as the pool measures it.
         """
         with contextlib.ExitStack() as stack:
-            model = _Lazy(self.exactly, stack)
+            model = _LazyBackend(self.exactly, stack)
             findings: list[Finding] = []
             for relation in self.relations:
                 if relations.applies(relation, self.form):
                     findings += self._judge_relation(relation, run, model, pool, noise)
             if self.place is not None and not failures(findings):
-                findings += self._judge_effects(run, model, pool, noise)
+                findings += self._judge_effects(self.place, run, model, pool, noise)
             return findings
 
-    def _judge_relation(self, relation, run, model, pool, noise):
+    def _judge_relation(
+        self, relation: str, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]
+    ) -> list[Finding]:
         """Findings on one relation; an output fails only where the float64 model has the relation."""
         room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
 
-        def ask(backend, answers):
+        def ask(backend: Run, answers: Sequence[Arrays]) -> list[Arrays]:
             return asked(self.form, relation, backend, pool.inputs, answers, room)
 
         try:
             second = ask(run, pool.actual)
         except SessionError as error:
-            refused = Finding("run", "session", False, f"{relation}: {error}")
-            return [] if _raises(lambda: ask(model, pool.exact)) else [refused]
+            finding = Finding("run", "session", False, f"{relation}: {error}")
+            return [] if _raises(lambda: ask(model, pool.exact)) else [finding]
         findings = relations.judge_relation(relation, pool, second, noise)
         if not failures(findings):
             return findings
-        exact, of_model = pool.with_actual(pool.exact), ask(model, pool.exact)
-        had = relations.judge_relation(relation, exact, of_model, noise, limit=relations.EXACT_LIMIT)
-        lacking = {finding.subject for finding in failures(had)}
+        exact, answers = pool.with_actual(pool.exact), ask(model, pool.exact)
+        of_model = relations.judge_relation(relation, exact, answers, noise, limit=relations.EXACT_LIMIT)
+        lacking = {finding.subject for finding in failures(of_model)}
         return [finding for finding in findings if finding.passed or finding.subject not in lacking]
 
-    def _judge_effects(self, run, model, pool, noise):
+    def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
         """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
-        first = pool.inputs[self.place]
+        first = pool.inputs[place]
         changed = each_changed(first, self.others())
         try:
             moved = {name: run(inputs) for name, inputs in changed.items()}
         except SessionError as error:
             return [Finding("run", "session", False, f"with one input changed: {error}")]
-        file = Effects(pool.actual[self.place], moved)
-        if not vacuity.doubtful(pool.exact[self.place], file, noise, dead=self.dead):
+        file = Effects(pool.actual[place], moved)
+        if not vacuity.doubtful(pool.exact[place], file, noise, dead=self.dead):
             return [Finding("vacuity", name, True) for name in (*changed, *noise)]
         reference = Effects(model(first), {name: model(inputs) for name, inputs in changed.items()})
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
-    def _has_room(self, relation, inputs, sample):
+    def _has_room(self, relation: str, inputs: Arrays, sample: Sample) -> bool:
         """Whether the relation can be asked of an input: a padding of one without any, if the model takes it longer."""
         if not relation.startswith("padding"):
             return True
@@ -125,13 +133,14 @@ class Claims:
         return fits and (self.longest is None or sample.tokens + relations.PADDING <= self.longest)
 
 
-class _Lazy:
+class _LazyBackend:
     """A backend that is made at its first run."""
 
-    def __init__(self, make, stack):
-        self._make, self._stack, self._run = make, stack, None
+    def __init__(self, make: Callable[[], AbstractContextManager[Run]], stack: contextlib.ExitStack) -> None:
+        self._make, self._stack = make, stack
+        self._run: Run | None = None
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: Arrays) -> Arrays:
         if self._run is None:
             self._run = self._stack.enter_context(self._make())
         return self._run(inputs)
@@ -153,9 +162,9 @@ def asked(
     ]
 
 
-def _raises(ask):
+def _raises(action: Callable[[], object]) -> bool:
     try:
-        ask()
+        action()
     except (IndexError, RuntimeError, ValueError):
         return True
     return False
@@ -170,12 +179,12 @@ def each_changed(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str,
     changed = {}
     for name, array in first.items():
         if role_of(name) is Role.MASK:
-            tensor, width = array.copy(), array.shape[-1]
+            mask, width = array.copy(), array.shape[-1]
             lost = slice(width // 3, None) if name == PIXEL_MASK else min(1, width - 1)
-            tensor[..., lost] = 0
-        else:
-            different = (other[name] for other in others if not np.array_equal(other[name], array))
-            tensor = next(different, None)
+            mask[..., lost] = 0
+            changed[name] = {**first, name: mask}
+            continue
+        tensor = next((other[name] for other in others if not np.array_equal(other[name], array)), None)
         if tensor is not None:
             changed[name] = {**first, name: tensor}
     return changed

@@ -7,10 +7,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity import models
 from parity.checkpoint import Checkpoint
 from parity.ownership import require_own
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Companions:
             UsageError: one of `models`, or of them, would replace a file that is not ours.
         """
         own = models[0].parent.resolve() == Path(checkpoint.source).expanduser().resolve()
-        companions = None if own else _written(checkpoint, stage)
+        companions = None if own else _save_companions(checkpoint, stage)
         require_own(models, companions, checkpoint, instead=instead, overwrite=overwrite, say=say)
         return cls(companions, models[0].parent)
 
@@ -57,7 +61,7 @@ class Companions:
             path.replace(self.directory / path.name)
 
 
-def _written(checkpoint, stage):
+def _save_companions(checkpoint: Checkpoint, stage: Path) -> Path:
     companions = stage / "companions"
     companions.mkdir()
     _without_place(checkpoint.config).save_pretrained(companions)
@@ -71,10 +75,10 @@ def _written(checkpoint, stage):
     return companions
 
 
-def _without_place(config):
+def _without_place(config: PretrainedConfig) -> PretrainedConfig:
     """A copy of the configuration that does not tell where it was loaded from; transformers 4 writes that down."""
-    copied = copy.deepcopy(config)
-    for each in (copied, *vars(copied).values()):
+    duplicate = copy.deepcopy(config)
+    for each in (duplicate, *vars(duplicate).values()):
         if getattr(each, "_name_or_path", None):
             each._name_or_path = ""
-    return copied
+    return duplicate

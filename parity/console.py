@@ -12,6 +12,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from parity.environment import newer_than_tried
 from parity.errors import ParityError
@@ -48,7 +50,7 @@ class Console:
         as_json: standard output is left to one JSON object; log lines go to standard error.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False):
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self._quiet = quiet
         self._log = sys.stderr if as_json else sys.stdout
         self._live = not quiet and sys.stderr.isatty()
@@ -70,7 +72,7 @@ class Console:
         if self._live:
             self._clear()
 
-    def _clear(self):
+    def _clear(self) -> None:
         if self._live:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
@@ -98,7 +100,7 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
         return _fail(command, str(error), error.exit_status, error.stage, as_json)
     except KeyboardInterrupt:
         return _fail(command, "interrupted; nothing was written", 130, "interrupted", as_json)
-    except _Terminated:
+    except _Termination:
         return _fail(command, "terminated; nothing was written", 143, "interrupted", as_json)
     except BrokenPipeError:
         sys.stderr.close()
@@ -117,7 +119,7 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
             signal.signal(signal.SIGTERM, previous)
 
 
-def _with_note(status):
+def _with_note(status: int) -> int:
     """The status; that of a failure, after the line on packages that are newer than any that was tried."""
     note = newer_than_tried() if status == 1 else ""
     if note:
@@ -125,22 +127,22 @@ def _with_note(status):
     return status
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """End the process with that status, without a second of taking torch apart."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-class _Terminated(BaseException):
+class _Termination(BaseException):
     pass
 
 
-def _terminate(signum, frame):
-    raise _Terminated
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Termination
 
 
-def _fail(command, message, status, stage, as_json):
+def _fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
     print(f"{command}: error: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"status": "failed", "stage": stage, "error": message}))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from parity import words
 from parity.configs import OnnxConfig
@@ -27,6 +27,25 @@ RELATIONS = {
     "speech": _BATCH,
 }
 EITHER_PADDING = f"{_BATCH} padding-right padding-left"
+
+
+class Cell(Protocol):
+    """What a deviation reads of a cell; `parity.architectures.conformance.matrix.Cell` has it."""
+
+    @property
+    def feature(self) -> str: ...
+
+    @property
+    def opset(self) -> int | None: ...
+
+    @property
+    def attention(self) -> str: ...
+
+    @property
+    def exporter(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,7 @@ class Deviation(Scope):
     issue: str
     checks: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("raises", "reason", "issue", "versions"):
             if not getattr(self, name):
@@ -71,7 +90,7 @@ class Deviation(Scope):
         words.require("deviation: raises", [self.raises], words.EXCEPTIONS)
         words.require("deviation: checks", self.checks, words.CHECKS)
 
-    def matches(self, cell, check: str) -> bool:
+    def matches(self, cell: Cell, check: str) -> bool:
         """Whether this check of this cell is expected to fail in this environment."""
         where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
         of_cell = self.covers(**where)
@@ -107,7 +126,7 @@ class TracedAxis(Scope):
     text: str
     issue: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.outcome not in TRACE_OUTCOMES or not self.text:
             raise ValueError(
@@ -166,7 +185,7 @@ class Architecture:
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
         for name in (self.preprocessor, *self.preprocessors.values()):
             words.require_preprocessor(self.model_type, name)
@@ -181,7 +200,7 @@ class Architecture:
                 f"{self.model_type}: features {', '.join(self.features)}: should be one or more, each once"
             )
         parts = (*self.floors, *self.deviations, *self.traces)
-        own = {
+        own: dict[str, Iterable[str]] = {
             "relations": [key if isinstance(key, str) else key[0] for key in self.relations if key != "*"],
             "preprocessors": self.preprocessors,
             "heads": self.heads,
@@ -190,17 +209,17 @@ class Architecture:
             "smoke": self.smoke,
             "floors, deviations and traces": [feature for part in parts for feature in part.features],
         }
-        for name, named in own.items():
-            words.require(f"{self.model_type}: features of {name}", named, self.features)
+        for name, features in own.items():
+            words.require(f"{self.model_type}: features of {name}", features, self.features)
 
     def relations_of(self, feature: str) -> list[str]:
         """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
-        for wanted in (feature, "*"):
+        for subject in (feature, "*"):
             for key, names in self.relations.items():
-                if isinstance(key, tuple) and key[0] == wanted and meets(key[1]):
+                if isinstance(key, tuple) and key[0] == subject and meets(key[1]):
                     return names.split()
-            if wanted in self.relations:
-                return self.relations[wanted].split()
+            if subject in self.relations:
+                return self.relations[subject].split()
         return RELATIONS[self.kind_of(feature)].split()
 
     def kind_of(self, feature: str) -> str:
@@ -213,8 +232,8 @@ class Architecture:
 
     def floor_of(self, feature: str) -> Floor | None:
         """The floor that applies to a feature in this environment; None where the exporter's own does."""
-        found = [floor for floor in self.floors if floor.covers(feature=feature)]
-        return max(found, key=lambda floor: floor.opset, default=None)
+        floors = [floor for floor in self.floors if floor.covers(feature=feature)]
+        return max(floors, key=lambda floor: floor.opset, default=None)
 
     def traced_axes(self, feature: str) -> dict[str, TracedAxis]:
         """The axes of a feature's trace that do not generalise in this environment, by name."""
@@ -244,7 +263,7 @@ class Architecture:
 FINDERS: list[Callable[[str], Architecture]] = []
 
 
-def _gap(subject, requirement):
+def _gap(subject: str, requirement: str) -> str:
     if meets(requirement):
         return ""
     return f"{subject} needs {requirement}; transformers {version_of('transformers')} is installed"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 # The largest relative error of rounding to the type, by its name.
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -15,7 +18,7 @@ DEFAULT_DTYPE = "float32"
 DTYPES: dict[str, str] = {"float32": "single precision"}
 
 
-def torch_dtype(name: str) -> Any:
+def torch_dtype(name: str) -> torch.dtype:
     """PyTorch's type of that name."""
     import torch
 
@@ -36,7 +39,7 @@ def unit_roundoff(dtype: np.dtype) -> float:
     return UNIT_ROUNDOFF[dtype.name]
 
 
-def array_of(tensor: Any) -> np.ndarray:
+def array_of(tensor: torch.Tensor) -> np.ndarray:
     """A tensor of PyTorch as an array of its own type; bfloat16, which numpy lacks, as that of ml_dtypes."""
     import torch
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from typing import Any
 
 from parity import __version__
 
@@ -38,11 +39,11 @@ def meets(requirements: str) -> bool:
     """
     from packaging.requirements import Requirement
 
-    def installed(text):
-        wanted = Requirement(text)
-        return wanted.specifier.contains(version_of(wanted.name) or "0", prereleases=True)
+    def is_met(text: str) -> bool:
+        requirement = Requirement(text)
+        return requirement.specifier.contains(version_of(requirement.name) or "0", prereleases=True)
 
-    return any(all(map(installed, each.split(";"))) for each in requirements.split(" or "))
+    return any(all(map(is_met, each.split(";"))) for each in requirements.split(" or "))
 
 
 def threads() -> int:
@@ -59,14 +60,14 @@ def newer_than_tried() -> str:
     from packaging.version import Version
 
     newer = [
-        f"{name} {version_of(name)} is newer than any that was tried ({tried})"
-        for name, tried in NEWEST_TRIED.items()
-        if at_least(name, tried) and Version(version_of(name)).release > Version(tried).release
+        f"{name} {version_of(name)} is newer than any that was tried ({newest})"
+        for name, newest in NEWEST_TRIED.items()
+        if at_least(name, newest) and Version(version_of(name) or "0").release > Version(newest).release
     ]
     return "; ".join(newer)
 
 
-def describe() -> dict:
+def describe() -> dict[str, Any]:
     """The environment of a run, for records: versions of parity, Python and the packages, and the platform."""
     return {
         "parity": __version__,

@@ -1,5 +1,25 @@
 """One exception class per stage of an export, each with the exit status that the commands give it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class FailedCheck(Protocol):
+        """What a handler may read from a failure; `parity.judge.findings.Finding` has it."""
+
+        @property
+        def check(self) -> str: ...
+
+        @property
+        def subject(self) -> str: ...
+
+        @property
+        def line(self) -> str: ...
+
 
 class ParityError(Exception):
     """Base of everything parity raises on purpose; its text is one message for a person."""
@@ -50,9 +70,9 @@ class Mismatch(ParityError, ValueError):
 
     stage = "comparison"
 
-    def __init__(self, message, findings=()):
+    def __init__(self, message: str, findings: Iterable[FailedCheck] = ()) -> None:
         super().__init__(message)
-        self.findings = tuple(findings)
+        self.findings: tuple[FailedCheck, ...] = tuple(findings)
 
 
 class ContractMismatch(Mismatch):

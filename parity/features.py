@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from parity import models
 from parity.configs import OnnxConfig
@@ -17,17 +17,22 @@ from parity.tasks import TASKS, task_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from parity.models import ModelLoader
 
-class _AutoModels(Mapping):
+    # Of an OnnxConfig.
+    Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
+
+
+class _AutoModels(Mapping[str, "ModelLoader"]):
     """Task → Auto class, imported when it is looked up: naming the tasks costs no torch."""
 
-    def __getitem__(self, task: str) -> type:
+    def __getitem__(self, task: str) -> ModelLoader:
         import transformers
 
         for name in TASKS[task].auto_classes:
-            found = getattr(transformers, name, None)
-            if found is not None:
-                return found
+            auto = getattr(transformers, name, None)
+            if auto is not None:
+                return auto
         raise KeyError(
             f"{task}: transformers {version_of('transformers')} has none of {', '.join(TASKS[task].auto_classes)}"
         )
@@ -39,26 +44,26 @@ class _AutoModels(Mapping):
         return len(TASKS)
 
 
-class _ModelTypes(dict):
+class _ModelTypes(dict[str, "dict[str, Constructor]"]):
     """Model type → features; `big-bird` and `big_bird` name the same."""
 
     @staticmethod
-    def _key(model_type):
+    def _key(model_type: str) -> str:
         return model_type.lower().replace("_", "-")
 
-    def __getitem__(self, model_type):
+    def __getitem__(self, model_type: str) -> dict[str, Constructor]:
         return super().__getitem__(self._key(model_type))
 
-    def __setitem__(self, model_type, features):
+    def __setitem__(self, model_type: str, features: dict[str, Constructor]) -> None:
         super().__setitem__(self._key(model_type), features)
 
-    def __contains__(self, model_type):
-        return super().__contains__(self._key(model_type))
+    def __contains__(self, model_type: object) -> bool:
+        return isinstance(model_type, str) and super().__contains__(self._key(model_type))
 
 
 def supported_features_mapping(
     *supported_features: str, onnx_config_cls: str | type[OnnxConfig] | None = None
-) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+) -> dict[str, Constructor]:
     """Feature → constructor of its OnnxConfig.
 
     Args:
@@ -75,26 +80,26 @@ def supported_features_mapping(
 
         module, _, name = onnx_config_cls.rpartition(".")
         if module.startswith("models."):
-            onnx_config_cls = _declared(module.split(".")[1], name)
+            onnx_config_cls = _class_in_old_module(module.split(".")[1], name)
         else:
             onnx_config_cls = getattr(importlib.import_module(module), name)
     return {
         feature: partial(
-            onnx_config_cls.with_past if feature.endswith("-with-past") else onnx_config_cls.from_model_config,
+            getattr(onnx_config_cls, "with_past" if feature.endswith("-with-past") else "from_model_config"),
             task=FeaturesManager.feature_to_task(feature),
         )
         for feature in supported_features
     }
 
 
-def _declared(model, name):
+def _class_in_old_module(model: str, name: str) -> type[OnnxConfig]:
     """The class that the old package had in `models.<model>`, where one module could be about several models."""
     from parity.registry import architectures
 
-    for found in architectures():
-        module = found.onnx_config.__module__.rpartition(".")[2]
-        if found.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
-            return found.onnx_config
+    for architecture in architectures():
+        module = architecture.onnx_config.__module__.rpartition(".")[2]
+        if architecture.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
+            return architecture.onnx_config
     raise ValueError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
 
 
@@ -103,14 +108,12 @@ class FeaturesManager:
 
     _TASKS_TO_AUTOMODELS = _AutoModels()
     # TensorFlow weights are read into PyTorch models.
-    _TASKS_TO_TF_AUTOMODELS: dict[str, type] = {}  # noqa: RUF012 - a class attribute in the old package
+    _TASKS_TO_TF_AUTOMODELS: dict[str, ModelLoader] = {}  # noqa: RUF012 - a class attribute in the old package
     _SUPPORTED_MODEL_TYPE = _ModelTypes()
     AVAILABLE_FEATURES: list[str] = []  # noqa: RUF012 - a class attribute in the old package
 
     @staticmethod
-    def get_supported_features_for_model_type(
-        model_type: str, model_name: str | None = None
-    ) -> dict[str, Callable[[PretrainedConfig], OnnxConfig]]:
+    def get_supported_features_for_model_type(model_type: str, model_name: str | None = None) -> dict[str, Constructor]:
         """Feature → OnnxConfig constructor for a model type, spelled with `-` or `_`.
 
         Raises:
@@ -130,7 +133,7 @@ class FeaturesManager:
         return task_of(feature)
 
     @staticmethod
-    def _validate_framework_choice(framework: str):
+    def _validate_framework_choice(framework: str) -> None:
         if framework not in ("pt", "tf"):
             raise ValueError(f"framework: got {framework}, should be pt or tf")
         gap = tensorflow_gap() if framework == "tf" else None
@@ -138,7 +141,7 @@ class FeaturesManager:
             raise EnvironmentGap(f"framework tf: {gap}")
 
     @staticmethod
-    def get_model_class_for_feature(feature: str, framework: str = "pt") -> type:
+    def get_model_class_for_feature(feature: str, framework: str = "pt") -> ModelLoader:
         """The Auto class that loads a feature. TensorFlow weights are read into PyTorch models.
 
         Raises:
@@ -188,7 +191,7 @@ class FeaturesManager:
         return models.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
 
     @staticmethod
-    def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Callable]:
+    def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Constructor]:
         """The model's type and the constructor of its OnnxConfig for a feature.
 
         Raises:
@@ -198,12 +201,12 @@ class FeaturesManager:
         return model.config.model_type, constructor(model.config.model_type, feature, getattr(model, "name", ""))
 
     @staticmethod
-    def get_config(model_type: str, feature: str) -> Callable[[PretrainedConfig], OnnxConfig]:
+    def get_config(model_type: str, feature: str) -> Constructor:
         """The OnnxConfig constructor of a model type and feature."""
         return FeaturesManager._SUPPORTED_MODEL_TYPE[model_type][feature]
 
 
-def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
+def model_class(model_type: str, feature: str, framework: str = "pt") -> ModelLoader:
     """The class that loads a feature of a model type: the Auto class, or the head that its declaration names.
 
     Raises:
@@ -212,12 +215,12 @@ def model_class(model_type: str, feature: str, framework: str = "pt") -> type:
     from parity import registry
 
     auto = FeaturesManager.get_model_class_for_feature(feature, framework)
-    declared = [found for found in registry.architectures() if found.model_type == model_type]
-    head = declared[0].heads.get(FeaturesManager.feature_to_task(feature)) if declared else None
+    declarations = [each for each in registry.architectures() if each.model_type == model_type]
+    head = declarations[0].heads.get(FeaturesManager.feature_to_task(feature)) if declarations else None
     return models.named(head) if head else auto
 
 
-def heads(config: PretrainedConfig, feature: str) -> tuple[type, ...]:
+def heads(config: PretrainedConfig, feature: str) -> tuple[ModelLoader, ...]:
     """The model classes that load a feature of a configuration; their names are those in `config.architectures`.
 
     Raises:
@@ -227,11 +230,11 @@ def heads(config: PretrainedConfig, feature: str) -> tuple[type, ...]:
     mapping = getattr(loads, "_model_mapping", None)
     if mapping is None:
         return (loads,)
-    found = mapping.get(type(config), ())
-    return tuple(found) if isinstance(found, (list, tuple)) else (found,)
+    classes = mapping.get(type(config), ())
+    return tuple(classes) if isinstance(classes, (list, tuple)) else (classes,)
 
 
-def constructor(model_type: str, feature: str, model_name: str = "") -> Callable[[PretrainedConfig], OnnxConfig]:
+def constructor(model_type: str, feature: str, model_name: str = "") -> Constructor:
     """The OnnxConfig constructor of a model type and feature.
 
     Raises:
@@ -244,15 +247,15 @@ def constructor(model_type: str, feature: str, model_name: str = "") -> Callable
     return features[feature]
 
 
-def _read_declarations():
+def _read_declarations() -> None:
     from parity import registry
 
     for architecture in registry.architectures():
         FeaturesManager._SUPPORTED_MODEL_TYPE[architecture.model_type] = supported_features_mapping(
             *architecture.features, onnx_config_cls=architecture.onnx_config
         )
-    found = {feature for features in FeaturesManager._SUPPORTED_MODEL_TYPE.values() for feature in features}
-    FeaturesManager.AVAILABLE_FEATURES[:] = sorted(found)
+    names = {feature for features in FeaturesManager._SUPPORTED_MODEL_TYPE.values() for feature in features}
+    FeaturesManager.AVAILABLE_FEATURES[:] = sorted(names)
 
 
 _read_declarations()

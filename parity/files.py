@@ -27,7 +27,7 @@ def staged(destination: Path) -> Iterator[Path]:
     Raises:
         OutputError: the directory cannot be made or written, before any work is done.
     """
-    made = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
+    missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.is_dir():
@@ -48,7 +48,7 @@ def staged(destination: Path) -> Iterator[Path]:
         raise failure from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        for parent in made:
+        for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
 
@@ -72,7 +72,7 @@ def alone(model: Path, names: Iterable[str]) -> Iterator[Path]:
         yield copy
 
 
-def _place_to_link(model, stack):
+def _place_to_link(model: Path, stack: contextlib.ExitStack) -> Path:
     """A fresh directory on the model's own disk where one can be made, else any."""
     for parent in (None, model.parent):
         with contextlib.suppress(OSError):
@@ -82,7 +82,7 @@ def _place_to_link(model, stack):
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
 
 
-def _link(source, target):
+def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:

@@ -14,13 +14,24 @@ import socket
 import urllib.parse
 import urllib.request
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.releases import dtype_option, tensorflow_gap
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    from parity.configs.base import Preprocessor
+
+    # What has `from_pretrained`.
+    ModelLoader: TypeAlias = type[PreTrainedModel] | type[_BaseAutoModelClass]
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -58,12 +69,12 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
         raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
     if not path.is_dir():
         raise UsageError(f"--model {source}: is a file, should be the directory that holds config.json and the weights")
-    found = {child.name for child in path.iterdir()}
-    if not found:
+    names = {child.name for child in path.iterdir()}
+    if not names:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
-    if "config.json" not in found:
+    if "config.json" not in names:
         raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
-    if found.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
+    if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
         raise CheckpointError(
             f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
             " save the trained model there with save_pretrained"
@@ -72,7 +83,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
 
 
 @functools.cache
-def _require_hub(source, cache_dir):
+def _require_hub(source: str, cache_dir: str | None) -> None:
     """Refuse at once what the Hub cannot be asked for; its client would try again for half a minute."""
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -97,7 +108,7 @@ def framework_of(directory: Path) -> str:
     return "pt" if pytorch else "tf"
 
 
-def named(name: str) -> type:
+def named(name: str) -> type[Any]:
     """The class of transformers of that name, or that of another package by its dotted name.
 
     Raises:
@@ -107,29 +118,29 @@ def named(name: str) -> type:
     return getattr(importlib.import_module(module or "transformers"), own)
 
 
-def load_config(source: str, cache_dir: str | None = None):
+def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
     directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
-    with _told(source, "its configuration"):
-        found = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
-        written = has_file(source, "config.json") if directory else None
+    with _load_errors(source, "its configuration"):
+        config = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        path = has_file(source, "config.json") if directory else None
         # transformers 4 guesses it from the name of the directory.
-        if written and "model_type" not in json.loads(written.read_text(encoding="utf-8")):
+        if path and "model_type" not in json.loads(path.read_text(encoding="utf-8")):
             raise ValueError("config.json should have a `model_type` key")
-        return found
+    return config
 
 
 def load_model(
     source: str,
-    model_class: type,
+    model_class: ModelLoader,
     *,
     framework: str | None = None,
     cache_dir: str | None = None,
     attention: str = "eager",
     dtype: str = DEFAULT_DTYPE,
-) -> tuple[Any, list[str]]:
+) -> tuple[PreTrainedModel, list[str]]:
     """The model in that dtype and in eval mode, and the names of the weights that the checkpoint lacks.
 
     Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
@@ -144,7 +155,7 @@ def load_model(
     if framework == "tf":
         model, missing = _load_tensorflow(source, model_class, cache_dir, attention)
         return model.to(torch_dtype(dtype)), missing
-    with _told(source, "its weights"), quiet_transformers():
+    with _load_errors(source, "its weights"), quiet_transformers():
         model, info = model_class.from_pretrained(
             source,
             cache_dir=cache_dir,
@@ -157,13 +168,15 @@ def load_model(
     return model.eval(), sorted(info["missing_keys"])
 
 
-def _load_tensorflow(source, model_class, cache_dir, attention):
+def _load_tensorflow(
+    source: str, model_class: ModelLoader, cache_dir: str | None, attention: str
+) -> tuple[PreTrainedModel, list[str]]:
     """TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 leaves it empty."""
     gap = tensorflow_gap()
     if gap:
         raise EnvironmentGap(f"{source}: holds TensorFlow weights: {gap}")
     config = load_config(source, cache_dir)
-    with _told(source, "its TensorFlow weights"), quiet_transformers():
+    with _load_errors(source, "its TensorFlow weights"), quiet_transformers():
         from transformers.modeling_tf_pytorch_utils import load_tf2_checkpoint_in_pytorch_model
 
         model = model_class.from_config(config, attn_implementation=attention)
@@ -177,7 +190,7 @@ def _load_tensorflow(source, model_class, cache_dir, attention):
 
 
 @contextlib.contextmanager
-def quiet_transformers():
+def quiet_transformers() -> Iterator[None]:
     """Loading bars and reports are for training; what matters of them is raised or returned."""
     from transformers.utils import logging as transformers_logging
 
@@ -196,28 +209,28 @@ def quiet_transformers():
 
 
 @contextlib.contextmanager
-def _told(source, what):
+def _load_errors(source: str, what: str) -> Iterator[None]:
     """Any exception of a loader becomes one CheckpointError that names the checkpoint and what to do."""
     try:
         yield
     except ParityError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{source}: {what} cannot be loaded: {_explain(error)}") from error
+        raise CheckpointError(f"{source}: {what} cannot be loaded: {_explanation(error)}") from error
 
 
-def _explain(error: Exception) -> str:
+def _explanation(error: Exception) -> str:
     """What is wrong and what to do; transformers 4 puts its own guess before the error that says it."""
-    each = error
+    each: BaseException | None = error
     while each is not None:
-        found = _known(each)
-        if found:
-            return found
+        explanation = _explanation_of_known(each)
+        if explanation:
+            return explanation
         each = each.__cause__ or each.__context__
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
-def _known(error: BaseException) -> str | None:
+def _explanation_of_known(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if "trust_remote_code" in text:
@@ -252,7 +265,7 @@ def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | Non
         return directory / name if (directory / name).is_file() else None
     from transformers.utils import cached_file
 
-    found = cached_file(
+    path = cached_file(
         source,
         name,
         cache_dir=cache_dir,
@@ -260,10 +273,10 @@ def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | Non
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return Path(found) if found else None
+    return Path(path) if path else None
 
 
-def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None):
+def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None) -> Preprocessor | None:
     """The checkpoint's tokenizer, image processor, feature extractor or processor; None when `auto` finds none.
 
     Args:
@@ -279,9 +292,9 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         if not kinds:
             return None
         if "processor" not in kinds and len(kinds) > 1:
-            joined = _joining(source, cache_dir)
-            if joined is not None:
-                return joined
+            processor = _joint_processor(source, cache_dir)
+            if processor is not None:
+                return processor
             raise UsageError(
                 f"{source}: has a tokenizer and an image processor or feature extractor, but no processor that joins"
                 " them; choose one with --preprocessor tokenizer, image_processor or feature_extractor"
@@ -302,8 +315,8 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         "feature_extractor": "AutoFeatureExtractor",
         "processor": "AutoProcessor",
     }
-    options = {"cache_dir": cache_dir, "trust_remote_code": False}
-    with _told(source, f"its {kind.replace('_', ' ')}"), quiet_transformers():
+    options: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": False}
+    with _load_errors(source, f"its {kind.replace('_', ' ')}"), quiet_transformers():
         try:
             return getattr(transformers, classes[kind]).from_pretrained(source, **options)
         except ValueError:
@@ -312,7 +325,7 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
             return transformers.AutoFeatureExtractor.from_pretrained(source, **options)
 
 
-def _joining(source, cache_dir):
+def _joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None:
     """The processor that joins tokenizer and image processor of a checkpoint without a file of its own for it.
 
     Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such.
@@ -320,25 +333,25 @@ def _joining(source, cache_dir):
     import transformers
 
     with quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, ValueError):
-        found = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
+        processor = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         # Where a model type has none, transformers hands out the tokenizer.
-        return found if isinstance(found, transformers.ProcessorMixin) else None
+        return processor if isinstance(processor, transformers.ProcessorMixin) else None
     return None
 
 
-def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None):
+def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None) -> Preprocessor:
     """`load_preprocessor`, for a caller that cannot do without.
 
     Raises:
         UsageError, CheckpointError: see `load_preprocessor`; and `auto` finds none.
     """
-    found = load_preprocessor(source, kind, cache_dir)
-    if found is None:
+    preprocessor = load_preprocessor(source, kind, cache_dir)
+    if preprocessor is None:
         raise CheckpointError(
             f"{source}: has no tokenizer, image processor or feature extractor to make inputs with; save the model's"
             " own one there with save_pretrained"
         )
-    return found
+    return preprocessor
 
 
 def fingerprint(source: str, cache_dir: str | None = None) -> str:
@@ -356,7 +369,9 @@ def fingerprint(source: str, cache_dir: str | None = None) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def random_weights_reach_outputs(model, missing: list[str], outputs) -> list[str]:
+def random_weights_reach_outputs(
+    model: PreTrainedModel, missing: Sequence[str], outputs: Callable[[], Iterable[torch.Tensor]]
+) -> list[str]:
     """Which of the `missing` weights the outputs depend on: filled with NaN, they show. Ends with zeros there.
 
     Args:
@@ -374,8 +389,8 @@ def random_weights_reach_outputs(model, missing: list[str], outputs) -> list[str
         for name in absent:
             parameters[name].data.fill_(float("nan"))
         with torch.no_grad():
-            reached = any(bool(tensor.isnan().any()) for tensor in outputs())
+            reach = any(bool(tensor.isnan().any()) for tensor in outputs())
     finally:
         for name in absent:
             parameters[name].data.zero_()
-    return absent if reached else []
+    return absent if reach else []

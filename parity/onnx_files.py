@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.errors import OutputError
+
+if TYPE_CHECKING:
+    import onnx
 
 # The end of the stem of a model that failed its validation.
 REJECTED = ".rejected"
@@ -49,9 +54,9 @@ def remove(model: Path) -> None:
     data_file(model).unlink(missing_ok=True)
 
 
-def _rename_data(path, name):
-    model, tensors = external_tensors(path)
-    for tensor in tensors:
+def _rename_data(path: Path, name: str) -> None:
+    model = _load_graph(path)
+    for tensor in _external_tensors_of(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = name
@@ -62,18 +67,27 @@ def _refers_to_data(model: Path) -> bool:
     return bool(external_tensors(model)[1])
 
 
-def external_tensors(path: Path):
+def external_tensors(path: Path) -> tuple[onnx.ModelProto | None, list[onnx.TensorProto]]:
     """The file's protocol buffer without its external data, and the tensors whose data stands outside.
 
     Files are read only as far as needed: one larger than 64 MB that stands alone holds its own data.
     """
-    import onnx
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
-
     if path.stat().st_size > 64 << 20:
         return None, []
-    model = onnx.load(str(path), load_external_data=False)
-    return model, [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
+    model = _load_graph(path)
+    return model, _external_tensors_of(model)
+
+
+def _load_graph(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    return onnx.load(str(path), load_external_data=False)
+
+
+def _external_tensors_of(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    return [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
 
 
 def gather_external_data(path: Path, name: str) -> None:
@@ -82,9 +96,9 @@ def gather_external_data(path: Path, name: str) -> None:
     Works a tensor at a time: memory stays bounded however large the model is.
     """
     model, tensors = external_tensors(path)
-    if not tensors:
+    if model is None or not tensors:
         return
-    old = set()
+    old: set[Path] = set()
     with (path.parent / name).open("wb") as joined:
         for tensor in tensors:
             entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -107,7 +121,7 @@ def gather_external_data(path: Path, name: str) -> None:
         source.unlink()
 
 
-def append_metadata(path: Path, metadata: dict[str, str]) -> None:
+def append_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Add `metadata_props` to the ONNX file at `path` without reading it.
 
     A protocol buffer message followed by another is their merger, so the properties alone are appended.

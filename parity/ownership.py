@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity.errors import UsageError
 from parity.onnx_files import REJECTED, data_file
@@ -44,39 +44,39 @@ def require_own(
     Raises:
         UsageError: names every such file.
     """
-    found = [*conflicts(models, companions, checkpoint), *others(instead, checkpoint.model_type)]
-    if not found:
+    foreign = [*conflicts(models, companions, checkpoint), *others(instead, checkpoint.model_type)]
+    if not foreign:
         return
-    listed = ", ".join(map(str, found))
+    names = ", ".join(map(str, foreign))
     if not overwrite:
         raise UsageError(
-            f"output: {listed} would be replaced, and no earlier export of this {checkpoint.model_type} by parity has"
+            f"output: {names} would be replaced, and no earlier export of this {checkpoint.model_type} by parity has"
             " written it; give another place, or --overwrite to replace what is there"
         )
-    say(f"Overwriting: {listed}")
+    say(f"Overwriting: {names}")
 
 
 def conflicts(models: Sequence[Path], companions: Path | None, checkpoint: Checkpoint) -> list[Path]:
     """The files that would be replaced and are not ours; see `require_own`."""
-    found = others(models, checkpoint.model_type)
-    own = [path for path in models if os.path.lexists(path) and path not in found]
+    foreign = others(models, checkpoint.model_type)
+    own = [path for path in models if os.path.lexists(path) and path not in foreign]
     directory = models[0].parent
     beside = sorted(companions.iterdir()) if companions else []
     differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
     if differing and not own and not _is_theirs(directory, checkpoint):
-        found += differing
-    return found
+        foreign += differing
+    return foreign
 
 
 def others(models: Sequence[Path], model_type: str) -> list[Path]:
     """The model files among them that stand there and are not ours, and data files without a model."""
-    found = []
+    foreign: list[Path] = []
     for path in models:
         if os.path.lexists(path):
-            found += [] if is_ours(path, model_type) else [path]
+            foreign += [] if is_ours(path, model_type) else [path]
         elif os.path.lexists(data_file(path)):
-            found.append(data_file(path))
-    return found
+            foreign.append(data_file(path))
+    return foreign
 
 
 def is_ours(path: Path, model_type: str) -> bool:
@@ -93,7 +93,7 @@ def facts_of(path: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     if zipfile.is_zipfile(path):
-        return _archived(path)
+        return _archive_facts(path)
     try:
         import onnx
 
@@ -103,7 +103,7 @@ def facts_of(path: Path) -> Mapping[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def _archived(path):
+def _archive_facts(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next((name for name in archive.namelist() if name.endswith(_FACTS)), None)
@@ -113,7 +113,7 @@ def _archived(path):
     return facts if isinstance(facts, dict) else {}
 
 
-def _type_beside(path):
+def _type_beside(path: Path) -> str | None:
     try:
         config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -121,15 +121,15 @@ def _type_beside(path):
     return config.get("model_type") if isinstance(config, dict) else None
 
 
-def _differs(new, old):
+def _differs(new: Path, old: Path) -> bool:
     if not os.path.lexists(old):
         return False
     return not old.is_file() or old.read_bytes() != new.read_bytes()
 
 
-def _is_theirs(directory, checkpoint):
+def _is_theirs(directory: Path, checkpoint: Checkpoint) -> bool:
     """Whether the companions are of other exports of this very checkpoint, which stay there."""
-    delivered = [path for path in directory.iterdir() if path.suffix in _MODELS and not path.stem.endswith(REJECTED)]
-    exports = [path for path in delivered if is_ours(path, checkpoint.model_type)]
+    outputs = [path for path in directory.iterdir() if path.suffix in _MODELS and not path.stem.endswith(REJECTED)]
+    exports = [path for path in outputs if is_ours(path, checkpoint.model_type)]
     known = {facts_of(path).get("checkpoint") for path in exports} - {None}
     return bool(exports) and known <= {checkpoint.fingerprint}

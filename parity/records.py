@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from parity.errors import UsageError
 
@@ -18,7 +19,7 @@ SCHEMA = 3
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
 # Field → (types, meaning).
-FIELDS = {
+FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "kind": (str, "`check`"),
     "id": (str, "the cell, such as bert-masked-lm-onnx17"),
     "architecture": (str, "model type with `-`"),
@@ -45,7 +46,7 @@ FIELDS = {
 }
 
 # What not every machine can tell, and not every format has.
-OPTIONAL = {
+OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
     "exporter": (str, "what wrote the ONNX file, if not the tracing exporter"),
     "dtype": (str, "type of the model's weights, if not float32"),
     "warnings": (list, "warnings of upstream packages during the check: category, module and first line of each"),
@@ -58,7 +59,7 @@ OPTIONAL = {
 }
 
 
-def validate(line: dict) -> None:
+def validate(line: dict[str, Any]) -> None:
     """Refuse a record that does not follow the schema.
 
     Raises:
@@ -77,7 +78,7 @@ def validate(line: dict) -> None:
         raise ValueError(f"record {line.get('id', line.get('kind'))}: wrong or missing: {', '.join(wrong)}")
 
 
-def write(path: Path, environment: dict, lines: Iterable[dict]) -> None:
+def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
     """Write a whole records file; an old one is replaced only by a finished one.
 
     Raises:
@@ -93,7 +94,7 @@ def write(path: Path, environment: dict, lines: Iterable[dict]) -> None:
     partial.replace(path)
 
 
-def read(path: Path) -> tuple[dict, list[dict]]:
+def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The environment and the records of a file.
 
     Raises:
@@ -110,7 +111,7 @@ def read(path: Path) -> tuple[dict, list[dict]]:
     return lines[0], lines[1:]
 
 
-def load(path: Path) -> tuple[dict, list[dict]]:
+def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """As `read`, for commands.
 
     Raises:
@@ -121,5 +122,5 @@ def load(path: Path) -> tuple[dict, list[dict]]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}; `pytest -n auto` leaves records behind") from error
     except ValueError as error:
-        told = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        raise UsageError(f"{told}; it is damaged, or was not written by this parity: run the suite again") from error
+        message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        raise UsageError(f"{message}; it is damaged, or was not written by this parity: run the suite again") from error

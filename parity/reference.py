@@ -5,24 +5,31 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
 from parity.dtypes import array_of
-from parity.judge.pool import Answers
+from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
-from parity.traceable import call, prepared
+from parity.traceable import Layout, call, prepared
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from parity.configs import OnnxConfig
+    from parity.judge.relations import Run
 
 # Bytes of weights from which float64 weights are made a module at a time.
 BY_MODULE_FROM = 1 << 30
 
 
 def answers(
-    model,
-    onnx_config,
+    model: PreTrainedModel,
+    onnx_config: OnnxConfig,
     samples: Sequence[Sample],
     *,
     exact: bool = True,
@@ -44,27 +51,29 @@ def answers(
         return [Answers(values) for values in eager]
     own = model if consume else copy.deepcopy(model)
     tell(f"PyTorch float64 on {len(samples)} inputs")
-    reference = _exact(own, onnx_config, samples)
+    reference = _exact_answers(own, onnx_config, samples)
     move_weights(own)
     tell(f"PyTorch float32 with moved weights on {len(samples)} inputs")
     jittered = _run(own, onnx_config, samples)
     return [Answers(*parts) for parts in zip(eager, reference, jittered, strict=True)]
 
 
-def _exact(model, onnx_config, samples):
+def _exact_answers(
+    model: PreTrainedModel, onnx_config: OnnxConfig, samples: Iterable[Sample]
+) -> list[dict[str, np.ndarray]]:
     if _is_big(model):
         # A module that reads another's weights meets two dtypes and raises: then the whole model has to be cast.
         with contextlib.suppress(RuntimeError), float64_by_module(model):
             return _run(model, onnx_config, samples, torch.float64)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     model.double()
-    found = _run(model, onnx_config, samples, torch.float64)
+    answers = _run(model, onnx_config, samples, torch.float64)
     model.to(dtype)  # exact: every value was a `dtype` value before
-    return found
+    return answers
 
 
 @contextlib.contextmanager
-def float64(model, onnx_config, layout) -> Iterator[Callable]:
+def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> Iterator[Run]:
     """The model, which is given away, as a backend in float64: flat named arrays in, named arrays out.
 
     Args:
@@ -73,7 +82,7 @@ def float64(model, onnx_config, layout) -> Iterator[Callable]:
     names = list(onnx_config.outputs)
     ask = _Float64Call(model, onnx_config)
 
-    def run(inputs):
+    def run(inputs: Arrays) -> dict[str, np.ndarray]:
         flat = {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in layout.names}
         results = ask(layout.nest(flat))
         return {name: array_of(results[name]) for name in names if name in results}
@@ -86,7 +95,7 @@ def float64(model, onnx_config, layout) -> Iterator[Callable]:
         by_module = stack.enter_context(contextlib.ExitStack())
         by_module.enter_context(float64_by_module(model))
 
-        def run_big(inputs):
+        def run_big(inputs: Arrays) -> dict[str, np.ndarray]:
             try:
                 return run(inputs)
             except RuntimeError:
@@ -97,31 +106,32 @@ def float64(model, onnx_config, layout) -> Iterator[Callable]:
         yield run_big
 
 
-def _is_big(model):
+def _is_big(model: torch.nn.Module) -> bool:
     return sum(p.numel() * p.element_size() for p in model.parameters()) >= BY_MODULE_FROM
 
 
 @contextlib.contextmanager
-def float64_by_module(model) -> Iterator[None]:
+def float64_by_module(model: torch.nn.Module) -> Iterator[None]:
     """Inside, every module computes in float64, and only the one at work has float64 weights.
 
     The answers are those of `model.double()` to within float64's own rounding; the memory is that of the model and of
     its largest module once more. A plain embedding looks up first and casts then.
     """
-    handles, originals = [], {}
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    originals: dict[tuple[torch.nn.Module, str], torch.Tensor] = {}
 
-    def enter(module, _):
+    def enter(module: torch.nn.Module, _: Any) -> None:
         for values, name, tensor in _own_floats(module):
             originals[module, name] = tensor
             wide = tensor.detach().double()
             # With the same flag: it decides, too, which kernel torch multiplies with.
             values[name] = torch.nn.Parameter(wide, tensor.requires_grad) if values is module._parameters else wide
 
-    def leave(module, _, output):
+    def leave(module: torch.nn.Module, _: Any, output: Any) -> None:
         for values, name, _ in _own_floats(module):
             values[name] = originals.pop((module, name), values[name])
 
-    def widen(module, _, output):
+    def widen(module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
         return output.double()
 
     for module in model.modules():
@@ -139,7 +149,9 @@ def float64_by_module(model) -> Iterator[None]:
             (module._parameters if name in module._parameters else module._buffers)[name] = tensor
 
 
-def _own_floats(module):
+def _own_floats(
+    module: torch.nn.Module,
+) -> list[tuple[MutableMapping[str, torch.Tensor | None], str, torch.Tensor]]:
     """(dictionary, name, tensor) of the module's own weights and buffers that are floating point."""
     return [
         (values, name, tensor)
@@ -149,7 +161,7 @@ def _own_floats(module):
     ]
 
 
-def move_weights(model, seed: int = 0) -> None:
+def move_weights(model: torch.nn.Module, seed: int = 0) -> None:
     """Move every weight by one unit in the last place, up or down at random, in place."""
     generator = torch.Generator().manual_seed(seed)
     # One period of random directions serves all: drawing one for each of many million weights takes longer than
@@ -164,15 +176,19 @@ def move_weights(model, seed: int = 0) -> None:
                 parameter.copy_(flat.view(parameter.shape))
 
 
-def _run(model, onnx_config, samples: Iterable[Sample], dtype=None):
+def _run(
+    model: PreTrainedModel, onnx_config: OnnxConfig, samples: Iterable[Sample], dtype: torch.dtype | None = None
+) -> list[dict[str, np.ndarray]]:
     names = list(onnx_config.outputs)
-    found = []
-    ask = _Float64Call(model, onnx_config) if dtype == torch.float64 else functools.partial(call, model, onnx_config)
+    answers = []
+    ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
+    if dtype == torch.float64:
+        ask = _Float64Call(model, onnx_config)
     with prepared(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
-            found.append({name: array_of(results[name]) for name in names if name in results})
-    return found
+            answers.append({name: array_of(results[name]) for name in names if name in results})
+    return answers
 
 
 @contextlib.contextmanager
@@ -181,12 +197,12 @@ def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
 
     With float64, what a model casts to float32 is float64 too.
     """
-    with _default_dtype(dtype), _Widened() if dtype == torch.float64 else contextlib.nullcontext():
+    with _default_dtype(dtype), _Widening() if dtype == torch.float64 else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype):
+def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype or before)
     try:
@@ -195,7 +211,7 @@ def _default_dtype(dtype):
         torch.set_default_dtype(before)
 
 
-class _Widened(TorchFunctionMode):
+class _Widening(TorchFunctionMode):
     """Inside, float64 stands wherever a model asks for float32.
 
     Attention often computes its softmax in float32: the float64 mask of a row that sees nothing is infinite there, and
@@ -207,7 +223,13 @@ class _Widened(TorchFunctionMode):
 
     acted = False
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         if func is torch.Tensor.float:
             self.acted = True
             return args[0].double()
@@ -227,21 +249,21 @@ class _Float64Call:
     have one value throughout, of the same one.
     """
 
-    def __init__(self, model, onnx_config):
+    def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig) -> None:
         self._model, self._onnx_config = model, onnx_config
-        self._nothing_to_widen = set()
+        self._nothing_to_widen: set[Hashable] = set()
 
-    def __call__(self, nested):
+    def __call__(self, nested: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         like = _likeness(nested)
-        widened = contextlib.nullcontext() if like in self._nothing_to_widen else _Widened()
-        with _default_dtype(torch.float64), widened:
+        widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()
+        with _default_dtype(torch.float64), widening:
             results = call(self._model, self._onnx_config, _cast(nested, torch.float64))
-        if not getattr(widened, "acted", True):
+        if not getattr(widening, "acted", True):
             self._nothing_to_widen.add(like)
         return results
 
 
-def _likeness(value):
+def _likeness(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return tuple((name, _likeness(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -252,7 +274,7 @@ def _likeness(value):
     return value.dtype, value.shape, first.item() if bool((value == first).all()) else None
 
 
-def _cast(value, dtype):
+def _cast(value: Any, dtype: torch.dtype | None) -> Any:
     if isinstance(value, Mapping):
         return {name: _cast(item, dtype) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -6,13 +6,14 @@ import functools
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Iterator
 
 import parity.architectures as package
 from parity.declaration import FINDERS, Architecture
 
 ENTRY_POINT = "parity.architectures"
 # Modules that were named on a command line.
-_included: list[str] = []
+_extra_modules: list[str] = []
 
 
 @functools.cache
@@ -22,14 +23,14 @@ def architectures() -> tuple[Architecture, ...]:
     Raises:
         ValueError: a module without the object ARCHITECTURE, or two declarations of one model type.
     """
-    found = {}
-    for source, architecture in [*_own(), *_from_entry_points(), *_named()]:
+    declarations: dict[str, Architecture] = {}
+    for source, architecture in [*_from_package(), *_from_entry_points(), *_from_extra_modules()]:
         if not isinstance(architecture, Architecture):
             raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
-        if found.get(architecture.name, architecture) is not architecture:
+        if declarations.get(architecture.name, architecture) is not architecture:
             raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
-        found[architecture.name] = architecture
-    return tuple(found[name] for name in sorted(found))
+        declarations[architecture.name] = architecture
+    return tuple(declarations[name] for name in sorted(declarations))
 
 
 def architecture(model_type: str) -> Architecture:
@@ -38,10 +39,10 @@ def architecture(model_type: str) -> Architecture:
     Raises:
         KeyError
     """
-    found = _by_name().get(model_type.lower().replace("_", "-"))
-    if found is None:
+    declaration = _by_name().get(model_type.lower().replace("_", "-"))
+    if declaration is None:
         raise KeyError(f"{model_type} is not declared; declared: {', '.join(_by_name())}")
-    return found
+    return declaration
 
 
 def include(name: str) -> Architecture:
@@ -53,23 +54,24 @@ def include(name: str) -> Architecture:
     if name.lower().replace("_", "-") in _by_name():
         return architecture(name)
     try:
-        declared = getattr(importlib.import_module(name), "ARCHITECTURE", None)
+        declaration = getattr(importlib.import_module(name), "ARCHITECTURE", None)
     except ImportError as error:
         raise ValueError(f"{name}: is no declared architecture, and cannot be imported: {error}") from error
-    if not isinstance(declared, Architecture):
+    if not isinstance(declaration, Architecture):
         raise ValueError(f"{name}: has no ARCHITECTURE of type Architecture")
-    _included.append(name)
+    _extra_modules.append(name)
     architectures.cache_clear()
     _by_name.cache_clear()
-    return architecture(declared.name)
+    return architecture(declaration.name)
 
 
 @functools.cache
-def _by_name():
-    return {found.name: found for found in architectures()}
+def _by_name() -> dict[str, Architecture]:
+    return {each.name: each for each in architectures()}
 
 
-def _own():
+def _from_package() -> Iterator[tuple[str, object]]:
+    """Where each declaration should be, and what is there."""
     for module in pkgutil.iter_modules(package.__path__):
         # Packages are none.
         if not module.ispkg:
@@ -77,13 +79,13 @@ def _own():
             yield name, getattr(importlib.import_module(name), "ARCHITECTURE", None)
 
 
-def _from_entry_points():
+def _from_entry_points() -> Iterator[tuple[str, object]]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT):
         yield entry.value, entry.load()
 
 
-def _named():
-    for name in _included:
+def _from_extra_modules() -> Iterator[tuple[str, object]]:
+    for name in _extra_modules:
         yield name, importlib.import_module(name).ARCHITECTURE
 
 

@@ -11,10 +11,16 @@ import contextlib
 import functools
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from parity.environment import at_least, version_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import DynamicCache, EncoderDecoderCache
+    from transformers.cache_utils import Cache
 
 # The name of the caches in our API and, with a number and a part behind it, in files; that of outputs is `present`.
 PAST = "past_key_values"
@@ -25,13 +31,17 @@ _CACHE = "cache"
 @functools.lru_cache(maxsize=64)
 def parameters_of(model_class: type) -> tuple[str, ...]:
     """The names that the model's `forward` takes, in its order; its caches as `past_key_values`."""
-    names = [name for name in inspect.signature(model_class.forward).parameters if name != "self"]
+    names = [name for name in _names_in_forward(model_class) if name != "self"]
     return tuple(PAST if name == _CACHE and _takes_cache(model_class) else name for name in names)
 
 
-def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
+def _names_in_forward(model_class: type[torch.nn.Module]) -> tuple[str, ...]:
+    return tuple(inspect.signature(model_class.forward).parameters)
+
+
+def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by our names → by those of the model's `forward`, past key values as what it takes."""
-    arguments = dict(named)
+    arguments = dict(inputs)
     past = arguments.pop(PAST, None)
     if past is not None:
         arguments[_CACHE if _takes_cache(model_class) else PAST] = _past_of(model_class, past)
@@ -40,43 +50,45 @@ def arguments_of(model_class: type, named: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _asks_none_for_its_length(model_class):
+def _asks_none_for_its_length(model_class: type) -> bool:
     """4.54 to 4.57: ImageGPT without a cache fails, one that is empty is none: huggingface/transformers#40811."""
     concerned = at_least("transformers", "4.54") and not at_least("transformers", "5")
     return concerned and model_class.__name__.startswith("ImageGPT")
 
 
-def _past_of(model_class, past):
+def _past_of(
+    model_class: type, past: Cache | Iterable[Sequence[torch.Tensor]]
+) -> Cache | tuple[tuple[torch.Tensor, ...], ...]:
     if not _takes_objects(model_class):
         return tuple(tuple(layer) for layer in (from_cache(past) if is_cache(past) else past))
     return past if is_cache(past) else to_cache(past)
 
 
 @functools.lru_cache(maxsize=64)
-def _takes_cache(model_class):
+def _takes_cache(model_class: type) -> bool:
     """Since 5.24; a model of one's own may still have the old name in its `forward`."""
     if not at_least("transformers", "5.24"):
         return False
-    names = inspect.signature(model_class.forward).parameters
+    names = _names_in_forward(model_class)
     return _CACHE in names and PAST not in names
 
 
-def renamed(named: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that a user names as the installed transformers does → by our names."""
-    given = dict(named)
-    if _CACHE in given and PAST not in given and at_least("transformers", "5.24"):
-        given[PAST] = given.pop(_CACHE)
-    return given
+    by_our_names = dict(inputs)
+    if _CACHE in inputs and PAST not in inputs and at_least("transformers", "5.24"):
+        by_our_names[PAST] = by_our_names.pop(_CACHE)
+    return by_our_names
 
 
 def outputs_of(returned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The outputs of a model by our names; caches, whatever they are called and made of, as `present`, in tuples."""
     for name, value in returned.items():
-        cached = name == PAST or (name == _CACHE and is_cache(value))
-        yield "present" if cached else name, from_cache(value) if is_cache(value) else value
+        holds_cache = name == PAST or (name == _CACHE and is_cache(value))
+        yield "present" if holds_cache else name, from_cache(value) if is_cache(value) else value
 
 
-def _takes_objects(model_class):
+def _takes_objects(model_class: type) -> bool:
     """Before 4.48 no model needs Cache objects and some take tuples only; from 4.50 on all take objects.
 
     In between, those that say so take nothing else, and the others tuples.
@@ -86,7 +98,7 @@ def _takes_objects(model_class):
     return at_least("transformers", "4.48") and bool(getattr(model_class, "_supports_cache_class", False))
 
 
-def to_cache(past):
+def to_cache(past: Iterable[Sequence[torch.Tensor]]) -> DynamicCache | EncoderDecoderCache:
     """Per-layer tuples (key, value) or (key, value, cross key, cross value) → a Cache object of them.
 
     Keys and values have shape (batch, heads, length, head size). The result is fresh at every call: a model extends
@@ -100,7 +112,7 @@ def to_cache(past):
     return EncoderDecoderCache(_dynamic_cache([x[:2] for x in layers]), _dynamic_cache([x[2:] for x in layers]))
 
 
-def _dynamic_cache(layers):
+def _dynamic_cache(layers: Sequence[Sequence[torch.Tensor]]) -> DynamicCache:
     """One of the given keys and values. Before 4.56 the constructor takes none (in 4.54 and 4.55 it puts an empty
     layer before them).
     """
@@ -114,12 +126,12 @@ def _dynamic_cache(layers):
     return cache
 
 
-def is_cache(value) -> bool:
+def is_cache(value: object) -> bool:
     """Whether a value is one of transformers' Cache objects."""
     return hasattr(value, "self_attention_cache") or hasattr(value, "layers") or hasattr(value, "to_legacy_cache")
 
 
-def from_cache(cache) -> list[tuple]:
+def from_cache(cache: Cache) -> list[tuple[torch.Tensor, ...]]:
     """A Cache object → per-layer tuples, as `to_cache` takes them."""
     if hasattr(cache, "self_attention_cache"):
         own, cross = from_cache(cache.self_attention_cache), from_cache(cache.cross_attention_cache)
@@ -132,17 +144,18 @@ def from_cache(cache) -> list[tuple]:
 @contextlib.contextmanager
 def traceable_masks() -> Iterator[None]:
     """Inside, attention masks are made of operators that a tracer can follow; some releases need help for it."""
-    masking = importlib.import_module("transformers.masking_utils") if at_least("transformers", "4.53") else None
     with contextlib.ExitStack() as stack:
-        if hasattr(masking, "_vmap_for_bhqkv"):
-            stack.enter_context(_masks_by_broadcasting(masking))
-        if at_least("transformers", "5.4") and not at_least("transformers", "5.9"):
-            stack.enter_context(_lengths_as_positions(masking))
+        if at_least("transformers", "4.53"):
+            masking = importlib.import_module("transformers.masking_utils")
+            if hasattr(masking, "_vmap_for_bhqkv"):
+                stack.enter_context(_masks_by_broadcasting(masking))
+            if at_least("transformers", "5.4") and not at_least("transformers", "5.9"):
+                stack.enter_context(_lengths_as_positions(masking))
         yield
 
 
 @contextlib.contextmanager
-def _masks_by_broadcasting(masking):
+def _masks_by_broadcasting(masking: ModuleType) -> Iterator[None]:
     """From 4.53 on masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
     # The mode that turns look-ups into calls which can be mapped is not needed either.
     patches = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": contextlib.nullcontext}
@@ -158,15 +171,15 @@ def _masks_by_broadcasting(masking):
 
 
 @contextlib.contextmanager
-def _lengths_as_positions(masking):
+def _lengths_as_positions(masking: ModuleType) -> Iterator[None]:
     """5.4 to 5.8 take the length of a text that is traced for its positions: huggingface/transformers#45735."""
     import torch
 
     functions = masking.ALL_MASK_ATTENTION_FUNCTIONS
     own = {name: functions[name] for name in ("eager", "sdpa")}
 
-    def with_positions(function):
-        def mask(*args, q_length, q_offset=0, **options):
+    def with_positions(function: Callable[..., Any]) -> Callable[..., Any]:
+        def mask(*args: Any, q_length: int | torch.Tensor, q_offset: int = 0, **options: Any) -> Any:
             if isinstance(q_length, torch.Tensor) and q_length.dim() == 0:
                 q_length = torch.arange(q_length) + q_offset
             return function(*args, q_length=q_length, q_offset=q_offset, **options)
@@ -181,10 +194,10 @@ def _lengths_as_positions(masking):
             del functions[name]  # the class's own is seen again
 
 
-def _broadcast(mask_function, bh_indices: bool = True):
+def _broadcast(mask_function: Callable[..., torch.Tensor], bh_indices: bool = True) -> Callable[..., torch.Tensor]:
     """What `_vmap_for_bhqkv` makes of a mask function, as one call on indices of all four axes (or of the last two)."""
 
-    def mask(batch, head, query, key):
+    def mask(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         if not bh_indices:
             return mask_function(batch, head, query[:, None], key[None, :])
         indices = batch[:, None, None, None], head[None, :, None, None], query[None, None, :, None], key
@@ -193,7 +206,7 @@ def _broadcast(mask_function, bh_indices: bool = True):
     return mask
 
 
-def dtype_option(dtype) -> dict[str, Any]:
+def dtype_option(dtype: torch.dtype) -> dict[str, Any]:
     """The keyword argument of `from_pretrained` for the dtype of the weights; since 4.56 `dtype`."""
     return {"dtype" if at_least("transformers", "4.56") else "torch_dtype": dtype}
 

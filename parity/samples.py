@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,12 @@ from parity import axes
 from parity.axes import TOKENS, Role, role_of
 from parity.errors import ExportError
 from parity.traceable import Layout
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from parity.configs import OnnxConfig
+    from parity.configs.base import Preprocessor
 
 # Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
 _DRAWN = (Role.PIXELS, Role.SOUND)
@@ -35,14 +41,14 @@ class Sample:
     @property
     def tokens(self) -> int:
         """The tokens of the longest row, its past included; 0 where no input is a text."""
-        given = [self.inputs[name] for name in TOKENS if name in self.inputs]
-        tokens = [tensor.shape[-1] for tensor in given if not tensor.is_floating_point()]
+        ids = [self.inputs[name] for name in TOKENS if name in self.inputs]
+        tokens = [tensor.shape[-1] for tensor in ids if not tensor.is_floating_point()]
         past = self.inputs.get("past_key_values")
         if past and tokens:
             tokens[-1] += past[0][0].shape[2]
         return max(tokens, default=0)
 
-    def __str__(self):
+    def __str__(self) -> str:
         sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if not axes.is_sum(name))
         if self.padding == "whole":
             return f"{sizes}, last row fully masked"
@@ -55,13 +61,13 @@ class Sizes:
     Names of the old package contradict themselves in places (one name, two sizes); `consistent` tells.
     """
 
-    def __init__(self, named: Mapping[str, Mapping[int, str]], flat: Mapping[str, torch.Tensor]):
-        self._axes = {name: dict(of) for name, of in named.items() if name in flat}
+    def __init__(self, declaration: axes.Axes, flat: Mapping[str, torch.Tensor]) -> None:
+        self._axes = {name: dict(names) for name, names in declaration.items() if name in flat}
         self.consistent = True
         self.traced: dict[str, int] = {}
-        sums = []
-        for name, of in self._axes.items():
-            for axis, axis_name in of.items():
+        sums: list[tuple[str, int]] = []
+        for name, names in self._axes.items():
+            for axis, axis_name in names.items():
                 size = flat[name].shape[axis]
                 if axes.is_sum(axis_name):
                     sums.append((axis_name, size))
@@ -71,19 +77,26 @@ class Sizes:
             if axes.size_of(axis_name, self.traced) != size:
                 self.consistent = False
 
-    def resize(self, flat: Mapping[str, torch.Tensor], wanted: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """The tensors cut (their ends kept) or repeated along every axis, to the sizes `wanted`."""
-        sizes = {**self.traced, **wanted}
+    def resize(self, flat: Mapping[str, torch.Tensor], targets: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """The tensors cut (their ends kept) or repeated along every axis, to the target sizes.
+
+        Raises:
+            KeyError: an axis is as long as others together that the inputs do not have.
+        """
+        sizes = {**self.traced, **targets}
         resized = {}
         for name, tensor in flat.items():
             for axis, axis_name in self._axes.get(name, {}).items():
-                tensor = _resized(tensor, axis, axes.size_of(axis_name, sizes))
+                size = axes.size_of(axis_name, sizes)
+                if size is None:
+                    raise KeyError(f"{axis_name}: not all of its parts are axes of the inputs")
+                tensor = _resize(tensor, axis, size)
             # Some models `view` their inputs, which a slice of a larger tensor does not allow.
             resized[name] = tensor.contiguous()
         return resized
 
 
-def _resized(tensor, axis, size):
+def _resize(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
     """Cut to the last `size` entries, or grown by repeating what stands between the first entry and the last."""
     have = tensor.shape[axis]
     if size <= have:
@@ -104,7 +117,9 @@ class Source:
         model_config: the model's configuration, for the sizes of its vocabularies.
     """
 
-    def __init__(self, onnx_config, preprocessor, model_config):
+    def __init__(
+        self, onnx_config: OnnxConfig, preprocessor: Preprocessor | None, model_config: PretrainedConfig
+    ) -> None:
         self.onnx_config = onnx_config
         self.preprocessor = preprocessor
         self.dummy = self._generate()
@@ -152,7 +167,7 @@ class Source:
         """How many ids the tokens can have; 0 where no input is a text."""
         return (self._vocabulary or 0) if any(name in self.layout.names for name in TOKENS) else 0
 
-    def _generate(self, **sizes):
+    def _generate(self, **sizes: Any) -> dict[str, Any]:
         from transformers.utils import TensorType
 
         if self.preprocessor is None:
@@ -162,15 +177,19 @@ class Source:
             )
         return dict(self.onnx_config.generate_dummy_inputs(self.preprocessor, framework=TensorType.PYTORCH, **sizes))
 
-    def generated(self, *, batch_size=-1, seq_length=-1, padding="", seed=None) -> Sample:
+    def generated(
+        self, *, batch_size: int = -1, seq_length: int = -1, padding: str = "", seed: int | None = None
+    ) -> Sample:
         """What `generate_dummy_inputs` makes at these sizes; with a seed its values are varied."""
         sizes = {"batch_size": batch_size, "seq_length": seq_length}
-        asked = {name: size for name, size in sizes.items() if size > 0}
-        nested = self._generate(**asked) if asked else self.dummy
+        options = {name: size for name, size in sizes.items() if size > 0}
+        nested = self._generate(**options) if options else self.dummy
         flat = Layout.of(self.onnx_config, nested).flatten(nested)
         return self._sample(flat, padding, seed, Sizes(self.onnx_config.inputs, flat).traced)
 
-    def resized(self, sizes: Mapping[str, int], *, padding="", seed=0, whole_vocabulary=False) -> Sample:
+    def resized(
+        self, sizes: Mapping[str, int], *, padding: str = "", seed: int | None = 0, whole_vocabulary: bool = False
+    ) -> Sample:
         """The dummy inputs cut or repeated to any sizes of the named axes, with varied values.
 
         Args:
@@ -183,22 +202,29 @@ class Source:
         flat = self._sizes.resize(self.layout.flatten(self.dummy), sizes)
         return self._sample(flat, padding, seed, {**self._sizes.traced, **sizes}, whole_vocabulary)
 
-    def _sample(self, flat, padding, seed, sizes, whole_vocabulary=False):
+    def _sample(
+        self,
+        flat: Mapping[str, torch.Tensor],
+        padding: str,
+        seed: int | None,
+        sizes: Mapping[str, int],
+        whole_vocabulary: bool = False,
+    ) -> Sample:
         if padding not in PADDINGS:
             raise ValueError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
-        flat = dict(flat)
+        tensors = dict(flat)
         if seed is not None:
-            self._vary(flat, torch.Generator().manual_seed(seed), seed if whole_vocabulary else None)
+            self._vary(tensors, torch.Generator().manual_seed(seed), seed if whole_vocabulary else None)
         if padding:
-            self._pad_rows(flat, padding)
-        return Sample(sizes, padding, self.layout.nest(flat))
+            self._pad_rows(tensors, padding)
+        return Sample(sizes, padding, self.layout.nest(tensors))
 
-    def _vary(self, flat, generator, first=None):
+    def _vary(self, flat: dict[str, torch.Tensor], generator: torch.Generator, first: int | None = None) -> None:
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
             role = role_of(name)
-            drawn = role in _DRAWN or name == "inputs"
-            if (drawn and tensor.is_floating_point()) or role is Role.CACHE:
+            is_drawn = role in _DRAWN or name == "inputs"
+            if (is_drawn and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name in TOKENS and self._vocabulary:
                 kept = torch.zeros_like(tensor, dtype=torch.bool)
@@ -209,13 +235,13 @@ class Source:
                     kept = torch.zeros_like(kept)
                 if first is None:
                     allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
-                    drawn = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
+                    ids = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
                 else:
                     # Special tokens stay where the tokenizer put them: some heads count them.
                     present = set(tensor[kept].tolist())
                     run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
-                    drawn = run[((~kept).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
-                flat[name] = torch.where(kept, tensor, drawn.to(tensor.dtype))
+                    ids = run[((~kept).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
+                flat[name] = torch.where(kept, tensor, ids.to(tensor.dtype))
             elif name == "token_type_ids":
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name == "global_attention_mask":
@@ -225,19 +251,19 @@ class Source:
                 corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)
                 flat[name] = torch.cat(list(corners.sort(0).values), -1)
 
-    def _ends_counted(self, name, flat):
+    def _ends_counted(self, name: str, flat: Mapping[str, torch.Tensor]) -> bool:
         """Whether the head looks for the end token: an encoder-decoder classifies its first text there."""
         classifies = getattr(self.onnx_config, "task", None) == "sequence-classification"
         return name == "input_ids" and "decoder_input_ids" in flat and classifies
 
-    def _pad_rows(self, flat, padding):
+    def _pad_rows(self, flat: dict[str, torch.Tensor], padding: str) -> None:
         """The first row stays whole, the last loses about half of its tokens, those between them a few.
 
         `whole` instead masks the last row from end to end, its past too. An image is padded as processors do it,
         below and to the right.
         """
         if axes.PIXEL_MASK in flat:
-            flat["pixel_values"], flat[axes.PIXEL_MASK] = _padded_images(
+            flat["pixel_values"], flat[axes.PIXEL_MASK] = _pad_images(
                 flat["pixel_values"], flat[axes.PIXEL_MASK], padding == "whole"
             )
         for tokens in (name for name in TOKENS if name in flat):
@@ -265,7 +291,7 @@ class Source:
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
 
 
-def _padded_images(pixels, mask, whole):
+def _pad_images(pixels: torch.Tensor, mask: torch.Tensor, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The last image of the batch smaller by a third, or masked from end to end."""
     pixels, mask = pixels.clone(), mask.clone()
     height, width = (0, 0) if whole else (size - size // 3 for size in mask.shape[-2:])

@@ -27,7 +27,7 @@ class Scope:
     dtype: str = ""
     versions: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         subject = type(self).__name__.lower()
         words.require(f"{subject}: attention", filter(None, [self.attention]), words.ATTENTIONS)
         words.require(f"{subject}: exporter", filter(None, [self.exporter]), tuple(EXPORTERS))
@@ -45,10 +45,10 @@ class Scope:
         dtype: str | None = None,
     ) -> bool:
         """Whether the fact holds there, in this environment; what is not given is not asked for."""
-        wanted = {"attention": attention, "exporter": exporter, "dtype": dtype}
+        values = {"attention": attention, "exporter": exporter, "dtype": dtype}
         return (
             (feature is None or not self.features or feature in self.features)
             and (opset is None or not self.opsets or opset in self.opsets)
-            and all(value is None or getattr(self, name) in ("", value) for name, value in wanted.items())
+            and all(value is None or getattr(self, name) in ("", value) for name, value in values.items())
             and (not self.versions or meets(self.versions))
         )

@@ -23,7 +23,7 @@ class OnnxSession:
 
     engine = "onnxruntime"
 
-    def __init__(self, path: Path, *, optimise: bool = True):
+    def __init__(self, path: Path, *, optimise: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

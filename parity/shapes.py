@@ -40,13 +40,13 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
         (2, 7, "left"),
     ]
     samples += [
-        _generated_within(limit, source, batch, min(length, limit), padding, seed)
+        _sample_within(limit, source, batch, min(length, limit), padding, seed)
         for seed, (batch, length, padding) in enumerate(rows, start=1)
     ]
     return samples
 
 
-def _generated_within(limit, source, batch, length, padding, seed):
+def _sample_within(limit: int, source: Source, batch: int, length: int, padding: str, seed: int) -> Sample:
     """A generated sample of that length, or of the next shorter one whose past leaves it room within the limit."""
     sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
     while sample.tokens > limit and length > 1:
@@ -55,12 +55,12 @@ def _generated_within(limit, source, batch, length, padding, seed):
     return sample
 
 
-def alike(source, sample, longest, seed):
+def alike(source: Source, sample: Sample, longest: int | None, seed: int) -> Sample:
     """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
     if source.resizable:
         return source.resized(sample.sizes, seed=seed)
     limit = longest or 10**6
-    return _generated_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
+    return _sample_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
 
 
 def nearest(size: int, allowed: range | None) -> int:

@@ -47,10 +47,10 @@ TASKS: dict[str, Task] = {
 }
 
 
-class CommonOutputs(Mapping):
+class CommonOutputs(Mapping[str, OrderedDict[str, Mapping[int, str]]]):
     """Task → its outputs, as an OrderedDict: what subclasses of the old package's OnnxConfig read."""
 
-    def __getitem__(self, task: str) -> OrderedDict:
+    def __getitem__(self, task: str) -> OrderedDict[str, Mapping[int, str]]:
         return OrderedDict(TASKS[task].outputs)
 
     def __iter__(self) -> Iterator[str]:

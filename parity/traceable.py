@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from parity.errors import ExportError, NameMismatch
 from parity.releases import PAST, arguments_of, outputs_of, parameters_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from parity.configs import OnnxConfig
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,9 @@ class Layout:
     slots: tuple[tuple[str, str, int | None, int | None], ...]
 
     @classmethod
-    def of(cls, onnx_config, nested: Mapping[str, Any]) -> Layout:
+    def of(cls, onnx_config: OnnxConfig, nested: Mapping[str, Any]) -> Layout:
         """The layout of `generate_dummy_inputs`' result, named by `flatten_output_collection_property`."""
-        slots = []
+        slots: list[tuple[str, str, int | None, int | None]] = []
         for key, value in nested.items():
             if not isinstance(value, (list, tuple)):
                 slots.append((key, key, None, None))
@@ -36,7 +41,7 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         return tuple(slot[0] for slot in self.slots)
 
-    def ordered(self, order) -> Layout:
+    def ordered(self, order: Iterable[str]) -> Layout:
         """The slots that `order` names, in its order."""
         by_name = {slot[0]: slot for slot in self.slots}
         return Layout(tuple(by_name[name] for name in order if name in by_name))
@@ -50,7 +55,7 @@ class Layout:
         nested: dict[str, Any] = {}
         layers: dict[str, dict[tuple[int, int], Any]] = {}
         for name, key, i, j in self.slots:
-            if i is None:
+            if i is None or j is None:
                 nested[key] = flat[name]
             else:
                 layers.setdefault(key, {})[i, j] = flat[name]
@@ -61,9 +66,12 @@ class Layout:
         return nested
 
 
-def call(model, onnx_config, nested: Mapping[str, Any], **extra) -> dict[str, torch.Tensor]:
+def call(
+    model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[str, Any], **extra: Any
+) -> dict[str, torch.Tensor]:
     """Run the model on nested arguments; its outputs by the names of the ONNX file, caches as `present.…`."""
-    arguments = arguments_of(type(model), onnx_config.complete_inputs(nested, parameters_of(type(model))))
+    model_class: type = type(model)
+    arguments = arguments_of(model_class, onnx_config.complete_inputs(nested, parameters_of(model_class)))
     with settings_kept(model):
         return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
 
@@ -72,7 +80,7 @@ _SETTINGS = frozenset({bool, int, float, str, type(None)})
 
 
 @contextlib.contextmanager
-def settings_kept(model) -> Iterator[None]:
+def settings_kept(model: torch.nn.Module) -> Iterator[None]:
     """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
 
     Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would put other
@@ -91,7 +99,7 @@ def settings_kept(model) -> Iterator[None]:
                     values[name] = value
 
 
-def flatten_outputs(onnx_config, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def flatten_outputs(onnx_config: OnnxConfig, outputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """A ModelOutput → flat named tensors; collections are named by the configuration."""
     flat = {}
     for name, value in outputs_of(outputs):
@@ -108,7 +116,7 @@ class Traceable(torch.nn.Module):
     Its own `training` flag is false: `torch.onnx.export` puts back the flag that it found, recursively.
     """
 
-    def __init__(self, model, onnx_config, layout: Layout, outputs):
+    def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout, outputs: Iterable[str]) -> None:
         super().__init__()
         self.model = model
         self.onnx_config = onnx_config
@@ -116,9 +124,9 @@ class Traceable(torch.nn.Module):
         self._outputs = tuple(outputs)
         self.training = False
 
-    def forward(self, *tensors):
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         nested = self.layout.nest(dict(zip(self.layout.names, tensors, strict=True)))
-        results = call(self.model, self.onnx_config, nested, **self._finished_encoder(nested))
+        results = call(self.model, self.onnx_config, nested, **self._blank_encoder_outputs(nested))
         missing = [name for name in self._outputs if name not in results]
         if missing:
             raise NameMismatch(
@@ -127,10 +135,11 @@ class Traceable(torch.nn.Module):
             )
         return tuple(results[name] for name in self._outputs)
 
-    def _finished_encoder(self, nested):
+    def _blank_encoder_outputs(self, nested: Mapping[str, Any]) -> dict[str, Any]:
         """With a cross-attention cache the encoder's answer is never read: a blank one keeps it out of the graph."""
         past = nested.get(PAST)
-        if not past or len(past[0]) != 4 or "encoder_outputs" not in parameters_of(type(self.model)):
+        model_class: type = type(self.model)
+        if not past or len(past[0]) != 4 or "encoder_outputs" not in parameters_of(model_class):
             return {}
         from transformers.modeling_outputs import BaseModelOutput
 
@@ -141,7 +150,9 @@ class Traceable(torch.nn.Module):
 
 
 @contextlib.contextmanager
-def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str | None = None) -> Iterator[None]:
+def prepared(
+    model: PreTrainedModel, overrides: Mapping[str, Any] | None = None, attention: str | None = None
+) -> Iterator[None]:
     """The model in eval mode, without gradients, its configuration overridden; afterwards everything as it was.
 
     Args:
@@ -162,8 +173,8 @@ def prepared(model, overrides: Mapping[str, Any] | None = None, attention: str |
                 f"{type(model).__name__}: its attention implementation is {attention_of(model)}, should be {attention};"
                 f" load it with from_pretrained(…, attn_implementation={attention!r})"
             )
-        found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-        configs = [(c, c._attn_implementation_internal) for c in found.values() if hasattr(c, "_attn_implementation")]
+        every = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+        configs = [(c, c._attn_implementation_internal) for c in every.values() if hasattr(c, "_attn_implementation")]
         classes = [(m, type(m)) for m in model.modules() if attention == "eager" and "Sdpa" in type(m).__name__]
     try:
         model.eval()
@@ -197,20 +208,20 @@ _ABSENT = object()
 def triangles_of_comparisons() -> Iterator[None]:
     """Inside, `triu` and `tril` are made of operators that every opset has; their own one, Trilu, comes with 14."""
 
-    def off(matrix):
+    def off(matrix: torch.Tensor) -> torch.Tensor:
         rows = torch.arange(matrix.shape[-2], device=matrix.device).unsqueeze(1)
         return torch.arange(matrix.shape[-1], device=matrix.device) - rows
 
-    def triu(matrix, diagonal=0):
+    def triu(matrix: torch.Tensor, diagonal: int = 0) -> torch.Tensor:
         return matrix.masked_fill(off(matrix) < diagonal, 0)
 
-    def tril(matrix, diagonal=0):
+    def tril(matrix: torch.Tensor, diagonal: int = 0) -> torch.Tensor:
         return matrix.masked_fill(off(matrix) > diagonal, 0)
 
     own = {name: getattr(torch, name) for name in ("triu", "tril")}
-    made = {"triu": triu, "tril": tril}
+    substitutes = {"triu": triu, "tril": tril}
     try:
-        for name, function in made.items():
+        for name, function in substitutes.items():
             setattr(torch.Tensor, name, function)
             setattr(torch, name, function)
         yield
@@ -221,7 +232,7 @@ def triangles_of_comparisons() -> Iterator[None]:
             setattr(torch, name, function)
 
 
-def attention_of(model) -> str:
+def attention_of(model: PreTrainedModel) -> str:
     """The model's attention implementation, `eager` or `sdpa`; `eager` where the model has no choice."""
     return getattr(model.config, "_attn_implementation", None) or "eager"
 

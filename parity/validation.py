@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity.axes import Axes
 from parity.claims import Claims, form_of
 from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures
 from parity.judge.pool import Answers, Arrays, Pool
+from parity.judge.relations import Run
 from parity.samples import Sample, Source
 from parity.shapes import alike
 from parity.traceable import Layout
+
+if TYPE_CHECKING:
+    from parity.configs import OnnxConfig
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Validation:
         diagnosis = self.baked_axis()
         return "\n".join([*lines, diagnosis] if diagnosis else lines)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """Shapes, differences, ratios and failures."""
         return {
             "validated_at": [{"sizes": dict(s.sizes), "padding": s.padding} for s in self.samples],
@@ -100,15 +107,15 @@ class Validation:
         right, wrong = ([s for s in self.samples if (str(s) in bad) is fails] for fails in (False, True))
         if not right or not wrong:
             return None
-        found = []
+        explanations = []
         for name, traced in self.traced.items():
             sizes = {sample.sizes.get(name) for sample in right}
             size = next(iter(sizes)) if len(sizes) == 1 else None
             if size is not None and all(sample.sizes.get(name) != size for sample in wrong):
-                found.append((size != traced, name, size))
-        if not found:
+                explanations.append((size != traced, name, size))
+        if not explanations:
             return None
-        foreign, name, size = min(found)
+        foreign, name, size = min(explanations)
         known = "" if foreign else ", the size of the export,"
         return (
             f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; {name}"
@@ -119,11 +126,11 @@ class Validation:
 def claims_of(
     source: Source,
     samples: Sequence[Sample],
-    exactly,
+    exactly: Callable[[], AbstractContextManager[Run]],
     *,
     relations: Sequence[str] = (),
     longest: int | None = None,
-    derived: Mapping[str, Mapping[int, str]] | None = None,
+    derived: Axes | None = None,
 ) -> Claims:
     """The claims on a file beyond its answers to the samples, which `choose_samples` has chosen.
 
@@ -135,7 +142,7 @@ def claims_of(
     config = source.onnx_config
     place = next(index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
 
-    def others():
+    def others() -> list[dict[str, np.ndarray]]:
         return [backend_inputs(config, alike(source, samples[place], longest, seed)) for seed in (1001, 1002)]
 
     return Claims(
@@ -179,8 +186,8 @@ def pool_of(source: Source, samples: Sequence[Sample], answers: Sequence[Answers
 
 
 def compare(
-    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
-    onnx_config,
+    run: Run,
+    onnx_config: OnnxConfig,
     pool: Pool,
     criteria: Criteria | None = None,
     *,
@@ -201,7 +208,7 @@ def compare(
     criteria = criteria or Criteria()
     tell = progress or (lambda line: None)
     findings: list[Finding] = list(first)
-    answered: list[_Answer] = []
+    judgements: list[_Answer] = []
     for index, sample in enumerate(pool.samples):
         tell(f"ONNX Runtime at {sample}")
         try:
@@ -209,18 +216,18 @@ def compare(
         except SessionError as error:
             findings.append(Finding("run", "session", False, str(error), str(sample)))
             continue
-        answered.append(answer)
+        judgements.append(answer)
         findings.extend(answer.findings)
-    if len(answered) == len(pool) and all(answer.sound for answer in answered) and pool.has_exact:
-        defined = replace(pool, answers=[a.reference for a in answered], actual=[a.defined for a in answered])
+    if len(judgements) == len(pool) and all(answer.sound for answer in judgements) and pool.has_exact:
+        defined = replace(pool, answers=[a.reference for a in judgements], actual=[a.defined for a in judgements])
         findings.extend(_judge_pool(defined, criteria, failures(findings)))
         if criteria.claims is not None and not failures(findings):
             tell("relations and effects")
-            whole = pool.with_actual([answer.actual for answer in answered])
+            whole = pool.with_actual([answer.actual for answer in judgements])
             findings.extend(criteria.claims.judge(run, whole, defined.noise))
             findings.extend(vacuity.judge_outputs(pool.exact))
     shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
-    counts = [sum(getattr(answer, name) for answer in answered) for name in ("values", "masked")]
+    counts = [sum(getattr(answer, name) for answer in judgements) for name in ("values", "masked")]
     return Validation(pool.samples, shapes, tuple(findings), dict(pool.traced), *counts)
 
 
@@ -244,14 +251,14 @@ class _Answer:
     masked: int
 
 
-def _answer(run, onnx_config, pool, index, criteria):
+def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria) -> _Answer:
     """Raises SessionError if the backend refuses the input."""
     inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.where[index]
     actual = run(inputs)
     repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
     axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
     places = {} if criteria.alike else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
-    reference, defined = _defined(answer, places), undefined.blanked(actual, places, answer.eager)
+    reference, defined = _defined_answers(answer, places), undefined.blanked(actual, places, answer.eager)
     findings = undefined.judge_undefined(actual, places, sizes)
     findings += values.judge_values(reference.eager, defined, atol=criteria.atol, where=sizes)
     return _Answer(
@@ -265,7 +272,7 @@ def _answer(run, onnx_config, pool, index, criteria):
     )
 
 
-def _judge_pool(pool, criteria, failed):
+def _judge_pool(pool: Pool, criteria: Criteria, failed: Sequence[Finding]) -> list[Finding]:
     """Findings on the complete pool: the error ratio, then what the numbers decide."""
     located = any(finding.check == "values" for finding in failed)
     return [
@@ -274,16 +281,18 @@ def _judge_pool(pool, criteria, failed):
     ]
 
 
-def _defined(answer, places):
+def _defined_answers(answer: Answers, places: Mapping[str, np.ndarray]) -> Answers:
     """The reference's answers without what is not defined."""
     if not places:
         return answer
     sides = {side: getattr(answer, side) for side in ("eager", "exact", "jittered")}
-    blanked = {side: of and undefined.blanked(of, places, answer.eager) for side, of in sides.items()}
-    return replace(answer, **blanked)
+    return replace(
+        answer,
+        **{side: arrays and undefined.blanked(arrays, places, answer.eager) for side, arrays in sides.items()},
+    )
 
 
-def backend_inputs(onnx_config, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def backend_inputs(onnx_config: OnnxConfig, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The sample as the backend gets it: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
     nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
     flat = Layout.of(onnx_config, nested).flatten(nested)

@@ -6,13 +6,13 @@ there; `a + b` names an axis as long as two others together.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from packaging import version
 
@@ -21,9 +21,19 @@ from parity.tasks import CommonOutputs
 from .sizes import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
 
 if TYPE_CHECKING:
-    from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    import numpy as np
+    import PIL.Image
+    from transformers import (
+        FeatureExtractionMixin,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+    )
     from transformers.image_processing_utils import ImageProcessingMixin
     from transformers.utils import TensorType
+
+    Preprocessor: TypeAlias = PreTrainedTokenizerBase | FeatureExtractionMixin | ImageProcessingMixin | ProcessorMixin
 
 DEFAULT_ONNX_OPSET = 11
 
@@ -45,11 +55,11 @@ class PatchingSpec:
 
     o: Any
     name: str
-    custom_op: Callable
-    orig_op: Callable | None = None
-    op_wrapper: Callable | None = None
+    custom_op: Callable[..., Any]
+    orig_op: Callable[..., Any] | None = None
+    op_wrapper: Callable[..., Any] | None = None
 
-    def _set(self, op):
+    def _set(self, op: Callable[..., Any] | None) -> None:
         setattr(self.o, self.name, op if self.op_wrapper is None else self.op_wrapper(op))
 
 
@@ -66,7 +76,7 @@ class OnnxConfig(ABC):
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: list[PatchingSpec] | None = None
-    ):
+    ) -> None:
         self._config = config
         if task not in self._tasks_to_common_outputs:
             raise ValueError(f"{task} is not a supported task; supported: {', '.join(self._tasks_to_common_outputs)}")
@@ -89,7 +99,11 @@ class OnnxConfig(ABC):
     @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
         """Output name → {axis: axis name}, in the order of the file's outputs."""
-        return copy.deepcopy(self._tasks_to_common_outputs[self.task])
+        return self._task_outputs()
+
+    def _task_outputs(self) -> OrderedDict[str, dict[int, str]]:
+        """The outputs of the task, whatever a subclass makes of them; a fresh copy that may be changed."""
+        return OrderedDict((name, dict(axes)) for name, axes in self._tasks_to_common_outputs[self.task].items())
 
     @property
     def values_override(self) -> Mapping[str, Any] | None:
@@ -182,7 +196,7 @@ class OnnxConfig(ABC):
 
     def _generate_dummy_images(
         self, batch_size: int = 2, num_channels: int = 3, image_height: int = 40, image_width: int = 40
-    ):
+    ) -> list[PIL.Image.Image]:
         import numpy as np
         from PIL import Image
 
@@ -192,7 +206,7 @@ class OnnxConfig(ABC):
 
     def _generate_dummy_audio(
         self, batch_size: int = 2, sampling_rate: int = 22050, time_duration: float = 5.0, frequency: int = 220
-    ):
+    ) -> list[np.ndarray]:
         import numpy as np
 
         seconds = np.linspace(0, time_duration, int(time_duration * sampling_rate), endpoint=False)
@@ -247,7 +261,15 @@ class OnnxConfig(ABC):
             " processor or a feature extractor; give the model's own one, or override generate_dummy_inputs"
         )
 
-    def _dummy_text(self, tokenizer, batch_size, seq_length, num_choices, is_pair, framework):
+    def _dummy_text(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        seq_length: int,
+        num_choices: int,
+        is_pair: bool,
+        framework: TensorType | None,
+    ) -> dict[str, Any]:
         batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         seq_length = compute_effective_axis_dimension(
             seq_length, self.default_sequence_length, tokenizer.num_special_tokens_to_add(is_pair)
@@ -266,12 +288,12 @@ class OnnxConfig(ABC):
         """The inputs that ONNX Runtime gets where the model gets `reference_model_inputs`; the same by default."""
         return reference_model_inputs
 
-    def patch_ops(self):
+    def patch_ops(self) -> None:
         """Put every `PatchingSpec`'s custom op in place."""
         for spec in self._patching_specs:
             spec._set(spec.custom_op)
 
-    def restore_ops(self):
+    def restore_ops(self) -> None:
         """Put back what `patch_ops` replaced."""
         for spec in self._patching_specs:
             spec._set(spec.orig_op)
@@ -282,11 +304,11 @@ class OnnxConfig(ABC):
         return {f"{name}.{index}": item for index, item in enumerate(chain.from_iterable(field))}
 
 
-def _is_tokenizer(preprocessor) -> bool:
+def _is_tokenizer(preprocessor: Preprocessor) -> bool:
     return hasattr(preprocessor, "num_special_tokens_to_add")
 
 
-def one_preprocessor(preprocessor, tokenizer):
+def one_preprocessor(preprocessor: Preprocessor, tokenizer: PreTrainedTokenizerBase | None) -> Preprocessor:
     """`preprocessor`, or the deprecated `tokenizer` argument with a warning.
 
     Raises:

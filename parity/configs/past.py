@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .base import OnnxConfig, PatchingSpec
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
     from transformers.utils import TensorType
 
@@ -24,7 +25,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         task: str = "default",
         patching_specs: list[PatchingSpec] | None = None,
         use_past: bool = False,
-    ):
+    ) -> None:
         super().__init__(config, task=task, patching_specs=patching_specs)
         self.use_past = use_past
 
@@ -35,7 +36,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
 
     @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
-        outputs = super().outputs
+        outputs = OrderedDict(super().outputs)
         if self.use_past:
             self.fill_with_past_key_values_(outputs, direction="outputs")
         return outputs
@@ -54,7 +55,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         """Number of heads of a cache. Override it where the model's configuration has another name for it."""
         return self._config_item("num_attention_heads", "the number of attention heads")
 
-    def _config_item(self, name, meaning):
+    def _config_item(self, name: str, meaning: str) -> int:
         if not hasattr(self._config, name):
             raise AttributeError(
                 f"{type(self._config).__name__} has no {name} ({meaning}): override the property {name} of"
@@ -81,23 +82,23 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         `generate` passes the same position ids; without them a left-padded row of a model with absolute positions is
         counted from its padding. Shapes: mask (batch, past + sequence), position ids (batch, sequence).
         """
-        arguments, parameters = dict(inputs), set(parameters)
+        arguments, names = dict(inputs), set(parameters)
         tokens = arguments.get("input_ids")
         if tokens is None or tokens.dim() != 2:
             return arguments
         past = arguments.get("past_key_values")
-        if "attention_mask" in parameters and "attention_mask" not in arguments:
+        if "attention_mask" in names and "attention_mask" not in arguments:
             ones = tokens.new_ones(tokens.shape)
             if past:
                 ones = _concatenate([past[0][0].new_ones(past[0][0][:, 0, :, 0].shape).to(tokens.dtype), ones])
             arguments["attention_mask"] = ones
-        if "position_ids" in parameters and "position_ids" not in arguments:
+        if "position_ids" in names and "position_ids" not in arguments:
             mask = arguments["attention_mask"].to(tokens.dtype)
             positions = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)
             arguments["position_ids"] = positions[:, -tokens.shape[1] :]
         return arguments
 
-    def generate_dummy_inputs(
+    def generate_dummy_inputs(  # type: ignore[override]  # the old package's signature: text alone
         self,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = -1,
@@ -114,7 +115,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
             batch, length = inputs["input_ids"].shape
             past_length = length + 2  # never the sequence length itself: the two axes must not be taken for one
             if "attention_mask" in inputs:
-                inputs["attention_mask"] = _lengthened(inputs["attention_mask"], past_length)
+                inputs["attention_mask"] = _lengthen_mask(inputs["attention_mask"], past_length)
             shape = (batch, self._cache_heads, past_length, self.head_size(self._cache_heads))
             inputs["past_key_values"] = _empty_caches(self._cache_layers, shape, shape)
         return inputs
@@ -124,7 +125,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         inputs_or_outputs: MutableMapping[str, Mapping[int, str]],
         direction: str,
         inverted_values_shape: bool = False,
-    ):
+    ) -> None:
         """Adds the caches of every layer to `inputs_or_outputs`, in place.
 
         Args:
@@ -137,19 +138,23 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
             inputs_or_outputs[f"{name}.{layer}.value"] = {0: "batch", 1 if inverted_values_shape else 2: length}
 
     @staticmethod
-    def _direction(direction, past, present):
+    def _direction(direction: str, past: str, present: str) -> tuple[str, str]:
         if direction not in ("inputs", "outputs"):
             raise ValueError(f'direction: got {direction!r}, should be "inputs" or "outputs"')
         return ("past_key_values", past) if direction == "inputs" else ("present", present)
 
-    def _flatten_past_key_values_(self, flattened_output, name, idx, t):
+    def _flatten_past_key_values_(
+        self, flattened_output: MutableMapping[str, Any], name: str, idx: int, t: Sequence[Any]
+    ) -> None:
         flattened_output[f"{name}.{idx}.key"] = t[0]
         flattened_output[f"{name}.{idx}.value"] = t[1]
 
-    def flatten_output_collection_property(self, name: str, field: Iterable[Any]) -> dict[str, Any]:
+    def flatten_output_collection_property(  # type: ignore[override]  # no class method in the old package either
+        self, name: str, field: Iterable[Any]
+    ) -> dict[str, Any]:
         if name not in ("present", "past_key_values"):
             return super().flatten_output_collection_property(name, field)
-        flattened = {}
+        flattened: dict[str, Any] = {}
         for layer, tensors in enumerate(field):
             self._flatten_past_key_values_(flattened, name, layer, tensors)
         return flattened
@@ -169,27 +174,28 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
     @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self._decoder_alone:
-            return OnnxConfigWithPast.outputs.fget(self)
-        outputs = OnnxConfig.outputs.fget(self)
-        for name, axes in outputs.items():
+            return super().outputs
+        own = self._task_outputs()
+        for name, axes in own.items():
             side = "encoder_sequence" if "encoder" in name else "decoder_sequence"
             for axis, axis_name in axes.items():
                 axes[axis] = side if "sequence" in axis_name else axis_name
+        outputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(own)
         if self.use_past:
             self.fill_with_past_key_values_(outputs, direction="outputs")
         return outputs
 
     @property
-    def num_layers(self) -> tuple[int, int]:
+    def num_layers(self) -> tuple[int, int]:  # type: ignore[override]  # the old package's: a pair
         """Number of (encoder, decoder) layers."""
         return self._pair("num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 
     @property
-    def num_attention_heads(self) -> tuple[int, int]:
+    def num_attention_heads(self) -> tuple[int, int]:  # type: ignore[override]  # the old package's: a pair
         """Number of (encoder, decoder) attention heads."""
         return self._pair("num_attention_heads", None, "encoder_attention_heads", "decoder_attention_heads")
 
-    def _pair(self, both, decoder, encoder_name, decoder_name):
+    def _pair(self, both: str, decoder: str | None, encoder_name: str, decoder_name: str) -> tuple[int, int]:
         if hasattr(self._config, encoder_name) and hasattr(self._config, decoder_name):
             return getattr(self._config, encoder_name), getattr(self._config, decoder_name)
         if not hasattr(self._config, both):
@@ -233,7 +239,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
         return super().complete_inputs(inputs, parameters) if self._decoder_alone else dict(inputs)
 
-    def generate_dummy_inputs(
+    def generate_dummy_inputs(  # type: ignore[override]  # the old package's signature: text alone
         self,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = -1,
@@ -244,7 +250,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         if self._decoder_alone:
             return super().generate_dummy_inputs(tokenizer, batch_size, seq_length, is_pair, framework)
 
-        def text():
+        def text() -> Mapping[str, Any]:
             return OnnxConfig.generate_dummy_inputs(
                 self, tokenizer, batch_size=batch_size, seq_length=seq_length, is_pair=is_pair, framework=framework
             )
@@ -258,7 +264,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             past_length = length + 3
             decoder = {name: tensor[:, -length:] for name, tensor in decoder.items()}
             if "decoder_attention_mask" in decoder:
-                decoder["decoder_attention_mask"] = _lengthened(decoder["decoder_attention_mask"], past_length)
+                decoder["decoder_attention_mask"] = _lengthen_mask(decoder["decoder_attention_mask"], past_length)
             heads = self._cache_heads
             inputs["past_key_values"] = _empty_caches(
                 self._cache_layers,
@@ -267,7 +273,9 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             )
         return {**inputs, **decoder}
 
-    def fill_with_past_key_values_(self, inputs_or_outputs: MutableMapping[str, Mapping[int, str]], direction: str):
+    def fill_with_past_key_values_(  # type: ignore[override]  # the old package's signature takes fewer
+        self, inputs_or_outputs: MutableMapping[str, Mapping[int, str]], direction: str
+    ) -> None:
         """Adds the caches of every decoder layer to `inputs_or_outputs`, in place."""
         if self._decoder_alone:
             super().fill_with_past_key_values_(inputs_or_outputs, direction)
@@ -278,7 +286,9 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
                 for part in ("key", "value"):
                     inputs_or_outputs[f"{name}.{layer}.{side}.{part}"] = {0: "batch", 2: axis_name}
 
-    def _flatten_past_key_values_(self, flattened_output, name, idx, t):
+    def _flatten_past_key_values_(
+        self, flattened_output: MutableMapping[str, Any], name: str, idx: int, t: Sequence[Any]
+    ) -> None:
         if self._decoder_alone:
             super()._flatten_past_key_values_(flattened_output, name, idx, t)
             return
@@ -289,43 +299,43 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
 def _prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
     """`base` cut down to the encoder's inputs and the cross-attention caches, whatever it overrides."""
 
-    class Prefill(base):
+    class Prefill(base):  # type: ignore[valid-type, misc]  # known at run time only
         part = "prefill"
         dead_inputs: Mapping[str, str] = MappingProxyType({})
 
         @property
-        def inputs(self):
+        def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
             later = ("decoder_", "past_key_values.")
             return OrderedDict((name, axes) for name, axes in super().inputs.items() if not name.startswith(later))
 
         @property
-        def outputs(self):
+        def outputs(self) -> OrderedDict[str, Mapping[int, str]]:
             return OrderedDict((name, axes) for name, axes in super().outputs.items() if ".encoder." in name)
 
-        def complete_inputs(self, inputs, parameters):
+        def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
             # The decoder has to run for its layers to cast the encoder's answer; what it reads has no part in that.
             first = next(iter(inputs.values()))
             return {**inputs, "decoder_input_ids": first.new_zeros((first.shape[0], 1)).long()}
 
-        def generate_dummy_inputs(self, *args, **kwargs):
-            made = super().generate_dummy_inputs(*args, **kwargs)
-            return {name: tensor for name, tensor in made.items() if name in self.inputs}
+        def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            inputs = super().generate_dummy_inputs(*args, **kwargs)
+            return {name: tensor for name, tensor in inputs.items() if name in self.inputs}
 
     return Prefill
 
 
-def _concatenate(tensors):
+def _concatenate(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     import torch
 
     return torch.cat(tensors, dim=1)
 
 
-def _lengthened(mask, past_length):
+def _lengthen_mask(mask: torch.Tensor, past_length: int) -> torch.Tensor:
     """The mask (batch, sequence) with ones for `past_length` earlier tokens in front."""
     return _concatenate([mask.new_ones(mask.shape[0], past_length), mask])
 
 
-def _empty_caches(layers, *shapes):
+def _empty_caches(layers: int, *shapes: tuple[int, ...]) -> list[tuple[torch.Tensor, ...]]:
     """For every layer one tuple of zero tensors of the given shapes."""
     import torch
 

@@ -11,14 +11,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from parity.judge.findings import Finding
 
+if TYPE_CHECKING:
+    import onnx
+
 SMALLEST = 1024  # bytes from which a weight counts
 _PREFIX = 64
+# Location, offset and length of an external tensor.
+_Place = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Data:
     size: int
 
 
-def external(model) -> tuple[Data, ...]:
+def external(model: onnx.ModelProto) -> tuple[Data, ...]:
     """The files in which a ModelProto's tensors stand, by location."""
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
@@ -41,14 +47,14 @@ def external(model) -> tuple[Data, ...]:
     return tuple(Data(location, size) for location, size in sorted(sizes.items()))
 
 
-def _place(tensor):
+def _place(tensor: onnx.TensorProto) -> _Place:
     """(location, offset, length) of an external tensor; the length is that of its values where the file has none."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     length = int(entries.get("length", _size(tensor)))
     return entries.get("location", ""), int(entries.get("offset", 0)), length
 
 
-def _size(tensor):
+def _size(tensor: onnx.TensorProto) -> int:
     """The bytes of a tensor's values; 0 where they are text, which has no fixed width."""
     import onnx
 
@@ -56,7 +62,7 @@ def _size(tensor):
     return 0 if dtype.hasobject else math.prod(tensor.dims) * dtype.itemsize
 
 
-def judge_artifact(model, directory: Path) -> tuple[Finding, ...]:
+def judge_artifact(model: onnx.ModelProto, directory: Path) -> tuple[Finding, ...]:
     """Findings on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
 
     An external file lies in the directory or below, and is long enough.
@@ -64,7 +70,7 @@ def judge_artifact(model, directory: Path) -> tuple[Finding, ...]:
     return (*_judge_data(external(model), directory), _judge_copies(written_twice(model, directory)))
 
 
-def _judge_copies(pairs):
+def _judge_copies(pairs: Sequence[tuple[str, str, int]]) -> Finding:
     if not pairs:
         return Finding("duplicates", "file", True)
     first, name, size = max(pairs, key=lambda pair: pair[2])
@@ -75,17 +81,17 @@ def _judge_copies(pairs):
     return Finding("duplicates", "file", False, message)
 
 
-def _judge_data(data, directory):
-    found = []
+def _judge_data(data: Iterable[Data], directory: Path) -> list[Finding]:
+    findings = []
     for each in data:
-        message = _missing(each, directory)
-        told = f"external data {each.location}: {message}; keep it beside the model and name it by its file name"
-        found.append(Finding("data", "file", not message, told if message else ""))
-    return found
+        problem = _data_problem(each, directory)
+        message = f"external data {each.location}: {problem}; keep it beside the model and name it by its file name"
+        findings.append(Finding("data", "file", not problem, message if problem else ""))
+    return findings
 
 
-def _missing(data, directory):
-    foreign = PurePosixPath(data.location), PureWindowsPath(data.location)
+def _data_problem(data: Data, directory: Path) -> str:
+    foreign: tuple[PurePath, ...] = (PurePosixPath(data.location), PureWindowsPath(data.location))
     if any(path.is_absolute() or path.drive or ".." in path.parts for path in foreign):
         return "lies outside the model's directory: a copy of that would not have it"
     path = directory / data.location
@@ -107,41 +113,42 @@ def judge_checker(path: Path) -> Finding:
     return Finding("checker", "file", True)
 
 
-def written_twice(model, directory: Path) -> list[tuple[str, str, int]]:
+def written_twice(model: onnx.ModelProto, directory: Path) -> list[tuple[str, str, int]]:
     """(name, name of its copy, bytes) of every weight that stands in the file again under another name."""
-    groups: dict[tuple, list] = defaultdict(list)
+    groups: dict[tuple[int, tuple[int, ...], int], list[tuple[str, _Bytes]]] = defaultdict(list)
     for tensor in model.graph.initializer:
-        bytes_of = _Bytes(tensor, directory)
-        if bytes_of.size >= SMALLEST:
-            groups[tensor.data_type, tuple(tensor.dims), bytes_of.size].append((tensor.name, bytes_of))
-    found = []
+        values = _Bytes(tensor, directory)
+        if values.size >= SMALLEST:
+            groups[tensor.data_type, tuple(tensor.dims), values.size].append((tensor.name, values))
+    pairs: list[tuple[str, str, int]] = []
     for group in groups.values():
         if len(group) > 1:
-            found.extend(_copies(group))
-    return found
+            pairs.extend(_copies(group))
+    return pairs
 
 
-def _copies(group) -> Iterator[tuple[str, str, int]]:
+def _copies(group: Iterable[tuple[str, _Bytes]]) -> Iterator[tuple[str, str, int]]:
     """Pairs of one group; whole tensors are looked at only where they begin alike."""
-    beginnings: dict[bytes, list] = defaultdict(list)
-    for name, bytes_of in group:
-        beginnings[bytes_of.read(_PREFIX)].append((name, bytes_of))
+    beginnings: dict[bytes, list[tuple[str, _Bytes]]] = defaultdict(list)
+    for name, values in group:
+        beginnings[values.read(_PREFIX)].append((name, values))
     for alike in beginnings.values():
-        seen: dict[tuple, tuple] = {}
-        for name, bytes_of in alike if len(alike) > 1 else ():
-            digest = bytes_of.digest()
-            first, place = seen.setdefault(digest, (name, bytes_of.place))
-            if first != name and not (place and place == bytes_of.place) and not bytes_of.of_one_value():
-                yield first, name, bytes_of.size
+        seen: dict[bytes, tuple[str, _Place | None]] = {}
+        for name, values in alike if len(alike) > 1 else ():
+            first, place = seen.setdefault(values.digest(), (name, values.place))
+            if first != name and not (place and place == values.place) and not values.has_one_value():
+                yield first, name, values.size
 
 
 class _Bytes:
     """The bytes of an initializer, read from where they stand; a missing file has none."""
 
-    def __init__(self, tensor, directory):
+    def __init__(self, tensor: onnx.TensorProto, directory: Path) -> None:
         from onnx.external_data_helper import uses_external_data
 
-        self._tensor, self.place, self._path, self.size = tensor, None, None, _size(tensor)
+        self._tensor, self.size = tensor, _size(tensor)
+        self.place: _Place | None = None
+        self._path: Path | None = None
         if uses_external_data(tensor):
             location, self._offset, self.size = self.place = _place(tensor)
             self._path = directory / location
@@ -168,12 +175,12 @@ class _Bytes:
                 yield block
 
     def digest(self) -> bytes:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for block in self.blocks():
-            found.update(block)
-        return found.digest()
+            digest.update(block)
+        return digest.digest()
 
-    def of_one_value(self) -> bool:
+    def has_one_value(self) -> bool:
         """Whether one value is repeated throughout."""
         width = self.size // (math.prod(self._tensor.dims) or 1) or 1
         first = self.read(width)

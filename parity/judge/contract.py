@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from parity.axes import Axes, HasAxes
 from parity.errors import ExportError
 from parity.judge import artifact
 from parity.judge.findings import Finding
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def read(path: Path) -> Contract:
     )
 
 
-def _training_nodes(graph):
+def _training_nodes(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
             yield node.name
@@ -73,7 +77,7 @@ def _training_nodes(graph):
             yield node.name
 
 
-def _is_true(graph, name):
+def _is_true(graph: onnx.GraphProto, name: str) -> bool:
     import onnx
 
     constants = (a.t for n in graph.node if n.op_type == "Constant" and name in n.output for a in n.attribute)
@@ -81,7 +85,7 @@ def _is_true(graph, name):
     return any(bool(onnx.numpy_helper.to_array(tensor).any()) for tensor in tensors)
 
 
-def _value(info):
+def _value(info: onnx.ValueInfoProto) -> Value:
     import onnx
 
     tensor = info.type.tensor_type
@@ -99,13 +103,13 @@ class Claim:
         dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
     """
 
-    inputs: Mapping[str, Mapping[int, str]]
-    outputs: Mapping[str, Mapping[int, str]]
+    inputs: Axes
+    outputs: Axes
     dtypes: Mapping[str, str]
     ranks: Mapping[str, int]
 
     @classmethod
-    def of(cls, onnx_config, tensors: Mapping[str, Any]) -> Claim:
+    def of(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
         """That of an OnnxConfig and the inputs that the file was exported with, tensors of any framework by name."""
         return cls(
             {name: axes for name, axes in onnx_config.inputs.items() if name in tensors},
@@ -114,7 +118,7 @@ class Claim:
             {name: tensor.ndim for name, tensor in tensors.items()},
         )
 
-    def with_inputs(self, also: Mapping[str, Mapping[int, str]], contract: Contract) -> Claim:
+    def with_inputs(self, also: Axes, contract: Contract) -> Claim:
         """The claim with those of further inputs that the file has."""
         extra = {name: axes for name, axes in also.items() if any(value.name == name for value in contract.inputs)}
         return replace(self, inputs={**self.inputs, **extra})
@@ -127,7 +131,7 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
         opset: the opset asked for; None takes any.
         ordered: whether the order of the names is part of the claim.
     """
-    findings = []
+    findings: list[Finding] = []
     if opset is not None:
         right = contract.opset == opset
         message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
@@ -149,13 +153,13 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
     return [*findings, *contract.flaws]
 
 
-def _names(kind, got: Sequence[str], expected: Sequence[str], ordered):
+def _names(kind: str, got: Sequence[str], expected: Sequence[str], ordered: bool) -> Finding:
     right = got == expected if ordered else sorted(got) == sorted(expected)
     message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(expected)}"
     return Finding("names", f"{kind}s", right, message)
 
 
-def _dtype_and_rank(kind, value: Value, dtype, rank):
+def _dtype_and_rank(kind: str, value: Value, dtype: str | None, rank: int | None) -> Finding:
     wrong = []
     if dtype is not None and value.dtype != dtype:
         wrong.append(f"dtype {value.dtype}, should be {dtype}")
@@ -164,7 +168,7 @@ def _dtype_and_rank(kind, value: Value, dtype, rank):
     return Finding("dtype", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
 
 
-def _axes(kind, value: Value, declared: Mapping[int, str]):
+def _axes(kind: str, value: Value, declared: Mapping[int, str]) -> Finding:
     wrong = [
         f"axis {axis} ({name}) is fixed to {value.axes[axis]}, should be dynamic"
         for axis, name in declared.items()

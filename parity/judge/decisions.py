@@ -32,16 +32,18 @@ def judge_decisions(
     findings = []
     for name in (name for name in pool.exact[0] if "logits" in name and name in noise):
         bad = []
-        for answer, actual, where in zip(pool.answers, pool.actual, pool.where, strict=True):
-            own = answer.eager[name] if eager else None
-            message = _disagreement(name, answer.exact[name], actual[name], limit * noise[name], own)
+        for exact, answer, actual, where in zip(pool.exact, pool.eager, pool.actual, pool.where, strict=True):
+            own = answer[name] if eager else None
+            message = _disagreement(name, exact[name], actual[name], limit * noise[name], own)
             if message:
                 bad.append(Finding("decision", name, False, message, where))
         findings.append(bad[0] if bad else Finding("decision", name, True))
     return findings
 
 
-def _disagreement(name, exact, actual, allowed, eager):
+def _disagreement(
+    name: str, exact: np.ndarray, actual: np.ndarray, allowed: float, eager: np.ndarray | None
+) -> str | None:
     """The sentence for the worst rank that differs by more than `allowed` (in units of the rms), argmax first."""
     finite = exact[np.isfinite(exact)].astype(np.float64)
     if not finite.size:
@@ -50,17 +52,17 @@ def _disagreement(name, exact, actual, allowed, eager):
     expected, got = _leading(exact), _leading(actual)
     if np.array_equal(expected, got):
         return None
-    values = [np.take_along_axis(exact, order, -1).astype(np.float64) for order in (expected, got)]
+    right, wrong = (np.take_along_axis(exact, order, -1).astype(np.float64) for order in (expected, got))
     # Equal infinities have no gap.
-    gaps = np.zeros(values[0].shape)
-    np.abs(np.subtract(*values, out=gaps, where=values[0] != values[1]), out=gaps)
+    gaps = np.zeros(right.shape)
+    np.abs(np.subtract(right, wrong, out=gaps, where=right != wrong), out=gaps)
     if eager is not None and (gaps > noise).any():
         gaps[_leading(eager) == got] = 0
     if not (gaps > noise).any():
         return None
     rank = 0 if (gaps[..., 0] > noise).any() else int(np.unravel_index(gaps.argmax(), gaps.shape)[-1])
     index = tuple(int(i) for i in np.unravel_index(gaps[..., rank].argmax(), gaps.shape[:-1]))
-    high, low = (side[index][rank] for side in values)
+    high, low = right[index][rank], wrong[index][rank]
     place = "argmax" if rank == 0 else f"rank {rank + 1} of the top {expected.shape[-1]}"
     return (
         f"{name}: {place} at index {index}: got candidate {got[index][rank]}, should be {expected[index][rank]};"
@@ -68,7 +70,7 @@ def _disagreement(name, exact, actual, allowed, eager):
     )
 
 
-def _leading(values):
+def _leading(values: np.ndarray) -> np.ndarray:
     """Indices of the largest values along the last axis, the largest first; equal ones in the order they stand in."""
     count = min(TOP, values.shape[-1])
     if values.shape[-1] <= 1024:

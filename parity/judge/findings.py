@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from parity.errors import DtypeMismatch, Mismatch, NameMismatch, ParityError, SessionError, ShapeMismatch, ValueMismatch
 
@@ -53,9 +54,9 @@ class Finding:
     passed: bool
     message: str = ""
     where: str = ""
-    measurements: dict = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.check not in CHECKS:
             raise ValueError(f"check: got {self.check!r}, should be one of {', '.join(CHECKS)}")
 
@@ -64,7 +65,7 @@ class Finding:
         """The message with the sizes at which it was checked."""
         return f"at {self.where}: {self.message}" if self.where else self.message
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -73,7 +74,7 @@ def failures(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if not finding.passed]
 
 
-def error_of(failed: list[Finding], message: str) -> ParityError:
+def error_of(failed: Sequence[Finding], message: str) -> ParityError:
     """The error that the first of these failures is, with all of them in it."""
     error = CHECKS[failed[0].check]
     return error(message, failed) if issubclass(error, Mismatch) else error(message)

@@ -23,6 +23,16 @@ class Answers:
     exact: Arrays | None = None
     jittered: Arrays | None = None
 
+    def sides(self) -> tuple[Arrays, Arrays, Arrays]:
+        """The exact, the eager and the jittered arrays.
+
+        Raises:
+            ValueError: only the eager ones were computed.
+        """
+        if self.exact is None or self.jittered is None:
+            raise ValueError("pool: has no float64 answers to measure against")
+        return self.exact, self.eager, self.jittered
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -55,7 +65,7 @@ class Pool:
     actual: Sequence[Arrays] = ()
     traced: Mapping[str, int] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("samples", "inputs", "actual"):
             count = len(getattr(self, name))
             # Inputs and a backend's answers may come later; a part of them would leave inputs unjudged.
@@ -80,8 +90,8 @@ class Pool:
 
     def __getitem__(self, part: slice) -> Pool:
         """Some of the inputs."""
-        kept = {name: getattr(self, name)[part] for name in ("samples", "answers", "inputs", "actual")}
-        return replace(self, **kept)
+        parts = {name: getattr(self, name)[part] for name in ("samples", "answers", "inputs", "actual")}
+        return replace(self, **parts)
 
     @property
     def where(self) -> list[str]:
@@ -90,8 +100,15 @@ class Pool:
 
     @property
     def exact(self) -> list[Arrays]:
-        """The reference's float64 answers."""
-        return [answer.exact for answer in self.answers]
+        """The reference's float64 answers.
+
+        Raises:
+            ValueError: they were not computed; see `has_exact`.
+        """
+        exact = [answer.exact for answer in self.answers if answer.exact is not None]
+        if len(exact) != len(self):
+            raise ValueError("pool: has no float64 answers")
+        return exact
 
     @property
     def eager(self) -> list[Arrays]:
@@ -124,9 +141,9 @@ class Pool:
         if not self.actual:
             raise ValueError("pool: has no answers of a backend to measure; give them with `with_actual`")
         above = below = worst = 0.0
-        for answer, answered in zip(self.answers, self.actual, strict=True):
-            actual = answered[name]
-            exact, eager, jittered = (side[name] for side in (answer.exact, answer.eager, answer.jittered))
+        for answer, outputs in zip(self.answers, self.actual, strict=True):
+            actual = outputs[name]
+            exact, eager, jittered = (side[name] for side in answer.sides())
             finite = np.isfinite(exact)
             if not finite.any():
                 continue

@@ -53,27 +53,28 @@ def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> lis
         ValueError: fewer inputs than `MINIMUM_POOL`, which no ratio may judge.
     """
     require_size(pool)
-    findings = []
+    findings: list[Finding] = []
     for name in pool.floating:
-        measured = pool.measure(name)
-        passed = measured.ratio <= limit
-        message = "" if passed else _message(name, measured, limit)
-        measurements = {"ratio": measured.ratio, "worst": measured.worst, "noise": measured.noise}
+        measurement = pool.measure(name)
+        passed = measurement.ratio <= limit
+        message = "" if passed else _message(name, measurement, limit)
+        measurements = {"ratio": measurement.ratio, "worst": measurement.worst, "noise": measurement.noise}
         findings.append(Finding("ratio", name, passed, message, measurements=measurements))
         if locate and not passed:
             for sizes, reference, actual in zip(pool.where, pool.exact, pool.actual, strict=True):
-                findings.extend(_culprit(name, reference[name], actual[name], limit * measured.noise, sizes))
+                findings.extend(_culprit(name, reference[name], actual[name], limit * measurement.noise, sizes))
     return findings
 
 
-def _message(name, measured: Measured, limit):
+def _message(name: str, measurement: Measured, limit: float) -> str:
     return (
-        f"{name}: error ratio {measured.ratio:.3g}, should be at most {limit:g}; over {measured.inputs} inputs the file"
-        f" is that many times as far from float64 as PyTorch itself, largest difference {measured.worst:.3g}"
+        f"{name}: error ratio {measurement.ratio:.3g}, should be at most {limit:g}; over {measurement.inputs} inputs"
+        f" the file is that many times as far from float64 as PyTorch itself, largest difference"
+        f" {measurement.worst:.3g}"
     )
 
 
-def _culprit(name, reference, actual, allowed, where) -> Iterator[Finding]:
+def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: float, where: str) -> Iterator[Finding]:
     """A failure when elements of one input are further from float64 than `allowed`, in units of its rms.
 
     With the `limit · noise` of a failed pool for `allowed`, at least one input of the pool has such elements.

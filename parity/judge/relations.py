@@ -8,12 +8,12 @@ Which relations a model has is for its float64 run to say: there both sides diff
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
-from parity.axes import Role, is_text, parts, role_of
+from parity.axes import Axes, Role, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays, Pool
@@ -29,43 +29,45 @@ EXACT_LIMIT = 1.0
 class Form:
     """The named axes of inputs and outputs, as an OnnxConfig declares them, and the token that padding is made of."""
 
-    inputs: Mapping[str, Mapping[int, str]]
-    outputs: Mapping[str, Mapping[int, str]]
+    inputs: Axes
+    outputs: Axes
     pad: int = 0
 
     def padded(self, side: str) -> set[str]:
         """The axes that padding lengthens on that side: those of tokens with a mask; before a past, the past's."""
         names = {axis for axes in self.inputs.values() for axis in axes.values()}
-        masked = {part for name in self._of(Role.MASK) for axis in self.inputs[name].values() for part in parts(axis)}
+        masked = {
+            part for name in self._names(Role.MASK) for axis in self.inputs[name].values() for part in parts(axis)
+        }
         tokens = {
             axis
-            for name in self._of(Role.TOKENS)
+            for name in self._names(Role.TOKENS)
             for axis in self.inputs[name].values()
             if is_text(axis) and axis in masked
         }
         return {f"past_{axis}" if side == "left" and f"past_{axis}" in names else axis for axis in tokens}
 
-    def _of(self, role):
+    def _names(self, role: Role) -> list[str]:
         return [name for name in self.inputs if role_of(name) is role]
 
 
 def batch_permutation(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
     """The rows of the batch in another order, answered in that order."""
-    batch = _batch(inputs, form)
+    batch = _batch_size(inputs, form)
     if batch == 1:
         return first
     order = np.roll(np.arange(batch), 1)
-    answers = run(_along(inputs, form.inputs, lambda array, axis: array.take(order, axis)))
-    return _along(answers, form.outputs, lambda array, axis: array.take(np.argsort(order), axis))
+    answers = run(_change_batch(inputs, form.inputs, lambda array, axis: array.take(order, axis)))
+    return _change_batch(answers, form.outputs, lambda array, axis: array.take(np.argsort(order), axis))
 
 
 def batch_of_one(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
     """The last row of the batch asked alone; it is the one that has most padding."""
-    batch = _batch(inputs, form)
+    batch = _batch_size(inputs, form)
     if batch == 1:
         return first
-    alone = run(_along(inputs, form.inputs, lambda array, axis: array.take([batch - 1], axis)))
-    others = _along(first, form.outputs, lambda array, axis: array.take(range(batch - 1), axis))
+    alone = run(_change_batch(inputs, form.inputs, lambda array, axis: array.take([batch - 1], axis)))
+    others = _change_batch(first, form.outputs, lambda array, axis: array.take(range(batch - 1), axis))
     places = {name: _axis(form.outputs[name], "batch") for name in others}
     return {
         name: alone[name] if axis is None else np.concatenate([others[name], alone[name]], axis)
@@ -98,7 +100,7 @@ def applies(name: str, form: Form) -> bool:
     return not name.startswith("padding") or bool(form.padded("right"))
 
 
-def _padding(run, inputs, form, side):
+def _padding(run: Run, inputs: Arrays, form: Form, side: str) -> Arrays:
     axes = form.padded(side)
     longer = {}
     for name, array in inputs.items():
@@ -108,33 +110,33 @@ def _padding(run, inputs, form, side):
             width[axis] = (PADDING, 0) if side == "left" else (0, PADDING)
             array = np.pad(array, width, constant_values=fill)
         longer[name] = array
-    found = {}
+    answers = {}
     for name, array in run(longer).items():
         for axis in _axes_of(form.outputs[name], axes):
             size = array.shape[axis] - PADDING
             array = array.take(range(PADDING, PADDING + size) if side == "left" else range(size), axis)
-        found[name] = array
-    return found
+        answers[name] = array
+    return answers
 
 
-def _axes_of(axes: Mapping[int, str], names):
+def _axes_of(axes: Mapping[int, str], names: Set[str]) -> list[int]:
     """The axes that have one of the names in theirs: `a + b` is as long as both."""
     return [axis for axis, name in axes.items() if names & {*parts(name)}]
 
 
-def _axis(axes, wanted):
-    return next((axis for axis, name in axes.items() if name == wanted), None)
+def _axis(axes: Mapping[int, str], axis_name: str) -> int | None:
+    return next((axis for axis, name in axes.items() if name == axis_name), None)
 
 
-def _batch(inputs, form):
-    name, array = next((name, array) for name, array in inputs.items() if _axis(form.inputs[name], "batch") is not None)
-    return array.shape[_axis(form.inputs[name], "batch")]
+def _batch_size(inputs: Arrays, form: Form) -> int:
+    places = ((array, _axis(form.inputs[name], "batch")) for name, array in inputs.items())
+    return next(array.shape[axis] for array, axis in places if axis is not None)
 
 
-def _along(arrays, axes, change):
+def _change_batch(arrays: Arrays, axes: Axes, change: Callable[[np.ndarray, int], np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays changed along their batch; those without one (the images of clip beside its texts) as they are."""
-    places = {name: _axis(axes[name], "batch") for name in arrays}
-    return {name: array if places[name] is None else change(array, places[name]) for name, array in arrays.items()}
+    places = ((name, array, _axis(axes[name], "batch")) for name, array in arrays.items())
+    return {name: array if axis is None else change(array, axis) for name, array, axis in places}
 
 
 def judge_relation(
@@ -167,7 +169,7 @@ def judge_relation(
     return findings
 
 
-def _distance(exact, first, second):
+def _distance(exact: Sequence[np.ndarray], first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> float:
     """The root mean square of the differences, each input's in units of the rms of its exact answer."""
     squares = 0.0
     for reference, one, other in zip(exact, first, second, strict=True):
@@ -183,12 +185,13 @@ def judge_determinism(first: Arrays, second: Arrays, where: str = "") -> list[Fi
     return [_same_bits(name, array, second.get(name), where) for name, array in first.items()]
 
 
-def _same_bits(name, one, other, where):
-    alike = other is not None and (one.shape, one.dtype) == (other.shape, other.dtype)
-    if alike and one.tobytes() == other.tobytes():
+def _same_bits(name: str, one: np.ndarray, other: np.ndarray | None, where: str) -> Finding:
+    if other is not None and (one.shape, one.dtype) != (other.shape, other.dtype):
+        other = None
+    if other is not None and one.tobytes() == other.tobytes():
         return Finding("determinism", name, True)
     message = f"{name}: two runs on one input differ"
-    if alike:
+    if other is not None:
         wrong = one.view(f"u{one.dtype.itemsize}") != other.view(f"u{one.dtype.itemsize}")
         message += f" at {int(wrong.sum())} of {one.size} values"
     return Finding("determinism", name, False, f"{message}, should be equal in every bit", where)

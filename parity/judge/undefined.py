@@ -8,16 +8,14 @@ implementation, these places are judged for being finite alone: a NaN in a cache
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parity.axes import PADDING_MASKS, PIXEL_MASK, parts
+from parity.axes import PADDING_MASKS, PIXEL_MASK, Axes, parts
 from parity.dtypes import is_floating
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays
-
-Axes = Mapping[str, Mapping[int, str]]
 
 # The inputs that tell padding from tokens and from pixels; longformer's mask of global attention does not.
 
@@ -32,35 +30,36 @@ def places(
         input_axes, output_axes: their named axes, as an OnnxConfig declares them.
         pooled: outputs that are made of the answer at one token, with its place in the text.
     """
-    found = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
+    pooled = pooled or {}
+    undefined = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
     for mask in (name for name in PADDING_MASKS if name in inputs):
         masked, names = inputs[mask] == 0, input_axes.get(mask, {})
         rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
         row_names = [names[axis] for axis in rows]
         blank = masked.all(axis=tuple(axis for axis in range(masked.ndim) if axis not in rows))
-        for name, place in found.items():
+        for name, place in undefined.items():
             axes = {axis_name: axis for axis, axis_name in output_axes.get(name, {}).items()}
             place |= _spread(blank, row_names, axes, place.shape)
             if mask == PIXEL_MASK:
                 continue
-            if mask == "attention_mask" and name in (pooled or {}):
+            if mask == "attention_mask" and name in pooled:
                 place |= _spread(masked[..., pooled[name]], row_names, axes, place.shape)
-            text = next((of for of in _endings(names.get(masked.ndim - 1, "")) if of in axes), None)
+            text = next((ending for ending in _endings(names.get(masked.ndim - 1, "")) if ending in axes), None)
             if text is not None:
                 kept = masked[..., masked.shape[-1] - place.shape[axes[text]] :]
                 place |= _spread(kept, [*row_names, text], axes, place.shape)
-    return found
+    return undefined
 
 
-def _endings(of_mask):
+def _endings(axis: str) -> tuple[str, str]:
     """The names of axes that the end of a mask's axis tells apart: all of it, and the last part of a sum."""
-    return of_mask, parts(of_mask)[-1]
+    return axis, parts(axis)[-1]
 
 
-def _spread(array, names, axes, shape):
+def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], shape: tuple[int, ...]) -> np.ndarray:
     """The array with its named axes where an output has them, over all of the output's shape."""
     lacking = tuple(place for place, name in enumerate(names) if name not in axes)
-    array = array.any(axis=lacking)
+    array = np.asarray(array.any(axis=lacking))
     kept = [name for name in names if name in axes]
     order = sorted(range(len(kept)), key=lambda place: axes[kept[place]])
     sizes = [1] * len(shape)
@@ -71,21 +70,21 @@ def _spread(array, names, axes, shape):
 
 def blanked(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
     """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN."""
-    found = {}
+    blank = {}
     for name, array in answers.items():
         place = where.get(name)
         if place is None or place.shape != array.shape or not place.any():
-            found[name] = array
+            blank[name] = array
         elif is_floating(array.dtype):
-            found[name] = np.where(place, np.array(np.nan, array.dtype), array)
+            blank[name] = np.where(place, np.array(np.nan, array.dtype), array)
         else:
-            found[name] = np.where(place, instead[name], array)
-    return found
+            blank[name] = np.where(place, instead[name], array)
+    return blank
 
 
 def judge_undefined(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
     """A failure for each floating output that is not finite where it is not defined."""
-    found = []
+    findings = []
     for name, place in where.items():
         array = actual.get(name)
         if array is None or array.shape != place.shape or not is_floating(array.dtype):
@@ -96,5 +95,5 @@ def judge_undefined(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str 
                 f"{name}: {len(wrong)} of {int(place.sum())} values at masked positions are not finite, should all be;"
                 f" first at index {tuple(map(int, wrong[0]))}"
             )
-            found.append(Finding("nonfinite", name, False, message, sizes))
-    return found
+            findings.append(Finding("nonfinite", name, False, message, sizes))
+    return findings

@@ -18,7 +18,7 @@ _CLEARLY = 3.0
 
 def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
     """One finding for each output of the reference over a pool: it is neither near zero nor the same everywhere."""
-    found = []
+    findings = []
     for name in answers[0]:
         values = np.concatenate([answer[name].ravel() for answer in answers]).astype(np.float64)
         values = values[np.isfinite(values)]
@@ -29,8 +29,8 @@ def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
             message = f"{name}: rms {size:.3g} over the pool, should be at least {NEAR_ZERO:g}: any file would pass"
         elif not spread >= NEAR_ZERO * size:
             message = f"{name}: the same value {values[0]:.6g} everywhere, should differ from place to place"
-        found.append(Finding("vacuity", name, not message, message, measurements={"rms": size}))
-    return found
+        findings.append(Finding("vacuity", name, not message, message, measurements={"rms": size}))
+    return findings
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,19 @@ def judge_effects(
         every: whether every input must move the reference, and every output of it be moved; else the file need only
             do as the reference does.
     """
-    findings, moved = [], set()
+    findings: list[Finding] = []
+    moved: set[str] = set()
     for name, changed in reference.changed.items():
         here = {o: _move(reference.before[o], changed[o], reference.before[o]) / noise[o] for o in noise}
         there = {o: _move(file.before[o], file.changed[name][o], reference.before[o]) / noise[o] for o in noise}
         alive = {output for output, times in here.items() if times > _CLEARLY * LIMIT}
         moved |= alive
         if name in dead:
-            message = _alive(name, reference, file)
+            message = _dead_input_problem(name, reference, file)
         elif not alive and every:
             message = f"{name}: no output of the reference depends on it, should be declared dead with the reason"
         else:
-            message = _differing(name, alive, here, there)
+            message = _effect_problem(name, alive, here, there)
         findings.append(Finding("vacuity", name, not message, message))
     for name in noise:
         message = "" if name in moved or not every else f"{name}: no input has an effect on it, should have"
@@ -82,7 +83,8 @@ def doubtful(exact: Arrays, file: Effects, noise: Mapping[str, float], *, dead: 
         exact: what float64 answers to the input.
         noise, dead: those of `judge_effects`.
     """
-    moved, still = set(), False
+    moved: set[str] = set()
+    still = False
     for name, changed in file.changed.items():
         if name in dead:
             still |= any(array.tobytes() != changed[output].tobytes() for output, array in file.before.items())
@@ -93,15 +95,15 @@ def doubtful(exact: Arrays, file: Effects, noise: Mapping[str, float], *, dead: 
     return still or moved != set(noise)
 
 
-def _alive(name, reference: Effects, file: Effects):
-    for whose, of in (("the reference", reference), ("the file", file)):
-        for output, array in of.before.items():
-            if array.tobytes() != of.changed[name][output].tobytes():
+def _dead_input_problem(name: str, reference: Effects, file: Effects) -> str:
+    for whose, effects in (("the reference", reference), ("the file", file)):
+        for output, array in effects.before.items():
+            if array.tobytes() != effects.changed[name][output].tobytes():
                 return f"{name}: is declared dead, but {output} of {whose} depends on it"
     return ""
 
 
-def _differing(name, alive, here, there):
+def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float], there: Mapping[str, float]) -> str:
     still = [output for output in sorted(alive) if not there[output] > LIMIT]
     if still:
         return f"{name}: no effect on {', '.join(still)} of the file, should have as in the reference"
@@ -109,7 +111,7 @@ def _differing(name, alive, here, there):
     return f"{name}: has an effect on {', '.join(loose)} of the file, should have none" if loose else ""
 
 
-def _move(before, after, exact):
+def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:
     """How far an answer moves, in units of the rms of the exact answer."""
     finite = np.isfinite(exact)
     return rms(after[finite].astype(np.float64) - before[finite]) / (rms(exact[finite].astype(np.float64)) or 1.0)

@@ -33,7 +33,7 @@ def judge_values(
     return findings
 
 
-def _judge(name, expected, actual, atol, where):
+def _judge(name: str, expected: np.ndarray, actual: np.ndarray | None, atol: float | None, where: str) -> Finding:
     if actual is None:
         return Finding("names", name, False, f"{name}: not among the outputs, should be", where)
     if actual.dtype != expected.dtype:
@@ -42,7 +42,7 @@ def _judge(name, expected, actual, atol, where):
         return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {expected.shape}", where)
     if not is_floating(expected.dtype):
         wrong = np.flatnonzero(actual.ravel() != expected.ravel())
-        return _of_values(Finding("values", name, not wrong.size, "", where), wrong, expected, actual)
+        return _values_finding(Finding("values", name, not wrong.size, "", where), wrong, expected, actual)
     pattern = _pattern(name, expected, actual, where)
     if pattern is not None:
         return pattern
@@ -50,10 +50,12 @@ def _judge(name, expected, actual, atol, where):
     difference = np.zeros(expected.shape)
     difference[finite] = np.abs(actual[finite].astype(np.float64) - expected[finite].astype(np.float64))
     wrong = np.flatnonzero(difference > atol) if atol is not None else np.empty(0, int)
-    return _of_values(Finding("values", name, not wrong.size, "", where), wrong, expected, actual, difference, atol)
+    return _values_finding(
+        Finding("values", name, not wrong.size, "", where), wrong, expected, actual, difference, atol
+    )
 
 
-def _pattern(name, expected, actual, where):
+def _pattern(name: str, expected: np.ndarray, actual: np.ndarray, where: str) -> Finding | None:
     for what, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
         here, there = test(expected), test(actual)
         if not np.array_equal(here, there):
@@ -66,7 +68,14 @@ def _pattern(name, expected, actual, where):
     return None
 
 
-def _of_values(finding, wrong, expected, actual, difference=None, atol=None):
+def _values_finding(
+    finding: Finding,
+    wrong: np.ndarray,
+    expected: np.ndarray,
+    actual: np.ndarray,
+    difference: np.ndarray | None = None,
+    atol: float | None = None,
+) -> Finding:
     """The finding with the largest difference, and the sentence on the wrong values if there are any."""
     worst = float(difference.max()) if difference is not None and difference.size else 0.0
     if finding.passed:

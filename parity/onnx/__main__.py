@@ -8,8 +8,12 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity.console import PREPROCESSORS, Console, guarded, leave, tolerance
+
+if TYPE_CHECKING:
+    from parity.onnx.job import Job
 
 
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
@@ -51,11 +55,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
     return guarded(prog, lambda: _export(args, console), as_json=args.json)
 
 
-def _export(args, console: Console) -> int:
+def _export(args: argparse.Namespace, console: Console) -> int:
     from parity import files, models, onnx_files
     from parity.opsets import check_opset
 
-    started = time.perf_counter()
+    start = time.perf_counter()
     destination = files.output_file(args.output)
     if args.opset is not None:
         check_opset(args.opset)
@@ -73,10 +77,10 @@ def _export(args, console: Console) -> int:
         jobs = {destination.name: job}
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
-        written = [destination.with_name(name) for name in jobs]
-        rejected = [*map(onnx_files.rejected, written)]
+        outputs = [destination.with_name(name) for name in jobs]
+        rejected = [*map(onnx_files.rejected, outputs)]
         companions = Companions.staged(
-            checkpoint, stage, written, instead=rejected, overwrite=args.overwrite, say=console.say
+            checkpoint, stage, outputs, instead=rejected, overwrite=args.overwrite, say=console.say
         )
         summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
@@ -87,13 +91,13 @@ def _export(args, console: Console) -> int:
         summary = summaries[destination.name]
         if args.prefill:
             summary["prefill"] = summaries["prefill.onnx"]
-        summary["seconds"] = round(time.perf_counter() - started, 3)
+        summary["seconds"] = round(time.perf_counter() - start, 3)
         if args.json:
             print(json.dumps(summary))
     return 0 if passed else 1
 
 
-def _prove(job, path, args, console) -> dict:
+def _prove(job: Job, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
     job.export(path)
     validation = job.validate(path, atol=args.atol)
@@ -105,7 +109,7 @@ def _prove(job, path, args, console) -> dict:
     return job.summary(validation, args.atol)
 
 
-def _place(path, destination, summary, console, *, deliver) -> None:
+def _place(path: Path, destination: Path, summary: dict[str, Any], console: Console, *, deliver: bool) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import onnx_files
 

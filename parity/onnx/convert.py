@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version, parse
 
 from parity import __version__
-from parity.axes import Signature
+from parity.axes import Axes, Signature
 from parity.configs.base import OnnxConfig, one_preprocessor
 from parity.dtypes import DEFAULT_DTYPE, array_of
 from parity.environment import version_of
@@ -26,7 +26,11 @@ from parity.onnx_files import append_metadata, data_file, gather_external_data, 
 from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
 
 if TYPE_CHECKING:
+    import torch
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+    from parity.configs.base import Preprocessor
+    from parity.judge.pool import Answers
 
     from .exporter import TraceExporter
 
@@ -36,7 +40,7 @@ logger = logging.getLogger("parity.onnx")
 ORT_QUANTIZE_MINIMUM_VERSION = parse("1.4.0")
 
 
-def check_onnxruntime_requirements(minimum_version: Version):
+def check_onnxruntime_requirements(minimum_version: Version) -> None:
     """Refuse an environment without ONNX Runtime, or with one older than `minimum_version`.
 
     Raises:
@@ -127,8 +131,8 @@ def export_with(
         logger.info("Using framework PyTorch: %s", version_of("torch"))
         for name, value in (config.values_override or {}).items():
             logger.info("Overriding configuration item %s -> %s", name, value)
-        nested = _taken(model, config, _generate(config, preprocessor))
-        _, matched = ensure_model_and_config_inputs_match(model, nested)
+        nested = _accepted_inputs(model, config, _generate(config, preprocessor))
+        _, names = ensure_model_and_config_inputs_match(model, nested)
         layout = Layout.of(config, nested)
         undeclared = [name for name in layout.names if name not in config.inputs]
         if undeclared:
@@ -153,7 +157,7 @@ def export_with(
         _require_contract(path, opset, config, flat)
         append_metadata(path, _metadata(model, config, opset, implementation, exporter.name))
         publish(path, output)
-    return matched, list(signature.outputs)
+    return names, list(signature.outputs)
 
 
 def export_tensorflow(
@@ -172,13 +176,13 @@ def export_tensorflow(
     return export(preprocessor, model, config, opset, output, tokenizer=tokenizer)
 
 
-def _generate(config, preprocessor):
+def _generate(config: OnnxConfig, preprocessor: Preprocessor) -> dict[str, Any]:
     from transformers.utils import TensorType
 
     return dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
 
 
-def _taken(model, config, nested):
+def _accepted_inputs(model: PreTrainedModel, config: OnnxConfig, nested: Mapping[str, Any]) -> dict[str, Any]:
     """What `forward` takes of the generated inputs; what it does not take, and no file should have, is left out.
 
     Tokenizers make token types for models that know none: transformers 5 reads a `tokenizer_config.json` that names no
@@ -187,9 +191,9 @@ def _taken(model, config, nested):
     Raises:
         UsageError: the configuration declares an input that the model does not take.
     """
-    fits, matched = ensure_model_and_config_inputs_match(model, nested)
-    others = [] if fits else [name for name in nested if name not in matched]
-    declared = [name for name in others if any(of.partition(".")[0] == name for of in config.inputs)]
+    fits, names = ensure_model_and_config_inputs_match(model, nested)
+    others = [] if fits else [name for name in nested if name not in names]
+    declared = [name for name in others if any(flat.partition(".")[0] == name for flat in config.inputs)]
     if declared:
         raise UsageError(
             f"inputs: {', '.join(declared)} declared by {type(config).__name__}, but {type(model).__name__}.forward"
@@ -200,7 +204,7 @@ def _taken(model, config, nested):
     return {name: value for name, value in nested.items() if name not in others}
 
 
-def _restore_dead_inputs(path, inputs, flat, dead):
+def _restore_dead_inputs(path: Path, inputs: Axes, flat: Mapping[str, torch.Tensor], dead: Iterable[str]) -> None:
     """The exporter drops inputs that it never reads; those declared dead are put back where they were asked for."""
     if not dead:
         return
@@ -220,14 +224,14 @@ def _restore_dead_inputs(path, inputs, flat, dead):
     path.write_bytes(model.SerializeToString())
 
 
-def _require_contract(path, opset, config, flat):
+def _require_contract(path: Path, opset: int, config: OnnxConfig, flat: Mapping[str, torch.Tensor]) -> None:
     findings = contract.judge_contract(contract.read(path), contract.Claim.of(config, flat), opset=opset)
     wrong = [finding.message for finding in failures(findings)]
     if wrong:
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))
 
 
-def _metadata(model, config, opset, attention, exporter) -> dict[str, str]:
+def _metadata(model: PreTrainedModel, config: OnnxConfig, opset: int, attention: str, exporter: str) -> dict[str, str]:
     past = "-with-past" if getattr(config, "use_past", False) else ""
     dtype = str(model.dtype).removeprefix("torch.")
     return {
@@ -253,7 +257,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     onnx_named_outputs: list[str],
     atol: float,
     tokenizer: PreTrainedTokenizerBase | None = None,
-):
+) -> None:
     """Compare the file with the model at several shapes, `atol` being a hard limit on every difference.
 
     The shapes come from `config.generate_dummy_inputs` with other sizes; the first is that of the export. Where the
@@ -279,24 +283,24 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     references = answers(reference_model, config, samples, exact=False)
     require_outputs(onnx_named_outputs, references[0].eager)
     session = OnnxSession(Path(onnx_model))
-    found = validation.compare(
+    result = validation.compare(
         lambda inputs: session.run(inputs, onnx_named_outputs),
         config,
-        validation.pool_of(source, samples, [_only(answer, onnx_named_outputs) for answer in references]),
+        validation.pool_of(source, samples, [_answers_of(answer, onnx_named_outputs) for answer in references]),
         validation.Criteria(atol, alike=session.metadata.get("attention") == attention_of(reference_model)),
     )
-    for line in validation_lines(found, atol=atol):
+    for line in validation_lines(result, atol=atol):
         logger.info(line)
-    found.raise_on_failure()
+    result.raise_on_failure()
 
 
-def _only(answer, names):
+def _answers_of(answer: Answers, names: Iterable[str]) -> Answers:
     from parity.judge.pool import Answers
 
     return Answers({name: answer.eager[name] for name in names})
 
 
-def require_outputs(named: Iterable[str], returned: Mapping) -> None:
+def require_outputs(names: Iterable[str], returned: Mapping[str, object]) -> None:
     """Refuse output names that the reference model does not return.
 
     Raises:
@@ -304,17 +308,18 @@ def require_outputs(named: Iterable[str], returned: Mapping) -> None:
     """
     from parity.errors import NameMismatch
 
-    absent = [name for name in named if name not in returned]
+    absent = [name for name in names if name not in returned]
     if absent:
         raise NameMismatch(
             f"output names: {', '.join(absent)} in the file, but the reference model returns {', '.join(returned)}"
         )
 
 
-def ensure_model_and_config_inputs_match(model, model_inputs: Iterable[str]) -> tuple[bool, list[str]]:
+def ensure_model_and_config_inputs_match(model: PreTrainedModel, model_inputs: Iterable[str]) -> tuple[bool, list[str]]:
     """Whether the model's `forward` takes all of `model_inputs`, and those it takes in its own order."""
     from parity.releases import parameters_of
 
-    wanted = set(model_inputs)
-    parameters = parameters_of(type(model))
-    return wanted <= set(parameters), [name for name in parameters if name in wanted]
+    names = set(model_inputs)
+    model_class: type = type(model)
+    parameters = parameters_of(model_class)
+    return names <= set(parameters), [name for name in parameters if name in names]

@@ -29,10 +29,12 @@ class TraceExporter:
 
     name = "trace"
 
-    def __init__(self, device: str = "cpu", traces: Traces | None = None):
+    def __init__(self, device: str = "cpu", traces: Traces | None = None) -> None:
         self.device, self._traces = torch.device(device), traces
 
-    def export(self, traceable: Traceable, tensors: tuple, signature: Signature, opset: int, path: Path) -> None:
+    def export(
+        self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], signature: Signature, opset: int, path: Path
+    ) -> None:
         """Write the file to `path`.
 
         Args:
@@ -43,7 +45,7 @@ class TraceExporter:
         """
         # Below 2.5 there is no choice.
         options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-        with warnings.catch_warnings(), self._patched(traceable, tensors, opset):
+        with warnings.catch_warnings(), self._patches(traceable, tensors, opset):
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
@@ -66,7 +68,7 @@ class TraceExporter:
                 raise ExportError(f"opset {opset}: the exporter failed: {text[:500]}") from error
 
     @contextlib.contextmanager
-    def _patched(self, traceable, tensors, opset) -> Iterator[None]:
+    def _patches(self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], opset: int) -> Iterator[None]:
         """What this exporter needs of torch and transformers, undone afterwards."""
         with contextlib.ExitStack() as stack:
             lowers = opset < TRILU_MINIMUM_OPSET

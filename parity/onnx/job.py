@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity import validation
 from parity.checkpoint import Checkpoint
+from parity.configs import OnnxSeq2SeqConfigWithPast
 from parity.console import Console
 from parity.environment import describe
 from parity.errors import UsageError
@@ -19,6 +21,9 @@ from parity.opsets import MINIMUM_OPSET, check_opset
 from parity.registry import architecture
 from parity.traceable import attention_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class Job:
     """A checkpoint and what it is to be exported as.
@@ -28,14 +33,14 @@ class Job:
         CheckpointError: the checkpoint cannot be loaded, or lacks weights that the feature's outputs depend on.
     """
 
-    def __init__(self, checkpoint: Checkpoint, feature: str, opset: int | None, console: Console):
+    def __init__(self, checkpoint: Checkpoint, feature: str, opset: int | None, console: Console) -> None:
         self.checkpoint, self.feature, self._console = checkpoint, feature, console
         self.onnx_config = checkpoint.onnx_config(feature)
-        self.opset = self._checked_opset(opset)
+        self.opset = self._choose_opset(opset)
         self._inputs = checkpoint.inputs(self.onnx_config)
         self.attention = "eager"
 
-    def _checked_opset(self, opset):
+    def _choose_opset(self, opset: int | None) -> int:
         model_type = self.checkpoint.model_type
         floor = architecture(model_type).floor_of(self.feature)
         minimum = floor.opset if floor else MINIMUM_OPSET
@@ -51,7 +56,7 @@ class Job:
         Raises:
             UsageError: the feature has none.
         """
-        if not self.onnx_config.dead_inputs:
+        if not isinstance(self.onnx_config, OnnxSeq2SeqConfigWithPast) or not self.onnx_config.dead_inputs:
             raise UsageError(
                 f"--prefill: {self.checkpoint.model_type} {self.feature} has no cross-attention caches to fill;"
                 " it goes with the -with-past features of encoder-decoders"
@@ -74,7 +79,7 @@ class Job:
         self._console.progress("hashing the checkpoint")
         append_metadata(path, {"checkpoint": self.checkpoint.fingerprint})
 
-    def _load(self):
+    def _load(self) -> PreTrainedModel:
         return self.checkpoint.load(self.feature, self._inputs)
 
     def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
@@ -87,21 +92,21 @@ class Job:
         )
 
     @property
-    def _subject(self):
+    def _subject(self) -> str:
         return f"feature {self.feature}" + (f" ({self.onnx_config.part})" if self.onnx_config.part else "")
 
-    def lines(self, found: validation.Validation, atol: float | None) -> list[str]:
+    def lines(self, result: validation.Validation, atol: float | None) -> list[str]:
         """The log of the validation."""
         return [
             f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}",
             "Validating ONNX model...",
-            *validation_lines(found, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
+            *validation_lines(result, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
 
-    def summary(self, found: validation.Validation, atol: float | None) -> dict:
+    def summary(self, result: validation.Validation, atol: float | None) -> dict[str, Any]:
         """The job and its validation as one JSON object."""
         return {
-            "status": "passed" if found.passed else "failed",
+            "status": "passed" if result.passed else "failed",
             "checkpoint": self.checkpoint.source,
             "fingerprint": self.checkpoint.fingerprint,
             "architecture": self.checkpoint.model_type,
@@ -109,6 +114,6 @@ class Job:
             "opset": self.opset,
             "attention": self.attention,
             "atol": atol,
-            **found.as_json(),
+            **result.as_json(),
             "environment": describe(),
         }

@@ -36,7 +36,9 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     return lines
 
 
-def _output_lines(validation, name, shape, atol, expected_atol):
+def _output_lines(
+    validation: Validation, name: str, shape: tuple[int, ...], atol: float | None, expected_atol: float | None
+) -> list[str]:
     failed = [finding for finding in validation.failures if finding.subject in (name, "session")]
     if failed:
         return [f"[x] {finding.line}" for finding in failed]
@@ -57,5 +59,5 @@ def _output_lines(validation, name, shape, atol, expected_atol):
     return lines
 
 
-def _note(ratio):
+def _note(ratio: float) -> str:
     return f" (above {REPORT:g}: worth a look)" if ratio > REPORT else ""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from parity import files, shapes, validation
 from parity.errors import SessionError
 from parity.judge import artifact, contract
 from parity.judge.findings import Finding, failures
+from parity.judge.pool import Answers
+from parity.judge.relations import Run
 from parity.reference import answers, float64
-from parity.samples import Source
+from parity.samples import Sample, Source
 from parity.sessions import OnnxSession
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
 DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
@@ -72,29 +78,34 @@ class Reference:
         answers: `reference.answers`, or what gives the same.
     """
 
-    load: Callable[[], Any]
+    load: Callable[[], PreTrainedModel]
     source: Source
     relations: Sequence[str] = ()
-    answers: Callable[..., list] = answers
+    answers: Callable[..., list[Answers]] = answers
 
-    def pool(self, progress=None) -> tuple[Sequence, list, int | None]:
+    def pool(self, progress: Callable[[str], None] | None = None) -> tuple[list[Sample], list[Answers], int | None]:
         """Samples, the model's answers to them, and the longest sequence that it takes; the model is freed."""
         model, config = self.load(), self.source.onnx_config
         longest = config.longest_sequence(model)
         samples = shapes.choose_samples(self.source, longest=longest)
-        answered = self.answers(model, config, samples, consume=True, progress=progress)
+        references = self.answers(model, config, samples, consume=True, progress=progress)
         alive = weakref.ref(model)
         del model
         free(alive)
-        return samples, answered, longest
+        return samples, references, longest
 
-    def float64(self):
+    def float64(self) -> AbstractContextManager[Run]:
         """The model in float64 as a backend, loaded anew: a context."""
         return float64(self.load(), self.source.onnx_config, self.source.layout)
 
 
 def prove(
-    file: Artifact, reference: Reference, *, atol: float | None = None, alike: bool = True, progress=None
+    file: Artifact,
+    reference: Reference,
+    *,
+    atol: float | None = None,
+    alike: bool = True,
+    progress: Callable[[str], None] | None = None,
 ) -> validation.Validation:
     """Compare a file with a model, at every shape, against float64.
 
@@ -106,13 +117,13 @@ def prove(
     """
     source = reference.source
     findings = file.judge(source)
-    samples, answered, longest = reference.pool(progress)
+    samples, references, longest = reference.pool(progress)
     try:
         session = alone(file.path, file.contract.data)
     except SessionError as error:
-        shapes = {name: array.shape for name, array in answered[0].eager.items()}
-        refused = Finding("load", "session", False, str(error))
-        return validation.Validation((), shapes, (*findings, refused), source.axes)
+        shapes = {name: array.shape for name, array in references[0].eager.items()}
+        refusal = Finding("load", "session", False, str(error))
+        return validation.Validation((), shapes, (*findings, refusal), source.axes)
     claims = validation.claims_of(
         source,
         samples,
@@ -124,14 +135,14 @@ def prove(
     return validation.compare(
         session.run,
         source.onnx_config,
-        validation.pool_of(source, samples, answered, list(file.derived)),
+        validation.pool_of(source, samples, references, list(file.derived)),
         validation.Criteria(atol, alike=alike, claims=claims),
         first=findings,
         progress=progress,
     )
 
 
-def alone(path: Path, names) -> OnnxSession:
+def alone(path: Path, names: Iterable[str]) -> OnnxSession:
     """A session of the file at `path` in a directory that holds nothing else but the files of these names.
 
     Raises:
@@ -144,7 +155,7 @@ def alone(path: Path, names) -> OnnxSession:
             raise SessionError(str(error).replace(str(copy), f"{path} (alone with the files that it names)")) from error
 
 
-def free(alive):
+def free(alive: weakref.ReferenceType[PreTrainedModel]) -> None:
     """Free a model that only reference cycles keep; a full collection takes a third of a second, so not for nothing."""
     if alive() is not None:
         gc.collect()

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from parity.configs import OnnxConfig
+    from parity.traceable import Traceable
 
 
 class Traces:
@@ -12,12 +20,13 @@ class Traces:
     Tracing is a third of an export. The files are the same bytes as those of exports on their own.
     """
 
-    def __init__(self, model, onnx_config):
+    def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig) -> None:
         self.model, self.onnx_config = model, onnx_config
-        self._graphs = {}
+        # The graph, and what the model answered to the example.
+        self._graphs: dict[Hashable, tuple[torch.Graph, Any]] = {}
 
     @contextlib.contextmanager
-    def used(self, model, onnx_config, like: Hashable) -> Iterator[None]:
+    def used(self, model: PreTrainedModel, onnx_config: OnnxConfig, like: Hashable) -> Iterator[None]:
         """Within, `torch.onnx.export` converts a copy of the graph that an export with an equal `like` traced.
 
         Raises:
@@ -31,7 +40,7 @@ class Traces:
         exporter = _exporter()
         trace = exporter._trace_and_get_graph_from_model
 
-        def traced(traceable, arguments):
+        def trace_or_copy(traceable: Traceable, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Graph, Any]:
             if like not in self._graphs:
                 self._graphs[like] = trace(traceable, arguments)
                 _simplify(self._graphs[like][0])
@@ -39,14 +48,14 @@ class Traces:
             # Conversion works in place.
             return graph.copy(), answer
 
-        exporter._trace_and_get_graph_from_model = traced
+        exporter._trace_and_get_graph_from_model = trace_or_copy
         try:
             yield
         finally:
             exporter._trace_and_get_graph_from_model = trace
 
 
-def _simplify(graph):
+def _simplify(graph: torch.Graph) -> None:
     """The passes that the exporter begins with, once instead of for each copy; a trace is mostly equal constants."""
     from torch import _C
 
@@ -55,7 +64,13 @@ def _simplify(graph):
     _C._jit_pass_cse(graph)
 
 
-def _exporter():
+class _Exporter(Protocol):
+    """The module of torch that traces."""
+
+    _trace_and_get_graph_from_model: Callable[..., tuple[torch.Graph, Any]]
+
+
+def _exporter() -> _Exporter:
     try:
         from torch.onnx._internal.torchscript_exporter import utils
     except ImportError:
