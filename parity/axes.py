@@ -11,6 +11,8 @@ TEXTS = ("sequence", "encoder_sequence", "decoder_sequence")
 PASTS = ("past_sequence", "past_decoder_sequence")
 IMAGES = ("height", "width")
 CHOICE = "choice"
+SOUND = "sound"
+KNOWN = (*BATCHES, *TEXTS, *PASTS, *IMAGES, CHOICE, SOUND)
 
 
 def parts(axis: str) -> tuple[str, ...]:

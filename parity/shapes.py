@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from parity import axes
 from parity.samples import Sample, Source
 
 # Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
@@ -77,25 +78,27 @@ def default_sizes(
 
     Args:
         traced: the named axes of the inputs with their sizes at the export; images are made larger or smaller by some
-            pixels, the rest is independent of it.
+            pixels, sounds and axes of other names are cut or repeated, the rest is independent of it.
         longest: the longest sequence that the model takes, in tokens.
-        allowed: the sizes that an axis takes, where these are not all from 1 up.
+        allowed: the sizes that an axis takes, where these are not all from 1 up; an axis of a name that says nothing
+            keeps its size without.
         masked: whether rows can be padded: the inputs have a mask, of tokens or of pixels.
     """
     limit = longest or 10**6
     allowed = allowed or {}
     rows = [
-        (1, 7, 11, 2, 5, 3, 0, ""),
-        (3, 1, 1, 1, 1, 1, 0, ""),
-        (1, 1, 5, 3, 0, 2, 32, ""),
-        (3, 9, 4, 9, 3, 3, 0, "left"),
-        (3, 12, 13, 6, 1, 4, 13, "right"),
-        (2, 31, 29, 17, 7, 2, -7, ""),
-        (3, 16, 8, 8, 0, 1, 0, "right"),
-        (2, 13, 6, 3, 2, 5, 5, "left"),
+        (1, 7, 11, 2, 5, 3, 0, 0.5, ""),
+        (3, 1, 1, 1, 1, 1, 0, 1, ""),
+        (1, 1, 5, 3, 0, 2, 32, 2, ""),
+        (3, 9, 4, 9, 3, 3, 0, 1, "left"),
+        (3, 12, 13, 6, 1, 4, 13, 1.3, "right"),
+        (2, 31, 29, 17, 7, 2, -7, 0.7, ""),
+        (3, 16, 8, 8, 0, 1, 0, 1, "right"),
+        (2, 13, 6, 3, 2, 5, 5, 1.1, "left"),
     ]
+    others = [name for name in traced if name == axes.SOUND or (name in allowed and name not in axes.KNOWN)]
     found = []
-    for batch, sequence, encoder, decoder, past, choice, pixels, padding in rows:
+    for batch, sequence, encoder, decoder, past, choice, pixels, factor, padding in rows:
         sizes = {
             "batch": batch,
             "sequence": min(sequence, limit - past),
@@ -107,6 +110,7 @@ def default_sizes(
             "image_batch": choice,
             "height": traced.get("height", 0) + pixels,
             "width": traced.get("width", 0) + 2 * pixels,
+            **{name: round(factor * traced[name]) for name in others},
         }
         fitting = {name: nearest(sizes[name], allowed.get(name)) for name in traced if name in sizes}
         found.append((fitting, padding if masked else ""))

@@ -224,3 +224,25 @@ def triangles_of_comparisons() -> Iterator[None]:
 def attention_of(model) -> str:
     """The model's attention implementation, `eager` or `sdpa`; `eager` where the model has no choice."""
     return getattr(model.config, "_attn_implementation", None) or "eager"
+
+
+@contextlib.contextmanager
+def zeros_where_nothing_is_seen() -> Iterator[None]:
+    """Inside, the answer of scaled_dot_product_attention at a fully masked row is 0 in the file too, as in torch.
+
+    Before torch 2.9 the file's softmax makes it NaN if the mask is boolean: pytorch/pytorch#159973.
+    """
+    functional = torch.nn.functional
+    attend = functional.scaled_dot_product_attention
+
+    def attend_or_zero(query, key, value, attn_mask=None, *args, **options):
+        answer = attend(query, key, value, attn_mask, *args, **options)
+        if attn_mask is None or attn_mask.dtype is not torch.bool:
+            return answer
+        return answer.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+
+    functional.scaled_dot_product_attention = attend_or_zero
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,114 @@ ARCHITECTURE = Architecture(
 )
 '''
 
+WAVES = '''
+"""A model of raw sound that transformers does not know, and what is known not to work of it."""
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers.modeling_outputs import BaseModelOutput
+
+
+class WavesConfig(PretrainedConfig):
+    model_type = "toy-waves"
+
+    def __init__(self, hidden_size=8, **kwargs):
+        self.hidden_size = hidden_size
+        super().__init__(**kwargs)
+
+
+class WavesModel(PreTrainedModel):
+    config_class = WavesConfig
+    main_input_name = "input_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.listen = torch.nn.Conv1d(1, config.hidden_size, 10, stride=5)
+        self.norm = torch.nn.LayerNorm(config.hidden_size)
+        self.post_init()
+
+    def forward(self, input_values=None, return_dict=True):
+        frames = self.listen(input_values.unsqueeze(1)).transpose(1, 2)
+        return BaseModelOutput(last_hidden_state=self.norm(torch.tanh(frames)))
+
+
+class BakedModel(WavesModel):
+    """Takes the length of the sound for a number: a trace is right at its own length alone."""
+
+    def forward(self, input_values=None, return_dict=True):
+        hidden = super().forward(input_values).last_hidden_state
+        return BaseModelOutput(last_hidden_state=hidden * (input_values.shape[1] / float(int(input_values.shape[1]))))
+
+
+def extractor():
+    """The preprocessor of raw sound."""
+    return Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=22050)
+'''
+SOUND = '''
+"""The model of sound, declared as any other architecture."""
+
+from collections import OrderedDict
+
+from parity.architectures import Architecture
+from parity.onnx.config import OnnxConfig
+
+
+class WavesOnnxConfig(OnnxConfig):
+    """Raw sound; a frame takes ten samples."""
+
+    axis_sizes = {"sound": range(10, 400)}
+
+    @property
+    def inputs(self):
+        return OrderedDict(input_values={0: "batch", 1: "sound"})
+
+    @property
+    def outputs(self):
+        return OrderedDict(last_hidden_state={0: "batch", 1: "frames"})
+
+    def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, is_pair=False, framework=None):
+        sizes = {"batch_size": batch_size, "time_duration": 0.01}
+        return super().generate_dummy_inputs(preprocessor, framework=framework, **sizes)
+
+
+def sound(model, **more):
+    return Architecture(
+        model_type="toy-waves",
+        kind="speech",
+        onnx_config=WavesOnnxConfig,
+        features=("default",),
+        config="toy_mixer.waves.WavesConfig",
+        heads={"default": f"toy_mixer.waves.{model}"},
+        tiny={"hidden_size": 8},
+        preprocessor="toy_mixer.waves.extractor",
+        **more,
+    )
+
+
+ARCHITECTURE = sound("WavesModel")
+'''
+BAKED = '''
+"""The one that takes the length for a number, with what is known of it."""
+
+from parity.architectures import Deviation, TracedAxis
+from toy_mixer.sound import sound
+
+THREAD = "https://github.com/toy/waves/issues/1"
+ARCHITECTURE = sound(
+    "BakedModel",
+    deviations=(
+        Deviation(
+            raises="ValueMismatch",
+            reason="the length of the sound is a constant in the file",
+            issue=THREAD,
+            versions="transformers",
+            checks=("drawn_sizes", "boundaries", "other_sizes", "verdict_of_the_commands"),
+        ),
+    ),
+    traces=(TracedAxis(axis="sound", outcome="silently wrong", text="last_hidden_state", issue=THREAD),),
+)
+'''
+
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory):
@@ -108,9 +217,10 @@ def wheels(tmp_path_factory):
         outside = directory / name
         (outside / "toy_mixer").mkdir(parents=True)
         (outside / "pyproject.toml").write_text(PYPROJECT + entry)
-        (outside / "toy_mixer" / "__init__.py").write_text("")
-        (outside / "toy_mixer" / "modeling.py").write_text(MODELING)
-        (outside / "toy_mixer" / "declared.py").write_text(DECLARED)
+        modules = {"__init__": "", "modeling": MODELING, "declared": DECLARED}
+        modules |= {"waves": WAVES, "sound": SOUND, "baked": BAKED}
+        for module, text in modules.items():
+            (outside / "toy_mixer" / f"{module}.py").write_text(text)
         built[name] = build(outside, directory / f"built-{name}")
     return built
 
@@ -197,6 +307,22 @@ def test_an_entry_point_puts_it_in_the_matrix(run, environment):
     assert {path.name for path in package.iterdir()} == {
         path.name for path in (ROOT / "reports/pages/templates").iterdir()
     }
+
+
+@pytest.mark.parametrize(("module", "failing"), [("sound", 0), ("baked", 4)])
+def test_raw_sound_and_what_is_known_not_to_work(run, tmp_path, module, failing):
+    """An axis of sound is tried at other lengths; a deviation and an axis of a trace are held to what they say."""
+    chosen = ("-n", "2", "-k", "onnx17 or torchscript", "-p", "no:cacheprovider", "-q")
+    result = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture=toy_mixer.{module}", *chosen)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "reports/out/records.jsonl").read_text().splitlines()[1:]]
+    statuses = Counter(line["status"] for line in lines)
+    assert statuses["xfailed"] == failing
+    assert statuses["passed"] > 15
+    assert set(statuses) <= {"passed", "skipped", "xfailed"}
+    verdicts = {line["check"]: line["status"] for line in lines}
+    assert verdicts["boundaries"] == verdicts["drawn_sizes"] == ("xfailed" if failing else "passed")
+    assert verdicts["trace_verdicts"] == "passed"
 
 
 def test_what_is_no_architecture_is_told(run):

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from parity.axes import Signature
+from parity.environment import at_least
 from parity.errors import ExportError, ParityError
 from parity.onnx.traces import Traces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
-from parity.traceable import Traceable, triangles_of_comparisons
+from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_nothing_is_seen
 
 
 class TraceExporter:
@@ -75,5 +76,7 @@ class TraceExporter:
                 stack.enter_context(self._traces.used(traceable.model, traceable.onnx_config, like))
             if lowers:
                 stack.enter_context(triangles_of_comparisons())
+            if at_least("torch", "2.1.1") and not at_least("torch", "2.9"):
+                stack.enter_context(zeros_where_nothing_is_seen())
             stack.enter_context(traceable_masks())
             yield

@@ -86,6 +86,35 @@ def test_all_boundaries_are_among_the_default_sizes():
     assert any(sizes["encoder_sequence"] != sizes["decoder_sequence"] for sizes, _ in chosen)
 
 
+def test_sounds_and_axes_that_say_their_sizes_take_others():
+    """Both shorter and longer than the export, inside what is allowed; a name that says nothing keeps its size."""
+    from parity.shapes import default_sizes
+
+    traced = {"batch": 2, "sound": 200, "frames": 8, "patches": 8}
+    chosen = default_sizes(traced, allowed={"frames": range(8, 12)})
+    assert {sizes["sound"] for sizes, _ in chosen} >= {100, 200, 400}
+    assert {sizes["frames"] for sizes, _ in chosen} == {8, 9, 10, 11}
+    assert not any("patches" in sizes for sizes, _ in chosen)
+
+
+def test_the_ends_of_a_sound_are_boundaries():
+    """Of any axis that says its sizes, too; of one that does not, nothing can be claimed."""
+    from types import SimpleNamespace
+
+    from parity.fixtures.sizes import boundaries
+
+    def ends(traced, **axis_sizes):
+        source = SimpleNamespace(axes=traced, axis_sizes=axis_sizes, masked=False)
+        return {example.name: dict(example.sizes) for example in boundaries(source, None)}
+
+    sound = ends({"batch": 2, "sound": 200})
+    assert sound["batch 1"] == {"batch": 1, "sound": 200}
+    assert sound["the shortest sound"]["sound"] == 100
+    assert ends({"batch": 2, "frames": 8}, frames=range(5, 12))["the longest frames"]["frames"] == 11
+    with pytest.raises(ValueError, match="frames"):
+        ends({"batch": 2, "frames": 8})
+
+
 def test_what_has_a_mask_is_padded_and_nothing_else():
     """An image with a mask of its pixels too, as detr's; no sample of a model without a mask says that it is padded."""
     from parity.shapes import choose_samples

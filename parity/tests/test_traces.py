@@ -106,3 +106,34 @@ def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
     assert _exporter()._trace_and_get_graph_from_model is before
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     assert len(traced) == 2
+
+
+def test_a_row_that_sees_nothing_is_zero_in_an_older_exporter_too(monkeypatch):
+    """What torch before 2.9 writes for a boolean mask is NaN at such a row; other rows and masks keep their answers."""
+    import torch
+
+    from parity.traceable import zeros_where_nothing_is_seen
+
+    functional = torch.nn.functional
+
+    def attend(query, key, value, attn_mask=None, scale=None):
+        scores = query @ key.transpose(-1, -2)
+        if attn_mask is not None:
+            masks = attn_mask.dtype is torch.bool
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if masks else scores + attn_mask
+        return scores.softmax(-1) @ value
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
+    states = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True, False, True], [False, False, False], [False, True, False]]).expand(2, 3, 3)
+    before = functional.scaled_dot_product_attention(states, states, states, attn_mask=mask, scale=1.0)
+    assert before[:, 1].isnan().all(), "the control"
+    with zeros_where_nothing_is_seen():
+        after = functional.scaled_dot_product_attention(states, states, states, attn_mask=mask, scale=1.0)
+        plain = functional.scaled_dot_product_attention(states, states, states)
+        added = functional.scaled_dot_product_attention(states, states, states, torch.zeros(3, 3))
+    assert (after[:, 1] == 0).all()
+    assert after[:, [0, 2]].equal(before[:, [0, 2]])
+    assert plain.equal(attend(states, states, states))
+    assert added.equal(attend(states, states, states, torch.zeros(3, 3)))
+    assert functional.scaled_dot_product_attention is attend
