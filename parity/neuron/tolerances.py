@@ -154,11 +154,11 @@ def require(findings: Sequence[Finding]) -> None:
         raise error_of(failed, "; ".join(finding.message for finding in failed))
 
 
-def calibration(measured: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict[str, Any]:
+def calibration(measurements: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict[str, Any]:
     """What a run on a device has shown, as the file that `Tolerances.calibrated` reads.
 
     Args:
-        measured: architecture → relative error and cosine of each output of each cell.
+        measurements: architecture → relative error and cosine of each output of each cell.
     """
     return {
         "sdk": sdk,
@@ -168,6 +168,6 @@ def calibration(measured: Mapping[str, Sequence[Mapping[str, float]]], sdk: str)
                 "cosine": min(each["cosine"] for each in outputs),
                 "outputs": len(outputs),
             }
-            for name, outputs in sorted(measured.items())
+            for name, outputs in sorted(measurements.items())
         },
     }

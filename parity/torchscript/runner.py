@@ -53,7 +53,7 @@ class Runner:
         return {axis: max(trace.sizes[axis] for trace in self._traces) for axis in self.axes}
 
     def __call__(
-        self, inputs: Mapping[str, torch.Tensor] | None = None, **named: torch.Tensor
+        self, inputs: Mapping[str, torch.Tensor] | None = None, **tensors: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The outputs by name, of the request's own sizes; outputs whose axes nobody has named are left out.
 
@@ -63,7 +63,7 @@ class Runner:
         Raises:
             UsageError (a ValueError): a name that the trace does not take or lacks, or a request that is too long.
         """
-        request = {**(inputs or {}), **named}
+        request = {**(inputs or {}), **tensors}
         first = self._traces[0]
         for mask, names in _TOKENS_OF.items():
             tokens = next((request[name] for name in names if name in request), None)

@@ -41,10 +41,10 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     was, now = statuses(old_lines), statuses(new_lines)
     checks, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
-    moved = ratios(old_lines, new_lines)
-    grown = [row for row in moved if row["after"] > row["before"]]
+    ratio_rows = ratios(old_lines, new_lines)
+    growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
-        "worse": bool("regressed" in checks or "disappeared" in checks or grown),
+        "worse": bool("regressed" in checks or "disappeared" in checks or growths),
         "before": baseline.environment_of(before),
         "after": baseline.environment_of(after),
         "packages": packages(before, after),
@@ -54,8 +54,8 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             "checks before": len(old_lines),
             "checks after": len(new_lines),
             **{kind: len(checks.get(kind, ())) for kind in KINDS},
-            "ratios that grew": len(grown),
-            "ratios that shrank": len(moved) - len(grown),
+            "ratios that grew": len(growths),
+            "ratios that shrank": len(ratio_rows) - len(growths),
         },
         "changes": {
             kind: [
@@ -63,7 +63,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             ]
             for kind in KINDS
         },
-        "ratios": moved,
+        "ratios": ratio_rows,
         "cells": {
             kind: [{"cell": each.cell, "before": each.before, "after": each.after} for each in cells.get(kind, ())]
             for kind in KINDS

@@ -97,10 +97,10 @@ def applied(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
         if processor.vendor:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             environment["LD_PRELOAD"] = str(_vendor_stub(directory))
-        moved = changed(environment) if processor.rounds else []
-        if processor.rounds and not moved:
+        differences = changed(environment) if processor.rounds else []
+        if processor.rounds and not differences:
             raise NotApplied("it changes no bit of any computation that was tried")
-        yield environment, moved
+        yield environment, differences
 
 
 def _vendor_stub(directory: Path) -> Path:
@@ -136,7 +136,7 @@ def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, flo
     """`green`, `red` or `not applied`; the seconds it took; what changed, or why not."""
     started = time.perf_counter()
     try:
-        with applied(processor) as (environment, moved):
+        with applied(processor) as (environment, differences):
             statuses = [
                 subprocess.run(
                     [sys.executable, "-m", "pytest", "-n", "auto", *tests, *pytest_arguments], env=environment
@@ -145,7 +145,7 @@ def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, flo
             ]
     except NotApplied as error:
         return "not applied", time.perf_counter() - started, str(error)
-    effect = f"rounds otherwise: {', '.join(moved)}" if moved else ""
+    effect = f"rounds otherwise: {', '.join(differences)}" if differences else ""
     return "red" if any(statuses) else "green", time.perf_counter() - started, effect
 
 
