@@ -6,8 +6,9 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from parity import records
 from parity.console import guarded
@@ -18,6 +19,8 @@ from parity.reports.gate.shards import SECONDS, write_seconds
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
+
+_Result = TypeVar("_Result")
 
 _EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change, or --diff a result that is worse
 or gone or an error ratio that has grown; 2 for wrong usage, and for records that cannot be read"""
@@ -68,53 +71,55 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
     return guarded(prog, lambda: _run(args))
 
 
-def _run(args):
+def _run(args: argparse.Namespace) -> int:
     if args.prune and not args.accept:
         raise UsageError("--prune: goes with --accept")
     if args.diff and args.records:
         raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
     if args.diff:
-        found = upgrade.difference(*(records.load(path) for path in args.diff))
-        _tell(args, found, upgrade.told)
-        return 1 if found["worse"] else 0
+        old, new = (records.load(path) for path in args.diff)
+        comparison = upgrade.difference(old, new)
+        _print(args, comparison, upgrade.told(comparison, markdown=args.format == "markdown"))
+        return 1 if comparison["worse"] else 0
     if args.merge:
         return _merge(args)
     environment, lines = joined(args.records or [RECORDS])
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
-        print(_writing(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
-        _writing(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
+        print(_write(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
+        _write(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
         return 0
     if args.check:
-        found = baseline.verdict(path, environment, statuses(lines), _accepting(args))
-        _tell(args, found, baseline.told)
-        return 0 if found["ok"] else 1
+        verdict = baseline.verdict(path, environment, statuses(lines), _accept_command(args))
+        _print(args, verdict, baseline.told(verdict, markdown=args.format == "markdown"))
+        return 0 if verdict["ok"] else 1
     return _page(args, environment, lines)
 
 
-def joined(paths: Sequence[Path]) -> tuple[dict, list[dict]]:
+def joined(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The records of one environment from several runs; what was run again counts as it went last.
 
     Raises:
         UsageError: the files are of different environments, or cannot be read.
     """
-    whole, lines = None, {}
+    whole: dict[str, Any] = {}
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in paths:
-        environment, of = records.load(path)
+        environment, own = records.load(path)
         whole = whole or environment
         if baseline.environment_of(environment) != baseline.environment_of(whole):
             got, should = baseline.environment_of(environment), baseline.environment_of(whole)
             raise UsageError(f"{path}: of {got}, should be of {should} as {paths[0]}; compare them with --diff")
         if whole is not environment:
             whole = {**whole, "workers": [*whole.get("workers", ()), *environment.get("workers", ())]}
-        again: dict[tuple[str, str], list[dict]] = {}
-        for line in of:
+        again: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for line in own:
             again.setdefault((line["id"], line["check"]), []).append(line)
         lines.update(again)
     return whole, [line for some in lines.values() for line in some]
 
 
-def _merge(args):
+def _merge(args: argparse.Namespace) -> int:
     paths = args.records
     if not paths:
         raise UsageError("--merge: got no records, should be those of all shards")
@@ -123,42 +128,46 @@ def _merge(args):
         raise UsageError(f"--merge: {', '.join(doubled)} is given twice")
     output = args.output or RECORDS
     runs = {path: records.load(path) for path in paths}
-    count = _writing(output, lambda: merge.write(output, runs))
+    count = _write(output, lambda: merge.write(output, runs))
     print(f"{output}: {count:,} checks of {len(paths)} shards")
     return 0
 
 
-def _page(args, environment, lines):
+def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> int:
     from parity.reports.pages import page
 
     output = args.output or PAGE
     history = [records.load(path) for path in args.history]
     scripts = [path.parent / "reproductions" for path in args.records or [RECORDS]]
-    _writing(output, lambda: page.write(output, environment, lines, history=history, scripts=scripts))
+    _write(output, lambda: page.write(output, environment, lines, history=history, scripts=scripts))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
     return 0
 
 
-def _accepting(args):
+def _accept_command(args: argparse.Namespace) -> str:
     """The command that accepts these records; `verdict` adds --prune where checks have disappeared."""
-    given = [str(path) for path in args.records]
+    arguments = [str(path) for path in args.records]
     if args.baseline != baseline.DIRECTORY:
-        given += ["--baseline", str(args.baseline)]
-    return shlex.join(["python", "-m", "parity.reports", "--accept", *given])
+        arguments += ["--baseline", str(args.baseline)]
+    return shlex.join(["python", "-m", "parity.reports", "--accept", *arguments])
 
 
-def _tell(args, found: Mapping, told):
+def _print(args: argparse.Namespace, outcome: Mapping[str, Any], text: str) -> None:
+    """Print or write the text, or the outcome as JSON."""
     if args.format == "json":
-        text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-    else:
-        text = told(found, markdown=args.format == "markdown")
+        text = json.dumps(outcome, ensure_ascii=False, indent=1) + "\n"
     if args.output:
-        _writing(args.output, lambda: args.output.write_text(text, encoding="utf-8"))
+        _write(args.output, lambda: args.output.write_text(text, encoding="utf-8"))
     else:
         print(text, end="")
 
 
-def _writing(path, write):
+def _write(path: Path, write: Callable[[], _Result]) -> _Result:
+    """Call what writes the file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return write()

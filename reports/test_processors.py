@@ -17,9 +17,9 @@ def own(monkeypatch):
     """This processor's own kernels, whatever this run was told to take."""
     for name in {name for each in PROCESSORS for name in each.settings} - {"PARITY_THREADS"} | {"LD_PRELOAD"}:
         monkeypatch.delenv(name, raising=False)
-    processors._probed_here.cache_clear()
+    processors._own_digests.cache_clear()
     yield
-    processors._probed_here.cache_clear()
+    processors._own_digests.cache_clear()
 
 
 def test_the_weak_one_rounds_otherwise():

@@ -6,8 +6,19 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity.console import PREPROCESSORS, Console, guarded, leave, whole_number
+
+if TYPE_CHECKING:
+    import torch
+
+    from parity.checkpoint import Checkpoint
+    from parity.configs import OnnxConfig
+    from parity.samples import Sample
+
+    # The samples are by their length: the buckets; 0 for a model without text.
+    _Workload = tuple[Checkpoint, OnnxConfig, dict[int, Sample], torch.nn.Module]
 
 
 def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
@@ -67,7 +78,7 @@ def _counts(text: str) -> list[int]:
     return sorted({whole_number(part.strip()) for part in text.split(",")})
 
 
-def _run(args, console: Console) -> int:
+def _run(args: argparse.Namespace, console: Console) -> int:
     from parity import models
 
     started = time.perf_counter()
@@ -79,14 +90,15 @@ def _run(args, console: Console) -> int:
     if not args.coverage:
         # What is missing is said before anything is loaded.
         sdk.tracer(args.package, emulate=args.emulate)
-    subject = _prepare(args, console)
-    found = _asked(args, console, subject) if args.coverage or args.analyze else _compile(args, console, subject)
+    workload = _prepare(args, console)
+    act = _examine if args.coverage or args.analyze else _compile
+    outcome = act(args, console, workload)
     if args.json:
         summary = {
             "status": "passed",  # but for what was compiled and never run, or emulated
             "checkpoint": args.model,
             "feature": args.feature,
-            **found,
+            **outcome,
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
         }
@@ -94,7 +106,7 @@ def _run(args, console: Console) -> int:
     return 0
 
 
-def _prepare(args, console):
+def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
     """Checkpoint, OnnxConfig, samples by bucket, and the model."""
     from parity.checkpoint import Checkpoint
     from parity.errors import UsageError
@@ -124,12 +136,12 @@ def _prepare(args, console):
     return checkpoint, onnx_config, samples, model
 
 
-def _asked(args, console, subject):
+def _examine(args: argparse.Namespace, console: Console, workload: _Workload) -> dict[str, Any]:
     """What AWS's list, or the SDK, says of the operators; nothing is compiled or written."""
     from parity import neuron
     from parity.torchscript import export
 
-    _, onnx_config, samples, model = subject
+    _, onnx_config, samples, model = workload
     inputs = next(iter(samples.values())).inputs
     if args.analyze:
         report = neuron.analyze(model, inputs, feature=args.feature, onnx_config=onnx_config, package=args.package)
@@ -137,22 +149,22 @@ def _asked(args, console, subject):
         console.say(str(report))
         return {"analysis": str(report)}
     traced = export(model, inputs, feature=args.feature, onnx_config=onnx_config, prove=False)
-    found = neuron.coverage(traced.module)
+    coverage = neuron.coverage(traced.module)
     console.done()
-    for line in found.lines():
+    for line in coverage.lines():
         console.say(line)
-    return {"coverage": found.as_json()}
+    return {"coverage": coverage.as_json()}
 
 
-def _compile(args, console, subject):
+def _compile(args: argparse.Namespace, console: Console, workload: _Workload) -> dict[str, Any]:
     from parity import files, neuron
     from parity.companions import Companions
     from parity.environment import version_of
     from parity.neuron import tracing
 
-    checkpoint, onnx_config, samples, model = subject
+    checkpoint, onnx_config, samples, model = workload
     single = args.output.suffix == ".pt"
-    options = {"dynamic_batch_size": True} if args.dynamic_batch else {}
+    options: dict[str, Any] = {"dynamic_batch_size": True} if args.dynamic_batch else {}
     if args.cores:
         options["compiler_args"] = ["--neuroncore-pipeline-cores", str(args.cores)]
     if args.workdir:
@@ -161,7 +173,7 @@ def _compile(args, console, subject):
     say = tracing.labelled(console.say) if args.emulate else console.say
     name = args.output.name if single else "model.pt"
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
-    written = []
+    neuron_models = []
     with files.staged(directory / "model.pt") as stage:
         destinations = [directory / each for each in names.values()]
         companions = Companions.staged(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
@@ -170,7 +182,7 @@ def _compile(args, console, subject):
             sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
             say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
             console.progress("compiling, which takes minutes")
-            made = neuron.trace(
+            neuron_model = neuron.trace(
                 model,
                 {key: value for key, value in sample.inputs.items() if value is not None},
                 stage / name,
@@ -183,21 +195,22 @@ def _compile(args, console, subject):
                 **options,
             )
             console.done()
-            if made.engine == "neuron":
-                left = ", ".join(f"{key} ({count})" for key, count in made.outside.items()) or "none"
-                say(f"Compiled code in {made.compiled} nodes; operators beside them: {left}")
-            written.append((name, made))
+            if neuron_model.engine == "neuron":
+                outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
+                say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
+            neuron_models.append(neuron_model)
         companions.publish()
-        for name, _ in written:
+        for name in names.values():
             files.replace(stage / name, directory / name)
-    paths = [(directory / name).as_posix() for name, _ in written]
+    paths = [path.as_posix() for path in destinations]
     say(f"saved at: {', '.join(paths)}")
-    proven = all(made.proof for _, made in written)
+    proven = all(each.proof for each in neuron_models)
     return {
         "status": "emulation" if args.emulate else "passed" if proven else "compiled",
-        "engine": written[0][1].engine,
+        "engine": neuron_models[0].engine,
         "models": [
-            {"model": path, "proof": made.proof, **made.facts()} for path, (_, made) in zip(paths, written, strict=True)
+            {"model": path, "proof": each.proof, **each.facts()}
+            for path, each in zip(paths, neuron_models, strict=True)
         ],
     }
 

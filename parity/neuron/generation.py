@@ -6,9 +6,9 @@ The decoder keeps no cache: every step runs it on all tokens so far, padded to t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,10 @@ from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, la
 from parity.torchscript.model import TracedModel, save
 from parity.torchscript.untying import twin
 from parity.traceable import prepared
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 ENCODER, DECODER = "encoder.pt", "decoder.pt"
 _TEXT = {0: "batch", 1: "encoder_sequence"}
@@ -34,14 +38,14 @@ _DECODER_INPUTS = {
 class PaddedEncoder(torch.nn.Module):
     """Token ids and mask (batch, length) → hidden states (batch, length, width)."""
 
-    def __init__(self, model):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self.training = False
 
-    def forward(self, input_ids, attention_mask):
-        found = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-        return (found.last_hidden_state,)
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor]:
+        outputs = self.model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        return (outputs.last_hidden_state,)
 
 
 class PaddedDecoder(torch.nn.Module):
@@ -50,22 +54,27 @@ class PaddedDecoder(torch.nn.Module):
     Padding stands on the right, where the causal mask hides it from every real token.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self.training = False
 
-    def forward(self, decoder_input_ids, encoder_hidden_states, encoder_attention_mask):
+    def forward(
+        self,
+        decoder_input_ids: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor,
+    ) -> tuple[torch.Tensor]:
         from transformers.modeling_outputs import BaseModelOutput
 
-        found = self.model(
+        outputs = self.model(
             decoder_input_ids=decoder_input_ids,
             encoder_outputs=BaseModelOutput(last_hidden_state=encoder_hidden_states),
             attention_mask=encoder_attention_mask,
             use_cache=False,
             return_dict=True,
         )
-        return (found.logits,)
+        return (outputs.logits,)
 
 
 class Generator:
@@ -76,7 +85,7 @@ class Generator:
         encoder, decoder: from `compile_generator`.
     """
 
-    def __init__(self, model, encoder: NeuronModel, decoder: NeuronModel):
+    def __init__(self, model: PreTrainedModel, encoder: NeuronModel, decoder: NeuronModel) -> None:
         self.encoder, self.decoder = encoder, decoder
         self._pad = model.config.pad_token_id
         self._model = twin(model).eval()
@@ -84,11 +93,11 @@ class Generator:
         self._model.get_encoder().forward = self._encode
 
     @classmethod
-    def load(cls, model, directory: str | os.PathLike) -> Generator:
+    def load(cls, model: PreTrainedModel, directory: str | os.PathLike) -> Generator:
         """From the two files that `compile_generator` has written."""
         return cls(model, load(Path(directory) / ENCODER), load(Path(directory) / DECODER))
 
-    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
         """The generated ids (batch, length), as `model.generate` returns them.
 
         Args:
@@ -102,33 +111,39 @@ class Generator:
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, do_sample=False, **options
             )
 
-    def _encode(self, input_ids=None, attention_mask=None, **_):
+    def _encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> BaseModelOutput:
         from transformers.modeling_outputs import BaseModelOutput
 
         rows, length = input_ids.shape
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         shape = self.encoder.example["input_ids"].shape
-        ids = _padded("input_ids", input_ids, shape, self._pad)
-        (found,) = self.encoder(ids, _padded("attention_mask", attention_mask, shape, 0))
-        return BaseModelOutput(last_hidden_state=found[:rows, :length])
+        ids = _grow("input_ids", input_ids, shape, self._pad)
+        (hidden,) = self.encoder(ids, _grow("attention_mask", attention_mask, shape, 0))
+        return BaseModelOutput(last_hidden_state=hidden[:rows, :length])
 
-    def _decode(self, decoder_input_ids=None, encoder_outputs=None, attention_mask=None, **_):
+    def _decode(
+        self,
+        decoder_input_ids: torch.Tensor,
+        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...],
+        attention_mask: torch.Tensor,
+        **_: Any,
+    ) -> Seq2SeqLMOutput:
         from transformers.modeling_outputs import Seq2SeqLMOutput
 
         rows, length = decoder_input_ids.shape
         hidden = encoder_outputs[0]
         shapes = {name: self.decoder.example[name].shape for name in _DECODER_INPUTS}
         (logits,) = self.decoder(
-            _padded("decoder_input_ids", decoder_input_ids, shapes["decoder_input_ids"], self._pad),
-            _padded("encoder_hidden_states", hidden, shapes["encoder_hidden_states"], 0),
-            _padded("encoder_attention_mask", attention_mask, shapes["encoder_attention_mask"], 0),
+            _grow("decoder_input_ids", decoder_input_ids, shapes["decoder_input_ids"], self._pad),
+            _grow("encoder_hidden_states", hidden, shapes["encoder_hidden_states"], 0),
+            _grow("encoder_attention_mask", attention_mask, shapes["encoder_attention_mask"], 0),
         )
         return Seq2SeqLMOutput(logits=logits[:rows, :length])
 
 
 def compile_generator(  # noqa: PLR0913 - the signature that users call
-    model,
+    model: PreTrainedModel,
     output: str | os.PathLike | None = None,
     *,
     batch: int = 1,
@@ -175,11 +190,11 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
             {"logits": _DECODER_TEXT},
         ),
     )
-    made = []
+    neuron_models = []
     for file, module, inputs, tensors, outputs in parts:
         with models.quiet_transformers():
             script = compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
-        traced = TracedModel(
+        trace = TracedModel(
             module=script,
             inputs=inputs,
             outputs=outputs,
@@ -189,16 +204,16 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
             attention="eager",
             pad=model.config.pad_token_id or 0,
         )
-        part = described(traced, tracer)
+        part = described(trace, tracer)
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             save(part, Path(output) / file)
             part = load(Path(output) / file)
-        made.append(part)
-    return Generator(model, *made)
+        neuron_models.append(part)
+    return Generator(model, *neuron_models)
 
 
-def _padded(name, tensor, shape, value):
+def _grow(name: str, tensor: torch.Tensor, shape: Sequence[int], value: int) -> torch.Tensor:
     """The tensor grown to the shape: rows repeat the last one, the length is filled with `value` on the right."""
     rows, length = shape[:2]
     if tensor.shape[0] > rows or tensor.shape[1] > length:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # Operators that stay on the CPU by AWS's own choice, or that only look at shapes: none of them is a fallback.
 _EXPECTED_OUTSIDE = """
@@ -68,12 +72,12 @@ class Coverage:
 
     def lines(self) -> list[str]:
         """What a person reads: the share, then each operator that is left out or has a condition."""
-        found = [f"{self.share:.1%} of {self.total} operators are on the list ({SOURCE})"]
-        found += [f"    left to the CPU: {name}, {count} times" for name, count in self.outside.items()]
-        found += [f"    compiled {LIMITED[name]}: {name}, {count} times" for name, count in self.limited.items()]
-        return found
+        lines = [f"{self.share:.1%} of {self.total} operators are on the list ({SOURCE})"]
+        lines += [f"    left to the CPU: {name}, {count} times" for name, count in self.outside.items()]
+        lines += [f"    compiled {LIMITED[name]}: {name}, {count} times" for name, count in self.limited.items()]
+        return lines
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         return {
             "operators": self.total,
             "share": round(self.share, 4),
@@ -82,13 +86,15 @@ class Coverage:
         }
 
 
-def coverage(module) -> Coverage:
+def coverage(module: torch.jit.ScriptModule) -> Coverage:
     """Which operators of a ScriptModule that `torch.jit.trace` made are on AWS's list, source `SOURCE`.
 
     aten::embedding is not: AWS took it off, for it is faster on the CPU. The list has no in-place forms but those that
     it names.
     """
-    inside, limited, outside = Counter(), Counter(), Counter()
+    inside: Counter[str] = Counter()
+    limited: Counter[str] = Counter()
+    outside: Counter[str] = Counter()
     for node in nodes(module.inlined_graph):
         name = node.kind()
         if name in SUPPORTED:
@@ -123,12 +129,12 @@ class Partition:
         if not self.compiled:
             return f"nothing was compiled: all {sum(self.outside.values())} operators run on the CPU"
         if self.fallen:
-            told = ", ".join(f"{name} ({count})" for name, count in self.fallen.items())
-            return f"{sum(self.fallen.values())} operators fell back to the CPU: {told}"
+            names = ", ".join(f"{name} ({count})" for name, count in self.fallen.items())
+            return f"{sum(self.fallen.values())} operators fell back to the CPU: {names}"
         return ""
 
 
-def partition(module, marker: str) -> Partition:
+def partition(module: torch.jit.ScriptModule, marker: str) -> Partition:
     """What of a compiled ScriptModule runs where; the kinds of nodes that hold compiled code begin with `marker`."""
     kinds = Counter(node.kind() for node in nodes(module.inlined_graph))
     compiled = sum(count for kind, count in kinds.items() if kind.startswith(marker))
@@ -136,7 +142,7 @@ def partition(module, marker: str) -> Partition:
     return Partition(compiled, dict(sorted(outside.items())))
 
 
-def nodes(graph) -> Iterator:
+def nodes(graph: torch._C.Graph | torch._C.Block) -> Iterator[torch._C.Node]:
     """The nodes of a graph, those of its blocks included."""
     for node in graph.nodes():
         yield node

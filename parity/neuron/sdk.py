@@ -77,7 +77,9 @@ class Tracer:
         if unknown:
             raise UsageError(f"options: {', '.join(unknown)}: {self.package}.trace has {', '.join(known)}")
 
-    def __call__(self, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]):
+    def __call__(
+        self, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]
+    ) -> torch.jit.ScriptModule:
         """The ScriptModule of a module of positional tensors."""
         if self.gate is None:
             own = {name: value for name, value in options.items() if name not in KEYWORDS[self.package]}
@@ -87,8 +89,8 @@ class Tracer:
             return home.trace(module, tensors, **options)
         own = dict(options)
         dynamic = own.pop("dynamic_batch_size", False)
-        made = home.trace(module, tensors, **own)
-        return home.dynamic_batch(made) if dynamic else made
+        script = home.trace(module, tensors, **own)
+        return home.dynamic_batch(script) if dynamic else script
 
 
 def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
@@ -127,7 +129,7 @@ def imported(package: str) -> Any:
     return torch.neuron if package == "torch_neuron" else module
 
 
-def analysis(package: str) -> Callable:
+def analysis(package: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Any]:
     """The SDK's own report on operators: `analyze_model`, which torch_neuronx calls `analyze`."""
     home = imported(package)
     return home.analyze_model if package == "torch_neuron" else home.analyze

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from parity.judge.decisions import judge_decisions
 from parity.judge.findings import Finding, error_of, failures
 from parity.judge.pool import Arrays, Pool
 from parity.judge.ratio import LIMIT
+
+if TYPE_CHECKING:
+    import torch
+
+    from parity.configs import OnnxConfig
+    from parity.torchscript.model import TracedModel
 
 UNCALIBRATED = "uncalibrated: no device has run these cells yet"
 # What was measured once may be that much worse another time.
@@ -44,17 +51,17 @@ class Tolerances:
         """Twice what a device has shown for the architecture, by a file of `calibration`; uncalibrated without one."""
         if not path.is_file():
             return cls()
-        read = json.loads(path.read_text(encoding="utf-8"))
-        measured = read["architectures"].get(architecture)
-        if measured is None:
+        file = json.loads(path.read_text(encoding="utf-8"))
+        worst = file["architectures"].get(architecture)
+        if worst is None:
             return cls()
-        return cls(_SLACK * measured["relative"], 1 - _SLACK * (1 - measured["cosine"]), f"calibrated on {read['sdk']}")
+        return cls(_SLACK * worst["relative"], 1 - _SLACK * (1 - worst["cosine"]), f"calibrated on {file['sdk']}")
 
     def summary(self, findings: Sequence[Finding]) -> str:
         """The worst measurements of the findings, and what is allowed."""
-        measured = [finding.measurements for finding in findings if finding.measurements]
-        relative = max((each["relative"] for each in measured), default=0.0)
-        cosine = min((each["cosine"] for each in measured), default=1.0)
+        measurements = [finding.measurements for finding in findings if finding.measurements]
+        relative = max((each["relative"] for each in measurements), default=0.0)
+        cosine = min((each["cosine"] for each in measurements), default=1.0)
         return (
             f"relative error {relative:.2g} ≤ {self.relative:g}, cosine {cosine:.6f} ≥ {self.cosine:g} ({self.origin})"
         )
@@ -84,12 +91,12 @@ def judge_answers(expected: Sequence[Arrays], actual: Sequence[Arrays], toleranc
     return [*findings, *(judge_decisions(pool, noise, eager=False) if noise else [])]
 
 
-def _judge(name, expected, actual, tolerances):
-    wanted, got = ([array.astype(np.float64).ravel() for array in side] for side in (expected, actual))
-    norm = np.sqrt(sum(float(np.square(array).sum()) for array in wanted))
-    off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(wanted, got, strict=True)))
+def _judge(name: str, expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], tolerances: Tolerances) -> Finding:
+    expected, actual = ([array.astype(np.float64).ravel() for array in side] for side in (expected, actual))
+    norm = np.sqrt(sum(float(np.square(array).sum()) for array in expected))
+    off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(expected, actual, strict=True)))
     relative = off / norm if norm else (0.0 if off == 0 else np.inf)
-    cosine = min(_cosine(one, other) for one, other in zip(wanted, got, strict=True))
+    cosine = min(_cosine(one, other) for one, other in zip(expected, actual, strict=True))
     # Not a number is not within any tolerance.
     passed = bool(relative <= tolerances.relative and cosine >= tolerances.cosine)
     message = (
@@ -103,14 +110,20 @@ def _judge(name, expected, actual, tolerances):
     return Finding("values", name, passed, message, measurements={"relative": float(relative), "cosine": float(cosine)})
 
 
-def _cosine(one, other):
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
     norms = np.linalg.norm(one) * np.linalg.norm(other)
     if norms == 0:
         return 1.0 if np.array_equal(one, other) else 0.0
     return float(one @ other / norms)
 
 
-def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = None) -> list[Finding]:
+def validate(
+    made: TracedModel,
+    model: torch.nn.Module,
+    *,
+    onnx_config: OnnxConfig | None = None,
+    tolerances: Tolerances | None = None,
+) -> list[Finding]:
     """The compiled model beside the model itself, on eight inputs of the compiled shape.
 
     Raises:
@@ -121,10 +134,11 @@ def validate(made, model, *, onnx_config=None, tolerances: Tolerances | None = N
     from parity.torchscript.verdicts import Subject
     from parity.validation import backend_inputs
 
-    of = Subject.of(made, model, onnx_config=onnx_config)
-    samples = [of.source.generated(), *(of.source.generated(seed=seed) for seed in range(1, _POOL))]
-    expected = [answer.eager for answer in answers(twin(model), of.onnx_config, samples, exact=False)]
-    actual = [made.run(backend_inputs(of.onnx_config, sample)) for sample in samples]
+    subject = Subject.of(made, model, onnx_config=onnx_config)
+    source, config = subject.source, subject.onnx_config
+    samples = [source.generated(), *(source.generated(seed=seed) for seed in range(1, _POOL))]
+    expected = [answer.eager for answer in answers(twin(model), config, samples, exact=False)]
+    actual = [made.run(backend_inputs(config, sample)) for sample in samples]
     findings = judge_answers(expected, actual, tolerances or Tolerances())
     require(findings)
     return findings
@@ -140,20 +154,20 @@ def require(findings: Sequence[Finding]) -> None:
         raise error_of(failed, "; ".join(finding.message for finding in failed))
 
 
-def calibration(measured: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict:
+def calibration(measurements: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict[str, Any]:
     """What a run on a device has shown, as the file that `Tolerances.calibrated` reads.
 
     Args:
-        measured: architecture → relative error and cosine of each output of each cell.
+        measurements: architecture → relative error and cosine of each output of each cell.
     """
     return {
         "sdk": sdk,
         "architectures": {
             name: {
-                "relative": max(each["relative"] for each in figures),
-                "cosine": min(each["cosine"] for each in figures),
-                "outputs": len(figures),
+                "relative": max(each["relative"] for each in outputs),
+                "cosine": min(each["cosine"] for each in outputs),
+                "outputs": len(outputs),
             }
-            for name, figures in sorted(measured.items())
+            for name, outputs in sorted(measurements.items())
         },
     }

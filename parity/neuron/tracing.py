@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from parity.torchscript import trace as torchscript
 from parity.torchscript.model import TracedModel
 from parity.torchscript.runner import Runner
 from parity.traceable import prepared
+
+if TYPE_CHECKING:
+    from parity.configs import OnnxConfig
 
 __all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
 
@@ -50,7 +53,7 @@ class NeuronModel(TracedModel):
     outside: Mapping[str, int] = field(default_factory=dict)
     dynamic_batch: bool = False
 
-    def __call__(self, *tensors):
+    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, a tuple, for tensors of the compiled shapes in the order of `inputs`.
 
         Raises:
@@ -65,7 +68,7 @@ class NeuronModel(TracedModel):
         except RuntimeError as error:
             raise SessionError(messages.explain(files_of_traces.operator_text(error))) from error
 
-    def _check(self, tensors):
+    def _check(self, tensors: Sequence[torch.Tensor]) -> None:
         first = 1 if self.dynamic_batch else 0
         wrong = [
             f"{name} has shape {tuple(tensor.shape)}, compiled for {tuple(self.example[name].shape)}"
@@ -79,7 +82,7 @@ class NeuronModel(TracedModel):
                 " or compile another bucket"
             )
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """What the file says of itself, as JSON."""
         own = ("engine", "package", "sdk", "compiled", "dynamic_batch")
         return {
@@ -94,14 +97,14 @@ def trace(  # noqa: PLR0913 - the signature that users call
     output: str | os.PathLike | None = None,
     *,
     feature: str | None = None,
-    onnx_config=None,
+    onnx_config: OnnxConfig | None = None,
     outputs: Sequence[str] | None = None,
     package: str | None = None,
     emulate: bool = False,
     allow_fallback: bool = False,
     prove: bool = True,
     say: Callable[[str], None] | None = None,
-    **options,
+    **options: Any,
 ) -> NeuronModel:
     """Compile a model for the shapes of its example inputs, save it, load it again, and prove it where a device is.
 
@@ -132,7 +135,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
         say(EMULATED)
     declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
     config = declared.onnx_config
-    made = torchscript.traced(
+    trace = torchscript.traced(
         model,
         example_inputs,
         lambda module, tensors: compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
@@ -140,61 +143,69 @@ def trace(  # noqa: PLR0913 - the signature that users call
         outputs=outputs,
         say=say,
     )
-    made = described(made, tracer, dynamic_batch=bool(options.get("dynamic_batch_size")))
+    neuron_model = described(trace, tracer, dynamic_batch=bool(options.get("dynamic_batch_size")))
     prove = prove and tracer.runs
     if output is None:
-        return _proven(made, model, config, say) if prove else made
+        return _with_proof(neuron_model, model, config, say) if prove else neuron_model
     output = Path(output)
     with files.staged(output) as stage:
         path = stage / output.name
-        files_of_traces.save(made, path)
-        made = replace(made, module=load(path).module)
+        files_of_traces.save(neuron_model, path)
+        neuron_model = replace(neuron_model, module=load(path).module)
         if prove:
-            made = _proven(made, model, config, say)
-        elif not tracer.runs:
+            neuron_model = _with_proof(neuron_model, model, config, say)
+        elif tracer.gate is not None and not tracer.gate.runs:
             say(f"Compiled, and run nowhere yet: {tracer.gate.sentence}")
         files.replace(path, output)
-    return made
+    return neuron_model
 
 
-def described(made: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
+def described(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
     """The trace with what is known of its compilation."""
-    found = operators.partition(made.module, tracer.marker)
-    own = {each.name: getattr(made, each.name) for each in fields(TracedModel)}
+    partition = operators.partition(trace.module, tracer.marker)
+    own = {each.name: getattr(trace, each.name) for each in fields(TracedModel)}
     return NeuronModel(
         **{**own, "attention": "eager"},
         engine=tracer.engine,
         package=tracer.package,
         sdk="" if tracer.engine == EMULATION else version_of(tracer.package.replace("_", "-")) or "",
-        compiled=found.compiled,
-        outside=found.outside,
+        compiled=partition.compiled,
+        outside=partition.outside,
         dynamic_batch=dynamic_batch,
     )
 
 
-def compiled(module, tensors, tracer: sdk.Tracer, *, allow_fallback=False, say=logger.info, **options):
+def compiled(
+    module: torch.nn.Module,
+    tensors: tuple[torch.Tensor, ...],
+    tracer: sdk.Tracer,
+    *,
+    allow_fallback: bool = False,
+    say: Callable[[str], None] = logger.info,
+    **options: Any,
+) -> torch.jit.ScriptModule:
     """The ScriptModule that the tracer makes of a module of positional tensors.
 
     Raises:
         ExportError: compiling fails, or operators fell back to the CPU and that is not allowed.
     """
-    with prepared(_model_of(module), attention="eager"), _warnings_heard() as heard:
+    with prepared(_model_of(module), attention="eager"), _collect_warnings() as warnings:
         try:
-            made = tracer(module, tensors, options)
+            script = tracer(module, tensors, options)
         except Exception as error:
             why = messages.explain(f"{type(error).__name__}: {error}")
             raise ExportError(f"{_name(tracer)} failed: {why}") from error
-    found = operators.partition(made, tracer.marker)
-    if tracer.engine == EMULATION or not found.problem:
-        return made
-    said = next((line for line in heard if "falling back" in line), "")
-    problem = f"{found.problem}; {messages.explain(said)}" if said else found.problem
+    partition = operators.partition(script, tracer.marker)
+    if tracer.engine == EMULATION or not partition.problem:
+        return script
+    warning = next((line for line in warnings if "falling back" in line), "")
+    problem = f"{partition.problem}; {messages.explain(warning)}" if warning else partition.problem
     if not allow_fallback:
         raise ExportError(
             f"{_name(tracer)}: {problem}; allow_fallback (--allow-fallback) delivers it all the same, partly on the CPU"
         )
     say(f"warning: {problem}")
-    return made
+    return script
 
 
 def load(path: str | os.PathLike) -> NeuronModel:
@@ -222,35 +233,43 @@ def analyze(
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
     *,
     feature: str | None = None,
-    onnx_config=None,
+    onnx_config: OnnxConfig | None = None,
     package: str | None = None,
-):
+) -> Any:
     """The SDK's own report on a model's operators, before it is compiled: what `torch.neuron.analyze_model` returns.
 
     Raises:
         EnvironmentGap, UsageError: see `trace`.
     """
     tracer = sdk.tracer(package)
-    found = []
+    reports = []
 
-    def asked(module, tensors):
+    def analyze_and_trace(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
         with prepared(module.model, attention="eager"):
-            found.append(sdk.analysis(tracer.package)(module, tensors))
+            reports.append(sdk.analysis(tracer.package)(module, tensors))
             return torch.jit.trace(module, tensors, check_trace=False)
 
     declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
-    torchscript.traced(model, example_inputs, asked, declared)
-    return found[0]
+    torchscript.traced(model, example_inputs, analyze_and_trace, declared)
+    return reports[0]
 
 
-def _proven(made, model, config, say):
+def _with_proof(
+    neuron_model: NeuronModel, model: torch.nn.Module, config: OnnxConfig, say: Callable[[str], None]
+) -> NeuronModel:
+    """The compiled model, with what its comparison with the model has shown.
+
+    Raises:
+        ValueMismatch, ShapeMismatch, NameMismatch: see `parity.neuron.tolerances.validate`.
+    """
     from parity.neuron.tolerances import Tolerances, validate
 
-    allowed = Tolerances.emulated() if made.engine == EMULATION else Tolerances()
-    found = validate(made, model, onnx_config=config, tolerances=allowed)
-    text = allowed.summary(found)
+    emulated = neuron_model.engine == EMULATION
+    tolerances = Tolerances.emulated() if emulated else Tolerances()
+    findings = validate(neuron_model, model, onnx_config=config, tolerances=tolerances)
+    text = tolerances.summary(findings)
     say(f"At the compiled shape: {text}")
-    return replace(made, proof=f"{EMULATION}: {text}" if made.engine == EMULATION else text)
+    return replace(neuron_model, proof=f"{EMULATION}: {text}" if emulated else text)
 
 
 def labelled(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -258,15 +277,15 @@ def labelled(say: Callable[[str], None]) -> Callable[[str], None]:
     return lambda line: say(line if line.startswith(EMULATION) else f"{EMULATION}: {line}")
 
 
-def _model_of(module):
+def _model_of(module: torch.nn.Module) -> torch.nn.Module:
     return getattr(module, "model", module)
 
 
-def _name(tracer):
+def _name(tracer: sdk.Tracer) -> str:
     return "torch.jit.trace (emulation)" if tracer.engine == EMULATION else f"{tracer.package}.trace"
 
 
-def _package_of(path):
+def _package_of(path: str | os.PathLike) -> str | None:
     """The package that a file was compiled with, read from the archive; None where it has no such entry."""
     import json
     import zipfile
@@ -280,13 +299,13 @@ def _package_of(path):
 
 
 @contextlib.contextmanager
-def _warnings_heard() -> Iterator[list[str]]:
+def _collect_warnings() -> Iterator[list[str]]:
     """Inside, the texts of warnings and errors that any logger gives out are kept too."""
-    heard: list[str] = []
+    texts: list[str] = []
 
     class Listener(logging.Handler):
-        def emit(self, record):
-            heard.append(record.getMessage())
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
 
     listener = Listener(logging.WARNING)
     # The SDK's own logger does not hand its records on.
@@ -294,7 +313,7 @@ def _warnings_heard() -> Iterator[list[str]]:
     for each in loggers:
         each.addHandler(listener)
     try:
-        yield heard
+        yield texts
     finally:
         for each in loggers:
             each.removeHandler(listener)

@@ -248,13 +248,13 @@ def test_autograd_function_is_only_its_forward_while_tracing(style):
     """Inside, either style of function calls its forward; afterwards its own gradient counts again."""
     import torch
 
-    from parity.torchscript.trace import _functions_inlined
+    from parity.torchscript.trace import _inline_functions
 
     functions = {"with a context": doubling(), "with setup_context": tripling()}
     if style == "with setup_context" and not hasattr(torch.autograd.Function, "setup_context"):
         pytest.skip("torch before 2.0 has no setup_context")
     before, ones = dict(vars(torch.autograd.Function)), torch.ones(2, requires_grad=True)
-    with _functions_inlined():
+    with _inline_functions():
         assert type(functions[style].apply(ones).grad_fn).__name__ == "MulBackward0"
     assert dict(vars(torch.autograd.Function)) == before
     functions[style].apply(ones).sum().backward()

@@ -6,9 +6,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.console import ATTENTIONS, PREPROCESSORS, Console, guarded, leave, whole_number
+
+if TYPE_CHECKING:
+    import torch
+
+    from parity.checkpoint import Checkpoint
+    from parity.samples import Sample, Source
+    from parity.torchscript.verdicts import Verdict
 
 
 def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParser:
@@ -46,7 +55,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.torchscrip
     return guarded(prog, lambda: _export(args, console), as_json=args.json)
 
 
-def _export(args, console: Console) -> int:
+def _export(args: argparse.Namespace, console: Console) -> int:
     from parity import files, models
 
     started = time.perf_counter()
@@ -110,7 +119,9 @@ def _export(args, console: Console) -> int:
     return 0
 
 
-def _prepare(args, console, checkpoint, inputs):
+def _prepare(
+    args: argparse.Namespace, console: Console, checkpoint: Checkpoint, inputs: Source
+) -> tuple[Sample, torch.nn.Module]:
     """The sample to trace with, and the model."""
     from parity import models
     from parity.errors import UsageError
@@ -127,22 +138,22 @@ def _prepare(args, console, checkpoint, inputs):
     return sample, model
 
 
-def _sample(args, source, text, longest):
+def _sample(args: argparse.Namespace, source: Source, text: str | None, longest: int | None) -> Sample:
+    """The sample at the sizes of the options; `text` is the axis of the tokens, which a length is never without."""
     from parity.errors import UsageError
 
-    asked = {"batch_size": args.batch or -1, "seq_length": args.sequence_length or -1}
-    sample = source.generated(**asked)
-    tokens, wanted = sample.tokens, args.sequence_length
-    if wanted is not None:
-        if longest is not None and max(tokens, wanted) > longest:
-            with_past = f" ({tokens} with the past)" if tokens > wanted else ""
-            raise UsageError(f"--sequence-length: got {wanted}{with_past}, the model takes at most {longest} tokens")
-        if sample.sizes[text] != wanted:
-            raise UsageError(f"--sequence-length: got {wanted}, should leave room for the tokenizer's special tokens")
+    sample = source.generated(batch_size=args.batch or -1, seq_length=args.sequence_length or -1)
+    tokens, length = sample.tokens, args.sequence_length
+    if length is not None and text is not None:
+        if longest is not None and max(tokens, length) > longest:
+            with_past = f" ({tokens} with the past)" if tokens > length else ""
+            raise UsageError(f"--sequence-length: got {length}{with_past}, the model takes at most {longest} tokens")
+        if sample.sizes[text] != length:
+            raise UsageError(f"--sequence-length: got {length}, should leave room for the tokenizer's special tokens")
     return sample
 
 
-def _warn(verdicts):
+def _warn(verdicts: Iterable[Verdict]) -> None:
     """One line for each axis along which the file would answer wrongly without a word."""
     from parity.torchscript.verdicts import SILENTLY_WRONG
 

@@ -8,11 +8,11 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.releases import PAST
 from parity.samples import Sizes
+
+if TYPE_CHECKING:
+    from parity.configs import OnnxConfig
 
 # What a file says of itself, beside its code and weights.
 FACTS = "parity.json"
@@ -68,7 +71,7 @@ class TracedModel:
         """The traced size of every named axis."""
         return Sizes(self.inputs, self.example).traced
 
-    def __call__(self, *tensors):
+    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, a tuple, for tensors in the order of `inputs`; that of the ScriptModule, errors included."""
         with torch.no_grad():
             return self.module(*tensors)
@@ -86,7 +89,7 @@ class TracedModel:
             raise SessionError(operator_text(error)) from error
         return {name: array_of(result) for name, result in zip(self.outputs, results, strict=True)}
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """What the file says of itself, as JSON."""
         return {
             "parity": __version__,
@@ -125,7 +128,7 @@ def load(path: str | os.PathLike) -> TracedModel:
     return TracedModel(module=module, **fields_of(facts))
 
 
-def read(path: str | os.PathLike) -> tuple[Any, dict]:
+def read(path: str | os.PathLike) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
     """The ScriptModule of a file that parity wrote, and what the file says of itself.
 
     Raises:
@@ -141,15 +144,15 @@ def read(path: str | os.PathLike) -> tuple[Any, dict]:
         ) from None
 
 
-def fields_of(facts: Mapping) -> dict:
+def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `TracedModel`, all but the module, from what a file says of itself."""
-    kept = ("model_type", "feature", "attention", "minimum_torch", "pad", "padding")
+    names = ("model_type", "feature", "attention", "minimum_torch", "pad", "padding")
     return {
         "inputs": {value["name"]: _axes(value) for value in facts["inputs"]},
         "outputs": {value["name"]: _axes(value) for value in facts["outputs"]},
-        "example": {value["name"]: _made_up(value) for value in facts["inputs"]},
+        "example": {value["name"]: _placeholder(value) for value in facts["inputs"]},
         "untied": tuple(facts["untied"]),
-        **{name: facts[name] for name in kept},
+        **{name: facts[name] for name in names},
     }
 
 
@@ -159,7 +162,9 @@ def operator_text(error: Exception) -> str:
     return parts[-1].strip()
 
 
-def nested_inputs(config, example):
+def nested_inputs(
+    config: OnnxConfig, example: Mapping[str, Any] | Sequence[torch.Tensor] | torch.Tensor
+) -> dict[str, Any]:
     """The example as the model's nested arguments."""
     declared = list(config.inputs)
     if isinstance(example, torch.Tensor):
@@ -170,23 +175,23 @@ def nested_inputs(config, example):
                 f"example_inputs: {len(example)} are given, {len(declared)} declared: {', '.join(declared)}"
             )
         example = dict(zip(declared, example))  # noqa: B905 - the last ones may be left out
-    given = releases.renamed(example)
-    if releases.is_cache(given.get(PAST)):
-        given[PAST] = releases.from_cache(given[PAST])
-    layers: dict[str, list] = {}
-    for name in [name for name in declared if name.startswith(f"{PAST}.") and name in given]:
-        layers.setdefault(name.split(".")[1], []).append(given.pop(name))
+    nested = releases.renamed(example)
+    if releases.is_cache(nested.get(PAST)):
+        nested[PAST] = releases.from_cache(nested[PAST])
+    layers: dict[str, list[torch.Tensor]] = {}
+    for name in [name for name in declared if name.startswith(f"{PAST}.") and name in nested]:
+        layers.setdefault(name.split(".")[1], []).append(nested.pop(name))
     if layers:
-        given[PAST] = [tuple(tensors) for tensors in layers.values()]
-    for name, value in given.items():
+        nested[PAST] = [tuple(tensors) for tensors in layers.values()]
+    for name, value in nested.items():
         tensors = [tensor for layer in value for tensor in layer] if name == PAST else [value]
         wrong = next((each for each in tensors if not isinstance(each, torch.Tensor)), None)
         if wrong is not None:
             raise UsageError(f"example_inputs: {name} is a {type(wrong).__name__}, should be a torch tensor")
-    return given
+    return nested
 
 
-def save(made: TracedModel, path: Path) -> None:
+def save(trace: TracedModel, path: Path) -> None:
     """Write the trace, with what it says of itself.
 
     Raises:
@@ -195,7 +200,7 @@ def save(made: TracedModel, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            torch.jit.save(made.module, str(path), _extra_files={FACTS: json.dumps(made.facts())})
+            torch.jit.save(trace.module, str(path), _extra_files={FACTS: json.dumps(trace.facts())})
         except OSError:
             raise
         except Exception as error:
@@ -205,7 +210,7 @@ def save(made: TracedModel, path: Path) -> None:
             raise ExportError(f"torch.jit.save failed: {type(error).__name__}: {text}") from error
 
 
-def _load(path, extra):
+def _load(path: Path, extra: dict[str, str]) -> torch.jit.ScriptModule:
     if not path.is_file():
         raise SessionError(f"{path}: no such file; give a file that parity.torchscript wrote")
     with warnings.catch_warnings():
@@ -217,11 +222,12 @@ def _load(path, extra):
             raise SessionError(f"{path}: torch.jit.load cannot load it: {text}") from error
 
 
-def _axes(value):
+def _axes(value: Mapping[str, Any]) -> dict[int, str]:
     return {int(axis): axis_name for axis, axis_name in value["axes"].items()}
 
 
-def _made_up(value):
+def _placeholder(value: Mapping[str, Any]) -> torch.Tensor:
+    """A tensor of the example's shape and dtype, whose values the file does not have."""
     dtype = getattr(torch, value["dtype"])
     if dtype.is_floating_point:
         return torch.randn(value["shape"], generator=torch.Generator().manual_seed(0)).to(dtype)

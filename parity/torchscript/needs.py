@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 # The oldest torch that files without it were loaded with; nothing is known of older ones.
 OLDEST = "1.13"
 _OPERATOR, _OPERATOR_SINCE = "aten::scaled_dot_product_attention", "2.0"
@@ -9,23 +15,23 @@ _OPERATOR, _OPERATOR_SINCE = "aten::scaled_dot_product_attention", "2.0"
 _ARGUMENTS = {6: ("2.1", (None,)), 7: ("2.5", (False,))}  # scale, enable_gqa
 
 
-def minimum_torch(module) -> str:
+def minimum_torch(module: torch.jit.ScriptModule) -> str:
     """The oldest torch that loads a ScriptModule's file, as far as its attention tells; never older than `OLDEST`.
 
     An older one says `Unknown builtin op` or `Keyword argument scale unknown` when it loads the file.
     """
-    found = [OLDEST]
+    versions = [OLDEST]
     graph = module.inlined_graph  # its nodes live as long as it does
     for node in graph.findAllNodes(_OPERATOR):
-        found.append(_OPERATOR_SINCE)
+        versions.append(_OPERATOR_SINCE)
         values = list(node.inputs())
         for position, (since, defaults) in _ARGUMENTS.items():
             if position < len(values) and not _is_default(values[position], defaults):
-                found.append(since)
-    return max(found, key=lambda version: tuple(map(int, version.split("."))))
+                versions.append(since)
+    return max(versions, key=lambda version: tuple(map(int, version.split("."))))
 
 
-def _is_default(value, defaults):
+def _is_default(value: torch._C.Value, defaults: Container[object]) -> bool:
     if value.node().kind() != "prim::Constant":
         return False
     return value.toIValue() in defaults

@@ -32,7 +32,7 @@ class Runner:
             whose own answers change with padding.
     """
 
-    def __init__(self, *traces: TracedModel | str | os.PathLike, axes: Sequence[str] | None = None):
+    def __init__(self, *traces: TracedModel | str | os.PathLike, axes: Sequence[str] | None = None) -> None:
         if not traces:
             raise UsageError("traces: none is given, should be one or several of different lengths")
         self._traces = [trace if isinstance(trace, TracedModel) else load(trace) for trace in traces]
@@ -52,7 +52,9 @@ class Runner:
         """The longest request of each padded axis."""
         return {axis: max(trace.sizes[axis] for trace in self._traces) for axis in self.axes}
 
-    def __call__(self, inputs: Mapping[str, torch.Tensor] | None = None, **named) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor] | None = None, **tensors: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """The outputs by name, of the request's own sizes; outputs whose axes nobody has named are left out.
 
         Args:
@@ -61,43 +63,41 @@ class Runner:
         Raises:
             UsageError (a ValueError): a name that the trace does not take or lacks, or a request that is too long.
         """
-        given = {**(inputs or {}), **named}
+        request = {**(inputs or {}), **tensors}
         first = self._traces[0]
-        for mask, of in _TOKENS_OF.items():
-            tokens = next((given[name] for name in of if name in given), None)
-            if mask in first.inputs and mask not in given and tokens is not None:
-                given[mask] = torch.ones_like(tokens)
-        if set(given) != set(first.inputs):
-            raise UsageError(f"inputs: got {', '.join(given)}, should be {', '.join(first.inputs)}")
-        sizes = self._sizes(given)
+        for mask, names in _TOKENS_OF.items():
+            tokens = next((request[name] for name in names if name in request), None)
+            if mask in first.inputs and mask not in request and tokens is not None:
+                request[mask] = torch.ones_like(tokens)
+        if set(request) != set(first.inputs):
+            raise UsageError(f"inputs: got {', '.join(request)}, should be {', '.join(first.inputs)}")
+        sizes = self._sizes(request)
         trace = next(
             (each for each in self._traces if all(each.sizes[axis] >= sizes[axis] for axis in self.axes)), None
         )
         if trace is None:
-            took = ", ".join(f"{axis} {size}" for axis, size in self.longest.items())
-            asked = ", ".join(f"{axis} {sizes[axis]}" for axis in self.axes)
-            raise UsageError(f"request: {asked} is longer than what was traced ({took}); cut it, or trace a longer one")
-        padded = [self._pad(trace, name, given[name]) for name in trace.inputs]
+            limits = ", ".join(f"{axis} {size}" for axis, size in self.longest.items())
+            got = ", ".join(f"{axis} {sizes[axis]}" for axis in self.axes)
+            raise UsageError(f"request: {got} is longer than what was traced ({limits}); cut it, or trace a longer one")
+        padded = [self._pad(trace, name, request[name]) for name in trace.inputs]
         return {
             name: self._cut(result, trace.outputs[name], sizes)
             for name, result in zip(trace.outputs, trace(*padded), strict=True)
             if trace.outputs[name]
         }
 
-    def _sizes(self, given):
+    def _sizes(self, request: Mapping[str, torch.Tensor]) -> dict[str, int]:
         sizes: dict[str, int] = {}
         for name, axes in self._traces[0].inputs.items():
-            if axes and given[name].dim() <= max(axes):
-                shape = tuple(given[name].shape)
+            shape = tuple(request[name].shape)
+            if axes and len(shape) <= max(axes):
                 raise UsageError(f"inputs: {name} has shape {shape}, should have the axes {', '.join(axes.values())}")
             for axis, axis_name in axes.items():
-                if sizes.setdefault(axis_name, given[name].shape[axis]) != given[name].shape[axis]:
-                    raise UsageError(
-                        f"inputs: {axis_name} is {given[name].shape[axis]} in {name}, {sizes[axis_name]} before it"
-                    )
+                if sizes.setdefault(axis_name, shape[axis]) != shape[axis]:
+                    raise UsageError(f"inputs: {axis_name} is {shape[axis]} in {name}, {sizes[axis_name]} before it")
         return sizes
 
-    def _pad(self, trace, name, tensor):
+    def _pad(self, trace: TracedModel, name: str, tensor: torch.Tensor) -> torch.Tensor:
         for axis, axis_name in trace.inputs[name].items():
             missing = trace.sizes[axis_name] - tensor.shape[axis] if axis_name in self.axes else 0
             if missing > 0:
@@ -110,14 +110,14 @@ class Runner:
                 tensor = torch.cat([tensor, blank], axis)
         return tensor.contiguous()
 
-    def _cut(self, result, axes, sizes):
+    def _cut(self, result: torch.Tensor, axes: Mapping[int, str], sizes: Mapping[str, int]) -> torch.Tensor:
         for axis, axis_name in axes.items():
             if axis_name in self.axes:
                 result = result.narrow(axis, 0, sizes[axis_name])
         return result
 
 
-def _require_paddable(trace):
+def _require_paddable(trace: TracedModel) -> None:
     if any(role_of(name) is Role.CACHE for name in trace.inputs):
         raise UsageError("traces: with past key values requests cannot be padded; trace the feature without past")
     tokens = [name for name in ("input_ids", "inputs") if name in trace.inputs]

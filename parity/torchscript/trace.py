@@ -6,10 +6,10 @@ import contextlib
 import logging
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,14 @@ from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
 from parity.traceable import Layout, Traceable, attention_of, call, prepared
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from parity.configs import OnnxConfig
+
+# Makes a ScriptModule of a module of positional tensors and its example inputs.
+TraceFunction = Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], torch.jit.ScriptModule]
+
 logger = logging.getLogger("parity.torchscript")
 
 # Axes of outputs that models return beside the declared ones; other such outputs have none that is known.
@@ -37,11 +45,18 @@ _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "bat
 class Declared:
     """The configuration that names a model's inputs and outputs, and the feature that it is of."""
 
-    onnx_config: Any
+    onnx_config: OnnxConfig
     feature: str
 
     @classmethod
-    def of(cls, model, example_inputs, *, feature: str | None = None, onnx_config=None) -> Declared:
+    def of(
+        cls,
+        model: torch.nn.Module,
+        example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
+        *,
+        feature: str | None = None,
+        onnx_config: OnnxConfig | None = None,
+    ) -> Declared:
         """What is declared for a model, with a past if the example has one; or the given configuration.
 
         Raises:
@@ -59,8 +74,7 @@ class Declared:
         except KeyError as error:
             raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
         names = list(example_inputs) if isinstance(example_inputs, Mapping) else []
-        past = any(name.startswith(PAST) for name in names)
-        feature = feature or _feature_of(model, known, past)
+        feature = feature or _feature_of(model, known, any(name.startswith(PAST) for name in names))
         return cls(constructor(model.config.model_type, feature)(model.config), feature)
 
 
@@ -70,7 +84,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     output: str | os.PathLike | None = None,
     *,
     feature: str | None = None,
-    onnx_config=None,
+    onnx_config: OnnxConfig | None = None,
     outputs: Sequence[str] | None = None,
     check_trace: bool = False,
     prove: bool = True,
@@ -103,27 +117,27 @@ def export(  # noqa: PLR0913 - the signature that users call
     if check_trace:
         say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
 
-    def tracer(module, tensors):
+    def tracer(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
         return torch.jit.trace(module, tensors, check_trace=check_trace)
 
     declared = Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
-    made = traced(model, example_inputs, tracer, declared, outputs=outputs, say=say)
+    trace = traced(model, example_inputs, tracer, declared, outputs=outputs, say=say)
     if output is None:
-        return _proven(made, model, declared.onnx_config, say) if prove else made
+        return _with_proof(trace, model, declared.onnx_config, say) if prove else trace
     output = Path(output)
     with files.staged(output) as stage:
         path = stage / output.name
-        save(made, path)
+        save(trace, path)
         if prove:
-            made = _proven(replace(made, module=_load(path, {})), model, declared.onnx_config, say)
+            trace = _with_proof(replace(trace, module=_load(path, {})), model, declared.onnx_config, say)
         files.replace(path, output)
-    return made
+    return trace
 
 
 def traced(
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
-    tracer: Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Any],
+    tracer: TraceFunction,
     declared: Declared,
     *,
     outputs: Sequence[str] | None = None,
@@ -149,7 +163,7 @@ def traced(
     reference = twin(model)
     names = _output_names(reference, config, nested, outputs)
     own = untie(model)
-    made = TracedModel(
+    trace = TracedModel(
         module=_trace(own, config, layout, names, tuple(flat.values()), tracer),
         inputs={name: dict(config.inputs[name]) for name in flat},
         outputs={name: dict({**_FURTHER, **config.outputs}.get(name, {})) for name in names},
@@ -161,13 +175,13 @@ def traced(
         pad=_pad(model.config),
         padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
     )
-    made = replace(made, minimum_torch=minimum_torch(made.module))
-    if made.untied:
-        say(f"Untied from {', '.join(made.untied)}: the output embedding, which has weights of its own in the file")
-    return made
+    trace = replace(trace, minimum_torch=minimum_torch(trace.module))
+    if trace.untied:
+        say(f"Untied from {', '.join(trace.untied)}: the output embedding, which has weights of its own in the file")
+    return trace
 
 
-def _feature_of(model, known, past):
+def _feature_of(model: torch.nn.Module, known: Iterable[str], past: bool) -> str:
     from parity.features import heads
 
     for name in known:
@@ -181,14 +195,15 @@ def _feature_of(model, known, past):
     )
 
 
-def _check(model, config, flat):
-    declared, parameters = config.inputs, parameters_of(type(model))
+def _check(model: torch.nn.Module, config: OnnxConfig, flat: Mapping[str, torch.Tensor]) -> None:
+    model_class: type = type(model)
+    declared, parameters = config.inputs, parameters_of(model_class)
     unknown = [name for name in flat if name not in declared]
     unknown += [name for name in flat if name.partition(".")[0] not in parameters]
     if unknown or not flat:
         raise UsageError(
             f"example_inputs: {', '.join(unknown) or 'nothing'} given, should be some of {', '.join(declared)}, which"
-            f" {type(model).__name__} takes"
+            f" {model_class.__name__} takes"
         )
     for name, tensor in flat.items():
         if declared[name] and tensor.dim() <= max(declared[name]):
@@ -196,7 +211,10 @@ def _check(model, config, flat):
             raise UsageError(f"example_inputs: {name} has shape {tuple(tensor.shape)}, should have the axes {axes}")
 
 
-def _output_names(model, config, nested, wanted):
+def _output_names(
+    model: torch.nn.Module, config: OnnxConfig, nested: Mapping[str, Any], request: Sequence[str] | None
+) -> list[str]:
+    """The outputs of `request`; or the declared ones that the model returns, then all others that it returns."""
     with prepared(model, config.values_override):
         try:
             returned = call(model, config, nested)
@@ -205,11 +223,11 @@ def _output_names(model, config, nested, wanted):
             raise UsageError(
                 f"example_inputs: the model itself refuses them: {type(error).__name__}: {text}"
             ) from error
-    names = [name for name in config.outputs if name in returned] if wanted is None else list(wanted)
-    missing = [name for name in wanted or config.outputs if name not in returned]
+    names = [name for name in config.outputs if name in returned] if request is None else list(request)
+    missing = [name for name in request or config.outputs if name not in returned]
     if missing:
         raise UsageError(f"outputs: {', '.join(missing)} asked for, the model returns {', '.join(returned)}")
-    if wanted is not None:
+    if request is not None:
         return names
     past = nested.get(PAST)
     # With a cross-attention cache the encoder is not run.
@@ -220,10 +238,17 @@ def _output_names(model, config, nested, wanted):
     return [*names, *further]
 
 
-def _trace(model, config, layout, names, tensors, tracer):
+def _trace(
+    model: torch.nn.Module,
+    config: OnnxConfig,
+    layout: Layout,
+    names: Sequence[str],
+    tensors: tuple[torch.Tensor, ...],
+    tracer: TraceFunction,
+) -> torch.jit.ScriptModule:
     # Tracing looks at every property of the model, at those that complain too.
     masks = releases.traceable_masks()
-    with prepared(model, config.values_override), models.quiet_transformers(), _functions_inlined(), masks:
+    with prepared(model, config.values_override), models.quiet_transformers(), _inline_functions(), masks:
         try:
             config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)
@@ -237,16 +262,16 @@ def _trace(model, config, layout, names, tensors, tracer):
 
 
 @contextlib.contextmanager
-def _functions_inlined() -> Iterator[None]:
+def _inline_functions() -> Iterator[None]:
     """Inside, an autograd function (bloom's GELU) is only its forward: no file can hold a call of Python."""
     base = torch.autograd.Function
     own = base.__dict__.get("apply")
     nothing = dict.fromkeys(("save_for_backward", "mark_non_differentiable", "mark_dirty"), lambda *tensors: None)
 
-    def apply(cls, *arguments, **named):
+    def apply(cls: type[torch.autograd.Function], *arguments: Any, **options: Any) -> Any:
         if getattr(cls, "setup_context", None) is not getattr(base, "setup_context", None):
-            return cls.forward(*arguments, **named)
-        return cls.forward(types.SimpleNamespace(**nothing, needs_input_grad=()), *arguments, **named)
+            return cls.forward(*arguments, **options)
+        return cls.forward(types.SimpleNamespace(**nothing, needs_input_grad=()), *arguments, **options)
 
     base.apply = classmethod(apply)
     try:
@@ -258,25 +283,32 @@ def _functions_inlined() -> Iterator[None]:
             base.apply = own
 
 
-def _proven(made, model, config, say):
+def _with_proof(
+    trace: TracedModel, model: torch.nn.Module, config: OnnxConfig, say: Callable[[str], None]
+) -> TracedModel:
+    """The trace, with what its comparison with the model has shown.
+
+    Raises:
+        SessionError, ValueMismatch, ShapeMismatch, DtypeMismatch: it raises, or answers otherwise.
+    """
     from parity.torchscript.verdicts import RAISES, RIGHT, at_traced_shape
 
-    found = at_traced_shape(made, model, config)
-    if found.outcome == RAISES:
-        raise SessionError(f"at the traced shape: {found.text}")
-    if found.outcome != RIGHT:
-        message = f"at the traced shape: {found.text}"
-        raise error_of(list(found.findings), message) if found.findings else ValueMismatch(message)
-    say(f"At the traced shape: {found.text}")
-    return replace(made, proof=found.text)
+    trial = at_traced_shape(trace, model, config)
+    if trial.outcome == RAISES:
+        raise SessionError(f"at the traced shape: {trial.text}")
+    if trial.outcome != RIGHT:
+        message = f"at the traced shape: {trial.text}"
+        raise error_of(list(trial.findings), message) if trial.findings else ValueMismatch(message)
+    say(f"At the traced shape: {trial.text}")
+    return replace(trace, proof=trial.text)
 
 
-def _pad(config):
+def _pad(config: PretrainedConfig) -> int:
     text = getattr(config, "get_text_config", lambda: config)()
     return getattr(text, "pad_token_id", None) or 0
 
 
-def _keeps_padding(model_type, feature):
+def _keeps_padding(model_type: str, feature: str) -> bool | None:
     from parity.registry import architecture
 
     try:

@@ -59,25 +59,25 @@ def storage_of(tensor: torch.Tensor) -> int:
     return storage.data_ptr()
 
 
-def _output_embedding(model):
-    found = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return found if isinstance(getattr(found, "weight", None), torch.Tensor) else None
+def _output_embedding(model: torch.nn.Module) -> torch.nn.Module | None:
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return output if isinstance(getattr(output, "weight", None), torch.Tensor) else None
 
 
-def _input_embedding(model):
+def _input_embedding(model: torch.nn.Module) -> torch.nn.Module | None:
     try:
         return model.get_input_embeddings()
     except NotImplementedError:
         return None  # of an encoder and a decoder of any kind; transformers 5 asks the decoder
 
 
-def _is_embedding(module, own):
+def _is_embedding(module: torch.nn.Module, own: torch.nn.Module | None) -> bool:
     return isinstance(module, torch.nn.Embedding) or (
         module is own and isinstance(getattr(module, "weight", None), torch.Tensor)
     )
 
 
-def _train(model, mode: bool = True):
+def _train(model: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
     if mode:
         raise UsageError(f"train: {REASON}")
     return type(model).train(model, False)

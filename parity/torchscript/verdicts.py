@@ -7,9 +7,9 @@ others as traced, and then all that generalise together, beside a copy of the mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,11 +18,17 @@ from parity import validation
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
+from parity.judge.pool import Answers, Arrays
 from parity.reference import answers
 from parity.samples import Sample, Source
 from parity.shapes import nearest
 from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from parity.configs import OnnxConfig
 
 GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
 # The joint trial of all axes that generalise one by one.
@@ -72,7 +78,7 @@ class Verdict:
         sizes = {trial.sample.sizes.get(self.axis) for trial in self.trials if trial.outcome == outcome}
         return sorted(size for size in sizes if size is not None)
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         return {
             "axis": self.axis,
             "traced": self.traced,
@@ -87,10 +93,10 @@ class Verdict:
 
 def verdict(
     traced: TracedModel,
-    model,
+    model: torch.nn.Module,
     *,
-    preprocessor=None,
-    onnx_config=None,
+    preprocessor: Any = None,
+    onnx_config: OnnxConfig | None = None,
     sizes: Mapping[str, Sequence[int]] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Verdict]:
@@ -108,29 +114,29 @@ def verdict(
     Raises:
         UsageError: the trace names no axis, or two tensors of it disagree about the size of one.
     """
-    of = Subject.of(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
-    source = of.source
+    subject = Subject.of(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
+    source = subject.source
     if not source.resizable:
         why = "name no axis" if not source.axes else "disagree about the size of an axis"
         raise UsageError(f"inputs: those that the trace was made with {why}, so no other size can be tried")
-    tried = {axis: sizes_of(source, axis, of.longest) for axis in source.axes}
-    tried.update(sizes or {})
-    found = []
-    for axis, chosen in tried.items():
+    candidates: dict[str, Sequence[int]] = {axis: sizes_of(source, axis, subject.longest) for axis in source.axes}
+    candidates.update(sizes or {})
+    verdicts = []
+    for axis, others in candidates.items():
         trials = []
-        for seed, size in enumerate(chosen, start=1):
+        for seed, size in enumerate(others, start=1):
             sample = source.resized({axis: size}, seed=seed)
-            _tell(progress, sample)
-            trials.append(trial(of, sample))
-        found.append(Verdict(axis, source.axes[axis], outcome_of(trials), tuple(trials)))
-    free = [each.axis for each in found if each.outcome == GENERALISES and len(tried[each.axis]) > 1]
+            _report(progress, sample)
+            trials.append(trial(subject, sample))
+        verdicts.append(Verdict(axis, source.axes[axis], outcome_of(trials), tuple(trials)))
+    free = [each.axis for each in verdicts if each.outcome == GENERALISES and len(candidates[each.axis]) > 1]
     trials = []
-    for sample in _together(source, {axis: tried[axis] for axis in free}, of.longest):
-        _tell(progress, sample)
-        trials.append(trial(of, sample))
+    for sample in _joint_samples(source, {axis: candidates[axis] for axis in free}, subject.longest):
+        _report(progress, sample)
+        trials.append(trial(subject, sample))
     if trials:
-        found.append(Verdict(TOGETHER, None, outcome_of(trials), tuple(trials)))
-    return found
+        verdicts.append(Verdict(TOGETHER, None, outcome_of(trials), tuple(trials)))
+    return verdicts
 
 
 def outcome_of(trials: Sequence[Trial]) -> str:
@@ -143,7 +149,7 @@ def outcome_of(trials: Sequence[Trial]) -> str:
     return GENERALISES if RIGHT in outcomes or not outcomes else FIXED
 
 
-def sizes_of(source, axis: str, longest: int | None) -> list[int]:
+def sizes_of(source: Source, axis: str, longest: int | None) -> list[int]:
     """Sizes to try of one axis: the smallest, around the traced one, a prime, about twice it, and the longest.
 
     Those that the declaration rules out (`axis_sizes`) are replaced by the nearest that it allows.
@@ -153,34 +159,34 @@ def sizes_of(source, axis: str, longest: int | None) -> list[int]:
     """
     here = source.axes[axis]
     if axis in ("batch", "choice", "image_batch"):
-        wanted = [1, here + 1, 2 * here + 1]
+        sizes = [1, here + 1, 2 * here + 1]
     elif axis in ("height", "width"):
-        wanted = [here // 2, here - 1, here + 1, 2 * here]
+        sizes = [here // 2, here - 1, here + 1, 2 * here]
     else:
-        wanted = [1, here - 1, here + 1, _PRIME, 2 * here + 1, longest or max(_LONG, 3 * here)]
+        sizes = [1, here - 1, here + 1, _PRIME, 2 * here + 1, longest or max(_LONG, 3 * here)]
         if axis in _PAST.values():
-            wanted[0] = 0
+            sizes[0] = 0
     allowed = source.axis_sizes.get(axis)
     smallest = 0 if axis in _PAST.values() else 1
     room = _room(source.axes, axis, longest)
-    fitting = [nearest(min(size, room), allowed) for size in wanted]
-    return [size for size in dict.fromkeys(fitting) if size >= smallest and size != here]
+    possible = [nearest(min(size, room), allowed) for size in sizes]
+    return [size for size in dict.fromkeys(possible) if size >= smallest and size != here]
 
 
-def _room(sizes, axis, longest):
+def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
     """The longest that the axis can be while a sequence and its past fit into `longest` together."""
     if longest is None or axis not in (*_PAST, *_PAST.values(), "encoder_sequence"):
         return 10**9
-    other = _PAST.get(axis) or next((name for name, past in _PAST.items() if past == axis), None)
+    other = _PAST.get(axis) or next((name for name, past in _PAST.items() if past == axis), "")
     return longest - sizes.get(other, 0)
 
 
-def _together(source, tried, longest):
+def _joint_samples(source: Source, candidates: Mapping[str, Sequence[int]], longest: int | None) -> Iterator[Sample]:
     """Two or three samples in which every axis has another size than the traced one, padded where there is a mask."""
-    if len(tried) < 2 and not (tried and source.masked):
+    if len(candidates) < 2 and not (candidates and source.masked):
         return
     for turn, padding in enumerate(("", "left", "right") if source.masked else ("", "")):
-        sizes = {axis: chosen[(turn + place) % len(chosen)] for place, (axis, chosen) in enumerate(tried.items())}
+        sizes = {axis: others[(turn + place) % len(others)] for place, (axis, others) in enumerate(candidates.items())}
         for axis, past in _PAST.items():
             if axis in sizes and past in sizes and longest is not None:
                 sizes[past] = min(sizes[past], longest - 1)
@@ -193,21 +199,28 @@ class Subject:
     """What a trial needs: the trace, the model, and the configuration that serves both."""
 
     traced: TracedModel
-    model: Any
-    onnx_config: Any
-    source: Any
+    model: torch.nn.Module
+    onnx_config: OnnxConfig
+    source: Source
     longest: int | None
 
     @classmethod
-    def of(cls, traced: TracedModel, model, *, preprocessor=None, onnx_config=None) -> Subject:
+    def of(
+        cls,
+        traced: TracedModel,
+        model: torch.nn.Module,
+        *,
+        preprocessor: Any = None,
+        onnx_config: OnnxConfig | None = None,
+    ) -> Subject:
         """From what `verdict` is given."""
         if onnx_config is None:
             from parity.features import constructor
 
             onnx_config = constructor(traced.model_type, traced.feature)(model.config)
-        named = _Named(onnx_config, traced)
-        source = Example(named, traced.example, model.config, preprocessor)
-        return cls(traced, model, named, source, onnx_config.longest_sequence(model))
+        own = _with_names_of(traced, onnx_config)
+        source = Example(own, traced.example, model.config, preprocessor)
+        return cls(traced, model, own, source, onnx_config.longest_sequence(model))
 
 
 class Example(Source):
@@ -217,11 +230,17 @@ class Example(Source):
         preprocessor: whose special tokens are kept where they are; None keeps those that `model_config` names.
     """
 
-    def __init__(self, onnx_config, example: Mapping[str, torch.Tensor], model_config, preprocessor=None):
+    def __init__(
+        self,
+        onnx_config: OnnxConfig,
+        example: Mapping[str, torch.Tensor],
+        model_config: PretrainedConfig,
+        preprocessor: Any = None,
+    ) -> None:
         self._example = nested_inputs(onnx_config, example)
         super().__init__(onnx_config, preprocessor or _Specials(model_config), model_config)
 
-    def _generate(self, **sizes):
+    def _generate(self, **sizes: int) -> dict[str, Any]:
         return dict(self._example)
 
 
@@ -230,90 +249,95 @@ class _Specials:
 
     unk_token_id = None
 
-    def __init__(self, config):
+    def __init__(self, config: PretrainedConfig) -> None:
         text = getattr(config, "get_text_config", lambda: config)()
         self.pad_token_id = getattr(text, "pad_token_id", None)
         ids = [getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
         self.all_special_ids = [i for i in ids if isinstance(i, int)]
 
 
-class _Named:
-    """An OnnxConfig whose outputs are those of the trace."""
+class _WithNamesOf:
+    """An OnnxConfig whose inputs and outputs are those of the trace."""
 
-    def __init__(self, onnx_config, traced):
+    def __init__(self, traced: TracedModel, onnx_config: OnnxConfig) -> None:
         self._own = onnx_config
         self.inputs = dict(traced.inputs)
         self.outputs = dict(traced.outputs)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
 
-def trial(of: Subject, sample: Sample) -> Trial:
+def _with_names_of(traced: TracedModel, onnx_config: OnnxConfig) -> OnnxConfig:
+    return _WithNamesOf(traced, onnx_config)  # type: ignore[return-value]  # has all else through __getattr__
+
+
+def trial(subject: Subject, sample: Sample) -> Trial:
     """The trace at one sample beside a copy of the model that nothing has touched.
 
     A difference in any bit is judged on a pool of inputs of the same sizes, by the error ratio.
     """
     try:
-        expected = _eager(of, [sample])[0].eager
+        expected = _eager(subject, [sample])[0].eager
         refusal = None
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         refusal = operator_text(error)
     try:
-        actual = of.traced.run(validation.backend_inputs(of.onnx_config, sample))
+        actual = subject.traced.run(validation.backend_inputs(subject.onnx_config, sample))
     except SessionError as error:
         return Trial(sample, RAISES, str(error)) if refusal is None else Trial(sample, REFUSED, refusal)
     if refusal is not None:
         return Trial(sample, WRONG, f"the model refuses this size ({refusal}), and the trace answers")
     if _equal(expected, actual):
         return Trial(sample, RIGHT, "bit-equal")
-    return _pooled(of, sample, min(array.size for array in expected.values()))
+    return _pool_trial(subject, sample, min(array.size for array in expected.values()))
 
 
-def at_traced_shape(traced: TracedModel, model, onnx_config) -> Trial:
+def at_traced_shape(traced: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
     """The trace on its own example and on other values of the same shape; three runs, so that it is optimised too."""
-    of = Subject.of(traced, model, onnx_config=onnx_config)
-    example = of.source.generated()
-    varied = of.source.generated(seed=1)
-    first = trial(of, example)
-    for sample in (varied, example):
-        again = trial(of, sample)
+    subject = Subject.of(traced, model, onnx_config=onnx_config)
+    example = subject.source.generated()
+    others = subject.source.generated(seed=1)
+    first = trial(subject, example)
+    for sample in (others, example):
+        again = trial(subject, sample)
         if again.outcome != RIGHT or first.outcome != RIGHT:
             return first if first.outcome != RIGHT else again
         first = first if first.text != "bit-equal" else again
     return first
 
 
-def _eager(of, samples, *, exact=False):
+def _eager(subject: Subject, samples: Sequence[Sample], *, exact: bool = False) -> list[Answers]:
     # A copy for every call: some models change themselves for good when they see a short text.
-    return answers(twin(of.model), of.onnx_config, samples, exact=exact)
+    return answers(twin(subject.model), subject.onnx_config, samples, exact=exact)
 
 
-def _equal(expected, actual):
+def _equal(expected: Arrays, actual: Arrays) -> bool:
     return all(
         actual[name].dtype == array.dtype and actual[name].shape == array.shape and _bits(actual[name]) == _bits(array)
         for name, array in expected.items()
     )
 
 
-def _bits(array):
+def _bits(array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
-def _pooled(of, sample, values):
+def _pool_trial(subject: Subject, sample: Sample, values: int) -> Trial:
     """The verdict on a pool of the sample's sizes, the sample among them; its smallest output has so many values."""
+    source = subject.source
     seeds = range(1000, 1000 + ratio.inputs_needed(values) - 1)
-    if of.source.resizable:
-        others = [of.source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
+    if source.resizable:
+        others = [source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
     else:
-        others = [of.source.generated(padding=sample.padding, seed=seed) for seed in seeds]
+        others = [source.generated(padding=sample.padding, seed=seed) for seed in seeds]
     samples = [sample, *others]
-    pool = validation.pool_of(of.source, samples, _eager(of, samples, exact=True))
-    found = validation.compare(of.traced.run, of.onnx_config, pool)
-    if not found.passed:
-        return Trial(sample, WRONG, found.failures[0].message, tuple(found.failures))
-    largest = max(found.ratios().values(), default=0.0)
-    text = f"not bit-equal, error ratio {largest:.2f} ≤ {ratio.LIMIT:g}, largest difference {found.worst():.2g}"
+    pool = validation.pool_of(source, samples, _eager(subject, samples, exact=True))
+    comparison = validation.compare(subject.traced.run, subject.onnx_config, pool)
+    if not comparison.passed:
+        return Trial(sample, WRONG, comparison.failures[0].message, tuple(comparison.failures))
+    largest, difference = max(comparison.ratios().values(), default=0.0), comparison.worst()
+    text = f"not bit-equal, error ratio {largest:.2f} ≤ {ratio.LIMIT:g}, largest difference {difference:.2g}"
     return Trial(sample, RIGHT, text)
 
 
@@ -321,8 +345,8 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
     """The verdicts as lines: the axis, its traced size, the verdict, the sizes that were tried, and why."""
     rows = [("axis", "traced", "at other sizes", "")]
     for each in verdicts:
-        tried = "; ".join(_sizes(each, outcome) for outcome in (RIGHT, RAISES, WRONG, REFUSED) if each.at(outcome))
-        rows.append((each.axis, "" if each.traced is None else str(each.traced), each.outcome, tried))
+        sizes = "; ".join(_sizes(each, outcome) for outcome in (RIGHT, RAISES, WRONG, REFUSED) if each.at(outcome))
+        rows.append((each.axis, "" if each.traced is None else str(each.traced), each.outcome, sizes))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
@@ -333,11 +357,11 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
     return lines
 
 
-def _sizes(each, outcome):
-    said = {RIGHT: "right at", RAISES: "raises at", WRONG: "wrong at", REFUSED: "the model refuses"}
-    return f"{said[outcome]} {', '.join(map(str, each.at(outcome)))}"
+def _sizes(each: Verdict, outcome: str) -> str:
+    words = {RIGHT: "right at", RAISES: "raises at", WRONG: "wrong at", REFUSED: "the model refuses"}
+    return f"{words[outcome]} {', '.join(map(str, each.at(outcome)))}"
 
 
-def _tell(progress, sample):
+def _report(progress: Callable[[str], None] | None, sample: Sample) -> None:
     if progress is not None:
         progress(f"the trace at {sample}")

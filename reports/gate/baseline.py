@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from parity.errors import UsageError
 from parity.reports.gate.changes import KINDS, Statuses, by_kind, changes, counted, folded
@@ -19,21 +20,21 @@ DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
 
 
-def environment_of(environment: Mapping) -> str:
+def environment_of(environment: Mapping[str, Any]) -> str:
     """The name of a run's environment: the packages that decide, with the versions that were published."""
     packages = environment["packages"]
     return "-".join(f"{name}-{packages[name].partition('+')[0]}" for name in DECIDING if packages.get(name))
 
 
-def path_of(directory: Path, environment: Mapping) -> Path:
+def path_of(directory: Path, environment: Mapping[str, Any]) -> Path:
     """Where the baseline of an environment is."""
     return directory / f"{environment_of(environment)}.csv"
 
 
-def written(of: Statuses) -> str:
+def written(statuses: Statuses) -> str:
     """The baseline as text."""
     checks: dict[tuple[str, str], list[str]] = {}
-    for (cell, check), status in of.items():
+    for (cell, check), status in statuses.items():
         checks.setdefault((cell, status), []).append(check)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -60,60 +61,60 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
 
 
-def accept(path: Path, of: Statuses, *, prune: bool = False) -> str:
+def accept(path: Path, statuses: Statuses, *, prune: bool = False) -> str:
     """Write the baseline; says what has changed in it.
 
     Args:
-        of: the statuses of a run, of the whole matrix or of a part of it.
+        statuses: of a run, of the whole matrix or of a part of it.
         prune: drop the checks that have no status in the run; otherwise they stay as they are.
     """
     before = read(path) if path.exists() else {}
-    after = dict(of) if prune else {**before, **of}
-    found = by_kind(changes(before, after))
+    after = dict(statuses) if prune else {**before, **statuses}
+    kinds = by_kind(changes(before, after))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(written(after), encoding="utf-8")
-    told = ", ".join(f"{len(of)} {kind}" for kind, of in found.items()) or "nothing has changed"
-    kept = len(after) - len(of)
-    rest = f"; {counted(kept, 'check')} without a result in this run stay" if kept else ""
-    return f"{path}: {counted(len(after), 'check')} of {counted(len({c for c, _ in after}), 'cell')}; {told}{rest}"
+    summary = ", ".join(f"{len(each)} {kind}" for kind, each in kinds.items()) or "nothing has changed"
+    others = len(after) - len(statuses)
+    rest = f"; {counted(others, 'check')} without a result in this run stay" if others else ""
+    return f"{path}: {counted(len(after), 'check')} of {counted(len({c for c, _ in after}), 'cell')}; {summary}{rest}"
 
 
-def verdict(path: Path, environment: Mapping, of: Statuses, command: str) -> dict:
+def verdict(path: Path, environment: Mapping[str, Any], statuses: Statuses, command: str) -> dict[str, Any]:
     """What the gate says of a run.
 
     Returns:
         ok; environment; counts of statuses; changes: kind → lines; accept: the command that accepts them all.
     """
     before = read(path) if path.exists() else {}
-    found = by_kind(changes(before, of))
+    kinds = by_kind(changes(before, statuses))
     counts: dict[str, int] = {}
-    for status in of.values():
+    for status in statuses.values():
         counts[status] = counts.get(status, 0) + 1
     return {
-        "ok": path.exists() and bool(of) and not found,
+        "ok": path.exists() and bool(statuses) and not kinds,
         "environment": environment_of(environment),
         "baseline": str(path) if path.exists() else None,
-        "cells": len({cell for cell, _ in of}),
+        "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
-        "changed": {kind: len(of) for kind, of in found.items()},
-        "changes": {kind: folded(of) for kind, of in found.items()} if path.exists() else {},
+        "changed": {kind: len(each) for kind, each in kinds.items()},
+        "changes": {kind: folded(each) for kind, each in kinds.items()} if path.exists() else {},
         # A part of a matrix takes nothing away unless it is told to.
-        "accept": f"{command} --prune" if any(c.after is None for c in found.get("disappeared", ())) else command,
+        "accept": f"{command} --prune" if any(c.after is None for c in kinds.get("disappeared", ())) else command,
     }
 
 
-def told(found: Mapping, *, markdown: bool = False) -> str:
+def told(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The verdict for a person."""
-    counts = ", ".join(f"{number:,} {status}" for status, number in found["counts"].items())
-    state = "all is as accepted" if found["ok"] else "**not accepted**" if markdown else "not accepted"
-    lines = [f"{found['environment']}: {counted(found['cells'], 'cell')}: {counts or 'no result'}: {state}"]
-    if found["baseline"] is None:
+    counts = ", ".join(f"{number:,} {status}" for status, number in outcome["counts"].items())
+    state = "all is as accepted" if outcome["ok"] else "**not accepted**" if markdown else "not accepted"
+    lines = [f"{outcome['environment']}: {counted(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
+    if outcome["baseline"] is None:
         lines += ["", "This environment has no baseline yet: all its cells are new."]
-    for kind, of in found["changes"].items():
-        count = counted(found["changed"][kind], "check")
+    for kind, changes_of_kind in outcome["changes"].items():
+        count = counted(outcome["changed"][kind], "check")
         lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}", ""]
-        lines += [f"- {line}" for line in of] if markdown else [f"  {line}" for line in of]
-    if not found["ok"]:
-        command = f"`{found['accept']}`" if markdown else found["accept"]
+        lines += [f"- {line}" if markdown else f"  {line}" for line in changes_of_kind]
+    if not outcome["ok"]:
+        command = f"`{outcome['accept']}`" if markdown else outcome["accept"]
         lines += ["", f"If that is how it should be, accept it with: {command}"]
     return "\n".join(lines) + "\n"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 # The worst first; a gate says nothing about a feature.
 WORST = ("failed", "error", "xpassed", "xfailed", "passed", "skipped")
@@ -24,7 +25,10 @@ NAMED = 6
 
 _ONNX = re.compile(r"(.+-onnx)(\d+)(-.+)?")
 
+# (cell, check) → status.
 Statuses = Mapping[tuple[str, str], str]
+# The environment and the records.
+Run = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -57,55 +61,55 @@ def worst(statuses: Iterable[str]) -> str:
     return min(statuses, key=WORST.index)
 
 
-def statuses(lines: Iterable[Mapping]) -> dict[tuple[str, str], str]:
+def statuses(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     """(cell, check) → status of records; where two tests have one name, that of the worse."""
-    found: dict[tuple[str, str], str] = {}
+    by_check: dict[tuple[str, str], str] = {}
     for line in lines:
         key = line["id"], line["check"]
-        found[key] = worst((found.get(key, line["status"]), line["status"]))
-    return found
+        by_check[key] = worst((by_check.get(key, line["status"]), line["status"]))
+    return by_check
 
 
-def verdicts(of: Statuses) -> dict[tuple[str, str], str]:
+def verdicts(by_check: Statuses) -> dict[tuple[str, str], str]:
     """(cell, "") → the worst of its statuses: the verdict on a cell as a whole."""
-    found: dict[tuple[str, str], str] = {}
-    for (cell, _), status in of.items():
-        found[cell, ""] = worst((found.get((cell, ""), status), status))
-    return found
+    by_cell: dict[tuple[str, str], str] = {}
+    for (cell, _), status in by_check.items():
+        by_cell[cell, ""] = worst((by_cell.get((cell, ""), status), status))
+    return by_cell
 
 
 def changes(before: Statuses, after: Statuses) -> list[Change]:
     """Every check of a cell whose status is not what it was, the worst kind first."""
-    keys = sorted({*before, *after}, key=lambda key: (_natural(key[0]), key[1]))
-    found = [Change(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
-    return sorted(found, key=lambda change: list(KINDS).index(change.kind))
+    keys = sorted({*before, *after}, key=lambda key: (_by_number(key[0]), key[1]))
+    items = [Change(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    return sorted(items, key=lambda change: list(KINDS).index(change.kind))
 
 
-def by_kind(found: Iterable[Change]) -> dict[str, list[Change]]:
+def by_kind(items: Iterable[Change]) -> dict[str, list[Change]]:
     """Kind → its changes, for the kinds that there are."""
-    sorted_ = sorted(found, key=lambda change: list(KINDS).index(change.kind))
-    return {kind: list(of) for kind, of in groupby(sorted_, key=lambda change: change.kind)}
+    worst_first = sorted(items, key=lambda change: list(KINDS).index(change.kind))
+    return {kind: list(group) for kind, group in groupby(worst_first, key=lambda change: change.kind)}
 
 
-def folded(found: Iterable[Change]) -> list[str]:
+def folded(items: Iterable[Change]) -> list[str]:
     """One line for all opsets and checks that changed alike: `bert-default-onnx11–13 contract: passed → failed`."""
-    checks: dict[tuple, list[str]] = {}
-    for change in found:
+    checks: dict[tuple[str, str | None, str | None], list[str]] = {}
+    for change in items:
         checks.setdefault((change.cell, change.before, change.after), []).append(change.check)
-    cells: dict[tuple, list[str]] = {}
+    cells: dict[tuple[str, str, str | None, str | None, str], list[str]] = {}
     for (cell, before, after), names in checks.items():
         stem, opset, rest = split(cell)
-        cells.setdefault((stem, rest, before, after, _shortened(names)), []).append(opset)
+        cells.setdefault((stem, rest, before, after, _first_names(names)), []).append(opset)
     lines = []
-    for (stem, rest, before, after, names), opsets in cells.items():
+    for (stem, rest, before, after, listed), opsets in cells.items():
         cell = f"{stem}{ranges(int(opset) for opset in opsets if opset)}{rest}"
         advice = f"; {ADVICE[after]}" if after in ADVICE else ""
-        subject = f"{cell} {names}".rstrip()
+        subject = f"{cell} {listed}".rstrip()
         lines.append(f"{subject}: {before or 'not there'} → {after or 'not there'}{advice}")
     return lines
 
 
-def _shortened(names):
+def _first_names(names: Sequence[str]) -> str:
     more = len(names) - NAMED
     return ", ".join(names) if more <= 1 else f"{', '.join(names[:NAMED])} and {more} more"
 
@@ -127,16 +131,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _natural(cell):
+def _by_number(cell: str) -> tuple[str, int, str]:
+    """What cells are sorted by: their opsets as numbers."""
     stem, opset, rest = split(cell)
     return stem, int(opset or 0), rest
 
 
-def of_features(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict[int, str]]:
+def of_features(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, str]]:
     """(architecture, feature) → opset → the worst status of its ONNX cells."""
-    found: dict[tuple[str, str], dict[int, str]] = {}
+    features: dict[tuple[str, str], dict[int, str]] = {}
     for line in lines:
         if line["opset"] is not None:
-            opsets = found.setdefault((line["architecture"], line["feature"]), {})
+            opsets = features.setdefault((line["architecture"], line["feature"]), {})
             opsets[line["opset"]] = worst((opsets.get(line["opset"], line["status"]), line["status"]))
-    return found
+    return features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from parity import records
 from parity.errors import UsageError
@@ -11,10 +12,11 @@ from parity.errors import UsageError
 # What all shards must have in common, and how a message calls it.
 _COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "schema": "schema"}
 
-Run = tuple[Mapping, Sequence[Mapping]]
+# The environment and the records, which go into another file.
+_Shard = tuple[Mapping[str, Any], Sequence[dict[str, Any]]]
 
 
-def merged(runs: Mapping[Path, Run]) -> tuple[dict, list[dict]]:
+def merged(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The environment and the records of the whole run.
 
     Raises:
@@ -22,7 +24,7 @@ def merged(runs: Mapping[Path, Run]) -> tuple[dict, list[dict]]:
             environments, other divisions, a shard that is missing, there twice or cut short, a check in two shards.
     """
     wrong = [
-        f"{path}: is no shard; run pytest with --shard I/N" for path, (of, _) in runs.items() if not of.get("shard")
+        f"{path}: is no shard; run pytest with --shard I/N" for path, (run, _) in runs.items() if not run.get("shard")
     ]
     if wrong:
         raise UsageError("\n".join(wrong))
@@ -31,7 +33,7 @@ def merged(runs: Mapping[Path, Run]) -> tuple[dict, list[dict]]:
     for path in others:
         environment = runs[path][0]
         wrong += [
-            f"{path}: another {name} than {first}: {_different(environment[key], reference[key])}"
+            f"{path}: another {name} than {first}: {_difference(environment[key], reference[key])}"
             for key, name in _COMMON.items()
             if environment[key] != reference[key]
         ]
@@ -39,19 +41,20 @@ def merged(runs: Mapping[Path, Run]) -> tuple[dict, list[dict]]:
             if environment["shard"][key] != reference["shard"][key]:
                 got, should = environment["shard"][key], reference["shard"][key]
                 wrong.append(f"{path}: another {name} than {first}: {got}, should be {should}")
-    wrong += _counted(runs, reference["shard"]["of"])
+    wrong += _gaps(runs, reference["shard"]["of"])
     if wrong:
         raise UsageError("\n".join(wrong))
     ordered = sorted(runs.values(), key=lambda run: run[0]["shard"]["index"])
-    lines = [line for _, of in ordered for line in of]
-    environment = {key: value for key, value in reference.items() if key not in ("kind", "schema", "shard")}
-    environment["workers"] = [worker for of, _ in ordered for worker in of.get("workers", ())]
-    return environment, lines
+    lines = [line for _, shard_lines in ordered for line in shard_lines]
+    whole = {key: value for key, value in reference.items() if key not in ("kind", "schema", "shard")}
+    whole["workers"] = [worker for environment, _ in ordered for worker in environment.get("workers", ())]
+    return whole, lines
 
 
-def _counted(runs, of):
-    files: dict[int, list] = {index: [] for index in range(1, of + 1)}
-    checks: dict[tuple, Path] = {}
+def _gaps(runs: Mapping[Path, _Shard], count: int) -> list[str]:
+    """Why these are not all shards of a run that has so many: one is missing, there twice or cut short."""
+    files: dict[int, list[Path]] = {index: [] for index in range(1, count + 1)}
+    checks: dict[tuple[str, str], Path] = {}
     wrong = []
     for path, (environment, lines) in runs.items():
         shard = environment["shard"]
@@ -65,20 +68,20 @@ def _counted(runs, of):
                 break
     for index, paths in sorted(files.items()):
         if not paths:
-            wrong.append(f"shard {index}/{of}: is missing")
+            wrong.append(f"shard {index}/{count}: is missing")
         elif len(paths) > 1:
-            wrong.append(f"shard {index}/{of}: is there {len(paths)} times: {', '.join(map(str, paths))}")
+            wrong.append(f"shard {index}/{count}: is there {len(paths)} times: {', '.join(map(str, paths))}")
     return wrong
 
 
-def _different(got, should):
+def _difference(got: Any, should: Any) -> str:
     if not isinstance(got, Mapping):
         return f"{got}, should be {should}"
     names = [name for name in {**got, **should} if got.get(name) != should.get(name)]
     return ", ".join(f"{name} {got.get(name)}, should be {should.get(name)}" for name in names)
 
 
-def write(path: Path, runs: Mapping[Path, Run]) -> int:
+def write(path: Path, runs: Mapping[Path, _Shard]) -> int:
     """Write the whole run's records; returns their number."""
     environment, lines = merged(runs)
     records.write(path, environment, lines)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from parity.errors import UsageError
 
@@ -20,10 +21,10 @@ _FACTOR = 1.5
 def shard(text: str) -> tuple[int, int]:
     """`2/4` as numbers."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
-    index, of = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= index <= of:
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
         raise argparse.ArgumentTypeError(f"got {text}, should be I/N with 1 ≤ I ≤ N, such as 2/4")
-    return index, of
+    return index, count
 
 
 def weights(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
@@ -33,9 +34,9 @@ def weights(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str
     return {unit: seconds.get(unit, each * count) for unit, count in counts.items()}
 
 
-def divided(seconds: Mapping[str, float], of: int) -> dict[str, int]:
+def divided(seconds: Mapping[str, float], count: int) -> dict[str, int]:
     """Unit → shard from 1: the longest first, each to the shard that has least to do."""
-    loads = dict.fromkeys(range(1, of + 1), 0.0)
+    loads = dict.fromkeys(range(1, count + 1), 0.0)
     shares = {}
     for unit in sorted(seconds, key=lambda unit: (-seconds[unit], unit)):
         shares[unit] = min(loads, key=loads.__getitem__)
@@ -55,19 +56,20 @@ def read_seconds(path: Path) -> dict[str, float]:
     try:
         if rows[0] != _COLUMNS:
             raise ValueError(rows[0])
-        return {model: float(of) for model, of in rows[1:]}
+        return {model: float(took) for model, took in rows[1:]}
     except (ValueError, IndexError) as error:
         raise UsageError(f"{path}: should have the columns {', '.join(_COLUMNS)}; --accept writes it") from error
 
 
-def write_seconds(path: Path, lines: Iterable[Mapping]) -> None:
+def write_seconds(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Put the seconds of records beside those of other models; small changes leave the file as it is."""
-    before, found = read_seconds(path), Counter()
+    seconds = read_seconds(path)
+    totals: dict[str, float] = defaultdict(float)
     for line in lines:
-        found[f"{line['architecture']}-{line['feature']}"] += line["seconds"]
-    for model, took in found.items():
-        was = before.get(model)
-        if was is None or not was / _FACTOR <= took <= was * _FACTOR:
-            before[model] = round(took, 1)
-    text = "\n".join([",".join(_COLUMNS), *(f"{model},{took}" for model, took in sorted(before.items()))])
+        totals[f"{line['architecture']}-{line['feature']}"] += line["seconds"]
+    for model, took in totals.items():
+        before = seconds.get(model)
+        if before is None or not before / _FACTOR <= took <= before * _FACTOR:
+            seconds[model] = round(took, 1)
+    text = "\n".join([",".join(_COLUMNS), *(f"{model},{took}" for model, took in sorted(seconds.items()))])
     path.write_text(text + "\n", encoding="utf-8")

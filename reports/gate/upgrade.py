@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import KINDS, by_kind, changes, counted, folded, ranges, split, statuses, verdicts
+from parity.reports.gate.changes import (
+    KINDS,
+    Change,
+    Run,
+    by_kind,
+    changes,
+    counted,
+    folded,
+    ranges,
+    split,
+    statuses,
+    verdicts,
+)
 
 # Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
 NOTABLE, FACTOR = 1.0, 1.5
@@ -13,7 +26,7 @@ NOTABLE, FACTOR = 1.0, 1.5
 SHOWN = 60
 
 
-def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Sequence[Mapping]]) -> dict:
+def difference(old: Run, new: Run) -> dict[str, Any]:
     """What is different in the run `new`.
 
     Args:
@@ -26,12 +39,12 @@ def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Seque
     """
     (before, old_lines), (after, new_lines) = old, new
     was, now = statuses(old_lines), statuses(new_lines)
-    found, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
+    checks, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
-    moved = ratios(old_lines, new_lines)
-    grown = [row for row in moved if row["after"] > row["before"]]
+    ratio_rows = ratios(old_lines, new_lines)
+    growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
-        "worse": bool("regressed" in found or "disappeared" in found or grown),
+        "worse": bool("regressed" in checks or "disappeared" in checks or growths),
         "before": baseline.environment_of(before),
         "after": baseline.environment_of(after),
         "packages": packages(before, after),
@@ -40,27 +53,29 @@ def difference(old: tuple[Mapping, Sequence[Mapping]], new: tuple[Mapping, Seque
             "cells after": len({line["id"] for line in new_lines}),
             "checks before": len(old_lines),
             "checks after": len(new_lines),
-            **{kind: len(found.get(kind, ())) for kind in KINDS},
-            "ratios that grew": len(grown),
-            "ratios that shrank": len(moved) - len(grown),
+            **{kind: len(checks.get(kind, ())) for kind in KINDS},
+            "ratios that grew": len(growths),
+            "ratios that shrank": len(ratio_rows) - len(growths),
         },
         "changes": {
-            kind: [{**vars(change), "error": errors.get((change.cell, change.check))} for change in found.get(kind, ())]
+            kind: [
+                {**vars(change), "error": errors.get((change.cell, change.check))} for change in checks.get(kind, ())
+            ]
             for kind in KINDS
         },
-        "ratios": moved,
+        "ratios": ratio_rows,
         "cells": {
-            kind: [{"cell": of.cell, "before": of.before, "after": of.after} for of in cells.get(kind, ())]
+            kind: [{"cell": each.cell, "before": each.before, "after": each.after} for each in cells.get(kind, ())]
             for kind in KINDS
         },
         "lines": {
-            "cells": {kind: folded(of) for kind, of in cells.items()},
-            "checks": {kind: _explained(of, errors) for kind, of in found.items()},
+            "cells": {kind: folded(each) for kind, each in cells.items()},
+            "checks": {kind: _lines_with_errors(each, errors) for kind, each in checks.items()},
         },
     }
 
 
-def packages(before: Mapping, after: Mapping) -> dict[str, list]:
+def packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
     """What decides about a result and is another now: packages, Python, parity, the platform."""
     one, other = (
         {**run["packages"], **{n: run.get(n) for n in ("python", "parity", "platform")}} for run in (before, after)
@@ -69,10 +84,10 @@ def packages(before: Mapping, after: Mapping) -> dict[str, list]:
     return {name: [one.get(name), other.get(name)] for name in names}
 
 
-def ratios(old: Iterable[Mapping], new: Iterable[Mapping]) -> list[dict]:
+def ratios(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The checks whose worst error ratio moved by `FACTOR` and is, or was, above `NOTABLE`; what grew most first."""
     before = {(line["id"], line["check"]): worst_ratio(line) for line in old}
-    found = []
+    rows: list[dict[str, Any]] = []
     for line in new:
         output, after = worst_ratio(line)
         _, was = before.get((line["id"], line["check"]), ("", None))
@@ -80,21 +95,21 @@ def ratios(old: Iterable[Mapping], new: Iterable[Mapping]) -> list[dict]:
             continue
         factor = after / was if was else float("inf")
         if factor >= FACTOR or factor <= 1 / FACTOR:
-            found.append({"cell": line["id"], "check": line["check"], "output": output, "before": was, "after": after})
-    return sorted(found, key=lambda row: row["before"] / row["after"] if row["after"] else float("inf"))
+            rows.append({"cell": line["id"], "check": line["check"], "output": output, "before": was, "after": after})
+    return sorted(rows, key=lambda row: row["before"] / row["after"] if row["after"] else float("inf"))
 
 
-def worst_ratio(line: Mapping) -> tuple[str, float | None]:
+def worst_ratio(line: Mapping[str, Any]) -> tuple[str, float | None]:
     """The output with the largest error ratio, and that; None where nothing was measured."""
-    measured = {name: of["ratio"] for name, of in line["outputs"].items() if of.get("ratio") is not None}
-    name = max(measured, key=measured.__getitem__, default="")
-    return name, measured.get(name)
+    outputs = {name: each["ratio"] for name, each in line["outputs"].items() if each.get("ratio") is not None}
+    name = max(outputs, key=outputs.__getitem__, default="")
+    return name, outputs.get(name)
 
 
-def told(found: Mapping, *, markdown: bool = False) -> str:
+def told(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The difference for a person."""
-    title = f"{found['before']} → {found['after']}"
-    counts = found["counts"]
+    title = f"{comparison['before']} → {comparison['after']}"
+    counts = comparison["counts"]
     lines = [f"# {title}" if markdown else title, ""]
     lines.append(
         f"{counts['cells before']:,} cells with {counts['checks before']:,} checks before,"
@@ -102,56 +117,58 @@ def told(found: Mapping, *, markdown: bool = False) -> str:
         f" {', '.join(f'{counts[kind]:,} {kind}' for kind in KINDS)};"
         f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
     )
-    lines += ["", *_packages(found["packages"], markdown)]
+    lines += ["", *_packages(comparison["packages"], markdown)]
     for kind in KINDS:
         for what in ("cells", "checks"):
-            of = found["lines"][what].get(kind, ())
-            number = len(found["cells"][kind]) if what == "cells" else counts[kind]
+            items = comparison["lines"][what].get(kind, ())
+            number = len(comparison["cells"][kind]) if what == "cells" else counts[kind]
             heading = f"{kind}: {counted(number, what[:-1])}, {KINDS[kind]}"
-            lines += ["", f"## {heading}" if markdown else heading, "", *_list(of, markdown)] if of else []
-    if found["ratios"]:
+            lines += ["", f"## {heading}" if markdown else heading, "", *_list(items, markdown)] if items else []
+    if comparison["ratios"]:
         heading = f"Error ratios that moved by {FACTOR} × or more"
-        lines += ["", f"## {heading}" if markdown else heading, "", *_list(_moved(found["ratios"]), markdown)]
-    if not found["lines"]["checks"] and not found["ratios"]:
+        lines += ["", f"## {heading}" if markdown else heading, ""]
+        lines += _list(_ratio_lines(comparison["ratios"]), markdown)
+    if not comparison["lines"]["checks"] and not comparison["ratios"]:
         lines += ["", "Every check has the verdict that it had, and no error ratio has moved."]
     return "\n".join(lines) + "\n"
 
 
-def _packages(of, markdown):
-    if not of:
+def _packages(versions: Mapping[str, Sequence[Any]], markdown: bool) -> list[str]:
+    if not versions:
         return ["The same packages."]
     if markdown:
-        return ["| package | before | after |", "|---|---|---|", *(f"| {n} | {a} | {b} |" for n, (a, b) in of.items())]
-    return [f"{name:14}{before or '–'} → {after or '–'}" for name, (before, after) in of.items()]
+        rows = [f"| {name} | {before} | {after} |" for name, (before, after) in versions.items()]
+        return ["| package | before | after |", "|---|---|---|", *rows]
+    return [f"{name:14}{before or '–'} → {after or '–'}" for name, (before, after) in versions.items()]
 
 
-def _list(lines, markdown):
+def _list(lines: Sequence[str], markdown: bool) -> list[str]:
     shown = [f"- {line}" if markdown else f"  {line}" for line in lines[:SHOWN]]
     if len(lines) > SHOWN:
         shown += ["", f"… and {len(lines) - SHOWN:,} lines more, see JSON."]
     return shown
 
 
-def _explained(of, errors):
+def _lines_with_errors(items: Iterable[Change], errors: Mapping[tuple[str, str], str]) -> list[str]:
     """Changes folded over opsets, those with one message together."""
-    messages: dict[str, list] = {}
-    for change in of:
+    messages: dict[str, list[Change]] = {}
+    for change in items:
         message = (errors.get((change.cell, change.check)) or "").partition("\n")[0][:200]
         messages.setdefault(message, []).append(change)
     return [f"{line}{f': {message}' if message else ''}" for message, some in messages.items() for line in folded(some)]
 
 
-def _moved(rows):
+def _ratio_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line for all opsets of a cell and check, by the largest growth among them."""
-    grouped: dict[tuple, list] = {}
+    grouped: dict[tuple[str, str, str, str, bool], list[tuple[str, Mapping[str, Any]]]] = {}
     for row in rows:
         stem, opset, rest = split(row["cell"])
         grouped.setdefault((stem, rest, row["check"], row["output"], row["after"] > row["before"]), []).append(
             (opset, row)
         )
     lines = []
-    for (stem, rest, check, output, _), of in grouped.items():
-        cell = f"{stem}{ranges(int(opset) for opset, _ in of if opset)}{rest}"
-        row = of[0][1]
+    for (stem, rest, check, output, _), group in grouped.items():
+        cell = f"{stem}{ranges(int(opset) for opset, _ in group if opset)}{rest}"
+        row = group[0][1]
         lines.append(f"{cell} {check}, {output}: {row['before']:.3g} → {row['after']:.3g}")
     return lines

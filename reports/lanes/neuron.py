@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from parity import records
 from parity.neuron.operators import SOURCE
@@ -18,7 +19,7 @@ COVERAGE = ROOT / "reports" / "results" / "neuron_coverage.md"
 CHECKS = ("neuron_graph", "neuron_translation_graph")
 
 
-def rows(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict]:
+def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     """(architecture, feature) → the fewest operators covered, and all that are left out or compiled conditionally.
 
     Of records that passed; those of several parts (an encoder and a decoder) are joined.
@@ -26,13 +27,13 @@ def rows(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict]:
     Raises:
         ValueError: no record is about a graph for Neuron.
     """
-    found: dict[tuple[str, str], dict] = {}
+    by_feature: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
         if line["check"] not in CHECKS or line["status"] != "passed":
             continue
         graph = line["neuron"]
         for part in [graph] if "share" in graph else graph.values():
-            row = found.setdefault(
+            row = by_feature.setdefault(
                 (line["architecture"], line["feature"]),
                 {"share": 1.0, "operators": 0, "outside": {}, "limited": {}, "graphs": 0},
             )
@@ -42,12 +43,12 @@ def rows(lines: Iterable[Mapping]) -> dict[tuple[str, str], dict]:
             for kind in ("outside", "limited"):
                 for name, count in part[kind].items():
                     row[kind][name] = max(row[kind].get(name, 0), count)
-    if not found:
+    if not by_feature:
         raise ValueError("records: none is about a graph for Neuron; run architectures/test_neuron.py --neuron-emulate")
-    return found
+    return by_feature
 
 
-def page(environment: Mapping, lines: Iterable[Mapping]) -> str:
+def page(environment: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> str:
     """The table as Markdown, a row for each architecture with equal features together."""
     packages = environment["packages"]
     text = [
@@ -61,7 +62,7 @@ def page(environment: Mapping, lines: Iterable[Mapping]) -> str:
         "| architecture | features | covered | left to the CPU | compiled under a condition |",
         "|---|---|---|---|---|",
     ]
-    grouped: dict[tuple, list] = {}
+    grouped: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
     for (architecture, feature), row in sorted(rows(lines).items()):
         key = (architecture, _counts(row["outside"]), _counts(row["limited"]))
         grouped.setdefault(key, []).append((feature, row))
@@ -72,7 +73,7 @@ def page(environment: Mapping, lines: Iterable[Mapping]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _counts(operators):
+def _counts(operators: Mapping[str, int]) -> str:
     return ", ".join(f"{name.removeprefix('aten::')} ×{count}" for name, count in sorted(operators.items())) or "–"
 
 

@@ -97,13 +97,13 @@ def applied(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
         if processor.vendor:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             environment["LD_PRELOAD"] = str(_vendor_stub(directory))
-        moved = changed(environment) if processor.rounds else []
-        if processor.rounds and not moved:
+        differences = changed(environment) if processor.rounds else []
+        if processor.rounds and not differences:
             raise NotApplied("it changes no bit of any computation that was tried")
-        yield environment, moved
+        yield environment, differences
 
 
-def _vendor_stub(directory):
+def _vendor_stub(directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
         raise NotApplied("it takes a C compiler and Linux's LD_PRELOAD")
@@ -115,37 +115,38 @@ def _vendor_stub(directory):
 
 def changed(environment: Mapping[str, str]) -> list[str]:
     """The computations that round otherwise in that environment than in this one."""
-    here, there = _probed_here(), _probed(environment)
+    here, there = _own_digests(), _digests(environment)
     return [name for name in here if here[name] != there[name]]
 
 
 @functools.cache
-def _probed_here():
-    return _probed(os.environ)
+def _own_digests() -> dict[str, str]:
+    return _digests(os.environ)
 
 
-def _probed(environment):
-    done = subprocess.run(
+def _digests(environment: Mapping[str, str]) -> dict[str, str]:
+    """Computation → a digest of its result in that environment."""
+    process = subprocess.run(
         [sys.executable, "-c", _PROBE], env=dict(environment), capture_output=True, text=True, check=True
     )
-    return dict(line.split() for line in done.stdout.splitlines())
+    return dict(line.split() for line in process.stdout.splitlines())
 
 
 def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, float, str]:
     """`green`, `red` or `not applied`; the seconds it took; what changed, or why not."""
     started = time.perf_counter()
     try:
-        with applied(processor) as (environment, moved):
+        with applied(processor) as (environment, differences):
             statuses = [
                 subprocess.run(
-                    [sys.executable, "-m", "pytest", "-n", "auto", *chosen, *pytest_arguments], env=environment
+                    [sys.executable, "-m", "pytest", "-n", "auto", *tests, *pytest_arguments], env=environment
                 ).returncode
-                for chosen in TESTS
+                for tests in TESTS
             ]
     except NotApplied as error:
         return "not applied", time.perf_counter() - started, str(error)
-    told = f"rounds otherwise: {', '.join(moved)}" if moved else ""
-    return "red" if any(statuses) else "green", time.perf_counter() - started, told
+    effect = f"rounds otherwise: {', '.join(differences)}" if differences else ""
+    return "red" if any(statuses) else "green", time.perf_counter() - started, effect
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{processor.name}: {processor.meaning}", flush=True)
         rows.append((processor.name, *run(processor, rest)))
     print()
-    for name, outcome, seconds, told in rows:
-        print(f"{name:10}{outcome:13}{seconds:6.0f} s  {told}".rstrip())
+    for name, outcome, seconds, text in rows:
+        print(f"{name:10}{outcome:13}{seconds:6.0f} s  {text}".rstrip())
     return 1 if any(outcome == "red" for _, outcome, _, _ in rows) else 0
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parity import records
 from parity.reports.gate.changes import WORST
@@ -101,11 +102,11 @@ class Release:
             (site,) = place.glob("lib/python*/site-packages")
             beneath = sysconfig.get_path("purelib")
             (site / "beneath.pth").write_text(f"import site; site.addsitedir({beneath!r})\n", encoding="utf-8")
-            install = [python, "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
+            install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
             # The constraints of the environment beneath name another release.
             environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-            wanted = f"{self.package}=={self.version}"
-            subprocess.run([*install, wanted], check=True, env=environment, capture_output=True, text=True)
+            requirement = f"{self.package}=={self.version}"
+            subprocess.run([*install, requirement], check=True, env=environment, capture_output=True, text=True)
             (place / "ready").write_text("", encoding="utf-8")
         return python
 
@@ -118,7 +119,7 @@ def chosen(words: Sequence[str]) -> list[Release]:
     every = [Release(package, version) for package, versions in TRIED.items() for version in versions]
     newest = [Release("transformers", version) for version in TRIED["transformers"][-5:]]
 
-    def wanted(release):
+    def matches(release: Release) -> bool:
         return not words or any(
             release.name.startswith(word)
             or release.version.startswith(word)
@@ -126,7 +127,7 @@ def chosen(words: Sequence[str]) -> list[Release]:
             for word in words
         )
 
-    return [release for release in every if wanted(release)]
+    return [release for release in every if matches(release)]
 
 
 def code() -> str:
@@ -148,7 +149,7 @@ def steps_of(release: Release, *, matrix: bool = True) -> list[str]:
     return ["installing", "smoke", *["matrix"] * different, "commands"]
 
 
-def tried(release: Release, home: Path, result: dict, step: str) -> None:
+def tried(release: Release, home: Path, result: dict[str, Any], step: str) -> None:
     """Do one step of a release and put what came of it into `result`, with the seconds it took.
 
     After a step that shows that the release cannot be had, no other is of use: `result` then has a `gap`.
@@ -162,11 +163,13 @@ def tried(release: Release, home: Path, result: dict, step: str) -> None:
         except subprocess.CalledProcessError as error:
             result["gap"] = (error.stderr or str(error)).strip().splitlines()[-1][:300]
     elif step == "commands":
-        done = subprocess.run([python, "-c", _COMMANDS, json.dumps(COMMANDS)], cwd=ROOT, capture_output=True, text=True)
-        told = [line.removeprefix("parity ") for line in done.stdout.splitlines() if line.startswith("parity ")]
-        result[step] = [json.loads(line) for line in told]
-        if len(told) < len(COMMANDS):
-            result["broken"] = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]
+        process = subprocess.run(
+            [python, "-c", _COMMANDS, json.dumps(COMMANDS)], cwd=ROOT, capture_output=True, text=True
+        )
+        outcomes = [line.removeprefix("parity ") for line in process.stdout.splitlines() if line.startswith("parity ")]
+        result[step] = [json.loads(line) for line in outcomes]
+        if len(outcomes) < len(COMMANDS):
+            result["broken"] = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1][:300]
         if release.package not in _KEPT:
             shutil.rmtree(home / release.name / "lib")
             (home / release.name / "ready").unlink()
@@ -178,49 +181,51 @@ def tried(release: Release, home: Path, result: dict, step: str) -> None:
 _SELECTED = {"smoke": ["-m", "smoke"], "matrix": ["architectures", "-k", "onnx17"]}
 
 
-def _tests(python, stem, arguments):
+def _tests(python: Path, stem: Path, arguments: Sequence[str]) -> dict[str, Any]:
     """A run of pytest: its exit status, how many checks went how, and the cells by kind and feature."""
     path = stem.with_suffix(".jsonl")
     path.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", "-n", "auto", "-q", f"--records={path}", "-p", "no:cacheprovider", *arguments]
+    options = ["-n", "auto", "-q", f"--records={path}", "-p", "no:cacheprovider", *arguments]
     with stem.with_suffix(".log").open("w", encoding="utf-8") as log:
-        status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+        status = subprocess.run(
+            [python, "-m", "pytest", *options], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
     lines = records.read(path)[1] if path.exists() else []
     counts = Counter(line["status"] for line in lines)
     return {"status": status, "checks": dict(sorted(counts.items())), "cells": cells_of(lines)}
 
 
-def cells_of(lines: Iterable[Mapping]) -> dict[str, dict[str, dict]]:
+def cells_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Kind → feature → how many architectures have it, the worst status, and the cause of what is not green.
 
     What this release does not have, or no machine here, is skipped and tells nothing.
     """
     from parity.registry import architecture
 
-    found: dict[str, dict[str, dict]] = {}
-    has: dict[tuple[str, str], set] = {}
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    names: dict[tuple[str, str], set[str]] = {}
     for line in lines:
         if line["status"] == "skipped":
             continue
         kind, feature = architecture(line["architecture"]).kind_of(line["feature"]), line["feature"]
-        cell = found.setdefault(kind, {}).setdefault(feature, {"architectures": 0, "status": "passed", "causes": []})
-        has.setdefault((kind, feature), set()).add(line["architecture"])
-        cell["architectures"] = len(has[kind, feature])
+        cell = cells.setdefault(kind, {}).setdefault(feature, {"architectures": 0, "status": "passed", "causes": []})
+        names.setdefault((kind, feature), set()).add(line["architecture"])
+        cell["architectures"] = len(names[kind, feature])
         cell["status"] = min(cell["status"], line["status"], key=WORST.index)
         if line["status"] != "passed":
             first = (line["error"] or "").strip().splitlines() or [""]
             cause = f"{line['architecture']} {line['check']}: {first[0][:200]}"
             if cause not in cell["causes"]:
                 cell["causes"].append(cause)
-    return {kind: dict(sorted(features.items())) for kind, features in sorted(found.items())}
+    return {kind: dict(sorted(features.items())) for kind, features in sorted(cells.items())}
 
 
-def causes(result: Mapping) -> list[tuple[str, str]]:
+def causes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is not simply green, as (status, one line)."""
     return _of_cells(result) + _of_the_rest(result)
 
 
-def _of_cells(result):
+def _of_cells(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (cell["status"], f"{run}, {feature}: {cause}")
         for run in ("smoke", "matrix")
@@ -230,27 +235,27 @@ def _of_cells(result):
     ]
 
 
-def _of_the_rest(result):
+def _of_the_rest(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is no cell: a release that cannot be had, a run that breaks before its first check, the commands."""
-    found = [("error", f"cannot be had: {result['gap']}")] if "gap" in result else []
+    others = [("error", f"cannot be had: {result['gap']}")] if "gap" in result else []
     if not any(status not in _GREEN for status, _ in _of_cells(result)):
         for run in ("smoke", "matrix"):
             if status := result.get(run, {}).get("status", 0):
-                found.append(("error", f"{run}: pytest ended with exit status {status}"))
+                others.append(("error", f"{run}: pytest ended with exit status {status}"))
     for each in result.get("commands", ()):
         if each["status"]:
-            told = f"command, {each['architecture']} {each['feature']}: exit status {each['status']}: {each['error']}"
-            found.append(("failed", told))
-    return found + ([("error", f"commands: {result['broken']}")] if "broken" in result else [])
+            cause = f"command, {each['architecture']} {each['feature']}: exit status {each['status']}: {each['error']}"
+            others.append(("failed", cause))
+    return others + ([("error", f"commands: {result['broken']}")] if "broken" in result else [])
 
 
-def is_green(result: Mapping) -> bool:
+def is_green(result: Mapping[str, Any]) -> bool:
     """Whether smoke, the matrix where it was run, and all commands were green, with nothing but declared deviations."""
-    tried = bool(result.get("smoke", {}).get("cells")) and len(result.get("commands", ())) == len(COMMANDS)
-    return tried and all(status in _GREEN for status, _ in causes(result))
+    complete = bool(result.get("smoke", {}).get("cells")) and len(result.get("commands", ())) == len(COMMANDS)
+    return complete and all(status in _GREEN for status, _ in causes(result))
 
 
-def page(results: Sequence[Mapping]) -> str:
+def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The tables as Markdown: for each package a row a release, then a line for each cause of what is not green."""
     columns = sorted(
         {
@@ -279,31 +284,32 @@ def page(results: Sequence[Mapping]) -> str:
                 f" | {result['seconds']} |"
             )
         lines.append("")
-    told = [(result, cause) for result in results for _, cause in _of_the_rest(result)]
-    lines += [f"- {result['package']} {result['version']}: {cause}" for result, cause in told]
+    others = [(result, cause) for result in results for _, cause in _of_the_rest(result)]
+    lines += [f"- {result['package']} {result['version']}: {cause}" for result, cause in others]
     lines += [f"{number}. {cause}" for cause, number in notes.items()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _mark(cell, run, feature, notes):
+def _mark(cell: Mapping[str, Any] | None, run: str, feature: str, notes: dict[str, int]) -> str:
+    """How a cell went, with the numbers of its causes; new ones are put into `notes`."""
     if cell is None:
         return "–"
-    told = [notes.setdefault(f"{run}, {feature}: {cause}", len(notes) + 1) for cause in cell["causes"]]
-    return ("✓" if cell["status"] in _GREEN else "✗") + "".join(f" [{number}]" for number in told)
+    numbers = [notes.setdefault(f"{run}, {feature}: {cause}", len(notes) + 1) for cause in cell["causes"]]
+    return ("✓" if cell["status"] in _GREEN else "✗") + "".join(f" [{number}]" for number in numbers)
 
 
-def _matrix(result, notes):
+def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
     """How many of the architecture × feature are green, and the causes of the others."""
     if "matrix" not in result:
         return "–"
     cells = [(feature, cell) for features in result["matrix"]["cells"].values() for feature, cell in features.items()]
     count = sum(cell["architectures"] for _, cell in cells)
-    told = [_mark(cell, "matrix", feature, notes) for feature, cell in cells if cell["causes"]]
-    red = any(mark.startswith("✗") for mark in told) or result["matrix"]["status"]
-    return " ".join([f"{'✗' if red else '✓'} {count}", *(mark[2:] for mark in told)])
+    marks = [_mark(cell, "matrix", feature, notes) for feature, cell in cells if cell["causes"]]
+    red = any(mark.startswith("✗") for mark in marks) or result["matrix"]["status"]
+    return " ".join([f"{'✗' if red else '✓'} {count}", *(mark[2:] for mark in marks)])
 
 
-def readme(results: Sequence[Mapping]) -> str:
+def readme(results: Sequence[Mapping[str, Any]]) -> str:
     """The table of the README: package, first and last release that is tried, how many, and which are not green."""
     lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
     for package in TRIED:
@@ -327,13 +333,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--without-matrix", action="store_true", help="smoke and the commands alone")
     parser.add_argument("--home", type=Path, default=HOME, help="where environments are kept (default: %(default)s)")
     args = parser.parse_args(argv)
-    home, asked, now = args.home.resolve(), chosen(args.which), code()
-    if not asked:
+    home, releases, now = args.home.resolve(), chosen(args.which), code()
+    if not releases:
         parser.error(f"no release begins with {' or '.join(args.which)}")
     results, started = [], time.perf_counter()
-    for number, release in enumerate(asked, 1):
-        path, place = home / release.name / "result.json", f"{number}/{len(asked)} {release.name}"
-        result: dict = {"package": release.package, "version": release.version, "code": now}
+    for number, release in enumerate(releases, 1):
+        path, place = home / release.name / "result.json", f"{number}/{len(releases)} {release.name}"
+        result: dict[str, Any] = {"package": release.package, "version": release.version, "code": now}
         if path.exists() and not args.again:
             result = json.loads(path.read_text(encoding="utf-8"))
         missing = [step for step in steps_of(release, matrix=not args.without_matrix) if step not in result]
@@ -344,14 +350,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         results.append(result)
-        told = f"{place}: {'green' if is_green(result) else 'red'}, {result['seconds']} s"
-        told += "" if missing else ", kept"
-        told += "" if result["code"] == now else " of other code: --again tries it again"
-        print(told, flush=True)
+        line = f"{place}: {'green' if is_green(result) else 'red'}, {result['seconds']} s"
+        line += "" if missing else ", kept"
+        line += "" if result["code"] == now else " of other code: --again tries it again"
+        print(line, flush=True)
         for status, cause in causes(result):
             print(f"    {status}: {cause}", flush=True)
     print(f"{sum(map(is_green, results))} of {len(results)} green, {time.perf_counter() - started:.0f} s")
-    if len(asked) == len(chosen(())):
+    if len(releases) == len(chosen(())):
         TABLE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         TABLE.with_suffix(".md").write_text(page(results), encoding="utf-8")
         text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity.reports.measuring import figures
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    from parity.sessions import OnnxSession
 
 # Sizes of small deployed models: (architecture, feature, configuration, vocabulary).
 MODELS = (
@@ -43,19 +51,19 @@ OPSET = 17
 EAGER, AGAIN, SDPA = "eager", "eager again", "sdpa"
 
 
-def measure(rounds: int) -> dict:
+def measure(rounds: int) -> dict[str, Any]:
     """Latency of one run in milliseconds, at each shape; the ratio is of the smallest of `rounds` interleaved ones."""
     rows = []
     for architecture, feature, sizes in MODELS:
         with tempfile.TemporaryDirectory() as directory:
             runs, inputs = sessions(architecture, feature, sizes, Path(directory))
-            for shape, given in inputs.items():
+            for shape, arrays in inputs.items():
                 figures._tell(f"{architecture} {shape}")
-                times = {name: [] for name in runs}
+                times: dict[str, list[float]] = {name: [] for name in runs}
                 for index in range(rounds + 1):
                     for name, session in runs.items():
                         started = time.perf_counter()
-                        session.run(given)
+                        session.run(arrays)
                         if index:
                             times[name].append(1000 * (time.perf_counter() - started))
                 base = min(times[EAGER])
@@ -71,7 +79,9 @@ def measure(rounds: int) -> dict:
     return figures.outcome("attention", "ms", rows, method=method)
 
 
-def sessions(architecture, feature, sizes, directory):
+def sessions(
+    architecture: str, feature: str, sizes: Mapping[str, int], directory: Path
+) -> tuple[dict[str, OnnxSession], dict[str, dict[str, np.ndarray]]]:
     """Name → session of the file with that attention, and shape → inputs."""
     import transformers
 
@@ -85,20 +95,20 @@ def sessions(architecture, feature, sizes, directory):
     from parity.validation import backend_inputs
 
     declared = find(architecture)
-    made = preprocessor(declared.preprocessor)
+    processor = preprocessor(declared.preprocessor)
     files = {}
     for name in (EAGER, SDPA):
         config = transformers.AutoConfig.for_model(declared.model_type, **{**declared.tiny, **sizes})
-        model_class = FeaturesManager.get_model_class_for_feature(feature)
+        model_class: type[_BaseAutoModelClass] = FeaturesManager.get_model_class_for_feature(feature)
         model = model_class.from_config(config, attn_implementation=name)
         scramble(model)
         onnx_config = constructor(architecture, feature)(model.config)
         files[name] = directory / f"{name}.onnx"
-        export(made, model.eval(), onnx_config, OPSET, files[name])
-    source = Source(onnx_config, made, model.config)
-    given = {}
+        export(processor, model.eval(), onnx_config, OPSET, files[name])
+    source = Source(onnx_config, processor, model.config)
+    inputs = {}
     for batch, tokens in SHAPES:
-        sizes = {axis: batch if axis == "batch" else tokens for axis in source.axes}
-        given[f"{batch} × {tokens}"] = backend_inputs(onnx_config, source.resized(sizes))
+        axes = {axis: batch if axis == "batch" else tokens for axis in source.axes}
+        inputs[f"{batch} × {tokens}"] = backend_inputs(onnx_config, source.resized(axes))
     runs = {name: OnnxSession(files[file]) for name, file in ((EAGER, EAGER), (AGAIN, EAGER), (SDPA, SDPA))}
-    return runs, given
+    return runs, inputs

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from parity import records
 from parity.architectures.conformance.fifty import FIFTY
@@ -36,10 +38,10 @@ def run(workers: int) -> dict[str, float]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers)]
         command += ["--records", str(path), "-k", chosen(), *EVERY_OPSET]
         started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True)
+        process = subprocess.run(command, capture_output=True, text=True)
         wall = time.monotonic() - started
-        if done.returncode:
-            raise ParityError(f"the matrix failed: exit status {done.returncode}: {done.stdout[-2000:]}")
+        if process.returncode:
+            raise ParityError(f"the matrix failed: exit status {process.returncode}: {process.stdout[-2000:]}")
         environment, lines = records.read(path)
     return {
         "wall": wall / 60,
@@ -56,7 +58,7 @@ def chosen() -> str:
     return " and ".join(f"not {name}-" for name in further)
 
 
-def measure() -> dict:
+def measure() -> dict[str, Any]:
     """The fifty at every opset, with one worker and with two.
 
     All of them both times: a worker takes seconds to start, which would hide the gain on a share of a few minutes.
@@ -64,21 +66,25 @@ def measure() -> dict:
     return result(run(1), run(2))
 
 
-def result(alone: dict, together: dict) -> dict:
+def result(alone: Mapping[str, float], together: Mapping[str, float]) -> dict[str, Any]:
     """The rows of the two runs; ratios are to the budgets, and of two workers to one."""
 
-    def judged(value, budget=1.0):
+    def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
         return figures.judged({"median": value, "min": value, "max": value}, budget)
 
-    def row(what, figure, ratio=None):
+    def row(what: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return figures.row(subject, what, [figure], ratio)
 
     subject = f"the fifty, {together['cells']:.0f} files, {together['checks']:.0f} checks"
     rows = [
-        row(f"CPU minutes, two workers, budget {CPU:g}", together["cpu"], judged(together["cpu"] / CPU)),
-        row(f"MiB of the largest worker, budget {PEAK:g}", together["peak"], judged(together["peak"] / PEAK)),
+        row(f"CPU minutes, two workers, budget {CPU:g}", together["cpu"], ratio_to_budget(together["cpu"] / CPU)),
+        row(f"MiB of the largest worker, budget {PEAK:g}", together["peak"], ratio_to_budget(together["peak"] / PEAK)),
         row("wall minutes, one worker", alone["wall"]),
-        row("wall minutes, two workers", together["wall"], judged(together["wall"] / alone["wall"], 1 / SPEEDUP)),
+        row(
+            "wall minutes, two workers",
+            together["wall"],
+            ratio_to_budget(together["wall"] / alone["wall"], 1 / SPEEDUP),
+        ),
     ]
     method = (
         "the tests that every file gets, through pytest -n;"

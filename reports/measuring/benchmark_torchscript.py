@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity.console import guarded, leave
 from parity.reports.measuring import figures
@@ -20,8 +20,12 @@ from parity.reports.measuring.figures import (
     one_thread,
     outcome,
     pairwise,
+    round_reporter,
     row,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 # Against the bare call as everybody writes it: its check_trace, which is on by default, traces a second time.
 BUDGETS = {"export": 1.2, "export, loaded again and proven": 1.2}
@@ -41,36 +45,38 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.me
     return guarded(prog, lambda: _run(args))
 
 
-def _run(args):
+def _run(args: argparse.Namespace) -> int:
     result = measure(args.rounds)
     figures.write(result, args.output)
     print(figures.table(result))
     return 0 if result["holds"] else 1
 
 
-def measure(rounds: int) -> dict:
+def measure(rounds: int) -> dict[str, Any]:
     """CPU seconds of exports beside the bare call, and of padded requests beside a trace of their own length."""
-    found = []
+    lines = []
     with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
         warnings.simplefilter("ignore")
         for model_type, feature in SUBJECTS:
             calls = export_calls(model_type, feature, Path(directory) / "model.pt")
-            times = interleaved(calls, rounds, _progress(f"{model_type} {feature}", rounds))
-            found.extend(rows(f"{model_type} {feature}", times, BARE, BUDGETS))
+            times = interleaved(calls, rounds, round_reporter(f"{model_type} {feature}", rounds))
+            lines.extend(rows(f"{model_type} {feature}", times, BARE, BUDGETS))
         calls = padding_calls()
-        times = interleaved(calls, rounds, _progress("padding", rounds))
-        found.extend(rows("MiniLM, trained", times, NATIVE, {}))
+        times = interleaved(calls, rounds, round_reporter("padding", rounds))
+        lines.extend(rows("MiniLM, trained", times, NATIVE, {}))
     method = "CPU seconds in one process, one thread, the calls of a round in turn, ratios within a round"
-    return outcome("torchscript", "CPU s", found, method=method)
+    return outcome("torchscript", "CPU s", lines, method=method)
 
 
-def rows(subject: str, times: dict, base: str, budgets: dict) -> list[dict]:
+def rows(
+    subject: str, times: Mapping[str, Sequence[float]], base: str, budgets: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """The rows of one subject; what has no budget is only told."""
-    found = []
+    lines = []
     for what, seconds in times.items():
         ratio = None if what == base else judged(pairwise(seconds, times[base]), budgets.get(what))
-        found.append(row(subject, what, seconds, ratio))
-    return found
+        lines.append(row(subject, what, seconds, ratio))
+    return lines
 
 
 def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callable[[], object]]:
@@ -81,13 +87,14 @@ def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callabl
     from parity.torchscript import export
     from parity.traceable import Traceable, prepared
 
-    of = subject(model_type, feature)
-    model, inputs = of.fresh_model(), of.source.generated().inputs
-    tensors = tuple(of.source.layout.flatten(inputs).values())
-    traceable = Traceable(of.fresh_model(), of.onnx_config, of.source.layout, list(of.onnx_config.outputs))
+    tiny = subject(model_type, feature)
+    config, source = tiny.onnx_config, tiny.source
+    model, inputs = tiny.fresh_model(), source.generated().inputs
+    tensors = tuple(source.layout.flatten(inputs).values())
+    traceable = Traceable(tiny.fresh_model(), config, source.layout, list(config.outputs))
 
-    def bare(**options):
-        with prepared(traceable.model, of.onnx_config.values_override):
+    def bare(**options: Any) -> None:
+        with prepared(traceable.model, config.values_override):
             torch.jit.save(torch.jit.trace(traceable, tensors, **options), str(path))
 
     return {
@@ -109,17 +116,13 @@ def padding_calls() -> dict[str, Callable[[], object]]:
 
     model = AutoModel.from_pretrained(minilm.directory(), attn_implementation="eager").eval()
 
-    def inputs(length):
+    def inputs(length: int) -> dict[str, torch.Tensor]:
         ids = torch.arange(1000, 1000 + length).repeat(2, 1)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
 
     request = inputs(LENGTH // SHARE)
     native, padded = (Runner(export(model, inputs(length), prove=False)) for length in (LENGTH // SHARE, LENGTH))
     return {NATIVE: lambda: native(request), PADDED: lambda: padded(request), NATIVE_AGAIN: lambda: native(request)}
-
-
-def _progress(subject, rounds):
-    return lambda done: print(f"{subject}: round {done} of {rounds}", file=sys.stderr)
 
 
 if __name__ == "__main__":

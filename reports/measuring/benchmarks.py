@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from parity.console import guarded, whole_number
 from parity.errors import ParityError, UsageError
@@ -31,10 +32,16 @@ from parity.reports.measuring.figures import (
     one_thread,
     outcome,
     pairwise,
+    round_reporter,
     row,
     table,
     write,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from parity.configs import OnnxConfig
 
 EXPORT_BUDGETS = {"export": 1.15, "export and validation": 1.6}
 JUDGED = ("bert", "gpt2", "t5", "vit")
@@ -77,60 +84,60 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.me
     return guarded(prog, lambda: _run(args))
 
 
-def _run(args):
+def _run(args: argparse.Namespace) -> int:
     result = _MEASURES[args.name](args)
     write(result, args.output)
     print(table(result))
     return 0 if result["holds"] else 1
 
 
-def measure_judge(args) -> dict:
+def measure_judge(args: argparse.Namespace) -> dict[str, Any]:
     """CPU seconds of the judge in every cell of some architectures, as the suite runs it; the mean has the budget."""
     from parity.reports.measuring import judge_cost
 
     with one_thread():
-        found = judge_cost.measure(args.architectures)
+        seconds = judge_cost.measure(args.architectures)
     method = (
         "CPU seconds of all checks of a cell as the suite runs them, less those of its export and session, in one"
         " process, one thread; the ratio is of their mean to the budget of a cell, its range that of single cells"
     )
-    return outcome("judge", "CPU s", judge_rows(found), method=method)
+    return outcome("judge", "CPU s", judge_rows(seconds), method=method)
 
 
-def judge_rows(found: Mapping[str, Sequence[float]]) -> list[dict]:
+def judge_rows(by_architecture: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """One row for each architecture, and one for all cells together, which alone is held to the budget."""
     from parity.reports.measuring.judge_cost import told
 
-    everything = [seconds for of in found.values() for seconds in of]
+    everything = [each for seconds in by_architecture.values() for each in seconds]
     rows = []
-    for name, seconds in {**found, "all": everything}.items():
+    for name, seconds in {**by_architecture, "all": everything}.items():
         ends = {"median": statistics.mean(seconds), "min": min(seconds), "max": max(seconds)}
         ratio = {what: value / JUDGE_BUDGET for what, value in ends.items()}
         rows.append(row(name, told(seconds), seconds, judged(ratio, 1.0 if name == "all" else None)))
     return rows
 
 
-def measure_export(rounds: int) -> dict:
+def measure_export(rounds: int) -> dict[str, Any]:
     """CPU seconds of an export, with and without validation, beside the bare call on the same wrapper and inputs."""
-    found = []
+    rows = []
     with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
         warnings.simplefilter("ignore")
         for model_type, feature in SUBJECTS:
             name, calls = export_calls(model_type, feature, Path(directory) / "model.onnx")
-            times = interleaved(calls, rounds, lambda done, name=name: _tell(f"{name}: round {done} of {rounds}"))
-            found.extend(export_rows(name, times))
+            times = interleaved(calls, rounds, round_reporter(name, rounds))
+            rows.extend(export_rows(name, times))
     method = "CPU seconds in one process, one thread, the four calls of a round in turn, ratios within a round"
-    return outcome("export", "CPU s", found, method=method)
+    return outcome("export", "CPU s", rows, method=method)
 
 
-def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict]:
+def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """The rows of one model; the control is the bare call beside itself, which has no budget."""
     ratios = {what: pairwise(seconds, times[BARE]) for what, seconds in times.items() if what != BARE}
     verdicts = {BARE: None, **{what: judged(ratio, EXPORT_BUDGETS.get(what)) for what, ratio in ratios.items()}}
     return [row(subject, what, seconds, verdicts[what]) for what, seconds in times.items()]
 
 
-def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[str, Callable[[], None]]]:
+def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[str, Callable[[], object]]]:
     """What is measured of a tiny model, by name; each call writes the file at `path`."""
     from parity.features import constructor
     from parity.fixtures.checkpoints import tiny_model
@@ -146,7 +153,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     config = constructor(model_type, feature)(model.config)
     opset = config.default_onnx_opset
 
-    def export_and_validation():
+    def export_and_validation() -> None:
         export(preprocessor, model, config, opset, path)
         inputs = Source(config, preprocessor, model.config)
         reference = Reference(lambda: copy.deepcopy(untouched), inputs, architecture(model_type).relations_of(feature))
@@ -161,7 +168,9 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     }
 
 
-def _bare_call(model, config, preprocessor, opset, path):
+def _bare_call(
+    model: PreTrainedModel, config: OnnxConfig, preprocessor: Any, opset: int, path: Path
+) -> Callable[[], None]:
     import torch
 
     from parity.traceable import Layout, Traceable
@@ -172,11 +181,11 @@ def _bare_call(model, config, preprocessor, opset, path):
     traceable, tensors = Traceable(model, config, layout, outputs), tuple(flat[name] for name in layout.names)
     for name, value in (config.values_override or {}).items():
         setattr(model.config, name, value)
-    axes = {name: dict(of) for name, of in {**config.inputs, **config.outputs}.items()}
+    axes = {name: dict(each) for name, each in {**config.inputs, **config.outputs}.items()}
     names = {"input_names": list(layout.names), "output_names": outputs, "dynamic_axes": axes}
     options = {"do_constant_folding": True, "opset_version": opset, "dynamo": False}
 
-    def bare():
+    def bare() -> None:
         with torch.no_grad():
             torch.onnx.export(traceable, tensors, str(path), **names, **options)
 
@@ -186,7 +195,7 @@ def _bare_call(model, config, preprocessor, opset, path):
 # Whole processes: the command beside its peer. Nothing here imports torch: a child's peak would start at our size.
 
 
-def measure_command(args) -> dict:
+def measure_command(args: argparse.Namespace) -> dict[str, Any]:
     """Wall and CPU seconds and peak memory of the command beside `optimum-cli` on the same checkpoint, alternating."""
     model = args.model or minilm.directory()
     for option, path in {"--python": args.python, "--peer-python": args.peer_python, "--model": model}.items():
@@ -196,16 +205,16 @@ def measure_command(args) -> dict:
         "parity": [str(args.python), "-m", "parity.onnx", "--quiet", f"--model={model}"],
         "optimum-cli": [*_peer(args.peer_python), *_PEER_OPTIONS, "--model", str(model)],
     }
-    found = alternating(commands, args.runs)
+    runs = alternating(commands, args.runs)
     subject = model.name if args.model else "MiniLM, trained"
     method = f"whole processes, alternating, median of {args.runs} after a warm-up, fresh output directories, offline"
     versions = {"ours": _versions(args.python), "peer": _versions(args.peer_python)}
-    return outcome("command", "", command_rows(subject, found), method=method, **versions)
+    return outcome("command", "", command_rows(subject, runs), method=method, **versions)
 
 
 def alternating(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
     """The figures of every command, in turn, each given an output directory that is not there yet; see `process`."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    by_command: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for turn in range(runs + 1):
         for name, command in commands.items():
             _tell(f"{name}: run {turn} of {runs}")
@@ -215,8 +224,8 @@ def alternating(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, l
                 if not (output / "model.onnx").is_file():
                     raise ParityError(f"{name}: ended well and wrote no model.onnx")
             if turn:
-                found[name].append(figures)
-    return found
+                by_command[name].append(figures)
+    return by_command
 
 
 def process(command: Sequence[str]) -> dict[str, float]:
@@ -240,7 +249,7 @@ def process(command: Sequence[str]) -> dict[str, float]:
     return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 1024}
 
 
-_MEASURES = {
+_MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "export": lambda args: measure_export(args.rounds),
     "command": measure_command,
     "judge": measure_judge,
@@ -250,11 +259,11 @@ _MEASURES = {
 }
 
 
-def command_rows(subject: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict]:
+def command_rows(subject: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
     """Two rows for each figure: the peer, which is the base, and parity with its ratio."""
     rows = []
     for figure, budget in COMMAND_BUDGETS.items():
-        ours, theirs = ([run[figure] for run in found[name]] for name in ("parity", "optimum-cli"))
+        ours, theirs = ([run[figure] for run in runs[name]] for name in ("parity", "optimum-cli"))
         rows.append(row(subject, "optimum-cli", theirs, None, figure=figure))
         rows.append(row(subject, "parity", ours, judged(of_medians(ours, theirs), budget), figure=figure))
     return rows

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from parity.environment import describe
 
@@ -40,12 +41,12 @@ def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, floa
     return {name: value / middle for name, value in spread(values).items()}
 
 
-def judged(ratio: Mapping[str, float], budget: float | None) -> dict:
+def judged(ratio: Mapping[str, float], budget: float | None) -> dict[str, Any]:
     """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
     return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
 
 
-def outcome(name: str, unit: str, rows: Sequence[Mapping], **more) -> dict:
+def outcome(name: str, unit: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
     """A whole result: the environment, the raw figures, and whether every budget holds."""
     return {
         "benchmark": name,
@@ -59,7 +60,9 @@ def outcome(name: str, unit: str, rows: Sequence[Mapping], **more) -> dict:
     }
 
 
-def row(subject: str, what: str, figures: Sequence[float], ratio: Mapping | None, **more) -> dict:
+def row(
+    subject: str, what: str, figures: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
+) -> dict[str, Any]:
     """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
     return {"subject": subject, "what": what, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
 
@@ -73,10 +76,15 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def interleaved(calls: Mapping[str, Callable], rounds: int, progress: Callable, clock=time.process_time) -> dict:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    progress: Callable[[int], object],
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
     """Seconds of every call in every round, after one round that does not count; every other round runs backwards."""
     names = list(calls)
-    found = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):
         progress(turn)
         for name in names if turn % 2 else reversed(names):
@@ -84,8 +92,8 @@ def interleaved(calls: Mapping[str, Callable], rounds: int, progress: Callable, 
             started = clock()
             calls[name]()
             if turn:
-                found[name].append(clock() - started)
-    return found
+                seconds[name].append(clock() - started)
+    return seconds
 
 
 @contextlib.contextmanager
@@ -93,7 +101,7 @@ def one_thread() -> Iterator[None]:
     """torch and ONNX Runtime on one thread, the collector of cycles on, as for a user of the API; then as before."""
     import torch
 
-    threads, asked, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
+    threads, setting, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
     torch.set_num_threads(1)
     os.environ["PARITY_THREADS"] = "1"
     gc.enable()
@@ -102,12 +110,12 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         del os.environ["PARITY_THREADS"]
-        os.environ.update({} if asked is None else {"PARITY_THREADS": asked})
+        os.environ.update({} if setting is None else {"PARITY_THREADS": setting})
         if not collecting:
             gc.disable()
 
 
-def table(result: Mapping) -> str:
+def table(result: Mapping[str, Any]) -> str:
     """The result as a Markdown table, with the environment under it."""
     lines = ["| model | what | median (min–max) | ratio (min–max) | budget | holds |", "|---|---|---|---|---|---|"]
     for line in result["rows"]:
@@ -117,30 +125,35 @@ def table(result: Mapping) -> str:
         cells += [_range(ratio, ".2f") + " ×" if ratio else "1", *_verdict(ratio)]
         lines.append(f"| {' | '.join(cells)} |")
     under = [result["method"], result["date"][:10], f"{result['cpu']}, {result['environment']['cpus']} CPUs"]
-    under.append(_told(result.get("ours") or result["environment"]["packages"]))
-    under.extend([f"peer: {_told(result['peer'])}"] if "peer" in result else [])
+    under.append(_versions(result.get("ours") or result["environment"]["packages"]))
+    under.extend([f"peer: {_versions(result['peer'])}"] if "peer" in result else [])
     return "\n".join([*lines, "", "; ".join(under) + ".\n"])
 
 
-def _told(versions):
+def _versions(versions: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name))
 
 
-def _range(figures, digits):
+def _range(figures: Mapping[str, float], digits: str) -> str:
     return f"{figures['median']:{digits}} ({figures['min']:{digits}}–{figures['max']:{digits}})"
 
 
-def _verdict(ratio):
+def _verdict(ratio: Mapping[str, Any] | None) -> tuple[str, str]:
     if not ratio or ratio["budget"] is None:
         return "", ""
     return f"≤ {ratio['budget']:g} ×", "yes" if ratio["holds"] else "**no**"
 
 
-def write(result: Mapping, directory: Path) -> None:
+def write(result: Mapping[str, Any], directory: Path) -> None:
     """`<benchmark>.json` with everything and `<benchmark>.md` with the table."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{result['benchmark']}.json").write_text(json.dumps(result, indent=1) + "\n")
     (directory / f"{result['benchmark']}.md").write_text(table(result))
+
+
+def round_reporter(subject: str, rounds: int) -> Callable[[int], None]:
+    """What `interleaved` calls at each round: prints which it is."""
+    return lambda number: _tell(f"{subject}: round {number} of {rounds}")
 
 
 def _tell(line: str) -> None:

@@ -6,13 +6,18 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from parity.errors import ParityError
 
+if TYPE_CHECKING:
+    from parity.architectures.conformance.matrix import Cell
+
+_Result = TypeVar("_Result")
 # Fixtures whose time is not the judge's.
 APART = ("artifact", "session")
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,35 +34,36 @@ class Stopwatch:
             where they are made.
     """
 
-    def __init__(self, architectures: Sequence[str], clock=time.process_time):
+    def __init__(self, architectures: Sequence[str], clock: Callable[[], float] = time.process_time) -> None:
         self._architectures, self._clock = architectures, clock
         self._apart = 0.0
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items):
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self._cell(item) is not None]
 
-    def pytest_collection_finish(self):
+    def pytest_collection_finish(self) -> None:
         # The first cell does not pay for the imports. Before pytest has loaded its plug-ins they would import some.
         import transformers  # noqa: F401
 
         from parity import features  # noqa: F401
 
-    def _cell(self, item):
+    def _cell(self, item: pytest.Item) -> Cell | None:
         cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
         return cell if cell is not None and cell.architecture in self._architectures else None
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item):
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, _Result, _Result]:
         before, self._apart = self._clock(), 0.0
         result = yield
         cell = self._cell(item)
-        self.seconds[cell.architecture, cell.id] += self._clock() - before - self._apart
+        if cell is not None:
+            self.seconds[cell.architecture, cell.id] += self._clock() - before - self._apart
         return result
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef):
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, _Result, _Result]:
         before = self._clock()
         result = yield
         if fixturedef.argname in APART:
@@ -76,10 +82,10 @@ def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
         options = ["-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", f"--confcutdir={ROOT}"]
         options += ["--records", str(Path(directory) / "records.jsonl"), str(ROOT / "architectures")]
         status = pytest.main(options, plugins=[watch])
-    found = {name: [s for (of, _), s in watch.seconds.items() if of == name] for name in architectures}
-    if status != pytest.ExitCode.OK or not all(found.values()):
+    seconds = {name: [s for (own, _), s in watch.seconds.items() if own == name] for name in architectures}
+    if status != pytest.ExitCode.OK or not all(seconds.values()):
         raise ParityError(f"judge: pytest ended with {status!r}; the time of a failed judge says nothing")
-    return found
+    return seconds
 
 
 def told(seconds: Sequence[float]) -> str:

@@ -7,10 +7,12 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import WORST, ranges, split
+from parity.reports.gate.changes import WORST, Run, ranges, split
 from parity.reports.gate.upgrade import worst_ratio
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,13 +31,11 @@ _CELLS_OF = ("--architecture", "--neuron-emulate")
 SUMMARY_LINES = 40
 _CELL = ("id", "architecture", "feature", "format", "engine", "opset", "attention", "variant")
 
-Run = tuple[Mapping, Sequence[Mapping]]
-
 
 def write(
     path: Path,
-    environment: Mapping,
-    lines: Sequence[Mapping],
+    environment: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
     *,
     history: Sequence[Run] = (),
     scripts: Sequence[Path] = (),
@@ -62,7 +62,7 @@ def write(
     )
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
     counts = Counter(line["status"] for line in lines)
-    given = {
+    context = {
         "name": baseline.environment_of(environment),
         "environment": environment,
         "packages": {name: version for name, version in environment["packages"].items() if version},
@@ -73,15 +73,16 @@ def write(
         "plots": plots.all_plots(environment, lines, history),
     }
     data = {**compact(lines, scripts), "command": again(environment)}
-    page = templates.get_template("page.html.j2").render(data=data, **given)
-    summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **given)
+    page = templates.get_template("page.html.j2").render(data=data, **context)
+    summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **context)
     path.write_text(page, encoding="utf-8")
     path.with_suffix(".md").write_text(summary, encoding="utf-8")
 
 
-def again(environment: Mapping) -> str:
+def again(environment: Mapping[str, Any]) -> str:
     """What runs checks of this run again, up to its `-k`: with the options that its cells come from."""
-    arguments, options = list(environment.get("arguments", ())), []
+    arguments: list[str] = list(environment.get("arguments", ()))
+    options: list[str] = []
     for position, argument in enumerate(arguments):
         if argument in _CELLS_OF[:1]:
             options += arguments[position : position + 2]
@@ -90,7 +91,7 @@ def again(environment: Mapping) -> str:
     return shlex.join([*COMMAND.split(), *options])
 
 
-def _library(name):
+def _library(name: str) -> ModuleType:
     import importlib
 
     try:
@@ -99,14 +100,14 @@ def _library(name):
         raise EnvironmentGap(f"the page needs {name}, which is not installed; pip install 'parity[report]'") from error
 
 
-def compact(lines: Sequence[Mapping], scripts: Sequence[Path] = ()) -> dict:
+def compact(lines: Sequence[Mapping[str, Any]], scripts: Sequence[Path] = ()) -> dict[str, Any]:
     """What the page's script reads: cells once, rows as columns of numbers, each message once."""
     cells: dict[str, int] = {}
     checks: dict[str, int] = {}
     errors: dict[str, int] = {}
     names = ("cell", "check", "status", "error", "ratio", "worst", "seconds", "peak")
-    rows: dict[str, list] = {name: [] for name in names}
-    verdicts = {}
+    rows: dict[str, list[Any]] = {name: [] for name in names}
+    verdicts: dict[int, list[str]] = {}
     for number, line in enumerate(lines):
         output, ratio = worst_ratio(line)
         difference = line["outputs"][output].get("worst") if output else None
@@ -123,7 +124,7 @@ def compact(lines: Sequence[Mapping], scripts: Sequence[Path] = ()) -> dict:
         for name, value in zip(names, values, strict=True):
             rows[name].append(value)
         if line["verdicts"]:
-            verdicts[number] = [f"{of.get('axis')}: {of.get('verdict')}; {of.get('text')}" for of in line["verdicts"]]
+            verdicts[number] = [f"{v.get('axis')}: {v.get('verdict')}; {v.get('text')}" for v in line["verdicts"]]
     first = {line["id"]: line for line in reversed(lines)}
     return {
         "statuses": WORST,
@@ -137,12 +138,12 @@ def compact(lines: Sequence[Mapping], scripts: Sequence[Path] = ()) -> dict:
     }
 
 
-def _feature(name):
+def _feature(name: str) -> tuple[bool, str]:
     """What every architecture has first; with and without past beside each other."""
     return name.removesuffix("-with-past") != "default", name
 
 
-def _finite(value):
+def _finite(value: float | None) -> float | str | None:
     """The number in six digits; JSON has no word for others."""
     if value is None:
         return None
@@ -151,30 +152,31 @@ def _finite(value):
 
 def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
     """Cell → name and text of the scripts that show its failures; an older run may have left those of other cells."""
-    known, found = set(cells), {}
+    known = set(cells)
+    texts: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(path for directory in directories for path in directory.glob("*.py")):
         cell = path.stem.rpartition("-")[0].removesuffix("-episode")
         if cell in known:
-            found.setdefault(cell, []).append((path.name, path.read_text(encoding="utf-8")))
-    return found
+            texts.setdefault(cell, []).append((path.name, path.read_text(encoding="utf-8")))
+    return texts
 
 
-def problems(lines: Iterable[Mapping]) -> dict[str, list[str]]:
+def problems(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Status → one line for all opsets and checks with one message; nothing of what passed."""
-    grouped: dict[str, dict[tuple, dict]] = {}
+    # The checks are keys, which keep their order.
+    grouped: dict[str, dict[tuple[str, str, str], tuple[set[int], dict[str, None]]]] = {}
     for line in lines:
         if line["status"] != "passed":
             stem, opset, rest = split(line["id"])
             message = (line["error"] or "").partition("\n")[0][:200]
-            of = grouped.setdefault(line["status"], {}).setdefault(
-                (stem, rest, message), {"opsets": set(), "checks": {}}
-            )
-            of["opsets"].update([int(opset)] if opset else [])
-            of["checks"][line["check"]] = None
+            group = grouped.setdefault(line["status"], {})
+            opsets, checks = group.setdefault((stem, rest, message), (set(), {}))
+            opsets.update([int(opset)] if opset else [])
+            checks[line["check"]] = None
     return {
         status: [
-            f"`{stem}{ranges(of['opsets'])}{rest}` {', '.join(of['checks'])}{f': {message}' if message else ''}"
-            for (stem, rest, message), of in grouped[status].items()
+            f"`{stem}{ranges(opsets)}{rest}` {', '.join(checks)}{f': {message}' if message else ''}"
+            for (stem, rest, message), (opsets, checks) in grouped[status].items()
         ]
         for status in WORST
         if status in grouped

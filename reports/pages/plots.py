@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import WORST, of_features
+from parity.reports.gate.changes import WORST, Run, of_features
 from parity.reports.gate.upgrade import worst_ratio
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colours that stand for those of the page: an SVG within HTML may use the page's variables.
 _INK = "#010203"
@@ -29,68 +34,70 @@ class Plot:
     caption: str
     svg: str = ""
     head: Sequence[str] = ()
-    rows: Sequence[Sequence] = ()
+    rows: Sequence[Sequence[object]] = ()
 
 
-def all_plots(environment: Mapping, lines: Sequence[Mapping], history: Sequence = ()) -> list[Plot]:
+def all_plots(
+    environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], history: Sequence[Run] = ()
+) -> list[Plot]:
     """Every plot of the page, in its order."""
     runs = [*history, (environment, lines)]
     return [ratios(lines), opsets(lines), verdicts(lines), costs(lines), past(runs)]
 
 
-def ratios(lines: Sequence[Mapping]) -> Plot:
+def ratios(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """Median, nine tenths and maximum of the error ratios of each architecture."""
-    measured: dict[str, list[float]] = {}
+    by_architecture: dict[str, list[float]] = {}
     for line in lines:
         _, ratio = worst_ratio(line)
         if ratio is not None:
-            measured.setdefault(line["architecture"], []).append(ratio)
+            by_architecture.setdefault(line["architecture"], []).append(ratio)
     title = "Error ratio by architecture"
-    if not measured:
+    if not by_architecture:
         return Plot("ratios", title, "No error ratio is on record.")
-    found = []
-    for name, values in measured.items():
+    figures = []
+    for name, values in by_architecture.items():
         ordered = sorted(values)
-        found.append(
+        figures.append(
             (name, statistics.median(ordered), ordered[int(0.9 * (len(ordered) - 1))], ordered[-1], len(ordered))
         )
-    found.sort(key=lambda row: -row[3])
-    figure, axes = _figure(0.19 * len(found) + 1.2)
-    places = range(len(found))
-    clipped = [[max(value, _SMALLEST) for value in row[1:4]] for row in found]
-    axes.hlines(places, [row[0] for row in clipped], [row[2] for row in clipped], color=_INK, linewidth=1)
+    figures.sort(key=lambda row: -row[3])
+    figure, axes = _figure(0.19 * len(figures) + 1.2)
+    places = range(len(figures))
+    points = [[max(value, _SMALLEST) for value in row[1:4]] for row in figures]
+    axes.hlines(places, [row[0] for row in points], [row[2] for row in points], color=_INK, linewidth=1)
     for column, marker, label in ((0, "o", "median"), (1, "|", "nine tenths"), (2, "D", "maximum")):
-        axes.plot([row[column] for row in clipped], places, marker, color=_INK, markersize=4, label=label)
+        axes.plot([row[column] for row in points], places, marker, color=_INK, markersize=4, label=label)
     axes.axvline(2, color=_COLOURS["xfailed"], linestyle="--", label="reported above 2")
     axes.axvline(4, color=_COLOURS["failed"], linestyle="--", label="failed above 4")
-    _logarithmic(axes)
-    axes.set_yticks(places, [row[0] for row in found])
+    _scale_logarithmically(axes)
+    axes.set_yticks(places, [row[0] for row in figures])
     axes.invert_yaxis()
-    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_ylim(len(figures) - 0.5, -0.5)
     axes.set_xlabel("error of the file against float64, in units of PyTorch's own")
     caption = (
         "Of each check, the worst output; near 1 is as good as PyTorch itself, above 4 fails. A ratio below"
         f" {_SMALLEST} (0 is bit-equal) is drawn there."
     )
     rows = [
-        (name, *(f"{value:.3g}" for value in (median, most, top)), count) for name, median, most, top, count in found
+        (name, *(f"{value:.3g}" for value in (median, most, top)), count) for name, median, most, top, count in figures
     ]
     head = ("architecture", "median", "nine tenths", "maximum", "checks")
     return Plot("ratios", title, caption, _svg(figure, axes), head, rows)
 
 
-def opsets(lines: Sequence[Mapping]) -> Plot:
+def opsets(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """How many architecture × feature have which worst status at each opset."""
-    counts: dict[int, Counter] = {}
-    for found in of_features(lines).values():
-        for opset, status in found.items():
+    counts: dict[int, Counter[str]] = {}
+    for statuses in of_features(lines).values():
+        for opset, status in statuses.items():
             counts.setdefault(opset, Counter())[status] += 1
     title = "Opset coverage"
     if not counts:
         return Plot("opsets", title, "No ONNX cell is on record.")
     places = sorted(counts)
     figure, axes = _figure(3.2)
-    _stacked(axes, places, {status: [counts[opset][status] for opset in places] for status in WORST})
+    _stack(axes, places, {status: [counts[opset][status] for opset in places] for status in WORST})
     axes.set_xticks(places, places)
     axes.set_xlabel("opset")
     axes.set_ylabel("architecture × feature")
@@ -99,18 +106,18 @@ def opsets(lines: Sequence[Mapping]) -> Plot:
     return Plot("opsets", title, caption, _svg(figure, axes), ("opset", *WORST), rows)
 
 
-def verdicts(lines: Sequence[Mapping]) -> Plot:
+def verdicts(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """What became of the axes of traces at other sizes than those they were traced with."""
-    counts: dict[str, Counter] = {}
+    counts: dict[str, Counter[str]] = {}
     for line in lines:
-        for of in line["verdicts"]:
-            counts.setdefault(str(of.get("axis")), Counter())[str(of.get("verdict"))] += 1
+        for each in line["verdicts"]:
+            counts.setdefault(str(each.get("axis")), Counter())[str(each.get("verdict"))] += 1
     title = "Trace verdicts"
     if not counts:
         return Plot("verdicts", title, "No verdict of a trace is on record.")
     axes_of = sorted(counts, key=lambda axis: -counts[axis].total())
     names = sorted(
-        {verdict for of in counts.values() for verdict in of},
+        {verdict for by_verdict in counts.values() for verdict in by_verdict},
         key=lambda v: list(_VERDICTS).index(v) if v in _VERDICTS else 9,
     )
     figure, axes = _figure(0.3 * len(axes_of) + 1.3)
@@ -126,9 +133,10 @@ def verdicts(lines: Sequence[Mapping]) -> Plot:
     return Plot("verdicts", title, caption, _svg(figure, axes), ("axis", *names), rows)
 
 
-def costs(lines: Sequence[Mapping]) -> Plot:
+def costs(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """Seconds of all checks of a cell, and the most that its process held meanwhile."""
-    seconds, peaks = Counter(), {}
+    seconds: dict[str, float] = defaultdict(float)
+    peaks: dict[str, float] = {}
     for line in lines:
         seconds[line["id"]] += line["seconds"]
         if line.get("peak") is not None:
@@ -146,7 +154,7 @@ def costs(lines: Sequence[Mapping]) -> Plot:
     else:
         axes.hist([max(value, 1e-3) for value in seconds.values()], bins=60, color=_INK)
         axes.set_ylabel("cells")
-    _logarithmic(axes)
+    _scale_logarithmically(axes)
     axes.set_xlabel("seconds, all checks of the cell")
     caption = (
         f"{len(seconds):,} cells, {sum(seconds.values()):,.0f} seconds in all, the median cell"
@@ -157,39 +165,41 @@ def costs(lines: Sequence[Mapping]) -> Plot:
             else "These records have no memory: their system does not tell it."
         )
     )
-    rows = [(cell, f"{took:.2f}", peaks.get(cell, "–")) for cell, took in seconds.most_common(30)]
+    slowest = sorted(seconds.items(), key=lambda pair: -pair[1])[:30]
+    rows = [(cell, f"{took:.2f}", peaks.get(cell, "–")) for cell, took in slowest]
     return Plot("costs", title, caption, _svg(figure, axes), ("slowest cells", "seconds", "peak, MiB"), rows)
 
 
-def past(runs: Sequence) -> Plot:
+def past(runs: Sequence[Run]) -> Plot:
     """Statuses and total seconds of several runs, the oldest first."""
     dates = [environment.get("date", f"run\u00a0{number}")[:10] for number, (environment, _) in enumerate(runs, 1)]
     names = [f"{date} {_short(environment)}" for date, (environment, _) in zip(dates, runs, strict=True)]
-    counts = [Counter(line["status"] for line in of) for _, of in runs]
-    seconds = [round(sum(line["seconds"] for line in of)) for _, of in runs]
+    counts = [Counter(line["status"] for line in lines) for _, lines in runs]
+    seconds = [round(sum(line["seconds"] for line in lines)) for _, lines in runs]
     title = "History"
     rows = [
-        (name, *(of[status] for status in WORST), took) for name, of, took in zip(names, counts, seconds, strict=True)
+        (name, *(count[status] for status in WORST), took)
+        for name, count, took in zip(names, counts, seconds, strict=True)
     ]
     head = ("run", *WORST, "seconds")
     if len(runs) == 1:
         return Plot("history", title, "One run; --history RECORDS… puts earlier ones beside it.", "", head, rows)
     figure, axes = _figure(3.4)
     places = list(range(len(runs)))
-    _stacked(axes, places, {status: [of[status] for of in counts] for status in WORST})
+    _stack(axes, places, {status: [count[status] for count in counts] for status in WORST})
     axes.set_xticks(places, [name.replace(" ", "\n") for name in names])
     axes.set_ylabel("checks")
     return Plot("history", title, "Checks by status in each run, the oldest first.", _svg(figure, axes), head, rows)
 
 
-def _short(environment):
+def _short(environment: Mapping[str, Any]) -> str:
     packages = environment["packages"]
     return " ".join(
         f"{name} {packages[name]}".replace(" ", "\u00a0") for name in baseline.DECIDING if packages.get(name)
     )
 
 
-def _stacked(axes, places, values):
+def _stack(axes: Axes, places: Sequence[int], values: Mapping[str, Sequence[int]]) -> None:
     bottom = [0] * len(places)
     for status in reversed(WORST):
         if any(values[status]):
@@ -197,7 +207,7 @@ def _stacked(axes, places, values):
             bottom = [one + other for one, other in zip(bottom, values[status], strict=True)]
 
 
-def _figure(height):
+def _figure(height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, height), layout="constrained")
@@ -210,13 +220,13 @@ def _figure(height):
     return figure, axes
 
 
-def _logarithmic(axes):
+def _scale_logarithmically(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.tick_params(axis="x", which="minor", labelbottom=False, colors=_INK)
 
 
-def _svg(figure, axes):
+def _svg(figure: Figure, axes: Axes) -> str:
     """The figure as text for a page; its words stay words."""
     import matplotlib
 

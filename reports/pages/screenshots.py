@@ -9,12 +9,16 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from parity.console import guarded
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports.gate.changes import WORST
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 DIRECTORY = Path("reports/screenshots")
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -37,7 +41,7 @@ def executable() -> str | None:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator:
+def browser() -> Iterator[Browser]:
     """A headless Chromium, driven by playwright."""
     from playwright.sync_api import sync_playwright
 
@@ -47,9 +51,11 @@ def browser() -> Iterator:
 
 
 @contextlib.contextmanager
-def opened(of, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760) -> Iterator:
+def opened(
+    chromium: Browser, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760
+) -> Iterator[Page]:
     """The page in a window, drawn; leaving closes it."""
-    window = of.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    window = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     window.goto(path.resolve().as_uri())
     window.wait_for_selector("html[data-ready]")
     yield window
@@ -65,18 +71,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
     return guarded(prog, lambda: _run(args))
 
 
-def _run(args):
+def _run(args: argparse.Namespace) -> int:
     if not args.page.is_file():
         raise UsageError(f"{args.page}: no such file; python -m parity.reports makes it")
     reason = gap()
     if reason:
         raise EnvironmentGap(reason)
     args.output.mkdir(parents=True, exist_ok=True)
-    with browser() as of:
-        with opened(of, args.page) as window:
+    with browser() as chromium:
+        with opened(chromium, args.page) as window:
             _write(args.output / "matrix.png", window.screenshot())
             _write(args.output / "ratios.png", window.locator("#ratios svg").screenshot())
-        with opened(of, args.page, scheme="dark") as window:
+        with opened(chromium, args.page, scheme="dark") as window:
             # The worst of all: its rows and messages are what the page is for.
             shown = next(name for name in WORST if window.locator(f"#matrix button.{name}").count())
             window.locator(f"#matrix button.{shown}").first.click()
@@ -85,7 +91,7 @@ def _run(args):
     return 0
 
 
-def _write(path, screenshot):
+def _write(path: Path, screenshot: bytes) -> None:
     # 64 colours are a third of the size, and a page of text loses nothing.
     Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(64).save(path, optimize=True)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from parity import records
 from parity.reports.gate.changes import ranges
@@ -21,14 +22,17 @@ _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
 # A gate says nothing about a feature.
 _WORST = ("failed", "error", "xpassed", "xfailed", "passed")
 
+# Architecture → feature → what is known of it, as `table` and `verdicts` have it.
+Features = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-def environment_of(environment: Mapping) -> str:
+
+def environment_of(environment: Mapping[str, Any]) -> str:
     """What tells the columns apart: the packages that decide."""
     packages = environment["packages"]
     return ", ".join(f"{name} {packages[name]}" for name in ("transformers", "torch", "onnxruntime"))
 
 
-def table(lines: Iterable[dict]) -> dict:
+def table(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """architecture → feature → {status: opsets} of the ONNX cells, and the reasons of what is not plainly passed."""
     worst: dict[tuple[str, str], dict[int, str]] = {}
     reasons: dict[tuple[str, str], set[str]] = {}
@@ -40,28 +44,28 @@ def table(lines: Iterable[dict]) -> dict:
         opsets[line["opset"]] = min(opsets.get(line["opset"], "passed"), line["status"], key=_WORST.index)
         if line["status"] != "passed":
             reasons.setdefault(key, set()).add(line["error"].splitlines()[0])
-    found: dict[str, dict] = {}
+    entries: dict[str, dict[str, dict[str, Any]]] = {}
     for (architecture, feature), opsets in sorted(worst.items()):
         statuses = {s: ranges(o for o, status in opsets.items() if status == s) for s in _WORST if s in opsets.values()}
-        entry = {"opsets": statuses}
+        entry: dict[str, Any] = {"opsets": statuses}
         if (architecture, feature) in reasons:
             entry["reasons"] = sorted(reasons[architecture, feature])
-        found.setdefault(architecture, {})[feature] = entry
-    return found
+        entries.setdefault(architecture, {})[feature] = entry
+    return entries
 
 
-def verdicts(lines: Iterable[dict]) -> dict:
+def verdicts(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
     """architecture → feature → axis → its verdict, of the TorchScript cells; the worst of eager and sdpa attention."""
-    found: dict[str, dict] = {}
+    entries: dict[str, dict[str, dict[str, str]]] = {}
     for line in lines:
         for each in line["verdicts"] if line["format"] == "torchscript" else ():
             if each["traced"] is not None:
-                axes = found.setdefault(line["architecture"], {}).setdefault(line["feature"], {})
+                axes = entries.setdefault(line["architecture"], {}).setdefault(line["feature"], {})
                 axes[each["axis"]] = min(axes.get(each["axis"], _TRACED[-1]), each["verdict"], key=_TRACED.index)
-    return {name: dict(sorted(features.items())) for name, features in sorted(found.items())}
+    return {name: dict(sorted(features.items())) for name, features in sorted(entries.items())}
 
 
-def page(support: Mapping[str, Mapping], traces: Mapping[str, Mapping] | None = None) -> str:
+def page(support: Mapping[str, Features], traces: Mapping[str, Features] | None = None) -> str:
     """The whole table as Markdown, a column for each environment; and that of the traces' verdicts."""
     names = list(support)
     lines = [
@@ -73,10 +77,10 @@ def page(support: Mapping[str, Mapping], traces: Mapping[str, Mapping] | None = 
         f"| architecture | feature | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(names),
     ]
-    for architecture in sorted({a for of in support.values() for a in of}):
-        features = {feature: None for of in support.values() for feature in of.get(architecture, {})}
+    for architecture in sorted({name for column in support.values() for name in column}):
+        features = {feature: None for column in support.values() for feature in column.get(architecture, {})}
         for feature in features:
-            cells = [_cell(of.get(architecture, {}).get(feature)) for of in support.values()]
+            cells = [_cell(column.get(architecture, {}).get(feature)) for column in support.values()]
             lines.append(f"| {architecture} | {feature} | {' | '.join(cells)} |")
     reasons = list(_reasons(support))
     if reasons:
@@ -86,7 +90,7 @@ def page(support: Mapping[str, Mapping], traces: Mapping[str, Mapping] | None = 
     return "\n".join(lines) + "\n"
 
 
-def _traces(traces):
+def _traces(traces: Mapping[str, Features]) -> Iterator[str]:
     yield from ("# TorchScript: at which other sizes a trace is right", "")
     yield (
         "A trace of a tiny model, with eager and with sdpa attention, run at other sizes of every axis, smaller and"
@@ -95,16 +99,16 @@ def _traces(traces):
     for environment, architectures in traces.items():
         yield from ("", f"{environment}:", "", "| architecture | features | axes | verdict |", "|---|---|---|---|")
         for architecture, features in architectures.items():
-            grouped: dict[tuple, list[str]] = {}
+            grouped: dict[tuple[str, str], list[str]] = {}
             for feature, axes in features.items():
                 for verdict in sorted(set(axes.values()), key=_TRACED.index):
-                    named = ", ".join(axis for axis in axes if axes[axis] == verdict)
-                    grouped.setdefault((named, verdict), []).append(feature)
-            for (named, verdict), of in grouped.items():
-                yield f"| {architecture} | {', '.join(of)} | {named} | {verdict} |"
+                    names = ", ".join(axis for axis in axes if axes[axis] == verdict)
+                    grouped.setdefault((names, verdict), []).append(feature)
+            for (names, verdict), group in grouped.items():
+                yield f"| {architecture} | {', '.join(group)} | {names} | {verdict} |"
 
 
-def readme(support: Mapping[str, Mapping]) -> str:
+def readme(support: Mapping[str, Features]) -> str:
     """The table of the README: one row for each architecture, opsets of the first environment."""
     first = next(iter(support.values()))
     lines = ["| architecture | features | opsets |", "|---|---|---|"]
@@ -112,19 +116,19 @@ def readme(support: Mapping[str, Mapping]) -> str:
         grouped: dict[str, list[str]] = {}
         for feature, entry in features.items():
             grouped.setdefault(_cell(entry), []).append(feature)
-        for opsets, named in grouped.items():
-            lines.append(f"| {architecture} | {_folded(named)} | {opsets} |")
+        for opsets, group in grouped.items():
+            lines.append(f"| {architecture} | {_feature_list(group)} | {opsets} |")
     return "\n".join(lines) + "\n"
 
 
-def _folded(features):
+def _feature_list(features: Sequence[str]) -> str:
     """`causal-lm ±past` for causal-lm and causal-lm-with-past."""
     both = [feature for feature in features if f"{feature}-with-past" in features]
     shown = [f for f in features if f.removesuffix("-with-past") not in both or f in both]
     return ", ".join(f"{feature} ±past" if feature in both else feature for feature in shown)
 
 
-def _cell(entry):
+def _cell(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "–"
     words = {"passed": "", "xfailed": "deviates at ", "xpassed": "passes again at "}
@@ -133,7 +137,7 @@ def _cell(entry):
     )
 
 
-def _reasons(support):
+def _reasons(support: Mapping[str, Features]) -> Iterator[str]:
     for environment, architectures in support.items():
         for architecture, features in architectures.items():
             for feature, entry in features.items():
@@ -166,12 +170,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pa
     )
     args = parser.parse_args(argv)
     # What was run again counts as it went last.
-    runs: dict[str, dict] = {}
+    runs: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for path in args.records:
         environment, lines = records.read(path)
         runs.setdefault(environment_of(environment), {}).update({(line["id"], line["check"]): line for line in lines})
     support = {environment: table(lines.values()) for environment, lines in runs.items()}
-    traces = {environment: found for environment, lines in runs.items() if (found := verdicts(lines.values()))}
+    traces = {environment: axes for environment, lines in runs.items() if (axes := verdicts(lines.values()))}
     content = {"onnx": support, "torchscript": traces}
     SUPPORT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(page(support, traces), encoding="utf-8")

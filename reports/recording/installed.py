@@ -15,9 +15,9 @@ MARKERS = (
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config):
-    given = early_config.known_args_namespace
-    if given.pyargs and any(name.startswith("parity.") for name in given.file_or_dir):
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    arguments = early_config.known_args_namespace
+    if arguments.pyargs and any(name.startswith("parity.") for name in arguments.file_or_dir):
         for plugin in PLUGINS:
             early_config.pluginmanager.import_plugin(plugin)
         for marker in MARKERS:

@@ -6,7 +6,9 @@ import contextlib
 import datetime
 import resource
 import sys
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,30 +17,35 @@ from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
 from parity.reports.recording.stash import SHARD
 
+if TYPE_CHECKING:
+    import warnings
+
+    from xdist.workermanage import WorkerController
+
 pytest_plugins = ("parity.reports.recording.selection", "parity.reports.recording.upstream")
 
 _CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("parity")
     group.addoption("--records", type=Path, help="where records go (default: reports/out/records.jsonl)")
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Recorder(config), "parity-recorder")
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session):
+def pytest_sessionfinish(session: pytest.Session) -> None:
     # What a worker has used, for the controller.
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_USAGE] = usage()
         session.config.workeroutput[_SHARD] = session.config.stash.get(SHARD, None)
 
 
-def usage() -> dict:
+def usage() -> dict[str, float]:
     """CPU seconds and peak memory in MiB of this process, its imports included."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {"cpu": round(used.ru_utime + used.ru_stime, 2), "peak": _Peak.highest()}
@@ -74,7 +81,7 @@ class _Peak:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
+def pytest_runtest_setup(item: pytest.Item) -> None:
     # At setup, because a check whose fixtures fail has no call; before a mark skips it.
     cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
     if cell is not None:
@@ -84,7 +91,9 @@ def pytest_runtest_setup(item):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if call.excinfo is not None and hasattr(item, "callspec"):
         error = call.excinfo.value
@@ -96,38 +105,38 @@ def pytest_runtest_makereport(item, call):
 
 
 class _Recorder:
-    def __init__(self, config):
+    def __init__(self, config: pytest.Config) -> None:
         # Records of a part do not take the place of those that they were chosen by.
         name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
         self._path = config.getoption("records") or config.rootpath / "reports" / "out" / name
         self._stash = config.stash
         self._arguments = [str(argument) for argument in config.invocation_params.args]
-        self._reports = {}
-        self._warnings = {}
-        self._workers = []
+        self._reports: dict[str, list[pytest.TestReport]] = {}
+        self._warnings: dict[str, list[dict[str, str]]] = {}
+        self._workers: list[dict[str, float]] = []
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node, error):
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
         if not error:
             self._workers.append(node.workeroutput[_USAGE])
             self._stash[SHARD] = node.workeroutput[_SHARD]
 
-    def pytest_runtest_logreport(self, report):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "???":
             report.user_properties = _crash(report)
         if dict(report.user_properties).get(_CELL):
             self._reports.setdefault(report.nodeid, []).append(report)
 
-    def pytest_warning_recorded(self, warning_message, nodeid):
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
         from parity.reports.recording.upstream import described
 
-        found = described(warning_message)
-        told = self._warnings.setdefault(nodeid, [])
-        if found and found not in told:
-            told.append(found)
+        warning = described(warning_message)
+        earlier = self._warnings.setdefault(nodeid, [])
+        if warning and warning not in earlier:
+            earlier.append(warning)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session):
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         shard = self._stash.get(SHARD, None)
         if self._reports or shard:
             environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
@@ -137,24 +146,26 @@ class _Recorder:
             records.write(self._path, environment, lines)
 
 
-def _crash(report):
+def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
     """What a report lacks whose worker died with it: the cell by its id, and the failure."""
     check, _, identity = report.nodeid.rpartition("::")[2].partition("[")
     known = (each for cell in cells() for each in ((cell, cell.emulated()) if cell.format == "neuron" else (cell,)))
     cell = next((cell for cell in known if cell.id == identity.removesuffix("]")), None)
     if cell is None:
         return []
-    known = (_CELL, {**cell.as_json(), "check": check.removeprefix("test_")})
-    return [known, (_FAILURE, {"stage": "crash", "error": str(report.longrepr)})]
+    return [
+        (_CELL, {**cell.as_json(), "check": check.removeprefix("test_")}),
+        (_FAILURE, {"stage": "crash", "error": str(report.longrepr)}),
+    ]
 
 
-def record(phases, warned=None) -> dict:
+def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, str]] | None = None) -> dict[str, Any]:
     """One record from the reports of a check's phases (setup, call, teardown) and the warnings of upstream in them."""
     deciding = next((report for report in phases if report.outcome != "passed"), None)
     deciding = deciding or next(report for report in phases if report.when in ("call", "setup"))
     properties = [pair for report in phases for pair in report.user_properties]
     cell, failure = dict(properties)[_CELL], dict(deciding.user_properties).get(_FAILURE, {})
-    figures = next((value for name, value in properties if name == _FIGURES), {})
+    figures: Mapping[str, Any] = next((value for name, value in properties if name == _FIGURES), {})
     status = _status(deciding)
     return {
         "kind": "check",
@@ -171,11 +182,11 @@ def record(phases, warned=None) -> dict:
         "seconds": round(sum(report.duration for report in phases), 4),
         **{name: value for name, value in properties if name == _PEAK},
         **{name: value for name, value in figures.items() if name == "neuron"},
-        **({"warnings": warned} if warned else {}),
+        **({"warnings": warnings} if warnings else {}),
     }
 
 
-def _status(report):
+def _status(report: pytest.TestReport) -> str:
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"
     if report.failed and report.when != "call":
@@ -185,7 +196,7 @@ def _status(report):
     return report.outcome
 
 
-def _reason(report, failure):
+def _reason(report: pytest.TestReport, failure: Mapping[str, str]) -> str:
     if hasattr(report, "wasxfail"):
         return report.wasxfail
     if report.skipped and isinstance(report.longrepr, tuple):

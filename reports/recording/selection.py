@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from parity import records
 from parity.errors import UsageError
-from parity.reports.gate.changes import statuses
+from parity.reports.gate.changes import Statuses, statuses
 from parity.reports.gate.shards import SECONDS, divided, read_seconds, shard, weights
 from parity.reports.recording.stash import SHARD
 
-_BEFORE = pytest.StashKey[dict]()
+if TYPE_CHECKING:
+    from parity.architectures.conformance.matrix import Cell
+
+_BEFORE = pytest.StashKey[Statuses]()
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("parity")
     group.addoption("--shard", type=shard, metavar="I/N", help="run part I of N of what is selected; join with --merge")
     group.addoption(
@@ -35,7 +39,7 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("only_changed")
     try:
         if path:
@@ -50,58 +54,60 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Last: a shard is a part of what -k, -m and the like have left.
     if _BEFORE in config.stash:
         _keep(config, items, changed(items, config.stash[_BEFORE]))
     if config.getoption("shard"):
-        index, of = config.getoption("shard")
-        mine, config.stash[SHARD] = part(items, index, of, read_seconds(_seconds_file(config)))
+        index, count = config.getoption("shard")
+        mine, config.stash[SHARD] = part(items, index, count, read_seconds(_seconds_file(config)))
         _keep(config, items, mine)
 
 
-def _keep(config, items, kept):
-    chosen = set(kept)
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = kept
+def _keep(config: pytest.Config, items: list[pytest.Item], selection: Sequence[pytest.Item]) -> None:
+    known = set(selection)
+    config.hook.pytest_deselected(items=[item for item in items if item not in known])
+    items[:] = selection
 
 
-def cell_of(item):
+def cell_of(item: pytest.Item) -> Cell | None:
     """The cell that a test is about; None where it is about none."""
     return item.callspec.params.get("cell") if hasattr(item, "callspec") else None
 
 
-def check_of(item) -> str:
+def check_of(item: pytest.Item) -> str:
     """The claim of a test: its name without `test_`."""
     return item.originalname.removeprefix("test_")
 
 
-def changed(items, before: Mapping) -> list:
+def changed(items: Sequence[pytest.Item], before: Statuses) -> list[pytest.Item]:
     """The items of cells that failed before, then those that have no result there; a skip is none."""
-    known = {item: before.get((cell_of(item).id, check_of(item))) for item in items if cell_of(item)}
+    known = {item: before.get((cell.id, check_of(item))) for item in items if (cell := cell_of(item))}
     failed = [item for item, status in known.items() if status in ("failed", "error", "xpassed")]
     return failed + [item for item, status in known.items() if status in (None, "skipped")]
 
 
-def part(items, index: int, of: int, seconds: Mapping[str, float]) -> tuple[list, dict]:
+def part(
+    items: Sequence[pytest.Item], index: int, count: int, seconds: Mapping[str, float]
+) -> tuple[list[pytest.Item], dict[str, Any]]:
     """The items of one shard in their order, and what is noted of it for `--merge`.
 
     All tests of one model stay together, and those of one file that are about no cell. The same items and seconds give
     the same parts everywhere; `whole` is a fingerprint of all parts.
     """
     units = {item: _unit(item) for item in items}
-    shares = divided(weights(Counter(units.values()), seconds), of)
+    shares = divided(weights(Counter(units.values()), seconds), count)
     mine = [item for item in items if shares[units[item]] == index]
     names = sorted(f"{shares[units[item]]} {item.nodeid.rpartition('/')[2]}" for item in items)
     whole = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    noted = {"index": index, "of": of, "whole": whole, "checks": sum(1 for item in mine if cell_of(item))}
-    return mine, noted
+    checks = sum(1 for item in mine if cell_of(item))
+    return mine, {"index": index, "of": count, "whole": whole, "checks": checks}
 
 
-def _unit(item):
+def _unit(item: pytest.Item) -> str:
     cell = cell_of(item)
     return cell.group if cell else item.nodeid.partition("::")[0].rpartition("/")[2]
 
 
-def _seconds_file(config):
+def _seconds_file(config: pytest.Config) -> Path:
     return config.getoption("shard_seconds") or config.rootpath / SECONDS

@@ -1,6 +1,8 @@
 """What the plug-ins of one run hand to each other."""
 
+from typing import Any
+
 import pytest
 
 # Which shard the run is, if it is one.
-SHARD = pytest.StashKey[dict]()
+SHARD = pytest.StashKey[dict[str, Any]]()

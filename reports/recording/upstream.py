@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -27,67 +30,74 @@ FILTERS = (
 )
 # Decorators of these warn in the name of what they decorate.
 _DECORATORS = ("typing_extensions", "warnings")
-_OWN = pytest.StashKey[object]()
+_OWN = pytest.StashKey[Callable[..., None]]()
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     for line in FILTERS:
         config.addinivalue_line("filterwarnings", line)
     config.stash[_OWN] = warnings.warn
-    warnings.warn = _attributed(warnings.warn)
+    warnings.warn = _warn_function(warnings.warn)
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Teller(), "parity-upstream")
+        config.pluginmanager.register(_Summary(), "parity-upstream")
 
 
-def pytest_unconfigure(config):
+def pytest_unconfigure(config: pytest.Config) -> None:
     warnings.warn = config.stash[_OWN]
 
 
-class _Teller:
-    """Counts what upstream has warned of, and tells it when the run is over, in the place of pytest's own list."""
+class _Summary:
+    """Counts what upstream has warned of, and reports it when the run is over, in the place of pytest's own list."""
 
-    def __init__(self):
-        self._told = Counter()
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, ...]] = Counter()
 
-    def pytest_warning_recorded(self, warning_message):
-        found = described(warning_message)
-        if found:
-            self._told[tuple(found.values())] += 1
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        warning = described(warning_message)
+        if warning:
+            self._counts[tuple(warning.values())] += 1
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session):
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None and "warnings" in terminal.stats:
             others = [each for each in terminal.stats["warnings"] if not module_of(str((each.fslocation or [""])[0]))]
             terminal.stats["warnings"] = others
 
-    def pytest_terminal_summary(self, terminalreporter, exitstatus):
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if exitstatus and newer_than_tried():
             terminalreporter.write_line(f"note: {newer_than_tried()}")
-        if self._told:
+        if self._counts:
             terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
-        for (category, module, text), count in self._told.most_common():
+        for (category, module, text), count in self._counts.most_common():
             terminalreporter.write_line(f"{count} × {category} of {module}: {text}")
 
 
-def _attributed(own):
+def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
     """`warnings.warn` that gives what an upstream package says its own place, whatever its `stacklevel`."""
 
-    def warn(message, category=None, stacklevel=1, source=None, **options):
+    def warn(
+        message: Warning | str,
+        category: type[Warning] | None = None,
+        stacklevel: int = 1,
+        source: Any = None,
+        **options: Any,
+    ) -> None:
         frame = sys._getframe(1)
-        module, *place = _speaker(frame)
+        module, file, line = _speaker(frame)
         if not _is_upstream(module):
             # Nor may others pass their warnings off as upstream's.
             disguised = _is_upstream(_name(frame, stacklevel - 1))
             return own(message, category, 2 if disguised else stacklevel + 1, source, **options)
-        kind = type(message) if isinstance(message, Warning) else category or UserWarning
         registry = frame.f_globals.setdefault("__warningregistry__", {})
-        return warnings.warn_explicit(message, kind, *place, module=module, registry=registry, source=source)
+        if isinstance(message, Warning):
+            return warnings.warn_explicit(message, type(message), file, line, module, registry, source=source)
+        return warnings.warn_explicit(message, category or UserWarning, file, line, module, registry, source=source)
 
     return warn
 
 
-def _speaker(frame):
+def _speaker(frame: FrameType) -> tuple[str, str, int]:
     """Module, file and line of who warns: of what is decorated, where a decorator speaks for it."""
     name = frame.f_globals.get("__name__") or ""
     decorated = frame.f_locals.get("arg") if name in _DECORATORS else None
@@ -97,13 +107,13 @@ def _speaker(frame):
     return getattr(decorated, "__module__", None) or name, code.co_filename, code.co_firstlineno
 
 
-def _name(frame, levels):
+def _name(frame: FrameType | None, levels: int) -> str:
     for _ in range(levels):
         frame = frame and frame.f_back
     return frame.f_globals.get("__name__") or "" if frame else ""
 
 
-def _is_upstream(module):
+def _is_upstream(module: str) -> bool:
     return module.partition(".")[0] in UPSTREAM
 
 
@@ -119,7 +129,7 @@ def module_of(path: str) -> str:
     return ".".join(part for part in parts[place:] if part != "__init__")
 
 
-def described(warning) -> dict[str, str] | None:
+def described(warning: warnings.WarningMessage) -> dict[str, str] | None:
     """Category, module and first line of a warning that upstream has raised; None of any other."""
     module = module_of(warning.filename)
     if not module:
