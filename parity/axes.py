@@ -104,7 +104,7 @@ class Signature:
     outputs: Axes
 
     @classmethod
-    def of(cls, onnx_config: HasAxes, names: Sequence[str] | None = None) -> Signature:
+    def from_config(cls, onnx_config: HasAxes, names: Sequence[str] | None = None) -> Signature:
         """That of a configuration; of its inputs those of `names`, in that order, or all."""
         inputs = onnx_config.inputs
         return cls({name: dict(inputs[name]) for name in names or inputs}, onnx_config.outputs)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, guarded, leave, tolerance
+from parity.console import Console, leave, run_guarded, tolerance
 from parity.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
-    return guarded(prog, lambda: _check(args, console), as_json=args.json)
+    return run_guarded(prog, lambda: _check(args, console), as_json=args.json)
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    from parity import models
+    from parity import loading
 
     if not args.file.is_file():
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
-    models.locate(args.model, args.cache_dir)
+    loading.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.checkpoint import Checkpoint
     from parity.configs import OnnxSeq2SeqConfigWithPast
@@ -74,14 +74,14 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
-    validation = proof.prove(
+    validation = proof.judge_file(
         proof.Artifact(args.file, file, foreign=True),
         proof.Reference(load, inputs, declaration.relations_of(feature)),
         atol=args.atol,
-        alike=attention == attention_of_file,
+        same_attention=attention == attention_of_file,
         progress=console.progress,
     )
-    console.done()
+    console.clear()
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")
     console.say("Validating ONNX model...")

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from parity import models
+from parity import loading
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
-from parity.samples import Source
-from parity.traceable import call, prepared
+from parity.samples import SampleSource
+from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class Checkpoint:
         source: directory of a checkpoint, or model id on the Hub.
         framework: whose weights to read, `pt` or `tf`; None means those that are there.
         cache_dir: where checkpoints from the Hub are kept.
-        preprocessor: its kind; see `models.load_preprocessor`.
+        preprocessor: its kind; see `loading.load_preprocessor`.
 
     Raises:
         UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
@@ -40,7 +40,7 @@ class Checkpoint:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
-        self.config = models.load_config(source, cache_dir)
+        self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(source, framework)
         self._kind = preprocessor
 
@@ -67,21 +67,21 @@ class Checkpoint:
         Raises:
             UsageError, CheckpointError: there is none, or several and none that joins them, or it cannot be loaded.
         """
-        return models.require_preprocessor(self.source, self._kind, self.cache_dir)
+        return loading.require_preprocessor(self.source, self._kind, self.cache_dir)
 
-    def inputs(self, onnx_config: OnnxConfig) -> Source:
+    def inputs(self, onnx_config: OnnxConfig) -> SampleSource:
         """What makes inputs for a configuration."""
         preprocessor = self.preprocessor
-        with models.quiet_transformers():
-            return Source(onnx_config, preprocessor, self.config)
+        with loading.quiet_transformers():
+            return SampleSource(onnx_config, preprocessor, self.config)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of its configuration and weights; see `models.fingerprint`."""
-        return models.fingerprint(self.source, self.cache_dir)
+        """SHA-256 of its configuration and weights; see `loading.fingerprint`."""
+        return loading.fingerprint(self.source, self.cache_dir)
 
     def load(
-        self, feature: str, inputs: Source, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE
+        self, feature: str, inputs: SampleSource, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE
     ) -> PreTrainedModel:
         """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
 
@@ -91,11 +91,11 @@ class Checkpoint:
             attention, dtype: the attention implementation of the model, and the type of its weights.
 
         Raises:
-            UsageError, CheckpointError: see `models.load_model`; and the feature needs weights that are not there.
+            UsageError, CheckpointError: see `loading.load_model`; and the feature needs weights that are not there.
         """
         from parity.features import model_class
 
-        model, missing = models.load_model(
+        model, missing = loading.load_model(
             self.source,
             model_class(self.model_type, feature, self.framework),
             framework=self.framework,
@@ -107,15 +107,17 @@ class Checkpoint:
             self._require_weights(model, missing, feature, inputs)
         return model
 
-    def _require_weights(self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: Source) -> None:
+    def _require_weights(
+        self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource
+    ) -> None:
         onnx_config = inputs.onnx_config
 
         def outputs() -> list[torch.Tensor]:
-            with prepared(model, onnx_config.values_override):
+            with evaluation_mode(model, onnx_config.values_override):
                 results = call(model, onnx_config, inputs.dummy)
             return [results[name] for name in onnx_config.outputs if name in results]
 
-        absent = models.random_weights_reach_outputs(model, missing, outputs)
+        absent = loading.random_weights_reach_outputs(model, missing, outputs)
         if absent:
             raise CheckpointError(
                 f"{self.source}: has no weights for {', '.join(absent)}, which {feature} needs: they would be random;"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import models
+from parity import loading
 from parity.checkpoint import Checkpoint
 from parity.ownership import require_own
 
@@ -66,7 +66,7 @@ def _save_companions(checkpoint: Checkpoint, stage: Path) -> Path:
     companions.mkdir()
     _without_place(checkpoint.config).save_pretrained(companions)
     checkpoint.preprocessor.save_pretrained(companions)
-    generation = models.has_file(checkpoint.source, "generation_config.json", checkpoint.cache_dir)
+    generation = loading.has_file(checkpoint.source, "generation_config.json", checkpoint.cache_dir)
     if generation:
         shutil.copyfile(generation, companions / generation.name)
     for path in companions.iterdir():

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from parity.environment import newer_than_tried
+from parity.environment import newer_than_tested
 from parity.errors import ParityError
 
 # The values of --attention.
@@ -67,7 +67,7 @@ class Console:
             self._clear()
             print(line[:100], end="", file=sys.stderr, flush=True)
 
-    def done(self) -> None:
+    def clear(self) -> None:
         """Remove what `progress` left on the terminal."""
         if self._live:
             self._clear()
@@ -77,7 +77,7 @@ class Console:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:
+def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:
     """Run a command's body; its exit status: 0, 1 for a failure, 2 for usage, 130 and 143 when interrupted.
 
     Set PARITY_TRACEBACK to see where an error comes from.
@@ -121,7 +121,7 @@ def guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> 
 
 def _with_note(status: int) -> int:
     """The status; that of a failure, after the line on packages that are newer than any that was tried."""
-    note = newer_than_tried() if status == 1 else ""
+    note = newer_than_tested() if status == 1 else ""
     if note:
         print(f"note: {note}", file=sys.stderr)
     return status

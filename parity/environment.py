@@ -52,16 +52,16 @@ def threads() -> int:
 
 
 # The newest release of each package that the suite has been run with.
-NEWEST_TRIED = {"torch": "2.15.0", "transformers": "5.24.0", "onnx": "1.23.2", "onnxruntime": "1.32.0"}
+NEWEST_TESTED = {"torch": "2.15.0", "transformers": "5.24.0", "onnx": "1.23.2", "onnxruntime": "1.32.0"}
 
 
-def newer_than_tried() -> str:
+def newer_than_tested() -> str:
     """One line that names the installed packages that are newer than any that was tried; empty where none is."""
     from packaging.version import Version
 
     newer = [
         f"{name} {version_of(name)} is newer than any that was tried ({newest})"
-        for name, newest in NEWEST_TRIED.items()
+        for name, newest in NEWEST_TESTED.items()
         if at_least(name, newest) and Version(version_of(name) or "0").release > Version(newest).release
     ]
     return "; ".join(newer)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from parity import models
+from parity import loading
 from parity.configs import OnnxConfig
 from parity.environment import version_of
 from parity.errors import EnvironmentGap, UsageError
@@ -17,7 +17,7 @@ from parity.tasks import TASKS, task_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from parity.models import ModelLoader
+    from parity.loading import ModelLoader
 
     # Of an OnnxConfig.
     Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
@@ -68,7 +68,7 @@ def supported_features_mapping(
 
     Args:
         onnx_config_cls: the OnnxConfig class, or its dotted name (`parity.architectures.bert.BertOnnxConfig`; names of
-            the old package, `models.bert.BertOnnxConfig`, are found there too).
+            the old package, `loading.bert.BertOnnxConfig`, are found there too).
 
     Raises:
         ValueError: no class is given, or the old name of one that there is not.
@@ -168,13 +168,13 @@ class FeaturesManager:
             return "pt"
         if not any(
             (Path(model) / n).is_file()
-            for n in models.SAFE_WEIGHTS + models.PICKLED_WEIGHTS + models.TENSORFLOW_WEIGHTS
+            for n in loading.SAFE_WEIGHTS + loading.PICKLED_WEIGHTS + loading.TENSORFLOW_WEIGHTS
         ):
             raise FileNotFoundError(
                 f"{model}: has no weights, should have model.safetensors or pytorch_model.bin (PyTorch) or tf_model.h5"
                 " (TensorFlow)"
             )
-        return models.framework_of(Path(model))
+        return loading.framework_of(Path(model))
 
     @staticmethod
     def get_model_from_feature(
@@ -183,12 +183,12 @@ class FeaturesManager:
         """The checkpoint as the model of a feature, in float32, with eager attention, in eval mode.
 
         Raises:
-            UsageError, CheckpointError: see `parity.models.load_model`.
+            UsageError, CheckpointError: see `parity.loading.load_model`.
         """
         framework = FeaturesManager.determine_framework(model, framework)
-        config = models.load_config(model, cache_dir)
+        config = loading.load_config(model, cache_dir)
         loads = model_class(config.model_type, feature, framework)
-        return models.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
+        return loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
 
     @staticmethod
     def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Constructor]:
@@ -217,7 +217,7 @@ def model_class(model_type: str, feature: str, framework: str = "pt") -> ModelLo
     auto = FeaturesManager.get_model_class_for_feature(feature, framework)
     declarations = [each for each in registry.architectures() if each.model_type == model_type]
     head = declarations[0].heads.get(FeaturesManager.feature_to_task(feature)) if declarations else None
-    return models.named(head) if head else auto
+    return loading.class_by_name(head) if head else auto
 
 
 def heads(config: PretrainedConfig, feature: str) -> tuple[ModelLoader, ...]:

@@ -21,7 +21,7 @@ def output_file(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def staged(destination: Path) -> Iterator[Path]:
+def staging_directory(destination: Path) -> Iterator[Path]:
     """A fresh directory beside `destination`, gone afterwards whatever happens; missing parents are made.
 
     Raises:
@@ -54,7 +54,7 @@ def staged(destination: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(model: Path, names: Iterable[str]) -> Iterator[Path]:
+def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
     """The model in a fresh directory with the files of these names, as far as they are there, and nothing else.
 
     They are links, which cost nothing; copies where the disk has none.

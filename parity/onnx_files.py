@@ -24,7 +24,7 @@ def data_file(model: Path) -> Path:
     return model.with_name(model.name + "_data")
 
 
-def rejected(model: Path) -> Path:
+def rejected_path(model: Path) -> Path:
     """Where a model that failed its validation is kept, beside where it would have been."""
     return model.with_name(f"{model.stem}{REJECTED}{model.suffix}")
 

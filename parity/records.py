@@ -14,7 +14,9 @@ from typing import Any
 
 from parity.errors import UsageError
 
-SCHEMA = 3
+SCHEMA = 4
+# Fields of schema 3 that have another name now.
+_RENAMED = {3: {"engine": "runtime"}}
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -25,7 +27,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "architecture": (str, "model type with `-`"),
     "feature": (str, "what the model is exported for"),
     "format": (str, "onnx, torchscript or neuron"),
-    "engine": (
+    "runtime": (
         str,
         "what ran the file: onnxruntime, torch, neuron (a device), or emulation (torch in the place of neuron)",
     ),
@@ -95,7 +97,7 @@ def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The environment and the records of a file.
+    """The environment and the records of a file, those of an older schema by today's names.
 
     Raises:
         ValueError: the file is empty, of another schema, or a line does not follow it.
@@ -104,8 +106,15 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if not all(isinstance(line, dict) for line in lines):
         raise ValueError(f"{path}: every line should be a JSON object")
-    if not lines or lines[0].get("kind") != "environment" or lines[0].get("schema") != SCHEMA:
-        raise ValueError(f"{path}: should begin with the environment of schema {SCHEMA}")
+    schema = lines[0].get("schema") if lines and lines[0].get("kind") == "environment" else None
+    if schema != SCHEMA and schema not in _RENAMED:
+        older = ", ".join(map(str, _RENAMED))
+        raise ValueError(
+            f"{path}: should begin with the environment of schema {SCHEMA} (or {older}, which is read too)"
+        )
+    names = _RENAMED.get(schema, {})
+    lines = [{names.get(name, name): value for name, value in line.items()} for line in lines]
+    lines[0]["schema"] = SCHEMA
     for line in lines:
         validate(line)
     return lines[0], lines[1:]

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from parity.dtypes import array_of
 from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
-from parity.traceable import Layout, call, prepared
+from parity.traceable import Layout, call, evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,7 +87,7 @@ def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> 
         results = ask(layout.nest(flat))
         return {name: array_of(results[name]) for name in names if name in results}
 
-    with prepared(model, onnx_config.values_override), contextlib.ExitStack() as stack:
+    with evaluation_mode(model, onnx_config.values_override), contextlib.ExitStack() as stack:
         if not _is_big(model):
             model.double()
             yield run
@@ -184,7 +184,7 @@ def _run(
     ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
     if dtype == torch.float64:
         ask = _Float64Call(model, onnx_config)
-    with prepared(model, onnx_config.values_override):
+    with evaluation_mode(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
             answers.append({name: array_of(results[name]) for name in names if name in results})

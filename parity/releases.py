@@ -73,7 +73,7 @@ def _takes_cache(model_class: type) -> bool:
     return _CACHE in names and PAST not in names
 
 
-def renamed(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def with_our_names(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that a user names as the installed transformers does → by our names."""
     by_our_names = dict(inputs)
     if _CACHE in inputs and PAST not in inputs and at_least("transformers", "5.24"):

@@ -108,7 +108,7 @@ def _resize(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
     return tensor.index_select(axis, torch.tensor(index))
 
 
-class Source:
+class SampleSource:
     """Samples for one configuration and preprocessor.
 
     Args:
@@ -124,7 +124,7 @@ class Source:
         self.preprocessor = preprocessor
         self.dummy = self._generate()
         # What is generated and not declared is no input of the file: the reference does not get it either.
-        self.layout = Layout.of(onnx_config, self.dummy).ordered(onnx_config.inputs)
+        self.layout = Layout.from_inputs(onnx_config, self.dummy).select(onnx_config.inputs)
         self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
         text = getattr(model_config, "get_text_config", lambda: model_config)()
         self._vocabulary = getattr(text, "vocab_size", None)
@@ -177,17 +177,17 @@ class Source:
             )
         return dict(self.onnx_config.generate_dummy_inputs(self.preprocessor, framework=TensorType.PYTORCH, **sizes))
 
-    def generated(
+    def generate(
         self, *, batch_size: int = -1, seq_length: int = -1, padding: str = "", seed: int | None = None
     ) -> Sample:
         """What `generate_dummy_inputs` makes at these sizes; with a seed its values are varied."""
         sizes = {"batch_size": batch_size, "seq_length": seq_length}
         options = {name: size for name, size in sizes.items() if size > 0}
         nested = self._generate(**options) if options else self.dummy
-        flat = Layout.of(self.onnx_config, nested).flatten(nested)
+        flat = Layout.from_inputs(self.onnx_config, nested).flatten(nested)
         return self._sample(flat, padding, seed, Sizes(self.onnx_config.inputs, flat).traced)
 
-    def resized(
+    def resize(
         self, sizes: Mapping[str, int], *, padding: str = "", seed: int | None = 0, whole_vocabulary: bool = False
     ) -> Sample:
         """The dummy inputs cut or repeated to any sizes of the named axes, with varied values.

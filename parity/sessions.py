@@ -21,8 +21,6 @@ class OnnxSession:
         SessionError: ONNX Runtime refuses the file, or one run of it.
     """
 
-    engine = "onnxruntime"
-
     def __init__(self, path: Path, *, optimise: bool = True) -> None:
         import onnxruntime
 

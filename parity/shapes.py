@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parity import axes
-from parity.samples import Sample, Source
+from parity.samples import Sample, SampleSource
 
 # Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
 _FIRST = (1, 9)
 
 
-def choose_samples(source: Source, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
+def choose_samples(source: SampleSource, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
     """The export's own shape with the dummy values first, then varied values at other shapes.
 
     Args:
@@ -19,10 +19,10 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
         resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
             needs axis names that do not contradict themselves.
     """
-    samples = [source.generated()]
+    samples = [source.generate()]
     if resize and source.resizable:
         samples += [
-            source.resized(sizes, padding=padding, seed=seed)
+            source.resize(sizes, padding=padding, seed=seed)
             for seed, (sizes, padding) in enumerate(
                 default_sizes(source.axes, longest, source.axis_sizes, source.masked), start=1
             )
@@ -46,19 +46,19 @@ def choose_samples(source: Source, *, longest: int | None = None, resize: bool =
     return samples
 
 
-def _sample_within(limit: int, source: Source, batch: int, length: int, padding: str, seed: int) -> Sample:
+def _sample_within(limit: int, source: SampleSource, batch: int, length: int, padding: str, seed: int) -> Sample:
     """A generated sample of that length, or of the next shorter one whose past leaves it room within the limit."""
-    sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
+    sample = source.generate(batch_size=batch, seq_length=length, padding=padding, seed=seed)
     while sample.tokens > limit and length > 1:
         length = min(length - 1, length * limit // sample.tokens)
-        sample = source.generated(batch_size=batch, seq_length=length, padding=padding, seed=seed)
+        sample = source.generate(batch_size=batch, seq_length=length, padding=padding, seed=seed)
     return sample
 
 
-def alike(source: Source, sample: Sample, longest: int | None, seed: int) -> Sample:
+def similar_sample(source: SampleSource, sample: Sample, longest: int | None, seed: int) -> Sample:
     """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
     if source.resizable:
-        return source.resized(sample.sizes, seed=seed)
+        return source.resize(sample.sizes, seed=seed)
     limit = longest or 10**6
     return _sample_within(limit, source, _FIRST[0], min(_FIRST[1], limit), "", seed)
 

@@ -25,7 +25,7 @@ class Layout:
     slots: tuple[tuple[str, str, int | None, int | None], ...]
 
     @classmethod
-    def of(cls, onnx_config: OnnxConfig, nested: Mapping[str, Any]) -> Layout:
+    def from_inputs(cls, onnx_config: OnnxConfig, nested: Mapping[str, Any]) -> Layout:
         """The layout of `generate_dummy_inputs`' result, named by `flatten_output_collection_property`."""
         slots: list[tuple[str, str, int | None, int | None]] = []
         for key, value in nested.items():
@@ -41,7 +41,7 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         return tuple(slot[0] for slot in self.slots)
 
-    def ordered(self, order: Iterable[str]) -> Layout:
+    def select(self, order: Iterable[str]) -> Layout:
         """The slots that `order` names, in its order."""
         by_name = {slot[0]: slot for slot in self.slots}
         return Layout(tuple(by_name[name] for name in order if name in by_name))
@@ -72,7 +72,7 @@ def call(
     """Run the model on nested arguments; its outputs by the names of the ONNX file, caches as `present.…`."""
     model_class: type = type(model)
     arguments = arguments_of(model_class, onnx_config.complete_inputs(nested, parameters_of(model_class)))
-    with settings_kept(model):
+    with settings_restored(model):
         return flatten_outputs(onnx_config, model(**arguments, **extra, return_dict=True))
 
 
@@ -80,7 +80,7 @@ _SETTINGS = frozenset({bool, int, float, str, type(None)})
 
 
 @contextlib.contextmanager
-def settings_kept(model: torch.nn.Module) -> Iterator[None]:
+def settings_restored(model: torch.nn.Module) -> Iterator[None]:
     """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
 
     Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would put other
@@ -150,7 +150,7 @@ class Traceable(torch.nn.Module):
 
 
 @contextlib.contextmanager
-def prepared(
+def evaluation_mode(
     model: PreTrainedModel, overrides: Mapping[str, Any] | None = None, attention: str | None = None
 ) -> Iterator[None]:
     """The model in eval mode, without gradients, its configuration overridden; afterwards everything as it was.
@@ -246,7 +246,14 @@ def zeros_where_nothing_is_seen() -> Iterator[None]:
     functional = torch.nn.functional
     attend = functional.scaled_dot_product_attention
 
-    def attend_or_zero(query, key, value, attn_mask=None, *args, **options):
+    def attend_or_zero(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> torch.Tensor:
         answer = attend(query, key, value, attn_mask, *args, **options)
         if attn_mask is None or attn_mask.dtype is not torch.bool:
             return answer

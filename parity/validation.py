@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.axes import Axes
-from parity.claims import Claims, form_of
 from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures
 from parity.judge.pool import Answers, Arrays, Pool
 from parity.judge.relations import Run
-from parity.samples import Sample, Source
-from parity.shapes import alike
+from parity.reruns import RerunClaims, padded_signature
+from parity.samples import Sample, SampleSource
+from parity.shapes import similar_sample
 from parity.traceable import Layout
 
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ class Validation:
 
 
 def claims_of(
-    source: Source,
+    source: SampleSource,
     samples: Sequence[Sample],
     exactly: Callable[[], AbstractContextManager[Run]],
     *,
     relations: Sequence[str] = (),
     longest: int | None = None,
     derived: Axes | None = None,
-) -> Claims:
+) -> RerunClaims:
     """The claims on a file beyond its answers to the samples, which `choose_samples` has chosen.
 
     Args:
@@ -143,10 +143,10 @@ def claims_of(
     place = next(index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
 
     def others() -> list[dict[str, np.ndarray]]:
-        return [backend_inputs(config, alike(source, samples[place], longest, seed)) for seed in (1001, 1002)]
+        return [backend_inputs(config, similar_sample(source, samples[place], longest, seed)) for seed in (1001, 1002)]
 
-    return Claims(
-        form_of(config, source.preprocessor, derived),
+    return RerunClaims(
+        padded_signature(config, source.preprocessor, derived),
         exactly,
         relations=relations,
         dead=tuple(config.dead_inputs),
@@ -164,18 +164,20 @@ class Criteria:
     Args:
         atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
         limit: the largest error ratio that passes.
-        alike: whether the file has the attention implementation of the reference; if it has not, or nobody knows,
-            what attends to nothing is judged for being finite alone.
+        same_attention: whether the file has the attention implementation of the reference; if it has not, or nobody
+            knows, what attends to nothing is judged for being finite alone.
         claims: what is claimed of the file beyond single answers; judged with the error ratio only.
     """
 
     atol: float | None = None
     limit: float = ratio.LIMIT
-    alike: bool = True
-    claims: Claims | None = None
+    same_attention: bool = True
+    claims: RerunClaims | None = None
 
 
-def pool_of(source: Source, samples: Sequence[Sample], answers: Sequence[Answers], derived: Sequence[str] = ()) -> Pool:
+def pool_of(
+    source: SampleSource, samples: Sequence[Sample], answers: Sequence[Answers], derived: Sequence[str] = ()
+) -> Pool:
     """Samples and the reference's answers to them, as they are judged.
 
     Args:
@@ -257,8 +259,8 @@ def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria:
     actual = run(inputs)
     repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
     axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
-    places = {} if criteria.alike else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
-    reference, defined = _defined_answers(answer, places), undefined.blanked(actual, places, answer.eager)
+    places = {} if criteria.same_attention else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
+    reference, defined = _defined_answers(answer, places), undefined.blank_undefined(actual, places, answer.eager)
     findings = undefined.judge_undefined(actual, places, sizes)
     findings += values.judge_values(reference.eager, defined, atol=criteria.atol, where=sizes)
     return _Answer(
@@ -288,14 +290,14 @@ def _defined_answers(answer: Answers, places: Mapping[str, np.ndarray]) -> Answe
     sides = {side: getattr(answer, side) for side in ("eager", "exact", "jittered")}
     return replace(
         answer,
-        **{side: arrays and undefined.blanked(arrays, places, answer.eager) for side, arrays in sides.items()},
+        **{side: arrays and undefined.blank_undefined(arrays, places, answer.eager) for side, arrays in sides.items()},
     )
 
 
 def backend_inputs(onnx_config: OnnxConfig, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The sample as the backend gets it: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
     nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
-    flat = Layout.of(onnx_config, nested).flatten(nested)
+    flat = Layout.from_inputs(onnx_config, nested).flatten(nested)
     if derived:
         complete = onnx_config.complete_inputs(sample.inputs, derived)
         flat.update({name: complete[name] for name in derived if name in complete})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parity import records
-from parity.console import guarded
+from parity.console import run_guarded
 from parity.errors import OutputError, UsageError
 from parity.reports.gate import baseline, merge, upgrade
 from parity.reports.gate.changes import statuses
@@ -68,7 +68,7 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports") -> int:
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
-    return guarded(prog, lambda: _run(args))
+    return run_guarded(prog, lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -79,11 +79,11 @@ def _run(args: argparse.Namespace) -> int:
     if args.diff:
         old, new = (records.load(path) for path in args.diff)
         comparison = upgrade.difference(old, new)
-        _print(args, comparison, upgrade.told(comparison, markdown=args.format == "markdown"))
+        _print(args, comparison, upgrade.report(comparison, markdown=args.format == "markdown"))
         return 1 if comparison["worse"] else 0
     if args.merge:
         return _merge(args)
-    environment, lines = joined(args.records or [RECORDS])
+    environment, lines = join_runs(args.records or [RECORDS])
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
         print(_write(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
@@ -91,12 +91,12 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if args.check:
         verdict = baseline.verdict(path, environment, statuses(lines), _accept_command(args))
-        _print(args, verdict, baseline.told(verdict, markdown=args.format == "markdown"))
+        _print(args, verdict, baseline.report(verdict, markdown=args.format == "markdown"))
         return 0 if verdict["ok"] else 1
     return _page(args, environment, lines)
 
 
-def joined(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def join_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The records of one environment from several runs; what was run again counts as it went last.
 
     Raises:

@@ -25,7 +25,7 @@ def faults(path):
     """What of a baseline was edited by hand."""
     of = baseline.read(path)
     found = [f"{cell} {check}: {status}" for (cell, check), status in of.items() if status not in records.STATUSES]
-    if baseline.written(of) != path.read_text(encoding="utf-8"):
+    if baseline.as_csv(of) != path.read_text(encoding="utf-8"):
         found.append("not as --accept writes it")
     return found
 
@@ -40,7 +40,7 @@ def test_the_committed_baselines_are_written_by_accept():
 def test_an_edited_baseline_is_seen(tmp_path):
     """Another order and an unknown status are faults; what was written is none."""
     path = tmp_path / "transformers-1.csv"
-    path.write_text(baseline.written({("a-onnx11", "contract"): "passed", ("b-onnx11", "contract"): "xfailed"}))
+    path.write_text(baseline.as_csv({("a-onnx11", "contract"): "passed", ("b-onnx11", "contract"): "xfailed"}))
     assert faults(path) == []
     path.write_text("cell,status,checks\nb-onnx11,xfailed,contract\na-onnx11,fine,contract\n")
     assert faults(path) == ["a-onnx11 contract: fine", "not as --accept writes it"]

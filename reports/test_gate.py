@@ -9,7 +9,7 @@ from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import Change, folded
+from parity.reports.gate.changes import Change, change_lines
 
 CELL = "bert-default-onnx11"
 
@@ -50,27 +50,27 @@ def test_an_equal_run_passes(gate):
 
 SEEDED = {
     "a cell removed": (
-        lambda run: specimens.without(run, CELL),
+        lambda run: specimens.drop_cell(run, CELL),
         "disappeared: 2 checks",
         f"{CELL} contract, traced_sizes: passed → not there",
     ),
     "a status flipped": (
-        lambda run: specimens.changed(run, CELL, status="failed", error="wrong"),
+        lambda run: specimens.change_records(run, CELL, status="failed", error="wrong"),
         "regressed: 1 check",
         f"{CELL} traced_sizes: passed → failed",
     ),
     "a deviation that passes again": (
-        lambda run: specimens.changed(run, "bert-default-onnx12", status="xpassed", error="[XPASS(strict)]"),
+        lambda run: specimens.change_records(run, "bert-default-onnx12", status="xpassed", error="[XPASS(strict)]"),
         "fixed: 1 check",
         "bert-default-onnx12 traced_sizes: xfailed → xpassed; a deviation passes again: remove it",
     ),
     "a deviation that is gone": (
-        lambda run: specimens.changed(run, "bert-default-onnx12", status="passed", error=None),
+        lambda run: specimens.change_records(run, "bert-default-onnx12", status="passed", error=None),
         "fixed: 1 check",
         "bert-default-onnx12 traced_sizes: xfailed → passed",
     ),
     "a new deviation": (
-        lambda run: specimens.changed(run, CELL, status="xfailed", error="upstream"),
+        lambda run: specimens.change_records(run, CELL, status="xfailed", error="upstream"),
         "regressed: 1 check",
         f"{CELL} traced_sizes: passed → xfailed",
     ),
@@ -85,7 +85,7 @@ SEEDED = {
         "bert-default-onnx11–13 contract: passed → not there",
     ),
     "a cell that is skipped": (
-        lambda run: specimens.changed(run, CELL, status="skipped", error="Skipped: no device"),
+        lambda run: specimens.change_records(run, CELL, status="skipped", error="Skipped: no device"),
         "disappeared: 1 check",
         f"{CELL} traced_sizes: passed → skipped",
     ),
@@ -121,7 +121,7 @@ def test_a_part_of_the_matrix_takes_nothing_away(place, tmp_path, capsys):
         .out.splitlines()[-1]
         .endswith("12 checks of 6 cells; 1 regressed; 11 checks without a result in this run stay")
     )
-    place("whole.jsonl", specimens.changed(specimens.run(), CELL, status="failed"))
+    place("whole.jsonl", specimens.change_records(specimens.run(), CELL, status="failed"))
     assert command.main(["--check", "whole.jsonl"]) == 0
 
 
@@ -133,7 +133,7 @@ def test_prune_goes_with_accept(place, capsys):
 
 def test_every_change_is_in_json_and_markdown(gate):
     """Both say what the text says."""
-    seeded = specimens.changed(specimens.run(), CELL, status="failed")
+    seeded = specimens.change_records(specimens.run(), CELL, status="failed")
     status, told = gate(specimens.run(), seeded, "--format", "json")
     found = json.loads(told)
     assert (status, found["ok"], found["changed"]) == (1, False, {"regressed": 1})
@@ -160,16 +160,16 @@ def test_a_run_of_nothing_fails(gate):
 
 def test_the_baseline_has_statuses_only(place, tmp_path):
     """Its text is the same for runs that differ in times, ratios and order; reading it gives what was written."""
-    one = baseline.written({("a-onnx11", "contract"): "passed", ("a-onnx11", "parity"): "xfailed"})
-    other = baseline.written({("a-onnx11", "parity"): "xfailed", ("a-onnx11", "contract"): "passed"})
+    one = baseline.as_csv({("a-onnx11", "contract"): "passed", ("a-onnx11", "parity"): "xfailed"})
+    other = baseline.as_csv({("a-onnx11", "parity"): "xfailed", ("a-onnx11", "contract"): "passed"})
     assert one == other == "cell,status,checks\na-onnx11,passed,contract\na-onnx11,xfailed,parity\n"
     (tmp_path / "b.csv").write_text(one)
-    assert baseline.written(baseline.read(tmp_path / "b.csv")) == one
+    assert baseline.as_csv(baseline.read(tmp_path / "b.csv")) == one
 
 
 def test_what_was_run_again_counts_as_it_went_last(place):
     """A second file of the same environment takes the place of those checks alone."""
-    bad = specimens.changed(specimens.run(), CELL, status="failed")
+    bad = specimens.change_records(specimens.run(), CELL, status="failed")
     place("whole.jsonl", bad)
     place("again.jsonl", [specimens.line(opset=11)])
     place("good.jsonl", specimens.run())
@@ -185,7 +185,7 @@ def test_opsets_that_changed_alike_share_a_line():
     found = [Change(cell, "contract", "passed", "failed") for cell in [*cells, "bert-default-onnx14-sdpa"]]
     found += [Change("bert-default-onnx18", "contract", "xfailed", "failed")]
     found += [Change("bert-default-torchscript", "contract", "passed", "failed")]
-    assert folded(found) == [
+    assert change_lines(found) == [
         "bert-default-onnx11–13, 17 contract: passed → failed",
         "bert-default-onnx14-sdpa contract: passed → failed",
         "bert-default-onnx18 contract: xfailed → failed",
@@ -228,13 +228,13 @@ def test_a_seeded_regression_is_in_the_difference(diff, seeded):
 
 def test_a_ratio_that_grew_is_told(diff):
     """From 0.8 to 3 every check still passes; a move below 1 and one that shrank are no regression."""
-    grown = specimens.changed(specimens.run(), CELL, outputs={"logits": {"ratio": 3.0, "worst": 3e-6}})
+    grown = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 3.0, "worst": 3e-6}})
     status, told = diff(specimens.run(), grown)
     assert status == 1
     assert f"{CELL} traced_sizes, logits: 0.8 → 3" in told
     assert diff(grown, specimens.run())[0] == 0
-    small = specimens.changed(specimens.run(), CELL, outputs={"logits": {"ratio": 0.95, "worst": 3e-6}})
-    halved = specimens.changed(specimens.run(), CELL, outputs={"logits": {"ratio": 0.4, "worst": 3e-6}})
+    small = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 0.95, "worst": 3e-6}})
+    halved = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 0.4, "worst": 3e-6}})
     status, told = diff(halved, small)
     assert status == 0
     assert "no error ratio has moved" in told
@@ -242,10 +242,10 @@ def test_a_ratio_that_grew_is_told(diff):
 
 def test_an_upgrade_is_told_worst_first(diff):
     """Packages, then regressed, disappeared, new and fixed, then ratios, with the errors."""
-    after = specimens.changed(specimens.run(), CELL, status="failed", error="no such operator")
-    after = specimens.without(after, "vit-default-onnx11")
-    after = specimens.changed(after, "bert-default-onnx12", status="passed", error=None)
-    after = specimens.changed(after, "vit-default-onnx13", outputs={"logits": {"ratio": 2.5, "worst": 1.0}})
+    after = specimens.change_records(specimens.run(), CELL, status="failed", error="no such operator")
+    after = specimens.drop_cell(after, "vit-default-onnx11")
+    after = specimens.change_records(after, "bert-default-onnx12", status="passed", error=None)
+    after = specimens.change_records(after, "vit-default-onnx13", outputs={"logits": {"ratio": 2.5, "worst": 1.0}})
     after = [*after, specimens.line("gpt2")]
     parts = [
         "transformers  5.23.0 → 6.0.0",

@@ -160,8 +160,8 @@ def test_one_run_spans_two_interpreters(pytester):
         import pytest
 
         @pytest.mark.cells(features=("default",), opsets=(11, 12, 13))
-        def test_where(cell, figures):
-            figures(validated_at=[{"prefix": sys.prefix, "directory": os.getcwd()}])
+        def test_where(cell, measurements):
+            measurements(validated_at=[{"prefix": sys.prefix, "directory": os.getcwd()}])
         """
     )
     # Told where to work, the other one is treated as if it were on another host.

@@ -19,15 +19,17 @@ HOSTILE = '</script><script>document.title = "bad"</script><img src=x onerror="d
 
 def lines():
     """A run with every status, two formats, both attentions and a trace's verdicts."""
-    made = specimens.changed(specimens.run(), "vit-default-onnx13", status="failed", error=f"logits: wrong {HOSTILE}")
+    made = specimens.change_records(
+        specimens.run(), "vit-default-onnx13", status="failed", error=f"logits: wrong {HOSTILE}"
+    )
     verdict = {"axis": "sequence", "traced": 8, "verdict": "raises", "text": "right at 1; raises at 13", "trials": []}
     return [
         *made,
         specimens.line(opset=14, attention="sdpa", id="bert-default-onnx14-sdpa"),
         specimens.line(feature="masked-lm", format="torchscript", opset=None, verdicts=[verdict]),
-        specimens.line("roberta", feature="masked-lm", format="neuron", opset=None, engine="neuron", status="skipped"),
+        specimens.line("roberta", feature="masked-lm", format="neuron", opset=None, runtime="neuron", status="skipped"),
         specimens.line(
-            "vit", "masked-lm", None, format="neuron", engine="emulation", id="vit-masked-lm-neuron-emulation"
+            "vit", "masked-lm", None, format="neuron", runtime="emulation", id="vit-masked-lm-neuron-emulation"
         ),
         specimens.line("gpt2", status="skipped", ratio=None),
         specimens.line("t5", status="error", ratio=float("inf"), error="no file"),
@@ -139,9 +141,9 @@ def test_equal_records_make_equal_pages(made, tmp_path):
 def test_the_command_of_a_check_finds_it():
     """With the options that made the cells of the run; without them there is no emulated cell."""
     arguments = ["-n", "2", "--neuron-emulate", "--architecture", "bert", "--architecture=vit", "-k", "bert"]
-    command = page.again({**specimens.environment(), "arguments": arguments})
+    command = page.rerun_command({**specimens.environment(), "arguments": arguments})
     assert command == f"{page.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
-    assert page.again(specimens.environment()) == page.COMMAND
+    assert page.rerun_command(specimens.environment()) == page.COMMAND
     chosen = [
         "-k",
         "test_neuron_graph[bert-default-neuron-b1-l16-emulation]",
@@ -149,7 +151,7 @@ def test_the_command_of_a_check_finds_it():
         "-p",
         "no:cacheprovider",
     ]
-    emulating = page.again({**specimens.environment(), "arguments": ["--neuron-emulate"]})
+    emulating = page.rerun_command({**specimens.environment(), "arguments": ["--neuron-emulate"]})
     for found, of in ((True, emulating), (False, page.COMMAND)):
         run = subprocess.run([sys.executable, "-m", *of.split(), *chosen], capture_output=True, text=True)
         assert (run.returncode == 0) == found, run.stdout
@@ -190,7 +192,7 @@ def chromium():
 @pytest.fixture
 def window(chromium, made):
     """The page in a window, with all it asks the network for and all it complains about."""
-    with screenshots.opened(chromium, made) as of:
+    with screenshots.open_page(chromium, made) as of:
         yield of
 
 
@@ -238,9 +240,9 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
         ("feature", "masked-lm", {"bert masked-lm", "roberta masked-lm", "vit masked-lm"}),
         ("format", "torchscript", {"bert masked-lm"}),
         ("format", "neuron", {"roberta masked-lm", "vit masked-lm"}),
-        ("engine", "torch", {"bert masked-lm"}),
-        ("engine", "neuron", {"roberta masked-lm"}),
-        ("engine", "emulation", {"vit masked-lm"}),
+        ("runtime", "torch", {"bert masked-lm"}),
+        ("runtime", "neuron", {"roberta masked-lm"}),
+        ("runtime", "emulation", {"vit masked-lm"}),
         ("status", "failed", {"vit default"}),
         ("status", "xfailed", {"bert default"}),
     ],
@@ -312,7 +314,7 @@ def test_a_screen_reader_has_names_for_everything(window):
     assert window.get_by_role("rowheader", name="bert", exact=True).count() == 1
     assert window.get_by_role("columnheader", name="masked-lm").count() == 1
     assert window.get_by_role("search", name="Filters of the matrix").count() == 1
-    for name in ("architecture", "feature", "format", "engine", "status"):
+    for name in ("architecture", "feature", "format", "runtime", "status"):
         assert window.get_by_role("combobox", name=name, exact=True).count() == 1
     assert window.get_by_role("img").count() == 5
     unnamed = "all => all.filter(e => !e.getAttribute('aria-label')).length"
@@ -345,7 +347,7 @@ _CONTRAST = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_readable_in_both_schemes(chromium, made, scheme):
     """Contrast of 4.5 or more everywhere, in what a click opens too; the two schemes differ, also within the plots."""
-    with screenshots.opened(chromium, made, scheme=scheme) as of:
+    with screenshots.open_page(chromium, made, scheme=scheme) as of:
         assert of.evaluate(_CONTRAST) >= 4.5
         for cell, shown in (("bert default", "a"), ("vit default: failed", "code"), ("vit default: failed", "summary")):
             of.get_by_label(cell).click()
@@ -360,7 +362,7 @@ def test_text_is_readable_in_both_schemes(chromium, made, scheme):
 
 def test_unreadable_text_would_be_seen(chromium, made):
     """The measure of contrast sees grey on grey."""
-    with screenshots.opened(chromium, made) as of:
+    with screenshots.open_page(chromium, made) as of:
         of.get_by_label("bert default").click()
         for text in (".hint", "dialog a"):
             of.evaluate(f"document.querySelector('{text}').style.cssText = 'color: #888; background: #999'")
@@ -401,7 +403,7 @@ def test_ten_thousand_rows_open_in_two_seconds(chromium, tmp_path):
     page.write(tmp_path / "many.html", specimens.environment(), many)
     took = []
     for _ in range(3):
-        with screenshots.opened(chromium, tmp_path / "many.html") as window:
+        with screenshots.open_page(chromium, tmp_path / "many.html") as window:
             assert window.locator("#matrix td button").count() == 100
             took.append(int(window.evaluate("document.documentElement.dataset.ready")))
     assert min(took) < 2000

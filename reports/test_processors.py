@@ -5,7 +5,7 @@ import os
 import pytest
 
 from parity.reports.lanes import processors
-from parity.reports.lanes.processors import PROCESSORS, NotApplied, Processor, applied, main
+from parity.reports.lanes.processors import PROCESSORS, CannotEmulate, Processor, emulate, main
 
 
 def named(name):
@@ -25,21 +25,21 @@ def own(monkeypatch):
 def test_the_weak_one_rounds_otherwise():
     """Kernels of torch, oneDNN and MKL are other ones, and the environment of this process is left alone."""
     before = dict(os.environ)
-    with applied(named("weak")) as (_, moved):
+    with emulate(named("weak")) as (_, moved):
         assert {"linear", "softmax"} & set(moved)
     assert dict(os.environ) == before
 
 
 def test_what_changes_nothing_is_not_applied():
     """A variable that no library knows is no other processor."""
-    with pytest.raises(NotApplied, match="changes no bit"), applied(Processor("x", "", {"NO_SUCH_SETTING": "1"})):
+    with pytest.raises(CannotEmulate, match="changes no bit"), emulate(Processor("x", "", {"NO_SUCH_SETTING": "1"})):
         pass
 
 
 def test_without_a_compiler_the_vendor_stays(monkeypatch):
     """The stub is compiled here: what it takes is said."""
     monkeypatch.setattr(processors.shutil, "which", lambda name: None)
-    with pytest.raises(NotApplied, match="C compiler"), applied(named("vendor")):
+    with pytest.raises(CannotEmulate, match="C compiler"), emulate(named("vendor")):
         pass
 
 

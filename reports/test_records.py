@@ -17,8 +17,9 @@ from parity.errors import ExportError, ValueMismatch
 def broken(cell):
     raise ExportError("no such operator")
 
-def test_right(cell, figures):
-    figures(outputs={"logits": {"shape": [1], "ratio": 0.5, "worst": 1e-7}}, validated_at=[{"sizes": {"batch": 2}}])
+def test_right(cell, measurements):
+    outputs = {"logits": {"shape": [1], "ratio": 0.5, "worst": 1e-7}}
+    measurements(outputs=outputs, validated_at=[{"sizes": {"batch": 2}}])
 
 def test_wrong(cell):
     raise ValueMismatch("logits: 2 of 12 values differ")
@@ -120,7 +121,7 @@ GOOD = {
     "architecture": "bert",
     "feature": "default",
     "format": "onnx",
-    "engine": "onnxruntime",
+    "runtime": "onnxruntime",
     "opset": 11,
     "attention": "eager",
     "variant": "",
@@ -177,5 +178,19 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     """Reading begins with the environment and its schema."""
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps({"kind": "environment", "schema": 99}) + "\n")
-    with pytest.raises(ValueError, match="schema 3"):
+    with pytest.raises(ValueError, match="schema 4"):
+        records.read(path)
+
+
+def test_a_file_of_schema_3_is_read_by_todays_names(tmp_path):
+    """What ran a file was called its engine there; a line that has both, or neither, is refused as before."""
+    path = tmp_path / "records.jsonl"
+    records.write(path, {"parity": "0", "python": "3", "packages": {}}, [GOOD])
+    first, line = map(json.loads, path.read_text().splitlines())
+    old = {"engine" if name == "runtime" else name: value for name, value in line.items()}
+    path.write_text("\n".join(map(json.dumps, ({**first, "schema": 3}, old))) + "\n")
+    environment, lines = records.read(path)
+    assert (environment["schema"], lines) == (records.SCHEMA, [GOOD])
+    path.write_text("\n".join(map(json.dumps, (first, old))) + "\n")
+    with pytest.raises(ValueError, match="runtime, engine"):
         records.read(path)

@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from parity.environment import NEWEST_TRIED
+from parity.environment import NEWEST_TESTED
 from parity.reports.lanes import releases
 from parity.reports.pages.support import ROOT
 
@@ -29,22 +29,22 @@ def green():
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["4.5"], [f"transformers-{v}" for v in releases.TRIED["transformers"] if v.startswith("4.5")]),
+        (["4.5"], [f"transformers-{v}" for v in releases.RELEASES["transformers"] if v.startswith("4.5")]),
         (["onnx-1.16"], ["onnx-1.16.2"]),
         (["5.20", "torch-2.8"], ["transformers-5.20.2", "torch-2.8.0"]),
-        (["newest"], [f"transformers-{v}" for v in releases.TRIED["transformers"][-5:]]),
+        (["newest"], [f"transformers-{v}" for v in releases.RELEASES["transformers"][-5:]]),
         (["6"], []),
     ],
 )
 def test_a_word_chooses_what_it_begins(words, found):
     """Of a version, or of package and version; `newest` is five of transformers."""
-    assert [release.name for release in releases.chosen(words)] == found
+    assert [release.name for release in releases.selection(words)] == found
 
 
 def test_without_a_word_all_are_chosen():
     """Every release, once."""
-    every = [release.name for release in releases.chosen(())]
-    assert len(every) == len(set(every)) == sum(map(len, releases.TRIED.values()))
+    every = [release.name for release in releases.selection(())]
+    assert len(every) == len(set(every)) == sum(map(len, releases.RELEASES.values()))
 
 
 def test_a_cell_is_its_worst_check_with_its_causes():
@@ -136,7 +136,7 @@ def test_the_page_marks_red_and_declared(green):
 def test_a_release_that_cannot_be_had_says_so(tmp_path, monkeypatch, capsys):
     """Without an index pip finds nothing: one line, no environment that counts as ready, exit status 1."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(releases, "TRIED", {"transformers": ("4.0.99",), "onnx": ("1.0.99",)})
+    monkeypatch.setattr(releases, "RELEASES", {"transformers": ("4.0.99",), "onnx": ("1.0.99",)})
     assert releases.main(["transformers", "--home", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "cannot be had: ERROR: No matching distribution found for transformers==4.0.99" in told
@@ -179,8 +179,8 @@ def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green):
             raise KeyboardInterrupt
         result.update({step: green.get(step, {}), "seconds": result.get("seconds", 0) + 20})
 
-    monkeypatch.setattr(releases, "tried", tried)
-    monkeypatch.setattr(releases, "TRIED", {"transformers": ("5.0.0", "5.1.0"), "onnx": ("1.20.1",)})
+    monkeypatch.setattr(releases, "run_step", tried)
+    monkeypatch.setattr(releases, "RELEASES", {"transformers": ("5.0.0", "5.1.0"), "onnx": ("1.20.1",)})
     monkeypatch.setattr(releases, "code", lambda: "0")
     command = ["5.", "--home", str(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
@@ -212,11 +212,11 @@ def test_an_unknown_release_is_refused(capsys):
 
 def test_the_newest_that_was_tried_is_the_last_of_the_list():
     """The note of the commands and the list of releases say the same."""
-    assert {package: versions[-1] for package, versions in releases.TRIED.items()} == NEWEST_TRIED
-    for versions in releases.TRIED.values():
+    assert {package: versions[-1] for package, versions in releases.RELEASES.items()} == NEWEST_TESTED
+    for versions in releases.RELEASES.values():
         assert sorted(versions, key=Version) == list(versions)
         assert len({Version(version).release[:2] for version in versions}) == len(versions)
-    assert {*releases.MATRIX} <= {*releases.TRIED["transformers"]}
+    assert {*releases.MATRIX} <= {*releases.RELEASES["transformers"]}
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ OLDEST_OF_ALL = {"torch": "1.13.1"}
 def unlike(promised, results):
     """What pyproject.toml promises and the table does not show, or the other way, a line for each."""
     wanted = {(found := Requirement(text)).name: found.specifier for text in promised}
-    for package, versions in releases.TRIED.items():
+    for package, versions in releases.RELEASES.items():
         bounds = [each for each in wanted[package] if each.operator == ">="]
         oldest = Version(OLDEST_OF_ALL.get(package, versions[0])).release[:2]
         if [Version(each.version).release[:2] for each in bounds] != [oldest]:
@@ -247,7 +247,7 @@ def unlike(promised, results):
 
 def test_a_promise_that_the_table_does_not_hold_is_seen(green, promised):
     """A bound below what was tried, a red release that is promised, a green one that is excluded."""
-    results = [{**green, "version": version} for version in releases.TRIED["transformers"]]
+    results = [{**green, "version": version} for version in releases.RELEASES["transformers"]]
     assert list(unlike(promised, results)) == []
     less = [text.replace(">=4.46.3", ">=4.40") for text in promised]
     assert list(unlike(less, results)) == ["transformers: >=4.40, tried from 4.46 on"]

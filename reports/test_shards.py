@@ -89,7 +89,7 @@ def test_a_shard_that_cannot_be_is_refused(suite, wrong):
 def test_the_division_is_balanced():
     """No shard has more than a third above the mean, with one model without a record."""
     seconds = shards.weights({f"m{i}": 10 for i in range(40)}, {f"m{i}": float(i + 1) for i in range(39)})
-    shares = shards.divided(seconds, 4)
+    shares = shards.assignment(seconds, 4)
     loads = [sum(of for unit, of in seconds.items() if shares[unit] == index) for index in (1, 2, 3, 4)]
     assert sorted(set(shares.values())) == [1, 2, 3, 4]
     assert max(loads) < 1.05 * sum(loads) / 4
@@ -158,7 +158,7 @@ def test_what_is_no_whole_is_refused(merge, tmp_path, wrong):
 def test_only_what_failed_or_has_no_result_runs(suite, pytester):
     """Failed first, then skipped and new; what passed does not run, nor does a test of no cell."""
     _, lines = suite("--records", "whole.jsonl")[0], records.read(pytester.path / "whole.jsonl")[1]
-    lines = specimens.changed(lines, "gpt2-default-onnx12", "one", status="skipped")
+    lines = specimens.change_records(lines, "gpt2-default-onnx12", "one", status="skipped")
     lines = [line for line in lines if (line["id"], line["check"]) != ("bert-default-onnx11", "other")]
     records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
     result, _ = suite("-v", "--only-changed", "old.jsonl")

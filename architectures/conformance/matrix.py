@@ -29,7 +29,7 @@ _DEFAULTS = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
 
 @dataclass(frozen=True)
 class Cell:
-    """One claim's subject: a feature of an architecture in one format, run by one engine.
+    """One claim's subject: a feature of an architecture in one format, run by one runtime.
 
     Args:
         format: one of `FORMATS`.
@@ -42,7 +42,7 @@ class Cell:
     architecture: str
     feature: str
     format: str
-    engine: str
+    runtime: str
     opset: int | None = None
     attention: str = "eager"
     smoke: bool = False
@@ -68,9 +68,9 @@ class Cell:
         name = self.variant.removesuffix(f"-{EMULATION}")
         return dict({**NEURON_SIZES, **NEURON_IMAGE_SIZES}.get(name, {}))
 
-    def emulated(self) -> Cell:
-        """The cell with torch in the place of Neuron's tracer: by its id and its engine no cell of Inf1."""
-        return replace(self, engine=EMULATION, variant=f"{self.variant}-{EMULATION}")
+    def emulation(self) -> Cell:
+        """The cell with torch in the place of Neuron's tracer: by its id and its runtime no cell of Inf1."""
+        return replace(self, runtime=EMULATION, variant=f"{self.variant}-{EMULATION}")
 
     def as_json(self) -> dict[str, Any]:
         omissions = {"smoke", *(name for name, default in _DEFAULTS.items() if getattr(self, name) == default)}

@@ -31,7 +31,7 @@ def calls(model, of):
     """How often the model calls scaled_dot_product_attention for the inputs of the export."""
     import torch
 
-    from parity.traceable import call, prepared
+    from parity.traceable import call, evaluation_mode
 
     counted, own = [], torch.nn.functional.scaled_dot_product_attention
 
@@ -39,7 +39,7 @@ def calls(model, of):
         counted.append(1)
         return own(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch, prepared(model, of.onnx_config.values_override):
+    with pytest.MonkeyPatch.context() as patch, evaluation_mode(model, of.onnx_config.values_override):
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
-        call(model, of.onnx_config, of.source.generated().inputs)
+        call(model, of.onnx_config, of.source.generate().inputs)
     return len(counted)

@@ -11,7 +11,7 @@ def test_contract(cell, subject, artifact):
     """Opset, names, order, dtypes, ranks and dynamic axes are those asked for; no weight is written twice."""
     tensors = subject.source.layout.flatten(subject.source.dummy)
     assert set(tensors) == set(subject.onnx_config.inputs)
-    claim = contract.Claim.of(subject.onnx_config, tensors)
+    claim = contract.Claim.from_config(subject.onnx_config, tensors)
     findings = contract.judge_contract(contract.read(artifact), claim, opset=cell.opset)
     assert [finding.message for finding in failures(findings)] == []
 
@@ -27,15 +27,15 @@ def test_exported_alone(cell, subject, artifact, tmp_path):
     """The file is the one that an export on its own writes, though the cells of a model share their traces."""
     from parity.onnx import export
 
-    alone = tmp_path / artifact.name
-    export(subject.preprocessor, subject.fresh_model(), subject.onnx_config, cell.opset, alone)
-    assert alone.read_bytes() == artifact.read_bytes()
+    load_isolated = tmp_path / artifact.name
+    export(subject.preprocessor, subject.fresh_model(), subject.onnx_config, cell.opset, load_isolated)
+    assert load_isolated.read_bytes() == artifact.read_bytes()
 
 
 @pytest.mark.cells(every_opset=False, every_feature=False)
 def test_loads_alone(artifact, session):
     """The file loads from a directory that holds nothing but the files that it names."""
-    from parity.onnx.proof import alone
+    from parity.onnx.proof import load_isolated
 
-    copied = alone(artifact, contract.read(artifact).data)
+    copied = load_isolated(artifact, contract.read(artifact).data)
     assert (copied.input_names, copied.output_names) == (session.input_names, session.output_names)

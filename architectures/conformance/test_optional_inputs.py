@@ -15,7 +15,7 @@ OPTIONAL = ("attention_mask", "token_type_ids")
 @pytest.mark.cells(
     every_opset=False, every_feature=False, kinds=("encoder", "decoder", "encoder-decoder", "multimodal")
 )
-def test_without_optional_inputs(cell, subject, figures, tmp_path):
+def test_without_optional_inputs(cell, subject, measurements, tmp_path):
     """Without attention mask, or token types, or either, it is no input of the file, which agrees.
 
     The reference is the model as it is called without them: nothing that parity supplies is in its answer.
@@ -25,7 +25,7 @@ def test_without_optional_inputs(cell, subject, figures, tmp_path):
     for left_out in [[name] for name in names] + [names] * (len(names) > 1):
         less = subject
         for name in left_out:
-            less = subjects.without(less, name)
+            less = subjects.subject_without(less, name)
         told = " and ".join(left_out)
         session = OnnxSession(subjects.artifact(less, cell.opset, tmp_path / f"{told}.onnx"))
         assert [given for given in session.input_names for name in left_out if given in named(name)] == []
@@ -33,13 +33,13 @@ def test_without_optional_inputs(cell, subject, figures, tmp_path):
         found = subjects.verdict(less, session, pool)
         found.raise_on_failure()
         assert found.ratios()
-        figures(**{f"without {told}": found.ratios()})
+        measurements(**{f"without {told}": found.ratios()})
         untouched(less, pool)
 
 
 def test_a_wrong_assumption_is_seen():
     """The control: a configuration that supplies a mask without the first token is not what the model assumes."""
-    less = subjects.without(subjects.subject("gpt2", "causal-lm"), "attention_mask")
+    less = subjects.subject_without(subjects.subject("gpt2", "causal-lm"), "attention_mask")
 
     class Wrong(type(less.onnx_config)):
         def complete_inputs(self, inputs, parameters):
@@ -58,12 +58,12 @@ def test_a_wrong_assumption_is_seen():
 def untouched(less, pool):
     """The reference's answer to each input without padding is the model's own, given nothing but that input."""
     from parity.releases import arguments_of
-    from parity.traceable import flatten_outputs, prepared
+    from parity.traceable import evaluation_mode, flatten_outputs
 
     tried = [(sample, answer) for sample, answer in zip(pool.samples, pool.answers, strict=True) if not sample.padding]
     assert tried
     model = less.fresh_model()
-    with prepared(model, less.onnx_config.values_override):
+    with evaluation_mode(model, less.onnx_config.values_override):
         for sample, answer in tried:
             given = arguments_of(type(model), sample.inputs)
             own = flatten_outputs(less.onnx_config, model(**given, return_dict=True))

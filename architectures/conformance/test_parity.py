@@ -5,40 +5,40 @@ import pytest
 from parity.fixtures import subjects
 
 
-def judge(cell, subject, session, figures, sizes):
+def judge(cell, subject, session, measurements, sizes):
     pool = subjects.pool(cell.architecture, cell.feature, sizes, cell.attention)
     found = subjects.verdict(subject, session, pool)
-    figures(**found.as_json())
+    measurements(**found.as_json())
     found.raise_on_failure()
     assert found.ratios()
 
 
-def test_traced_sizes(cell, subject, session, figures):
+def test_traced_sizes(cell, subject, session, measurements):
     """At the sizes of the export, on nine inputs, the pooled error ratio of every output is at most 4."""
-    judge(cell, subject, session, figures, "traced")
+    judge(cell, subject, session, measurements, "traced")
 
 
-def test_other_sizes(cell, subject, session, figures):
+def test_other_sizes(cell, subject, session, measurements):
     """At other sizes of every dynamic axis, padded on either side, the pooled error ratio is at most 4."""
-    judge(cell, subject, session, figures, "other")
+    judge(cell, subject, session, measurements, "other")
 
 
 @pytest.mark.cells(every_opset=False)
-def test_verdict_of_the_commands(cell, subject, artifact, figures):
+def test_verdict_of_the_commands(cell, subject, artifact, measurements):
     """`parity.onnx` and `parity.check` pass the file, on what they judge from contract to relations and effects."""
-    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
 
     def answered(model, onnx_config, samples, **_):
         # The pools have those of the same samples, by the same function.
         traced, other = (subjects.pool(cell.architecture, cell.feature, sizes) for sizes in ("traced", "other"))
-        assert subjects.equal((*traced.samples[:1], *other.samples), samples, subject)
+        assert subjects.are_equal((*traced.samples[:1], *other.samples), samples, subject)
         return [*traced.answers[:1], *other.answers]
 
     relations = architecture(cell.architecture).relations_of(cell.feature)
     reference = Reference(subject.fresh_model, subject.source, relations, answers=answered)
-    found = prove(Artifact.read(artifact, opset=cell.opset), reference)
-    figures(**found.as_json())
+    found = judge_file(Artifact.read(artifact, opset=cell.opset), reference)
+    measurements(**found.as_json())
     found.raise_on_failure()
     assert {row.check for row in found.findings} >= {
         "checker",

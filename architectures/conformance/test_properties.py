@@ -10,18 +10,18 @@ TEXT = ("encoder", "decoder", "encoder-decoder", "multimodal", "speech")
 
 
 @pytest.mark.cells(every_opset=False)
-def test_drawn_sizes(cell, subject, session, reproductions, figures):
+def test_drawn_sizes(cell, subject, session, reproductions, measurements):
     """At sizes that hypothesis draws, each tried on eight inputs, the pooled error ratio is at most 4."""
-    verdicts = properties.drawn_sizes(subject, session.run, reproductions)
-    figures(**properties.figures_of(verdicts))
+    verdicts = properties.judge_drawn_sizes(subject, session.run, reproductions)
+    measurements(**properties.measurements_of(verdicts))
     assert all(found.ratios() for found in verdicts)
 
 
 @pytest.mark.cells(every_opset=False)
-def test_boundaries(cell, subject, session, reproductions, figures):
+def test_boundaries(cell, subject, session, reproductions, measurements):
     """At every boundary of every axis, each tried on eight inputs, the pooled error ratio is at most 4."""
-    verdicts = properties.all_boundaries(subject, session.run, reproductions)
-    figures(**properties.figures_of(verdicts))
+    verdicts = properties.judge_boundaries(subject, session.run, reproductions)
+    measurements(**properties.measurements_of(verdicts))
     assert all(found.ratios() for found in verdicts)
 
 
@@ -33,12 +33,12 @@ def test_beyond_the_maximum(cell, subject, session):
     """
     if not set(axes.TEXTS) & set(subject.source.axes):
         pytest.skip("no input is a text: nothing is claimed of too many tokens")
-    tried = sizes.beyond(subject.source, subject.longest)
+    tried = sizes.oversized_examples(subject.source, subject.longest)
     assert tried
     for example in tried:
-        sample = subject.source.resized(example.sizes)
+        sample = subject.source.resize(example.sizes)
         if subject.longest is None:
-            (found,) = sizes.judged(subject, session.run, [example])
+            (found,) = sizes.judge_examples(subject, session.run, [example])
             found.raise_on_failure()
             assert found.ratios()
         elif example.name == "encoder_sequence" and "input_ids" in subject.onnx_config.dead_inputs:
@@ -70,10 +70,13 @@ def test_static_axes(cell, subject, session):
 
 
 def refused_by_model(subject, inputs):
-    from parity.traceable import call, prepared
+    from parity.traceable import call, evaluation_mode
 
     model = subject.fresh_model()
-    with prepared(model, subject.onnx_config.values_override), pytest.raises((IndexError, RuntimeError, ValueError)):
+    with (
+        evaluation_mode(model, subject.onnx_config.values_override),
+        pytest.raises((IndexError, RuntimeError, ValueError)),
+    ):
         call(model, subject.onnx_config, inputs)
 
 

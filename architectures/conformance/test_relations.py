@@ -2,7 +2,7 @@
 
 import pytest
 
-from parity import claims
+from parity import reruns
 from parity.fixtures import subjects
 from parity.judge import relations
 from parity.judge.findings import failures
@@ -22,12 +22,12 @@ def judged(pool, relation, first, second, **limits):
 
 def asked(subject, pool, relation, run, first):
     """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
-    return claims.asked(subjects.form(subject), relation, run, pool.inputs, first)
+    return reruns.relation_answers(subjects.padded_signature(subject), relation, run, pool.inputs, first)
 
 
 def found_in_float64(cell, subject):
     """The relations that the float64 model has."""
-    names = [name for name in relations.RELATIONS if relations.applies(name, subjects.form(subject))]
+    names = [name for name in relations.RELATIONS if relations.applies(name, subjects.padded_signature(subject))]
     found = []
     with subjects.float64(subject) as run:
         for relation in names:
@@ -48,7 +48,7 @@ def test_float64_has_the_recorded_relations(cell, subject):
 
 
 @pytest.mark.cells(every_opset=False)
-def test_relations(cell, subject, session, figures):
+def test_relations(cell, subject, session, measurements):
     """The file has every relation on record, both sides within four times the noise."""
     recorded = architecture(cell.architecture).relations_of(cell.feature)
     assert recorded
@@ -57,7 +57,7 @@ def test_relations(cell, subject, session, figures):
         first = [session.run(inputs) for inputs in pool.inputs]
         findings = judged(pool, relation, first, asked(subject, pool, relation, session.run, first))
         assert [finding.message for finding in failures(findings)] == []
-        figures(**{relation: max(finding.measurements["ratio"] for finding in findings)})
+        measurements(**{relation: max(finding.measurements["ratio"] for finding in findings)})
 
 
 @pytest.mark.cells(every_opset=False)
@@ -65,7 +65,7 @@ def test_optimisations(cell, subject, session, artifact):
     """ONNX Runtime with all its optimisations answers as without any, within four times the noise."""
     pool = pool_of(cell, "optimisations")
     inputs, plain = pool.inputs, OnnxSession(artifact, optimise=False)
-    sides = [[engine.run(one) for one in inputs] for engine in (session, plain)]
+    sides = [[runtime.run(each) for each in inputs] for runtime in (session, plain)]
     assert [finding.message for finding in failures(judged(pool, "optimisations", *sides))] == []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from parity.fixtures import properties, sizes, subjects
-from parity.fixtures.traces import differences, proven
+from parity.fixtures.trace_verdicts import differences, is_proven
 from parity.registry import architecture
 
 pytestmark = pytest.mark.cells(formats=("torchscript",))
@@ -15,20 +15,20 @@ def traced(cell, subject, tmp_path_factory):
     path = tmp_path_factory.mktemp(cell.id) / "model.pt"
     yield subjects.trace(subject, path, cell.attention)
     path.unlink(missing_ok=True)
-    subjects.forget_traces()
+    subjects.free_traces()
 
 
 def test_trace(traced):
     """At the traced shape the file answers as the eager model, on its example and on another, by the error ratio."""
-    assert proven(traced[0])
+    assert is_proven(traced[0])
 
 
-def test_trace_verdicts(cell, subject, traced, figures):
+def test_trace_verdicts(cell, subject, traced, measurements):
     """At other sizes each axis does what is declared: it generalises, or raises that error; so do all together."""
     from parity.torchscript import verdict
 
     found = verdict(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
-    figures(verdicts=[each.as_json() for each in found])
+    measurements(verdicts=[each.as_json() for each in found])
     assert set(traced[0].sizes) <= {each.axis for each in found}
     assert differences(found, architecture(cell.architecture).traced_axes(cell.feature)) == []
 
@@ -36,13 +36,13 @@ def test_trace_verdicts(cell, subject, traced, figures):
 @pytest.mark.cells(formats=("torchscript",), attention=("eager",))
 def test_trace_at_drawn_sizes(cell, subject, traced):
     """At sizes that hypothesis draws for the axes that generalise, padded or not, the trace answers as the model."""
-    from parity.torchscript.verdicts import Subject, trial
+    from parity.torchscript.verdicts import TrialSetup, trial
 
-    of = Subject.of(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
+    of = TrialSetup.for_trace(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
     fixed = {axis: traced[0].sizes[axis] for axis in architecture(cell.architecture).traced_axes(cell.feature)}
 
     def judge(example):
-        found = trial(of, of.source.resized({**example.sizes, **fixed}, padding=example.padding, seed=example.seed))
+        found = trial(of, of.source.resize({**example.sizes, **fixed}, padding=example.padding, seed=example.seed))
         assert found.outcome == "right", f"{found.sample}: {found.text}"
 
-    assert properties.hold(sizes.examples(of.source, of.longest), judge)
+    assert properties.check_property(sizes.examples(of.source, of.longest), judge)

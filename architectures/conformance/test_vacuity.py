@@ -21,7 +21,7 @@ def test_outputs_say_something(cell, subject):
 def test_inputs_have_effect(cell, subject, session):
     """Each input moves the same outputs of reference and file; exactly those declared dead move nothing, to the bit."""
     pool = subjects.pool(cell.architecture, cell.feature, "varied")
-    first, changed = subjects.each_changed(pool)
+    first, changed = subjects.single_changes(pool)
     assert set(changed) == set(subject.onnx_config.inputs)
     assert set(subject.onnx_config.dead_inputs) <= set(changed)
     with subjects.float64(subject) as run:

@@ -35,7 +35,7 @@ class Data:
     size: int
 
 
-def external(model: onnx.ModelProto) -> tuple[Data, ...]:
+def external_files(model: onnx.ModelProto) -> tuple[Data, ...]:
     """The files in which a ModelProto's tensors stand, by location."""
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
@@ -67,7 +67,7 @@ def judge_artifact(model: onnx.ModelProto, directory: Path) -> tuple[Finding, ..
 
     An external file lies in the directory or below, and is long enough.
     """
-    return (*_judge_data(external(model), directory), _judge_copies(written_twice(model, directory)))
+    return (*_judge_data(external_files(model), directory), _judge_copies(duplicate_weights(model, directory)))
 
 
 def _judge_copies(pairs: Sequence[tuple[str, str, int]]) -> Finding:
@@ -113,7 +113,7 @@ def judge_checker(path: Path) -> Finding:
     return Finding("checker", "file", True)
 
 
-def written_twice(model: onnx.ModelProto, directory: Path) -> list[tuple[str, str, int]]:
+def duplicate_weights(model: onnx.ModelProto, directory: Path) -> list[tuple[str, str, int]]:
     """(name, name of its copy, bytes) of every weight that stands in the file again under another name."""
     groups: dict[tuple[int, tuple[int, ...], int], list[tuple[str, _Bytes]]] = defaultdict(list)
     for tensor in model.graph.initializer:

@@ -34,7 +34,7 @@ class Contract:
     outputs: tuple[Value, ...]
     metadata: Mapping[str, str]
     training: tuple[str, ...] = ()
-    """Nodes in training mode: engines differ in what they make of these."""
+    """Nodes in training mode: runtimes differ in what they make of these."""
     data: tuple[str, ...] = ()
     """The files beside it that hold tensors, by the names that it gives them."""
     flaws: tuple[Finding, ...] = ()
@@ -63,7 +63,7 @@ def read(path: Path) -> Contract:
         outputs=tuple(_value(v) for v in model.graph.output),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
-        data=tuple(each.location for each in artifact.external(model)),
+        data=tuple(each.location for each in artifact.external_files(model)),
         flaws=artifact.judge_artifact(model, Path(path).parent),
     )
 
@@ -109,7 +109,7 @@ class Claim:
     ranks: Mapping[str, int]
 
     @classmethod
-    def of(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
+    def from_config(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
         """That of an OnnxConfig and the inputs that the file was exported with, tensors of any framework by name."""
         return cls(
             {name: axes for name, axes in onnx_config.inputs.items() if name in tensors},

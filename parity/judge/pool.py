@@ -35,7 +35,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One output over a pool: its error ratio, and its largest absolute difference from float32 PyTorch.
 
     `noise` is what the ratio is measured in: the root mean square of the denominators, in units of the outputs' rms.
@@ -73,7 +73,7 @@ class Pool:
                 raise ValueError(f"pool: {count} {name}, should be {len(self.answers)}, one for each of the answers")
 
     @classmethod
-    def of(
+    def from_answers(
         cls,
         exact: Sequence[Arrays],
         eager: Sequence[Arrays],
@@ -129,7 +129,7 @@ class Pool:
         """The pool with these answers of a backend."""
         return replace(self, actual=actual)
 
-    def measure(self, name: str) -> Measured:
+    def measure(self, name: str) -> Measurement:
         """The ratio of one output.
 
         Raises:
@@ -156,7 +156,7 @@ class Pool:
             difference = actual[finite].astype(np.float64) - eager[finite].astype(np.float64)
             worst = max(worst, float(np.max(np.abs(difference))))
         ratio = math.sqrt(above / below) if below else 0.0
-        return Measured(ratio, worst, len(self), math.sqrt(below / len(self)))
+        return Measurement(ratio, worst, len(self), math.sqrt(below / len(self)))
 
     @functools.cached_property
     def noise(self) -> dict[str, float]:

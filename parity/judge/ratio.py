@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Measured, Pool, rms
+from parity.judge.pool import Measurement, Pool, rms
 
 LIMIT = 4.0
 REPORT = 2.0
@@ -66,7 +66,7 @@ def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> lis
     return findings
 
 
-def _message(name: str, measurement: Measured, limit: float) -> str:
+def _message(name: str, measurement: Measurement, limit: float) -> str:
     return (
         f"{name}: error ratio {measurement.ratio:.3g}, should be at most {limit:g}; over {measurement.inputs} inputs"
         f" the file is that many times as far from float64 as PyTorch itself, largest difference"

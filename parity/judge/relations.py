@@ -26,14 +26,14 @@ EXACT_LIMIT = 1.0
 
 
 @dataclass(frozen=True)
-class Form:
+class PaddedSignature:
     """The named axes of inputs and outputs, as an OnnxConfig declares them, and the token that padding is made of."""
 
     inputs: Axes
     outputs: Axes
     pad: int = 0
 
-    def padded(self, side: str) -> set[str]:
+    def padding_axes(self, side: str) -> set[str]:
         """The axes that padding lengthens on that side: those of tokens with a mask; before a past, the past's."""
         names = {axis for axes in self.inputs.values() for axis in axes.values()}
         masked = {
@@ -51,43 +51,43 @@ class Form:
         return [name for name in self.inputs if role_of(name) is role]
 
 
-def batch_permutation(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+def batch_permutation(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
     """The rows of the batch in another order, answered in that order."""
-    batch = _batch_size(inputs, form)
+    batch = _batch_size(inputs, signature)
     if batch == 1:
         return first
     order = np.roll(np.arange(batch), 1)
-    answers = run(_change_batch(inputs, form.inputs, lambda array, axis: array.take(order, axis)))
-    return _change_batch(answers, form.outputs, lambda array, axis: array.take(np.argsort(order), axis))
+    answers = run(_change_batch(inputs, signature.inputs, lambda array, axis: array.take(order, axis)))
+    return _change_batch(answers, signature.outputs, lambda array, axis: array.take(np.argsort(order), axis))
 
 
-def batch_of_one(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+def batch_of_one(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
     """The last row of the batch asked alone; it is the one that has most padding."""
-    batch = _batch_size(inputs, form)
+    batch = _batch_size(inputs, signature)
     if batch == 1:
         return first
-    alone = run(_change_batch(inputs, form.inputs, lambda array, axis: array.take([batch - 1], axis)))
-    others = _change_batch(first, form.outputs, lambda array, axis: array.take(range(batch - 1), axis))
-    places = {name: _axis(form.outputs[name], "batch") for name in others}
+    alone = run(_change_batch(inputs, signature.inputs, lambda array, axis: array.take([batch - 1], axis)))
+    others = _change_batch(first, signature.outputs, lambda array, axis: array.take(range(batch - 1), axis))
+    places = {name: _axis(signature.outputs[name], "batch") for name in others}
     return {
         name: alone[name] if axis is None else np.concatenate([others[name], alone[name]], axis)
         for name, axis in places.items()
     }
 
 
-def padding_right(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+def padding_right(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
     """Masked tokens after every sequence."""
-    return _padding(run, inputs, form, "right")
+    return _padding(run, inputs, signature, "right")
 
 
-def padding_left(run: Run, inputs: Arrays, form: Form, first: Arrays) -> Arrays:
+def padding_left(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
     """Masked tokens before every sequence; where there is a past, before that."""
-    return _padding(run, inputs, form, "left")
+    return _padding(run, inputs, signature, "left")
 
 
 # Name → the relation: a backend, one input, its axes and the first answer → the second, in the terms of the first.
 # Those of padding are asked of inputs without any.
-RELATIONS: Mapping[str, Callable[[Run, Arrays, Form, Arrays], Arrays]] = {
+RELATIONS: Mapping[str, Callable[[Run, Arrays, PaddedSignature, Arrays], Arrays]] = {
     "batch-permutation": batch_permutation,
     "batch-of-one": batch_of_one,
     "padding-right": padding_right,
@@ -95,24 +95,24 @@ RELATIONS: Mapping[str, Callable[[Run, Arrays, Form, Arrays], Arrays]] = {
 }
 
 
-def applies(name: str, form: Form) -> bool:
+def applies(name: str, signature: PaddedSignature) -> bool:
     """Whether there is anything that the relation changes: a padding needs tokens and a mask."""
-    return not name.startswith("padding") or bool(form.padded("right"))
+    return not name.startswith("padding") or bool(signature.padding_axes("right"))
 
 
-def _padding(run: Run, inputs: Arrays, form: Form, side: str) -> Arrays:
-    axes = form.padded(side)
+def _padding(run: Run, inputs: Arrays, signature: PaddedSignature, side: str) -> Arrays:
+    axes = signature.padding_axes(side)
     longer = {}
     for name, array in inputs.items():
-        fill = {Role.MASK: 0, Role.TOKEN_TYPES: 0, Role.TOKENS: form.pad}.get(role_of(name), 1)
-        for axis in _axes_of(form.inputs[name], axes):
+        fill = {Role.MASK: 0, Role.TOKEN_TYPES: 0, Role.TOKENS: signature.pad}.get(role_of(name), 1)
+        for axis in _axes_of(signature.inputs[name], axes):
             width = [(0, 0)] * array.ndim
             width[axis] = (PADDING, 0) if side == "left" else (0, PADDING)
             array = np.pad(array, width, constant_values=fill)
         longer[name] = array
     answers = {}
     for name, array in run(longer).items():
-        for axis in _axes_of(form.outputs[name], axes):
+        for axis in _axes_of(signature.outputs[name], axes):
             size = array.shape[axis] - PADDING
             array = array.take(range(PADDING, PADDING + size) if side == "left" else range(size), axis)
         answers[name] = array
@@ -128,8 +128,8 @@ def _axis(axes: Mapping[int, str], axis_name: str) -> int | None:
     return next((axis for axis, name in axes.items() if name == axis_name), None)
 
 
-def _batch_size(inputs: Arrays, form: Form) -> int:
-    places = ((array, _axis(form.inputs[name], "batch")) for name, array in inputs.items())
+def _batch_size(inputs: Arrays, signature: PaddedSignature) -> int:
+    places = ((array, _axis(signature.inputs[name], "batch")) for name, array in inputs.items())
     return next(array.shape[axis] for array, axis in places if axis is not None)
 
 

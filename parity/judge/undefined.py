@@ -68,7 +68,7 @@ def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], sh
     return np.broadcast_to(array.transpose(order).reshape(sizes), shape)
 
 
-def blanked(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
+def blank_undefined(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
     """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN."""
     blank = {}
     for name, array in answers.items():

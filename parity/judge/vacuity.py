@@ -76,7 +76,7 @@ def judge_effects(
     return findings
 
 
-def doubtful(exact: Arrays, file: Effects, noise: Mapping[str, float], *, dead: Collection[str] = ()) -> bool:
+def needs_reference(exact: Arrays, file: Effects, noise: Mapping[str, float], *, dead: Collection[str] = ()) -> bool:
     """Whether the file alone gives reason to ask `judge_effects`.
 
     Args:

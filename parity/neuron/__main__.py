@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, guarded, leave, whole_number
+from parity.console import PREPROCESSORS, Console, leave, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.neuron") -
     if args.output is None and not (args.analyze or args.coverage):
         own.error("the following arguments are required: output")
     console = Console(quiet=args.quiet, as_json=args.json)
-    return guarded(prog, lambda: _run(args, console), as_json=args.json)
+    return run_guarded(prog, lambda: _run(args, console), as_json=args.json)
 
 
 def _counts(text: str) -> list[int]:
@@ -79,10 +79,10 @@ def _counts(text: str) -> list[int]:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    from parity import models
+    from parity import loading
 
     started = time.perf_counter()
-    models.locate(args.model, args.cache_dir)
+    loading.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.environment import describe
     from parity.neuron import sdk
@@ -128,9 +128,7 @@ def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
     if longest is not None and lengths and max(lengths) > longest:
         raise UsageError(f"--sequence-length: got {max(lengths)}, the model takes at most {longest} tokens")
     samples = {
-        length: inputs.resized(
-            {"batch": args.batch, **dict.fromkeys(text, length)} if length else {"batch": args.batch}
-        )
+        length: inputs.resize({"batch": args.batch, **dict.fromkeys(text, length)} if length else {"batch": args.batch})
         for length in lengths or [0]
     }
     return checkpoint, onnx_config, samples, model
@@ -145,12 +143,12 @@ def _examine(args: argparse.Namespace, console: Console, workload: _Workload) ->
     inputs = next(iter(samples.values())).inputs
     if args.analyze:
         report = neuron.analyze(model, inputs, feature=args.feature, onnx_config=onnx_config, package=args.package)
-        console.done()
+        console.clear()
         console.say(str(report))
         return {"analysis": str(report)}
     traced = export(model, inputs, feature=args.feature, onnx_config=onnx_config, prove=False)
     coverage = neuron.coverage(traced.module)
-    console.done()
+    console.clear()
     for line in coverage.lines():
         console.say(line)
     return {"coverage": coverage.as_json()}
@@ -170,11 +168,11 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     if args.workdir:
         options["compiler_workdir"] = args.workdir
     directory = args.output.parent if single else args.output
-    say = tracing.labelled(console.say) if args.emulate else console.say
+    say = tracing.emulation_log(console.say) if args.emulate else console.say
     name = args.output.name if single else "model.pt"
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
     neuron_models = []
-    with files.staged(directory / "model.pt") as stage:
+    with files.staging_directory(directory / "model.pt") as stage:
         destinations = [directory / each for each in names.values()]
         companions = Companions.staged(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
         for length, sample in samples.items():
@@ -194,7 +192,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
                 say=say,
                 **options,
             )
-            console.done()
+            console.clear()
             if neuron_model.engine == "neuron":
                 outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
                 say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity import models
+from parity import loading
 from parity.errors import UsageError
 from parity.neuron import sdk
-from parity.neuron.tracing import EMULATED, NeuronModel, compiled, described, labelled, load, logger
+from parity.neuron.tracing import (
+    EMULATION_NOTE,
+    NeuronModel,
+    compile_module,
+    emulation_log,
+    load,
+    logger,
+    neuron_model_of,
+)
 from parity.torchscript.model import TracedModel, save
 from parity.torchscript.untying import twin
-from parity.traceable import prepared
+from parity.traceable import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -106,7 +114,7 @@ class Generator:
         Raises:
             UsageError (a ValueError): more rows, beams or tokens than were compiled.
         """
-        with torch.no_grad(), models.quiet_transformers():
+        with torch.no_grad(), loading.quiet_transformers():
             return self._model.generate(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, do_sample=False, **options
             )
@@ -171,14 +179,14 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
-        say = labelled(say)
-        say(EMULATED)
+        say = emulation_log(say)
+        say(EMULATION_NOTE)
     if not getattr(model.config, "is_encoder_decoder", False):
         raise UsageError(f"model: {type(model).__name__} is no encoder-decoder; compile it with parity.neuron.trace")
     ids, mask = torch.zeros(batch, length, dtype=torch.long), torch.ones(batch, length, dtype=torch.long)
     decoder_ids = torch.zeros(batch * beams, decoder_length, dtype=torch.long)
     own = twin(model).eval()
-    with prepared(own), models.quiet_transformers():
+    with evaluation_mode(own), loading.quiet_transformers():
         hidden = PaddedEncoder(own)(ids, mask)[0].repeat_interleave(beams, 0)
     parts = (
         (ENCODER, PaddedEncoder(own), _ENCODER_INPUTS, (ids, mask), {"last_hidden_state": _TEXT}),
@@ -192,8 +200,8 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
     )
     neuron_models = []
     for file, module, inputs, tensors, outputs in parts:
-        with models.quiet_transformers():
-            script = compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
+        with loading.quiet_transformers():
+            script = compile_module(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
         trace = TracedModel(
             module=script,
             inputs=inputs,
@@ -204,7 +212,7 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
             attention="eager",
             pad=model.config.pad_token_id or 0,
         )
-        part = described(trace, tracer)
+        part = neuron_model_of(trace, tracer)
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
             save(part, Path(output) / file)

@@ -84,7 +84,7 @@ class Tracer:
         if self.gate is None:
             own = {name: value for name, value in options.items() if name not in KEYWORDS[self.package]}
             return torch.jit.trace(module, tensors, **{"check_trace": False, **own})
-        home = imported(self.package)
+        home = import_package(self.package)
         if self.package == "torch_neuron":
             return home.trace(module, tensors, **options)
         own = dict(options)
@@ -100,7 +100,7 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
         UsageError: no such package.
         EnvironmentGap: nothing can be compiled here; the text is the sentence of the gate.
     """
-    package = package or installed()
+    package = package or default_package()
     if package not in NEURON:
         raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
     if emulate:
@@ -111,12 +111,12 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
     return Tracer(package, "neuron", _MARKERS[package], gate)
 
 
-def installed() -> str:
+def default_package() -> str:
     """The package of the SDK that is here; that of Inf1 where neither is, or both."""
     return next((package for package in NEURON if aws.neuron(package).imports), "torch_neuron")
 
 
-def imported(package: str) -> Any:
+def import_package(package: str) -> Any:
     """The module that has `trace`; importing it makes torch know what compiled files hold.
 
     Raises:
@@ -131,5 +131,5 @@ def imported(package: str) -> Any:
 
 def analysis(package: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Any]:
     """The SDK's own report on operators: `analyze_model`, which torch_neuronx calls `analyze`."""
-    home = imported(package)
+    home = import_package(package)
     return home.analyze_model if package == "torch_neuron" else home.analyze

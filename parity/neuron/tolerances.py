@@ -87,7 +87,7 @@ def judge_answers(expected: Sequence[Arrays], actual: Sequence[Arrays], toleranc
             continue
         findings.append(_judge(name, [w[name] for w in expected], [g[name] for g in actual], tolerances))
     noise = {finding.subject: tolerances.relative / LIMIT for finding in findings if finding.passed}
-    pool = Pool.of(expected, expected, expected, actual)
+    pool = Pool.from_answers(expected, expected, expected, actual)
     return [*findings, *(judge_decisions(pool, noise, eager=False) if noise else [])]
 
 
@@ -131,12 +131,12 @@ def validate(
     """
     from parity.reference import answers
     from parity.torchscript.untying import twin
-    from parity.torchscript.verdicts import Subject
+    from parity.torchscript.verdicts import TrialSetup
     from parity.validation import backend_inputs
 
-    subject = Subject.of(made, model, onnx_config=onnx_config)
+    subject = TrialSetup.for_trace(made, model, onnx_config=onnx_config)
     source, config = subject.source, subject.onnx_config
-    samples = [source.generated(), *(source.generated(seed=seed) for seed in range(1, _POOL))]
+    samples = [source.generate(), *(source.generate(seed=seed) for seed in range(1, _POOL))]
     expected = [answer.eager for answer in answers(twin(model), config, samples, exact=False)]
     actual = [made.run(backend_inputs(config, sample)) for sample in samples]
     findings = judge_answers(expected, actual, tolerances or Tolerances())

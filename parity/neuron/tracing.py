@@ -21,7 +21,7 @@ from parity.torchscript import model as files_of_traces
 from parity.torchscript import trace as torchscript
 from parity.torchscript.model import TracedModel
 from parity.torchscript.runner import Runner
-from parity.traceable import prepared
+from parity.traceable import evaluation_mode
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
@@ -30,7 +30,7 @@ __all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
 
 logger = logging.getLogger("parity.neuron")
 
-EMULATED = "torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
+EMULATION_NOTE = "torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
 
 
 @dataclass(frozen=True)
@@ -131,24 +131,26 @@ def trace(  # noqa: PLR0913 - the signature that users call
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
-        say = labelled(say)
-        say(EMULATED)
-    declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
+        say = emulation_log(say)
+        say(EMULATION_NOTE)
+    declared = torchscript.Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
     config = declared.onnx_config
-    trace = torchscript.traced(
+    trace = torchscript.trace_model(
         model,
         example_inputs,
-        lambda module, tensors: compiled(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options),
+        lambda module, tensors: compile_module(
+            module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options
+        ),
         declared,
         outputs=outputs,
         say=say,
     )
-    neuron_model = described(trace, tracer, dynamic_batch=bool(options.get("dynamic_batch_size")))
+    neuron_model = neuron_model_of(trace, tracer, dynamic_batch=bool(options.get("dynamic_batch_size")))
     prove = prove and tracer.runs
     if output is None:
         return _with_proof(neuron_model, model, config, say) if prove else neuron_model
     output = Path(output)
-    with files.staged(output) as stage:
+    with files.staging_directory(output) as stage:
         path = stage / output.name
         files_of_traces.save(neuron_model, path)
         neuron_model = replace(neuron_model, module=load(path).module)
@@ -160,7 +162,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     return neuron_model
 
 
-def described(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
+def neuron_model_of(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
     """The trace with what is known of its compilation."""
     partition = operators.partition(trace.module, tracer.marker)
     own = {each.name: getattr(trace, each.name) for each in fields(TracedModel)}
@@ -175,7 +177,7 @@ def described(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = F
     )
 
 
-def compiled(
+def compile_module(
     module: torch.nn.Module,
     tensors: tuple[torch.Tensor, ...],
     tracer: sdk.Tracer,
@@ -189,7 +191,7 @@ def compiled(
     Raises:
         ExportError: compiling fails, or operators fell back to the CPU and that is not allowed.
     """
-    with prepared(_model_of(module), attention="eager"), _collect_warnings() as warnings:
+    with evaluation_mode(_model_of(module), attention="eager"), _collect_warnings() as warnings:
         try:
             script = tracer(module, tensors, options)
         except Exception as error:
@@ -218,7 +220,7 @@ def load(path: str | os.PathLike) -> NeuronModel:
     # Which package it is stands in the file, which cannot be loaded without the package.
     package = _package_of(path)
     if package is not None:
-        sdk.imported(package)
+        sdk.import_package(package)
     try:
         module, facts = files_of_traces.read(path)
     except SessionError as error:
@@ -245,12 +247,12 @@ def analyze(
     reports = []
 
     def analyze_and_trace(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
-        with prepared(module.model, attention="eager"):
+        with evaluation_mode(module.model, attention="eager"):
             reports.append(sdk.analysis(tracer.package)(module, tensors))
             return torch.jit.trace(module, tensors, check_trace=False)
 
-    declared = torchscript.Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
-    torchscript.traced(model, example_inputs, analyze_and_trace, declared)
+    declared = torchscript.Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    torchscript.trace_model(model, example_inputs, analyze_and_trace, declared)
     return reports[0]
 
 
@@ -272,7 +274,7 @@ def _with_proof(
     return replace(neuron_model, proof=f"{EMULATION}: {text}" if emulated else text)
 
 
-def labelled(say: Callable[[str], None]) -> Callable[[str], None]:
+def emulation_log(say: Callable[[str], None]) -> Callable[[str], None]:
     """`say` for an emulation: every line tells that it is one."""
     return lambda line: say(line if line.startswith(EMULATION) else f"{EMULATION}: {line}")
 

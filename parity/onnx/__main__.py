@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, guarded, leave, tolerance
+from parity.console import PREPROCESSORS, Console, leave, run_guarded, tolerance
 
 if TYPE_CHECKING:
-    from parity.onnx.job import Job
+    from parity.onnx.checkpoint_export import CheckpointExport
 
 
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
@@ -52,33 +52,33 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
-    return guarded(prog, lambda: _export(args, console), as_json=args.json)
+    return run_guarded(prog, lambda: _export(args, console), as_json=args.json)
 
 
 def _export(args: argparse.Namespace, console: Console) -> int:
-    from parity import files, models, onnx_files
+    from parity import files, loading, onnx_files
     from parity.opsets import check_opset
 
     start = time.perf_counter()
     destination = files.output_file(args.output)
     if args.opset is not None:
         check_opset(args.opset)
-    models.locate(args.model, args.cache_dir)
-    with files.staged(destination) as stage:
+    loading.locate(args.model, args.cache_dir)
+    with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
         from parity.checkpoint import Checkpoint
         from parity.companions import Companions
-        from parity.onnx.job import Job
+        from parity.onnx.checkpoint_export import CheckpointExport
 
         options = {"framework": args.framework, "cache_dir": args.cache_dir, "preprocessor": args.preprocessor}
         checkpoint = Checkpoint(args.model, **options)
-        job = Job(checkpoint, args.feature, args.opset, console)
+        job = CheckpointExport(checkpoint, args.feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
         jobs = {destination.name: job}
         if args.prefill:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
         outputs = [destination.with_name(name) for name in jobs]
-        rejected = [*map(onnx_files.rejected, outputs)]
+        rejected = [*map(onnx_files.rejected_path, outputs)]
         companions = Companions.staged(
             checkpoint, stage, outputs, instead=rejected, overwrite=args.overwrite, say=console.say
         )
@@ -97,11 +97,11 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     return 0 if passed else 1
 
 
-def _prove(job: Job, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _prove(job: CheckpointExport, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
     job.export(path)
     validation = job.validate(path, atol=args.atol)
-    console.done()
+    console.clear()
     for line in job.lines(validation, args.atol):
         console.say(line)
     if not validation.passed:
@@ -113,7 +113,7 @@ def _place(path: Path, destination: Path, summary: dict[str, Any], console: Cons
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import onnx_files
 
-    rejected = onnx_files.rejected(destination)
+    rejected = onnx_files.rejected_path(destination)
     if deliver:
         onnx_files.publish(path, destination)
         onnx_files.remove(rejected)

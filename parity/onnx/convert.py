@@ -19,7 +19,7 @@ from parity.dtypes import DEFAULT_DTYPE, array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.exporters import DEFAULT_EXPORTER
-from parity.files import staged
+from parity.files import staging_directory
 from parity.judge import contract
 from parity.judge.findings import failures
 from parity.onnx_files import append_metadata, data_file, gather_external_data, publish
@@ -117,7 +117,7 @@ def export_with(
     output: Path,
 ) -> tuple[list[str], list[str]]:
     """`export` by that exporter; see there."""
-    from parity.traceable import Layout, Traceable, attention_of, prepared
+    from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
     check_opset(opset)
     if not config.is_torch_support_available:
@@ -126,21 +126,21 @@ def export_with(
         )
     output, before = Path(output), model.device
     attention = "eager" if opset < SDPA_MINIMUM_OPSET else None
-    with staged(output) as stage, prepared(model, config.values_override, attention):
+    with staging_directory(output) as stage, evaluation_mode(model, config.values_override, attention):
         implementation = attention_of(model)
         logger.info("Using framework PyTorch: %s", version_of("torch"))
         for name, value in (config.values_override or {}).items():
             logger.info("Overriding configuration item %s -> %s", name, value)
         nested = _accepted_inputs(model, config, _generate(config, preprocessor))
         _, names = ensure_model_and_config_inputs_match(model, nested)
-        layout = Layout.of(config, nested)
+        layout = Layout.from_inputs(config, nested)
         undeclared = [name for name in layout.names if name not in config.inputs]
         if undeclared:
             logger.info("Left out, because the configuration does not declare them: %s", ", ".join(undeclared))
-        layout = layout.ordered(config.inputs)
+        layout = layout.select(config.inputs)
         if not layout.slots:
             raise UsageError(f"inputs: {type(config).__name__} declares none of {', '.join(nested)}")
-        signature = Signature.of(config, layout.names)
+        signature = Signature.from_config(config, layout.names)
         flat = layout.flatten(nested)
         path = stage / output.name
         try:
@@ -225,7 +225,7 @@ def _restore_dead_inputs(path: Path, inputs: Axes, flat: Mapping[str, torch.Tens
 
 
 def _require_contract(path: Path, opset: int, config: OnnxConfig, flat: Mapping[str, torch.Tensor]) -> None:
-    findings = contract.judge_contract(contract.read(path), contract.Claim.of(config, flat), opset=opset)
+    findings = contract.judge_contract(contract.read(path), contract.Claim.from_config(config, flat), opset=opset)
     wrong = [finding.message for finding in failures(findings)]
     if wrong:
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))
@@ -272,13 +272,13 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     from parity import shapes, validation
     from parity.onnx.log import validation_lines
     from parity.reference import answers
-    from parity.samples import Source
+    from parity.samples import SampleSource
     from parity.sessions import OnnxSession
     from parity.traceable import attention_of
 
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
-    source = Source(config, preprocessor, reference_model.config)
+    source = SampleSource(config, preprocessor, reference_model.config)
     samples = shapes.choose_samples(source, longest=config.longest_sequence(reference_model), resize=False)
     references = answers(reference_model, config, samples, exact=False)
     require_outputs(onnx_named_outputs, references[0].eager)
@@ -287,7 +287,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
         lambda inputs: session.run(inputs, onnx_named_outputs),
         config,
         validation.pool_of(source, samples, [_answers_of(answer, onnx_named_outputs) for answer in references]),
-        validation.Criteria(atol, alike=session.metadata.get("attention") == attention_of(reference_model)),
+        validation.Criteria(atol, same_attention=session.metadata.get("attention") == attention_of(reference_model)),
     )
     for line in validation_lines(result, atol=atol):
         logger.info(line)

@@ -13,7 +13,7 @@ import torch
 from parity.axes import Signature
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
-from parity.onnx.traces import Traces
+from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
 from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_nothing_is_seen
@@ -29,7 +29,7 @@ class TraceExporter:
 
     name = "trace"
 
-    def __init__(self, device: str = "cpu", traces: Traces | None = None) -> None:
+    def __init__(self, device: str = "cpu", traces: SharedTraces | None = None) -> None:
         self.device, self._traces = torch.device(device), traces
 
     def export(
@@ -75,7 +75,7 @@ class TraceExporter:
             if self._traces:
                 shapes = zip(traceable.layout.names, (tensor.shape for tensor in tensors), strict=True)
                 like = opset < SDPA_MINIMUM_OPSET, lowers, self.device, tuple(shapes)
-                stack.enter_context(self._traces.used(traceable.model, traceable.onnx_config, like))
+                stack.enter_context(self._traces.reuse(traceable.model, traceable.onnx_config, like))
             if lowers:
                 stack.enter_context(triangles_of_comparisons())
             if at_least("torch", "2.1.1") and not at_least("torch", "2.9"):

@@ -17,7 +17,7 @@ from parity.judge.findings import Finding, failures
 from parity.judge.pool import Answers
 from parity.judge.relations import Run
 from parity.reference import answers, float64
-from parity.samples import Sample, Source
+from parity.samples import Sample, SampleSource
 from parity.sessions import OnnxSession
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Artifact:
         names = {value.name for value in self.contract.inputs} if self.foreign else ()
         return {name: axes for name, axes in DERIVED_INPUTS.items() if name in names}
 
-    def judge(self, source: Source) -> list[Finding]:
+    def judge(self, source: SampleSource) -> list[Finding]:
         """Findings on the file as it lies on the disk, against what makes its inputs."""
-        claim = contract.Claim.of(source.onnx_config, source.layout.flatten(source.dummy))
+        claim = contract.Claim.from_config(source.onnx_config, source.layout.flatten(source.dummy))
         claim = claim.with_inputs(self.derived, self.contract)
         findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
         if not any(finding.check == "data" for finding in failures(findings)):
@@ -79,7 +79,7 @@ class Reference:
     """
 
     load: Callable[[], PreTrainedModel]
-    source: Source
+    source: SampleSource
     relations: Sequence[str] = ()
     answers: Callable[..., list[Answers]] = answers
 
@@ -99,12 +99,12 @@ class Reference:
         return float64(self.load(), self.source.onnx_config, self.source.layout)
 
 
-def prove(
+def judge_file(
     file: Artifact,
     reference: Reference,
     *,
     atol: float | None = None,
-    alike: bool = True,
+    same_attention: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> validation.Validation:
     """Compare a file with a model, at every shape, against float64.
@@ -113,13 +113,13 @@ def prove(
     Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
 
     Args:
-        atol, alike: see `validation.Criteria`.
+        atol, same_attention: see `validation.Criteria`.
     """
     source = reference.source
     findings = file.judge(source)
     samples, references, longest = reference.pool(progress)
     try:
-        session = alone(file.path, file.contract.data)
+        session = load_isolated(file.path, file.contract.data)
     except SessionError as error:
         shapes = {name: array.shape for name, array in references[0].eager.items()}
         refusal = Finding("load", "session", False, str(error))
@@ -136,19 +136,19 @@ def prove(
         session.run,
         source.onnx_config,
         validation.pool_of(source, samples, references, list(file.derived)),
-        validation.Criteria(atol, alike=alike, claims=claims),
+        validation.Criteria(atol, same_attention=same_attention, claims=claims),
         first=findings,
         progress=progress,
     )
 
 
-def alone(path: Path, names: Iterable[str]) -> OnnxSession:
+def load_isolated(path: Path, names: Iterable[str]) -> OnnxSession:
     """A session of the file at `path` in a directory that holds nothing else but the files of these names.
 
     Raises:
         SessionError: it does not load there.
     """
-    with files.alone(path, names) as copy:
+    with files.isolated_copy(path, names) as copy:
         try:
             return OnnxSession(copy)
         except SessionError as error:

@@ -25,6 +25,6 @@ def get_preprocessor(model_name: str) -> ProcessorMixin | PreTrainedTokenizerBas
     Raises:
         ValueError: the checkpoint has both a tokenizer and a feature extractor, but no processor that joins them.
     """
-    from parity.models import load_preprocessor
+    from parity.loading import load_preprocessor
 
     return load_preprocessor(model_name, "auto")

@@ -20,7 +20,7 @@ VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
 def alone(path, names):
     from parity.onnx import proof
 
-    return proof.alone(path, names)
+    return proof.load_isolated(path, names)
 
 
 def model_of(**tensors):
@@ -43,7 +43,7 @@ def model_of(**tensors):
 def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path):
     """Equal bytes in equal shapes count, nothing else does; the row names both and their size."""
     model = model_of(one=VALUES, other=other)
-    assert artifact.written_twice(model, tmp_path) == ([("one", "other", 1600)] if twice else [])
+    assert artifact.duplicate_weights(model, tmp_path) == ([("one", "other", 1600)] if twice else [])
     (row,) = artifact.judge_artifact(model, tmp_path)
     assert row.passed is not twice
     if twice:
@@ -55,10 +55,10 @@ def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path)
 def test_what_is_small_or_of_one_value_does_not_count(tmp_path):
     """Small vectors and the gains of fresh norms are equal without being tied; a little larger they are."""
     small, ones = VALUES.ravel()[:255], np.ones(1000, np.float32)
-    assert artifact.written_twice(model_of(a=small, b=small, c=ones, d=ones), tmp_path) == []
+    assert artifact.duplicate_weights(model_of(a=small, b=small, c=ones, d=ones), tmp_path) == []
     ones[-1] = 2
     larger = VALUES.ravel()[:256]
-    found = artifact.written_twice(model_of(a=larger, b=larger, c=ones, d=ones), tmp_path)
+    found = artifact.duplicate_weights(model_of(a=larger, b=larger, c=ones, d=ones), tmp_path)
     assert found == [("a", "b", 1024), ("c", "d", 4000)]
 
 
@@ -67,7 +67,7 @@ def test_values_that_are_no_raw_bytes_are_compared_too(tmp_path):
     model = model_of()
     for name in ("a", "b"):
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (20, 20), VALUES.ravel().tolist()))
-    assert artifact.written_twice(model, tmp_path) == [("a", "b", 1600)]
+    assert artifact.duplicate_weights(model, tmp_path) == [("a", "b", 1600)]
 
 
 @pytest.mark.parametrize(("offsets", "twice"), [((0, 1600), True), ((0, 0), False)], ids=["two places", "one place"])
@@ -78,7 +78,7 @@ def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
     for tensor, offset in zip(model.graph.initializer, offsets, strict=True):
         onnx.external_data_helper.set_external_data(tensor, "weights", offset, 1600)
         tensor.ClearField("raw_data")
-    assert artifact.written_twice(model, tmp_path) == ([("a", "b", 1600)] if twice else [])
+    assert artifact.duplicate_weights(model, tmp_path) == ([("a", "b", 1600)] if twice else [])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_copy_holds_what_the_file_names_and_nothing_else(bert, tmp_path):
     path = tmp_path / "model.onnx"
     names = contract.read(path).data
     assert names == ("weights",)
-    with files.alone(path, (*names, "../elsewhere", str(tmp_path / "unnamed"))) as copy:
+    with files.isolated_copy(path, (*names, "../elsewhere", str(tmp_path / "unnamed"))) as copy:
         assert sorted(child.name for child in copy.parent.iterdir()) == ["model.onnx", "weights"]
         assert all(child.stat().st_ino == (tmp_path / child.name).stat().st_ino for child in copy.parent.iterdir())
     assert not copy.parent.exists()
@@ -144,7 +144,7 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
     """The row names the file, and the verdict is the error class of a file that does not load."""
-    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.onnx.proof import Artifact, Reference, judge_file
 
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"
@@ -152,7 +152,7 @@ def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path
         alone(path, ())
     found = contract.read(path)
     unnamed = type(found)(**{**vars(found), "data": ()})
-    verdict = prove(Artifact(path, unnamed), Reference(bert.fresh_model, bert.source))
+    verdict = judge_file(Artifact(path, unnamed), Reference(bert.fresh_model, bert.source))
     assert [row.check for row in verdict.failures] == ["load"]
     with pytest.raises(SessionError, match="alone with the files that it names"):
         verdict.raise_on_failure()

@@ -15,7 +15,7 @@ import pytest
 from parity.fixtures.checkpoints import earlier_export, save_checkpoint
 from parity.fixtures.controls import commands
 from parity.fixtures.preprocessors import preprocessor
-from parity.models import load_preprocessor
+from parity.loading import load_preprocessor
 from parity.onnx.__main__ import main
 
 BERT_FEATURES = (
@@ -285,7 +285,12 @@ def full(*arguments, **options):
 
 @pytest.mark.parametrize(
     "place",
-    ["torch.onnx.export", "parity.onnx.convert.gather_external_data", "parity.onnx.job.append_metadata", "os.replace"],
+    [
+        "torch.onnx.export",
+        "parity.onnx.convert.gather_external_data",
+        "parity.onnx.checkpoint_export.append_metadata",
+        "os.replace",
+    ],
 )
 def test_full_disk_leaves_nothing(checkpoint, output, tmp_path, monkeypatch, place):
     """No space at any write is exit status 1, names the output and leaves no part of a file."""
@@ -313,16 +318,16 @@ def one_weight_changed(monkeypatch):
     """The exporter writes the file of a model with one weight changed."""
     import torch
 
-    from parity.onnx import job
+    from parity.onnx import checkpoint_export
 
-    export = job.export
+    export = checkpoint_export.export
 
     def changed(preprocessor, model, *rest):
         with torch.no_grad():
             model.encoder.layer[1].output.LayerNorm.bias[3] += 0.5
         return export(preprocessor, model, *rest)
 
-    monkeypatch.setattr(job, "export", changed)
+    monkeypatch.setattr(checkpoint_export, "export", changed)
 
 
 @pytest.mark.usefixtures("one_weight_changed")

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from parity.errors import ParityError
-from parity.reports.measuring import benchmarks, figures, judge_cost
+from parity.reports.measuring import benchmarks, judge_cost, measurements
 
 PACKAGES = {"torch": "2.13.0"}
 
@@ -25,7 +25,7 @@ def export_result(export=1.1, validated=1.5):
         "bare call again": [5.0, 5.0, 5.0],
     }
     rows = benchmarks.export_rows("bert default, opset 11", times)
-    return figures.outcome("export", "CPU s", rows, method="by hand")
+    return measurements.outcome("export", "CPU s", rows, method="by hand")
 
 
 def command_result(wall=1.0, peak=1.0):
@@ -33,13 +33,13 @@ def command_result(wall=1.0, peak=1.0):
     ours = [{"wall": 4.0 * wall, "cpu": 9.0, "peak": 700.0 * peak}] * 3
     theirs = [{"wall": 4.0, "cpu": 3.0, "peak": 700.0}] * 3
     rows = benchmarks.command_rows("tiny", {"parity": ours, "optimum-cli": theirs})
-    return figures.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
+    return measurements.outcome("command", "", rows, method="by hand", ours=PACKAGES, peer=PACKAGES)
 
 
 def judge_result(mean):
     """A result of `judge` of two architectures with that mean over all four cells."""
     rows = benchmarks.judge_rows({"bert": [0.5 * mean, 0.5 * mean], "t5": [mean, 2 * mean]})
-    return figures.outcome("judge", "CPU s", rows, method="by hand")
+    return measurements.outcome("judge", "CPU s", rows, method="by hand")
 
 
 @pytest.mark.parametrize(("mean", "holds"), [(0.39, True), (0.41, False)])
@@ -48,7 +48,7 @@ def test_the_judge_is_held_to_its_mean_over_all_cells(mean, holds):
     result = judge_result(mean)
     assert result["holds"] is holds
     assert [row["ratio"]["holds"] for row in result["rows"]] == [True, True, holds]
-    assert f"judge of 4 cells, mean {mean:.3f}, CPU s" in figures.table(result)
+    assert f"judge of 4 cells, mean {mean:.3f}, CPU s" in measurements.table(result)
 
 
 SUITE = """
@@ -99,34 +99,34 @@ def test_export_and_session_are_not_the_judge(pytester):
 
 def test_spread_is_median_and_range():
     """Three figures are told by the middle one and their ends."""
-    assert figures.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert measurements.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
 def test_pairwise_divides_within_a_round():
     """A machine that slows down in one round slows both of its figures, and the ratio stays."""
-    assert figures.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
+    assert measurements.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
 
 
 def test_pairwise_refuses_figures_of_other_rounds():
     """Figures without a partner have no ratio."""
     with pytest.raises(ValueError, match="zip"):
-        figures.pairwise([1.0, 2.0], [1.0])
+        measurements.pairwise([1.0, 2.0], [1.0])
 
 
 def test_of_medians_divides_by_the_middle_of_the_base():
     """One slow run of the peer does not make us fast."""
-    assert figures.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
+    assert measurements.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
 
 
 @pytest.mark.parametrize(("median", "holds"), [(1.0, True), (1.15, True), (1.16, False)])
 def test_a_ratio_holds_up_to_its_budget(median, holds):
     """The budget itself is still within it; anything above is not."""
-    assert figures.judged({"median": median}, 1.15)["holds"] is holds
+    assert measurements.ratio_verdict({"median": median}, 1.15)["holds"] is holds
 
 
 def test_a_ratio_without_a_budget_holds():
     """What has no budget is told and not judged."""
-    assert figures.judged({"median": 99.0}, None)["holds"] is True
+    assert measurements.ratio_verdict({"median": 99.0}, None)["holds"] is True
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, e
 @pytest.mark.parametrize("result", [export_result(), command_result()], ids=["export", "command"])
 def test_results_hold_everything_and_no_path(tmp_path, result):
     """Raw figures, environment, processor and date are in the file; nothing of the machine's directories is."""
-    figures.write(result, tmp_path)
+    measurements.write(result, tmp_path)
     text = (tmp_path / f"{result['benchmark']}.json").read_text()
     found = json.loads(text)
     assert {"benchmark", "date", "cpu", "environment", "method", "unit", "rows", "holds"} <= set(found)
@@ -178,7 +178,7 @@ def test_interleaved_takes_turns_and_drops_the_first_round():
     """Every other round runs backwards; the warm-up leaves no figure."""
     order, seconds = [], iter(range(100))
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    found = figures.interleaved(calls, 2, lambda done: None, lambda: float(next(seconds)))
+    found = measurements.measure_in_turn(calls, 2, lambda done: None, lambda: float(next(seconds)))
     assert "".join(order) == "ba" + "ab" + "ba"
     assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
@@ -189,7 +189,7 @@ def test_one_thread_is_put_back(monkeypatch):
 
     monkeypatch.setenv("PARITY_THREADS", "3")
     before = torch.get_num_threads()
-    with contextlib.suppress(KeyError), figures.one_thread():
+    with contextlib.suppress(KeyError), measurements.one_thread():
         assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (1, "1")
         raise KeyError
     assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (before, "3")
@@ -229,13 +229,13 @@ def test_process_tells_a_failure():
 def test_a_command_that_writes_no_file_is_no_measurement():
     """Exit status 0 alone does not count."""
     with pytest.raises(ParityError, match=r"wrote no model\.onnx"):
-        benchmarks.alternating({"parity": [sys.executable, "-c", ""]}, 1)
+        benchmarks.measure_alternately({"parity": [sys.executable, "-c", ""]}, 1)
 
 
 def test_alternating_gives_fresh_directories_and_drops_the_warm_up():
     """Each run gets a directory that is not there yet, and makes it."""
     code = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'model.onnx').touch()"
-    found = benchmarks.alternating({name: [sys.executable, "-c", code] for name in ("a", "b")}, 2)
+    found = benchmarks.measure_alternately({name: [sys.executable, "-c", code] for name in ("a", "b")}, 2)
     assert {name: len(runs) for name, runs in found.items()} == {"a": 2, "b": 2}
 
 
@@ -277,4 +277,4 @@ def test_the_matrix_is_held_to_its_budgets():
     assert not benchmark_matrix.result(alone, {**together, "cpu": 18.5})["holds"]
     assert not benchmark_matrix.result(alone, {**together, "peak": 2100.0})["holds"]
     assert not benchmark_matrix.result(alone, {**together, "wall": 10.5})["holds"]
-    assert "two workers" in figures.table(benchmark_matrix.result(alone, together))
+    assert "two workers" in measurements.table(benchmark_matrix.result(alone, together))

@@ -22,7 +22,7 @@ def ranked(*values, width=96, rows=3):
 
 def judged(exact, actual, name="logits", eager=None, where=""):
     sides = [{name: exact}], [{name: exact if eager is None else eager}], [{name: exact}], [{name: actual}]
-    return decisions.judge_decisions(Pool.of(*sides, [where]), NOISE, eager=eager is not None)
+    return decisions.judge_decisions(Pool.from_answers(*sides, [where]), NOISE, eager=eager is not None)
 
 
 def swapped(array, one, other):
@@ -102,7 +102,7 @@ def test_it_costs_next_to_nothing():
     """Eight inputs of a tiny model are judged in less than 2 ms (ten times as much here, for a busy machine)."""
     exact = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
     actual = [{"logits": array["logits"].astype(np.float32)} for array in exact]
-    pool = Pool.of(exact, actual, actual, actual)
+    pool = Pool.from_answers(exact, actual, actual, actual)
     start = time.process_time()
     (row,) = decisions.judge_decisions(pool, NOISE)
     assert time.process_time() - start < 0.02

@@ -155,7 +155,7 @@ def test_the_matrix_as_json(capsys):
     """`parity matrix --json` is an object whose cells have the eight fields that scripts read."""
     assert matrix.main(["--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
-    assert set(cells[0]) == {"id", "architecture", "feature", "format", "engine", "opset", "attention", "variant"}
+    assert set(cells[0]) == {"id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant"}
     assert len({cell["id"] for cell in cells}) == len(cells)
 
 

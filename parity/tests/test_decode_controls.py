@@ -93,8 +93,8 @@ def test_only_a_near_tie_is_excused(factor, passed):
 def test_equal_continuations_prove_nothing():
     """Tokens that do not depend on the prompt fail, whoever says them."""
     said = np.array([[4, 5, 6], [7, 8, 9]])
-    assert decoding_checks.depends_on_the_prompt(said).passed
-    assert not decoding_checks.depends_on_the_prompt(said[[0, 0]]).passed
+    assert decoding_checks.judge_prompt_dependence(said).passed
+    assert not decoding_checks.judge_prompt_dependence(said[[0, 0]]).passed
 
 
 def test_a_relation_that_the_model_itself_has_not_is_told(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_failing_episode_leaves_a_reproducer(tmp_path):
     """The faulty file fails with the path of a script, which exits 1 on that file and 0 on a healthy one."""
     of, session = gpt2_file(cache_faults.past_ignored, tmp_path)
     with pytest.raises(ParityError) as caught:
-        episodes.drawn_episodes(of, session, lambda *found: reproducer.write(tmp_path, GPT2, *found))
+        episodes.judge_drawn_episodes(of, session, lambda *found: reproducer.write(tmp_path, GPT2, *found))
     path = tmp_path / "gpt2-causal-lm-with-past-onnx17-episode-0.py"
     assert f"reproduce it with: python {path}" in "\n".join(caught.value.__notes__)
     done = [
@@ -139,7 +139,7 @@ def test_a_failing_episode_leaves_a_reproducer(tmp_path):
 
 def test_drawn_episodes_of_a_healthy_file_pass(tmp_path):
     """The control: as many as the profile says, and before them the one with everything; nothing is kept."""
-    tried = episodes.drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
+    tried = episodes.judge_drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
     assert tried[0] == decoding_checks.EVERYTHING
     assert len(tried) == 1 + settings().max_examples
 
@@ -153,7 +153,7 @@ def test_drawn_episodes_follow_the_profile(monkeypatch):
     monkeypatch.setattr(
         properties, "given", lambda strategy: lambda test: settings(max_examples=9)(given(strategy)(test))
     )
-    assert len(episodes.drawn_episodes(None, None, pytest.fail)) == len(judged) == 10
+    assert len(episodes.judge_drawn_episodes(None, None, pytest.fail)) == len(judged) == 10
 
 
 def test_an_episode_alone_is_not_enough(monkeypatch):
@@ -162,4 +162,4 @@ def test_an_episode_alone_is_not_enough(monkeypatch):
     monkeypatch.setattr(decoding_checks, "judge_episode", lambda *_: [PASSED])
     monkeypatch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))
     with pytest.raises(AssertionError, match="drew nothing"):
-        episodes.drawn_episodes(None, None, pytest.fail)
+        episodes.judge_drawn_episodes(None, None, pytest.fail)

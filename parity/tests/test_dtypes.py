@@ -29,6 +29,6 @@ def test_a_bfloat16_output_is_judged():
     exact = [{"y": np.random.default_rng(seed).normal(size=(4, 8))} for seed in range(8)]
     rounded = [{"y": each["y"].astype(ml_dtypes.bfloat16)} for each in exact]
     wrong = [{"y": (each["y"] * (1 + 100 * 2.0**-8)).astype(ml_dtypes.bfloat16)} for each in exact]
-    (healthy,) = ratio.judge_ratio(Pool.of(exact, rounded, rounded, rounded))
-    faulty, *_ = ratio.judge_ratio(Pool.of(exact, rounded, rounded, wrong))
+    (healthy,) = ratio.judge_ratio(Pool.from_answers(exact, rounded, rounded, rounded))
+    faulty, *_ = ratio.judge_ratio(Pool.from_answers(exact, rounded, rounded, wrong))
     assert (healthy.passed, faulty.passed) == (True, False)

@@ -27,10 +27,10 @@ def plain(t5, pool):
     import torch
 
     from parity import reference
-    from parity.traceable import call, prepared
+    from parity.traceable import call, evaluation_mode
 
     model = t5.fresh_model().double()
-    with prepared(model, t5.onnx_config.values_override):
+    with evaluation_mode(model, t5.onnx_config.values_override):
         found = [call(model, t5.onnx_config, reference._cast(s.inputs, torch.float64)) for s in pool.samples]
     return [{name: answers[name].numpy() for name in t5.onnx_config.outputs} for answers in found]
 
@@ -70,7 +70,9 @@ def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, file
     chosen = plain if exact == "plain cast" else pool.exact
     sides = (chosen, pool.eager, [answer.jittered for answer in pool.answers])
     found = {
-        name: max(each.measurements["ratio"] for each in ratio.judge_ratio(Pool.of(*sides, actual), locate=False))
+        name: max(
+            each.measurements["ratio"] for each in ratio.judge_ratio(Pool.from_answers(*sides, actual), locate=False)
+        )
         for name, actual in files.items()
     }
     assert found["healthy"] < ratio.LIMIT
@@ -116,7 +118,7 @@ def test_a_call_like_one_without_casts_goes_without_the_mode(monkeypatch):
 def test_what_fails_on_a_short_stack_is_raised():
     """The exception of the thread arrives as it is."""
     with pytest.raises(ZeroDivisionError):
-        subjects.on_a_short_stack(lambda: 1 / 0)
+        subjects.call_on_short_stack(lambda: 1 / 0)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
@@ -131,8 +133,8 @@ def test_traces_are_forgotten():
     def name():
         return torch.jit.trace(Doubled(), torch.ones(2), check_trace=False)._c._type().qualified_name()
 
-    subjects.forget_traces()
+    subjects.free_traces()
     first, second = name(), name()
     assert first != second
-    subjects.forget_traces()
+    subjects.free_traces()
     assert name() == first

@@ -187,15 +187,15 @@ def test_a_trespass_would_be_seen(tmp_path):
         (tmp_path / "parity" / f"{name}.py").write_text(text)
     edges = graph(tmp_path)
     assert list(trespasses(edges)) == [
-        "parity.errors (base) imports parity.onnx.job (exporters)",
+        "parity.errors (base) imports parity.onnx.checkpoint_export (exporters)",
         "parity.fixtures.outside (kit) imports parity.reports.pages.page (gate)",
-        "parity.judge.ratio (judge) imports parity.onnx.job (exporters)",
-        "parity.onnx.job (exporters) imports parity.check (commands)",
+        "parity.judge.ratio (judge) imports parity.onnx.checkpoint_export (exporters)",
+        "parity.onnx.checkpoint_export (exporters) imports parity.check (commands)",
         "parity.reports.pages.page (gate) imports parity.check (commands)",
     ]
     assert circles(edges) == [
         ["parity.fixtures.outside", "parity.fixtures.plugin"],
-        ["parity.judge.ratio", "parity.onnx.job"],
+        ["parity.judge.ratio", "parity.onnx.checkpoint_export"],
     ]
     assert circles(packages(edges, tmp_path)) == [["parity.judge", "parity.onnx"]]
     with pytest.raises(LookupError, match=r"parity\.nowhere: is in no row"):

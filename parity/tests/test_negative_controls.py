@@ -12,11 +12,11 @@ BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 
 def judged(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
-    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
 
     reference = Reference(bert.fresh_model, bert.source, architecture("bert").relations_of("default"))
-    return prove(Artifact.read(path, opset=OPSET), reference)
+    return judge_file(Artifact.read(path, opset=OPSET), reference)
 
 
 @pytest.mark.parametrize("specimen", [HEALTHY, DATA_BESIDE], ids=str)

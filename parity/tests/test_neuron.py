@@ -28,7 +28,7 @@ def traced(subject, length=16, **options):
     from parity import neuron
 
     said = []
-    inputs = subject.source.resized({"batch": 2, "sequence": length}).inputs
+    inputs = subject.source.resize({"batch": 2, "sequence": length}).inputs
     options = {"onnx_config": subject.onnx_config, "emulate": True, "say": said.append, **options}
     return neuron.trace(subject.model, inputs, **options), said
 
@@ -92,12 +92,12 @@ def test_buckets_answer_shorter_requests(bert):
     from parity.reference import answers
 
     runner = Runner(traced(bert, 8)[0], traced(bert, 16)[0], axes=("batch", "sequence"))
-    asked = [bert.source.resized({"batch": 1, "sequence": length}, seed=length) for length in (5, 8, 13)]
+    asked = [bert.source.resize({"batch": 1, "sequence": length}, seed=length) for length in (5, 8, 13)]
     expected = [answer.eager for answer in answers(bert.fresh_model(), bert.onnx_config, asked, exact=False)]
     actual = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in asked]
     require(judge_answers(expected, actual, Tolerances.emulated()))
     with pytest.raises(UsageError, match="is longer than what was traced"):
-        runner(bert.source.resized({"batch": 1, "sequence": 17}).inputs)
+        runner(bert.source.resize({"batch": 1, "sequence": 17}).inputs)
 
 
 def test_keywords_that_no_tracer_has_are_refused(bert):
@@ -181,10 +181,10 @@ def test_only_a_device_calibrates(tmp_path):
     from parity.aws import DEVICE, Neuron
     from parity.fixtures.neuron import _Calibration
 
-    def run(engine, relative):
+    def run(runtime, relative):
         recorder = _Calibration(tmp_path / "calibration.json", Neuron(DEVICE, "a device", 1))
-        figures = {"neuron": {"outputs": {"logits": {"relative": relative, "cosine": 0.999}}}}
-        properties = [("cell", {"engine": engine, "architecture": "bert"}), ("figures", figures)]
+        measurements = {"neuron": {"outputs": {"logits": {"relative": relative, "cosine": 0.999}}}}
+        properties = [("cell", {"runtime": runtime, "architecture": "bert"}), ("measurements", measurements)]
         recorder.pytest_runtest_logreport(SimpleNamespace(when="call", passed=True, user_properties=properties))
         recorder.pytest_sessionfinish()
         return (tmp_path / "calibration.json").exists()
@@ -253,15 +253,15 @@ def test_what_the_list_does_not_foresee_is_named(emulated):
     """An operator of the list beside compiled code, or anything where nothing was compiled, is a fallback."""
     from dataclasses import replace
 
-    from parity.fixtures.neuron_checks import unforeseen
+    from parity.fixtures.neuron_checks import unexpected_fallbacks
     from parity.neuron.operators import Coverage
 
     made, coverage = emulated[0], Coverage({}, {}, {"aten::cumsum": 1})
     left = {"aten::embedding": 3, "aten::cumsum": 1}
     foreseen = replace(made, engine="neuron", compiled=1, outside=left)
-    assert unforeseen(foreseen, coverage) == []
-    assert unforeseen(replace(foreseen, outside={**left, "aten::linear": 1}), coverage) == ["aten::linear"]
-    assert unforeseen(replace(foreseen, compiled=0), coverage) == sorted(left)
+    assert unexpected_fallbacks(foreseen, coverage) == []
+    assert unexpected_fallbacks(replace(foreseen, outside={**left, "aten::linear": 1}), coverage) == ["aten::linear"]
+    assert unexpected_fallbacks(replace(foreseen, compiled=0), coverage) == sorted(left)
 
 
 def test_generation_refuses_what_was_not_compiled():
@@ -270,7 +270,7 @@ def test_generation_refuses_what_was_not_compiled():
 
     subject = subjects.subject("marian", "seq2seq-lm")
     made = compile_generator(subject.model, batch=1, length=12, decoder_length=8, emulate=True)
-    inputs = subject.source.resized({"batch": 2, "encoder_sequence": 6}).inputs
+    inputs = subject.source.resize({"batch": 2, "encoder_sequence": 6}).inputs
     with pytest.raises(UsageError, match="input_ids: has 2 rows of 6 tokens, compiled for 1 of 12"):
         made(inputs["input_ids"], inputs["attention_mask"], max_length=8)
     with pytest.raises(UsageError, match="is no encoder-decoder"):
@@ -287,7 +287,7 @@ def test_a_generator_is_read_back(tmp_path):
     subject = subjects.subject("marian", "seq2seq-lm")
     compile_generator(subject.model, tmp_path, batch=3, length=12, decoder_length=12, emulate=True)
     made = Generator.load(subject.model, tmp_path)
-    inputs = subject.source.resized({"batch": 3, "encoder_sequence": 10}, padding="right", seed=3).inputs
+    inputs = subject.source.resize({"batch": 3, "encoder_sequence": 10}, padding="right", seed=3).inputs
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     options = {"max_length": 12, "no_repeat_ngram_size": 1}
     with torch.no_grad():
@@ -402,7 +402,7 @@ def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status
     if status == 0:
         lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()][1:]
         emulated = "--neuron-emulate" in arguments
-        assert {line["engine"] for line in lines} == {"emulation" if emulated else "neuron"}
+        assert {line["runtime"] for line in lines} == {"emulation" if emulated else "neuron"}
         assert {line["status"] for line in lines} == {"passed" if emulated else "skipped"}
         assert all(line["id"].endswith("-emulation") == emulated for line in lines)
 
@@ -450,7 +450,7 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
     }
     monkeypatch.setitem(sys.modules, "torch_neuronx", fake)
     monkeypatch.setattr(aws, "neuron", lambda package="torch_neuron": answers[package])
-    assert sdk.installed() == "torch_neuronx"
+    assert sdk.default_package() == "torch_neuronx"
     options = {"compiler_workdir": "work", "dynamic_batch_size": True}
     made, said = traced(bert, emulate=False, allow_fallback=True, **options)
     assert calls == [("trace", tuple, {"compiler_workdir": "work"}), "dynamic_batch"]

@@ -29,7 +29,7 @@ from parity.errors import ParityError
 
 told = {}
 subject = subjects.subject("bert", "masked-lm")
-inputs = subject.source.resized({"batch": 1, "sequence": 16}).inputs
+inputs = subject.source.resize({"batch": 1, "sequence": 16}).inputs
 
 def trace(said, **options):
     return neuron.trace(subject.model, inputs, onnx_config=subject.onnx_config, say=said.append, **options)

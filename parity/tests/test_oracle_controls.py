@@ -62,7 +62,7 @@ def test_an_exporter_that_changes_the_model_is_caught(bert, change, told):
 
 
 @dataclasses.dataclass(frozen=True)
-class Close(subjects.Subject):
+class Close(subjects.TinyModel):
     """A subject whose tokens 20 and 21 are as good as one another, but for `gap` in their biases."""
 
     gap: float = 0.0

@@ -304,7 +304,7 @@ def test_a_model_without_a_padding_token_classifies_at_the_last_token(architectu
 def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     """Traced at one token, bart of transformers 4 leaves out the mask of several: silently wrong, and told. Two do."""
     from parity.reference import answers
-    from parity.samples import Source
+    from parity.samples import SampleSource
     from parity.shapes import choose_samples
     from parity.validation import compare, pool_of
 
@@ -321,7 +321,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     export(tokenizer, model, config, 17, path)
 
     # At lengths that a tokenizer does not make of the traced one, as the command tries them.
-    source = Source(config, tokenizer, model.config)
+    source = SampleSource(config, tokenizer, model.config)
     samples = choose_samples(source)
     found = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
     if length == 1 and not at_least("transformers", "5"):

@@ -56,9 +56,9 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
     """If one of the two fails, neither is delivered, both are told, and the files that stood there survive."""
     import torch
 
-    from parity.onnx import job
+    from parity.onnx import checkpoint_export
 
-    export = job.export
+    export = checkpoint_export.export
 
     def spoiled(preprocessor, model, config, *rest):
         if config.part == "prefill":
@@ -66,7 +66,7 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
                 model.encoder.block[1].layer[0].layer_norm.weight[0] += 1
         return export(preprocessor, model, config, *rest)
 
-    monkeypatch.setattr(job, "export", spoiled)
+    monkeypatch.setattr(checkpoint_export, "export", spoiled)
     (tmp_path / "model.onnx").write_bytes(earlier_export("t5"))
     assert run(checkpoint, tmp_path, "--prefill") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "prefill.rejected.onnx"]

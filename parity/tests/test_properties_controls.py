@@ -49,7 +49,7 @@ def run(path):
 
 def test_a_healthy_file_passes(bert, files, kept):
     """The control: nothing is found and nothing is kept."""
-    verdicts = properties.drawn_sizes(bert, run(files.healthy), kept.keep)
+    verdicts = properties.judge_drawn_sizes(bert, run(files.healthy), kept.keep)
     assert len(verdicts) == settings().max_examples
     assert all(found.ratios() for found in verdicts)
     assert kept.failures == []
@@ -58,7 +58,7 @@ def test_a_healthy_file_passes(bert, files, kept):
 def test_a_baked_sequence_is_found_and_shrunk(bert, files, kept):
     """Drawn sizes find the fault; the example told and kept is the smallest: one row of one token, no padding."""
     with pytest.raises(ValueMismatch, match="error ratio") as caught:
-        properties.drawn_sizes(bert, run(files.baked), kept.keep)
+        properties.judge_drawn_sizes(bert, run(files.baked), kept.keep)
     number, smallest, _ = kept.failures[-1]
     assert (number, smallest) == (0, sizes.Example({"batch": 1, "sequence": 1}))
     told = "\n".join(caught.value.__notes__)
@@ -68,15 +68,15 @@ def test_a_baked_sequence_is_found_and_shrunk(bert, files, kept):
 
 def test_a_loosened_limit_finds_nothing(bert, files, kept):
     """With a limit of a billion the same sizes let the same file pass: it is the limit that finds it."""
-    properties.drawn_sizes(bert, run(files.baked), kept.keep, limit=1e9)
-    assert properties.all_boundaries(bert, run(files.baked), kept.keep, limit=1e9)
+    properties.judge_drawn_sizes(bert, run(files.baked), kept.keep, limit=1e9)
+    assert properties.judge_boundaries(bert, run(files.baked), kept.keep, limit=1e9)
     assert kept.failures == []
 
 
 def test_all_failing_boundaries_are_told(bert, files, kept):
     """One message names every boundary that fails, none that passes, and the axis that explains them."""
     with pytest.raises(ValueMismatch) as caught:
-        properties.all_boundaries(bert, run(files.baked), kept.keep)
+        properties.judge_boundaries(bert, run(files.baked), kept.keep)
     bad = {example.name for _, example, _ in kept.failures}
     good = {example.name for example in sizes.boundaries(bert.source, bert.longest)} - bad
     assert good == {"the sizes of the export, mixed token types", "a fully masked row"}
@@ -90,8 +90,8 @@ def test_a_property_that_drew_nothing_fails():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))
         with pytest.raises(AssertionError, match="drew nothing"):
-            properties.hold(st.integers(), lambda example: None)
-    tried = properties.hold(st.integers(), lambda example: None)
+            properties.check_property(st.integers(), lambda example: None)
+    tried = properties.check_property(st.integers(), lambda example: None)
     assert 0 < len(tried) <= settings().max_examples
 
 
@@ -179,7 +179,7 @@ def test_drawn_sizes_stay_within_the_maximum():
     many = settings(settings(), max_examples=200)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(properties, "given", lambda strategy: lambda test: many(given(strategy)(test)))
-        tried = properties.hold(sizes.examples(of.source, of.longest), lambda example: None)
+        tried = properties.check_property(sizes.examples(of.source, of.longest), lambda example: None)
     assert all(set(example.sizes) == set(of.source.axes) for example in tried)
     totals = {example.sizes["sequence"] + example.sizes["past_sequence"] for example in tried}
     assert max(totals) <= 48

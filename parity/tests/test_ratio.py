@@ -26,7 +26,7 @@ def pool(*args, **kwargs):
 
 
 def pool_of(arrays):
-    return Pool.of(*([{"logits": array} for array in side] for side in arrays))
+    return Pool.from_answers(*([{"logits": array} for array in side] for side in arrays))
 
 
 def test_a_backend_as_good_as_eager_has_ratio_one():
@@ -91,7 +91,7 @@ def test_sides_of_unequal_length_are_an_error():
 def test_a_pool_without_answers_of_a_backend_is_no_pass():
     """What nobody answered has no ratio; its noise is the reference's own."""
     exact, eager, jittered, _ = ([{"logits": array} for array in side] for side in sides(1e-6))
-    pool = Pool.of(exact, eager, jittered)
+    pool = Pool.from_answers(exact, eager, jittered)
     assert pool.noise["logits"] > 0
     with pytest.raises(ValueError, match="no answers of a backend"):
         ratio.judge_ratio(pool)

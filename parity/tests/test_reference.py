@@ -32,7 +32,7 @@ def expected_to_raise(architecture, feature):
 
 
 def samples_of(of):
-    return [of.source.generated(seed=1), of.source.generated(seed=2, padding="right")]
+    return [of.source.generate(seed=1), of.source.generate(seed=2, padding="right")]
 
 
 def float64_answers(of, by_module):
@@ -104,7 +104,7 @@ def test_the_model_comes_back_as_it_was(architecture):
     model = of.fresh_model()
     before = weights(model)
     with expected_to_raise(architecture, "default"), reference.float64_by_module(model):
-        reference._run(model, of.onnx_config, [of.source.generated()], reference.torch.float64)
+        reference._run(model, of.onnx_config, [of.source.generate()], reference.torch.float64)
     assert weights(model) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -137,7 +137,7 @@ def test_large_models_take_that_way_and_give_the_same_answers(architecture, monk
     from parity import reference
 
     of = subjects.subject(architecture, "default")
-    samples = [of.source.generated(seed=seed) for seed in (1, 2)]
+    samples = [of.source.generate(seed=seed) for seed in (1, 2)]
     small = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)
     monkeypatch.setattr(reference, "BY_MODULE_FROM", 0)
     large = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from parity.architectures.conformance import test_relations
-from parity.claims import Claims
 from parity.errors import SessionError
 from parity.fixtures import subjects
 from parity.fixtures.controls.faults import HEALTHY, RELATION_SPECIMENS, SPECIMENS
@@ -15,6 +14,7 @@ from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool
 from parity.registry import architecture
+from parity.reruns import RerunClaims
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
@@ -65,7 +65,7 @@ def test_unoptimised_session_is_another(bert, tmp_path):
 def test_a_relation_of_another_shape_fails():
     """Sides of different shapes differ, whatever broadcasts."""
     one, other = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
-    pool = Pool.of(one, one, one, one)
+    pool = Pool.from_answers(one, one, one, one)
     (finding,) = relations.judge_relation("any", pool, other, {"y": 1e-7})
     assert "shape (1, 3), should be (2, 3)" in finding.message
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
@@ -73,7 +73,7 @@ def test_a_relation_of_another_shape_fails():
 
 
 TOKENS = {0: "batch", 1: "sequence"}
-FORM = relations.Form({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
+FORM = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
 BATCH = {
     "input_ids": np.array([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]]),
     "attention_mask": np.ones((3, 4), np.int64),
@@ -113,10 +113,12 @@ def test_each_relation_on_a_model_of_one_line(run, broken):
 def test_what_padding_lengthens():
     """Left padding stands before the past; without a mask over the tokens there is no padding."""
     mask, cache = {0: "batch", 1: "past_sequence + sequence"}, {0: "batch", 2: "past_sequence"}
-    decoder = relations.Form({"input_ids": TOKENS, "past_key_values.0.key": cache, "attention_mask": mask}, {})
-    assert (decoder.padded("left"), decoder.padded("right")) == ({"past_sequence"}, {"sequence"})
-    assert not relations.applies("padding-left", relations.Form({"pixel_values": {0: "batch"}}, {}))
-    assert not relations.applies("padding-left", relations.Form({"input_ids": TOKENS}, {}))
+    decoder = relations.PaddedSignature(
+        {"input_ids": TOKENS, "past_key_values.0.key": cache, "attention_mask": mask}, {}
+    )
+    assert (decoder.padding_axes("left"), decoder.padding_axes("right")) == ({"past_sequence"}, {"sequence"})
+    assert not relations.applies("padding-left", relations.PaddedSignature({"pixel_values": {0: "batch"}}, {}))
+    assert not relations.applies("padding-left", relations.PaddedSignature({"input_ids": TOKENS}, {}))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_question_that_the_file_refuses(raises, failed):
             raise SessionError("no batch of one")
         return answer(inputs)
 
-    claims = Claims(FORM, Model, relations=["batch-of-one"])
+    claims = RerunClaims(FORM, Model, relations=["batch-of-one"])
     findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)), {"y": 1e-7})
     assert [finding.check for finding in failures(findings)] == failed
 
@@ -225,7 +227,7 @@ def test_only_inputs_with_room_are_padded(limits, room):
         lengths.append(inputs["input_ids"].shape[1])
         return {"y": np.zeros(inputs["input_ids"].shape)}
 
-    claims = Claims(FORM, never, relations=["padding-right"], **limits)
+    claims = RerunClaims(FORM, never, relations=["padding-right"], **limits)
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
     assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}), {"y": 1e-7})) == []
     assert lengths == [4 + relations.PADDING] * room

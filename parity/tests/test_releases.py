@@ -116,8 +116,8 @@ def test_arguments_have_the_names_of_forward(installed):
         given = releases.arguments_of(kind, {"input_ids": 0, "past_key_values": Stub()})
         assert list(given) == ["input_ids", name]
         assert releases.arguments_of(kind, {"input_ids": 0, "past_key_values": None}) == {"input_ids": 0}
-    assert releases.renamed({"past_key_values": past}) == {"past_key_values": past}
-    assert list(releases.renamed({"cache": past})) == ["past_key_values" if installed == "5.24.0" else "cache"]
+    assert releases.with_our_names({"past_key_values": past}) == {"past_key_values": past}
+    assert list(releases.with_our_names({"cache": past})) == ["past_key_values" if installed == "5.24.0" else "cache"]
 
 
 @pytest.mark.parametrize(

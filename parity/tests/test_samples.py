@@ -8,7 +8,7 @@ from parity.fixtures import subjects
 def test_every_named_axis_gets_the_size_asked_for():
     """Caches, masks and tokens of gpt2 with a past of 5 and a sequence of 3 fit each other."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
-    inputs = source.resized({"batch": 3, "sequence": 3, "past_sequence": 5}).inputs
+    inputs = source.resize({"batch": 3, "sequence": 3, "past_sequence": 5}).inputs
     assert inputs["input_ids"].shape == (3, 3)
     assert inputs["attention_mask"].shape == (3, 8)
     assert inputs["past_key_values"][0][0].shape[2] == 5
@@ -17,21 +17,21 @@ def test_every_named_axis_gets_the_size_asked_for():
 def test_a_past_of_zero_is_possible():
     """Caches of length 0 keep their other axes."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
-    inputs = source.resized({"past_sequence": 0}).inputs
+    inputs = source.resize({"past_sequence": 0}).inputs
     assert inputs["past_key_values"][1][1].shape == (2, 4, 0, 8)
 
 
 def test_an_unknown_axis_is_refused():
     """A size for an axis that no input names is an error, not a no-op."""
     with pytest.raises(KeyError, match="choice"):
-        subjects.subject("bert", "default").source.resized({"choice": 3})
+        subjects.subject("bert", "default").source.resize({"choice": 3})
 
 
 @pytest.mark.parametrize(("side", "places"), [("left", slice(None, 4)), ("right", slice(5, None))])
 def test_padding_stands_on_its_side(side, places):
     """The last row loses half of its tokens to padding on that side, the first row none."""
     source = subjects.subject("bert", "default").source
-    inputs = source.resized({"batch": 3, "sequence": 9}, padding=side).inputs
+    inputs = source.resize({"batch": 3, "sequence": 9}, padding=side).inputs
     assert inputs["attention_mask"][0].all()
     assert inputs["attention_mask"].sum(1).tolist() == [9, 8, 5]
     assert not inputs["attention_mask"][2, places].any()
@@ -41,7 +41,7 @@ def test_padding_stands_on_its_side(side, places):
 def test_values_follow_the_seed():
     """Equal seeds give equal tokens, others others; special tokens stay where the tokenizer put them."""
     source = subjects.subject("bert", "default").source
-    first, again, other = (source.generated(seed=seed).inputs["input_ids"] for seed in (1, 1, 2))
+    first, again, other = (source.generate(seed=seed).inputs["input_ids"] for seed in (1, 1, 2))
     assert first.equal(again)
     assert not first.equal(other)
     assert first[:, 0].unique().numel() == 1
@@ -50,7 +50,7 @@ def test_values_follow_the_seed():
 def test_short_inputs_vary_too():
     """One token leaves no room for another beside the special ones: it is drawn, or a pool would be one input."""
     source = subjects.subject("bert", "default").source
-    tokens = {source.resized({"batch": 1, "sequence": 1}, seed=seed).inputs["input_ids"].item() for seed in range(8)}
+    tokens = {source.resize({"batch": 1, "sequence": 1}, seed=seed).inputs["input_ids"].item() for seed in range(8)}
     assert len(tokens) > 4
 
 
@@ -58,7 +58,7 @@ def test_a_fully_masked_row_keeps_its_tokens():
     """`whole` masks the last row from end to end, its past too, and nothing else."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
     sizes = {"batch": 2, "sequence": 3, "past_sequence": 4}
-    masked, plain = (source.resized(sizes, padding=padding).inputs for padding in ("whole", ""))
+    masked, plain = (source.resize(sizes, padding=padding).inputs for padding in ("whole", ""))
     assert masked["attention_mask"].tolist() == [[1] * 7, [0] * 7]
     assert masked["input_ids"].equal(plain["input_ids"])
 
@@ -66,7 +66,7 @@ def test_a_fully_masked_row_keeps_its_tokens():
 def test_an_unknown_padding_is_refused():
     """A misspelled side is an error, not right padding."""
     with pytest.raises(ValueError, match="centre"):
-        subjects.subject("bert", "default").source.resized({}, padding="centre")
+        subjects.subject("bert", "default").source.resize({}, padding="centre")
 
 
 def test_all_boundaries_are_among_the_default_sizes():

@@ -39,7 +39,7 @@ def test_a_tensorflow_checkpoint_is_exported(tmp_path, options):
 def test_without_the_means_it_is_refused_with_the_reason(tmp_path, capsys, monkeypatch, options):
     """Where TensorFlow weights cannot be read, the one message says what to install, and nothing is written."""
     gap = tensorflow_gap() or "TensorFlow is not installed; pip install tensorflow-cpu tf-keras"
-    for module in ("parity.models", "parity.features"):
+    for module in ("parity.loading", "parity.features"):
         monkeypatch.setattr(f"{module}.tensorflow_gap", lambda: gap)
     save_checkpoint(tmp_path / "checkpoint", "distilbert")
     (tmp_path / "checkpoint" / "model.safetensors").rename(tmp_path / "checkpoint" / "tf_model.h5")

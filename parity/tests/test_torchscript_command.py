@@ -17,7 +17,7 @@ from parity.fixtures import minilm
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.fixtures.processes import cost_of
-from parity.fixtures.traces import PROOF
+from parity.fixtures.trace_verdicts import PROOF
 from parity.torchscript.__main__ import main
 
 run = functools.partial(commands.run, command=main)

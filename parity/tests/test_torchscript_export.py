@@ -10,7 +10,7 @@ import pytest
 from parity.errors import DtypeMismatch, ExportError, OutputError, SessionError, UsageError, ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
-from parity.fixtures.traces import proven
+from parity.fixtures.trace_verdicts import is_proven
 from parity.registry import architecture
 
 CELLS = [
@@ -34,7 +34,7 @@ def export(*arguments, **options):
 def bert():
     """A tiny BERT and the inputs of its declaration, by name."""
     subject = subjects.subject("bert", "default")
-    return subject.fresh_model(), dict(subject.source.generated(seed=3).inputs)
+    return subject.fresh_model(), dict(subject.source.generate(seed=3).inputs)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -45,9 +45,9 @@ def test_file_is_equal_to_eager(of, attention, tmp_path):
     attention = attention if architecture(of[0]).has_sdpa else "eager"
     model = tiny_model(*of, attention=attention)
     lines = []
-    made = export(model, subject.source.generated().inputs, tmp_path / "model.pt", feature=of[1], say=lines.append)
+    made = export(model, subject.source.generate().inputs, tmp_path / "model.pt", feature=of[1], say=lines.append)
     assert made.attention == attention
-    assert proven(made)
+    assert is_proven(made)
     assert lines[-1] == f"At the traced shape: {made.proof}"
     assert list(made.outputs)[: len(subject.onnx_config.outputs)] == list(subject.onnx_config.outputs)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
@@ -57,7 +57,7 @@ def test_file_is_equal_to_eager(of, attention, tmp_path):
 def test_feature_is_found_by_the_class(of):
     """Without a feature the model's class, and whether past key values are given, name it."""
     subject = subjects.subject(*of)
-    assert export(subject.fresh_model(), subject.source.generated().inputs, prove=False).feature == of[1]
+    assert export(subject.fresh_model(), subject.source.generate().inputs, prove=False).feature == of[1]
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_past_key_values_come_flat_nested_or_as_a_cache():
     from parity.releases import to_cache
 
     subject = subjects.subject("gpt2", "causal-lm-with-past")
-    nested = dict(subject.source.generated(seed=1).inputs)
+    nested = dict(subject.source.generate(seed=1).inputs)
     flat = subject.source.layout.flatten(nested)
     cache = {**nested, "past_key_values": to_cache(nested["past_key_values"])}
     for given in (nested, flat, cache):
@@ -199,7 +199,7 @@ def test_model_of_ones_own_comes_with_its_configuration(tmp_path):
     half = Half(model.config).eval()
     inputs.pop("token_type_ids")
     made = export(half, inputs, tmp_path / "half.pt", onnx_config=HalfOnnxConfig(model.config))
-    assert (list(made.inputs), proven(made)) == (["input_ids", "attention_mask"], True)
+    assert (list(made.inputs), is_proven(made)) == (["input_ids", "attention_mask"], True)
 
 
 def refusals():
@@ -377,7 +377,7 @@ def test_file_that_cannot_be_read_is_told(file, what, tmp_path):
     """No file, half a file and a file of somebody else are each one message."""
     import torch
 
-    from parity.models import quiet_transformers
+    from parity.loading import quiet_transformers
     from parity.torchscript import load
 
     path = tmp_path / "model.pt"
@@ -396,7 +396,7 @@ def test_minimum_torch_follows_the_attention(file):
     import torch
     from torch.nn.functional import scaled_dot_product_attention as attention
 
-    from parity.models import quiet_transformers
+    from parity.loading import quiet_transformers
     from parity.torchscript import load
     from parity.torchscript.needs import minimum_torch
 
@@ -419,7 +419,7 @@ import parity.torchscript.__main__
 assert not {"torch", "transformers", "onnx", "onnxruntime"} & set(sys.modules)
 import parity.torchscript as p
 [getattr(p, name) for name in p.__all__]
-import parity.onnx.job
+import parity.onnx.checkpoint_export
 print(sorted({"onnx", "onnxruntime"} & set(sys.modules)))
 """
 

@@ -18,7 +18,7 @@ def traced(of, length=LONGEST, names=None):
 
     subject = subjects.subject(*of)
     sizes = {axis: length for axis in subject.source.axes if "sequence" in axis}
-    inputs = subject.source.resized(sizes).inputs
+    inputs = subject.source.resize(sizes).inputs
     return subject, export(subject.fresh_model(), {n: t for n, t in inputs.items() if names is None or n in names})
 
 
@@ -35,8 +35,8 @@ def requests(subject):
     """Samples of lengths 1, 7 and the longest, and one whose own rows are padded."""
     texts = [axis for axis in subject.source.axes if "sequence" in axis]
     sizes = [(1, 1), (3, 7), (2, LONGEST)]
-    plain = [subject.source.resized({"batch": b, **dict.fromkeys(texts, n)}, seed=n) for b, n in sizes]
-    return [*plain, subject.source.resized({"batch": 3, **dict.fromkeys(texts, 9)}, seed=5, padding="right")]
+    plain = [subject.source.resize({"batch": b, **dict.fromkeys(texts, n)}, seed=n) for b, n in sizes]
+    return [*plain, subject.source.resize({"batch": 3, **dict.fromkeys(texts, 9)}, seed=5, padding="right")]
 
 
 def test_answers_are_those_of_unpadded_eager(case):
@@ -53,7 +53,7 @@ def test_answers_are_those_of_unpadded_eager(case):
     for one, other in zip(expected, got, strict=True):
         assert {n: a.shape for n, a in one.eager.items()} == {n: a.shape for n, a in other.items()}
     mask = real_positions(samples)
-    findings = ratio.judge_ratio(Pool.of(*(at(mask, side) for side in (*sides(expected), got))))
+    findings = ratio.judge_ratio(Pool.from_answers(*(at(mask, side) for side in (*sides(expected), got))))
     assert [finding.message for finding in findings if not finding.passed] == []
 
 
@@ -91,7 +91,7 @@ def test_longer_requests_are_refused(case):
     """One token more than was traced is one clear message with both lengths."""
     subject, _, runner = case
     axis = next(axis for axis in runner.axes)
-    sample = subject.source.resized({axis: LONGEST + 1})
+    sample = subject.source.resize({axis: LONGEST + 1})
     with pytest.raises(UsageError, match=rf"request: .*{axis} 17.* is longer than what was traced \(.*{axis} 16"):
         runner(sample.inputs)
 
@@ -116,7 +116,7 @@ def test_request_runs_in_the_smallest_bucket(buckets, length, bucket):
         return dataclasses.replace(trace, module=lambda *tensors: (seen.append(tensors[0].shape[1]), own(*tensors))[1])
 
     runner = Runner(*map(watched, traces))
-    found = runner(subject.source.resized({"sequence": length}).inputs)
+    found = runner(subject.source.resize({"sequence": length}).inputs)
     assert seen == [bucket]
     assert found["last_hidden_state"].shape[1] == length
     assert runner.longest == {"sequence": 16}
@@ -130,7 +130,7 @@ def test_files_serve_as_traces(buckets, tmp_path):
 
     subject, traces = buckets
     export(subject.fresh_model(), dict(traces[0].example), tmp_path / "bert8.pt")
-    inputs = dict(subject.source.resized({"sequence": 5}, seed=2).inputs)
+    inputs = dict(subject.source.resize({"sequence": 5}, seed=2).inputs)
     expected = Runner(traces[0])(inputs)
     inputs.pop("attention_mask")
     found = Runner(tmp_path / "bert8.pt")(**inputs)
@@ -145,11 +145,11 @@ def test_batch_can_be_padded_too(buckets):
     from parity.torchscript import Runner
 
     subject, traces = buckets
-    inputs = subject.source.resized({"batch": 1, "sequence": 5}, seed=2).inputs
+    inputs = subject.source.resize({"batch": 1, "sequence": 5}, seed=2).inputs
     found = Runner(traces[0], axes=["batch", "sequence"])(inputs)["last_hidden_state"]
     torch.testing.assert_close(found, Runner(traces[0])(inputs)["last_hidden_state"], rtol=0, atol=1e-5)
     with pytest.raises(UsageError, match="batch 3"):
-        Runner(traces[0], axes=["batch", "sequence"])(subject.source.resized({"batch": 3, "sequence": 5}).inputs)
+        Runner(traces[0], axes=["batch", "sequence"])(subject.source.resize({"batch": 3, "sequence": 5}).inputs)
 
 
 def test_traces_that_cannot_be_padded_are_refused(buckets):
@@ -186,7 +186,7 @@ def test_requests_that_cannot_be_right_are_refused(buckets, change, message):
     from parity.torchscript import Runner
 
     subject, traces = buckets
-    given = dict(subject.source.resized({"sequence": 5}).inputs)
+    given = dict(subject.source.resize({"sequence": 5}).inputs)
     change(given)
     with pytest.raises(UsageError, match=message):
         Runner(traces[0])(given)

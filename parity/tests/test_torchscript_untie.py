@@ -7,7 +7,7 @@ import pytest
 from parity.environment import at_least
 from parity.errors import UsageError
 from parity.fixtures.checkpoints import tiny_config, tiny_model
-from parity.fixtures.traces import proven
+from parity.fixtures.trace_verdicts import is_proven
 
 # Architecture, feature → the input embeddings that its output embedding shares storage with.
 TIED = {
@@ -68,7 +68,7 @@ def test_callers_weights_are_still_tied(of):
     subject = subjects.subject(*of)
     model = subject.fresh_model().train()
     before = places(model)
-    made = export(model, subject.source.generated().inputs, prove=False)
+    made = export(model, subject.source.generate().inputs, prove=False)
     assert list(made.untied) == TIED[of]
     assert (places(model), tied(model)) == (before, TIED[of])
     assert all(module.training for module in model.modules())
@@ -86,7 +86,7 @@ def test_both_copies_are_in_the_file(tmp_path):
 
     subject = subjects.subject("bert", "masked-lm")
     path = tmp_path / "model.pt"
-    made = export(subject.fresh_model(), subject.source.generated().inputs, path)
+    made = export(subject.fresh_model(), subject.source.generate().inputs, path)
     weights = dict(made.module.named_parameters())
     first, second = (
         weights[f"model.{name}.weight"] for name in ("bert.embeddings.word_embeddings", "cls.predictions.decoder")
@@ -99,11 +99,11 @@ def test_a_bare_trace_writes_the_tied_weight_once():
     """Without untying there is one copy: the check above tells the two apart."""
     from parity.fixtures import subjects
     from parity.torchscript.untying import storage_of
-    from parity.traceable import Traceable, prepared
+    from parity.traceable import Traceable, evaluation_mode
 
     subject = subjects.subject("bert", "masked-lm")
     model, source = subject.fresh_model(), subject.source
-    loaded = bare(Traceable(model, subject.onnx_config, source.layout, ["logits"]), prepared(model), source)
+    loaded = bare(Traceable(model, subject.onnx_config, source.layout, ["logits"]), evaluation_mode(model), source)
     weights = dict(loaded.named_parameters(remove_duplicate=False))
     names = ("bert.embeddings.word_embeddings", "cls.predictions.decoder")
     places = {storage_of(weights[f"model.{name}.weight"]) for name in names if f"model.{name}.weight" in weights}
@@ -114,7 +114,7 @@ def bare(traceable, context, source):
     """The trace of torch alone, written and read again."""
     import torch
 
-    from parity.models import quiet_transformers
+    from parity.loading import quiet_transformers
 
     buffer = io.BytesIO()
     with context, quiet_transformers():
@@ -177,8 +177,8 @@ def test_flag_is_honoured_where_it_exists(tmp_path):
     config = tiny_config("bert")
     config.torchscript = True
     model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager").eval()
-    made = export(model, subjects.subject("bert", "masked-lm").source.generated().inputs, tmp_path / "model.pt")
-    assert (tied(model), made.untied, proven(made)) == ([], (), True)
+    made = export(model, subjects.subject("bert", "masked-lm").source.generate().inputs, tmp_path / "model.pt")
+    assert (tied(model), made.untied, is_proven(made)) == ([], (), True)
     with pytest.raises(UsageError, match="drift"):
         untie(model).train()
 

@@ -7,13 +7,13 @@ import pytest
 from parity.declaration import TracedAxis
 from parity.errors import UsageError
 from parity.fixtures.controls.trace_specimens import DOCUMENT_ERROR, SPECIMENS
-from parity.fixtures.traces import differences, proven
+from parity.fixtures.trace_verdicts import differences, is_proven
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 
 
 def of_axis(specimen):
-    return next(each for each in specimen.judged()[1] if each.axis == specimen.axis)
+    return next(each for each in specimen.judgement()[1] if each.axis == specimen.axis)
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
@@ -27,13 +27,13 @@ def test_specimen_gets_its_verdict(specimen):
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_specimen_is_right_at_its_traced_shape(specimen):
     """No comparison at the traced shape would have caught any of them."""
-    assert proven(specimen.judged()[0])
+    assert is_proven(specimen.judgement()[0])
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_other_axes_of_a_specimen_generalise(specimen):
     """The fault is in one axis, and the verdict blames no other."""
-    others = [each for each in specimen.judged()[1] if each.axis != specimen.axis]
+    others = [each for each in specimen.judgement()[1] if each.axis != specimen.axis]
     assert others
     assert {each.outcome for each in others} == {"generalises"}
 
@@ -56,7 +56,7 @@ def test_right_sizes_of_a_frozen_branch_are_told():
     """Up to the branch the trace is right, and the table says so."""
     from parity.torchscript import table
 
-    lines = table(BY_NAME["frozen-branch"].judged()[1])
+    lines = table(BY_NAME["frozen-branch"].judgement()[1])
     line = next(index for index, text in enumerate(lines) if text.startswith("sequence"))
     assert lines[line].split("silently wrong")[1].strip() == "right at 1, 7, 9; wrong at 13, 17, 40"
     assert lines[line + 1].startswith("    last_hidden_state: error ratio")
@@ -67,7 +67,7 @@ def test_block_sparse_model_is_handed_back_as_it_was():
     """A short text makes BigBird change itself for good: neither trace nor reference leaves that in the caller's."""
     specimen = BY_NAME["block-sparse-traced-short"]
     kinds = {type(module).__name__ for module in specimen.model().modules()}
-    assert specimen.judged()
+    assert specimen.judgement()
     assert "BigBirdBlockSparseAttention" in kinds
     assert "BigBirdSelfAttention" not in kinds
 
@@ -83,7 +83,7 @@ def test_trial_tells_how_far_it_is_from_bit_equal():
     model = tiny_model("bert")
     moved = copy.deepcopy(model)
     move_weights(moved)
-    traced = export(moved, dict(BY_NAME["healthy"].judged()[0].example), prove=False)
+    traced = export(moved, dict(BY_NAME["healthy"].judgement()[0].example), prove=False)
     found = verdict(traced, model, sizes={"batch": (1,), "sequence": (5,)})
     assert {each.outcome for each in found} == {"generalises"}
     assert all(trial.text.startswith("not bit-equal, error ratio ") for trial in found[0].trials)
@@ -94,7 +94,7 @@ def test_trace_of_other_weights_is_silently_wrong():
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
-    traced, _ = BY_NAME["healthy"].judged()
+    traced, _ = BY_NAME["healthy"].judgement()
     found = verdict(traced, tiny_model("bert", seed=1), sizes={"batch": (1,), "sequence": (5,)})
     assert {each.outcome for each in found} == {"silently wrong"}
 
@@ -104,7 +104,7 @@ def test_size_that_model_and_trace_refuse_is_no_fault():
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
-    traced, _ = BY_NAME["healthy"].judged()
+    traced, _ = BY_NAME["healthy"].judgement()
     found = verdict(traced, tiny_model("bert"), sizes={"batch": (1,), "sequence": (41, 50)})
     sequence = next(each for each in found if each.axis == "sequence")
     assert (sequence.outcome, sequence.at("refused")) == ("fixed by the model", [41, 50])
@@ -138,11 +138,11 @@ def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx.features import constructor
-    from parity.samples import Source
+    from parity.samples import SampleSource
     from parity.torchscript.verdicts import sizes_of
 
     model = tiny_model("gpt2", "causal-lm-with-past")
-    source = Source(constructor("gpt2", "causal-lm-with-past")(model.config), preprocessor("gpt2"), model.config)
+    source = SampleSource(constructor("gpt2", "causal-lm-with-past")(model.config), preprocessor("gpt2"), model.config)
     assert sizes_of(source, axis, 48) == sizes
 
 
@@ -151,7 +151,7 @@ def test_trace_without_axes_is_refused():
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
-    traced, _ = BY_NAME["healthy"].judged()
+    traced, _ = BY_NAME["healthy"].judgement()
     nameless = dataclasses.replace(traced, inputs={name: {} for name in traced.inputs})
     with pytest.raises(UsageError, match="name no axis"):
         verdict(nameless, tiny_model("bert"))
@@ -161,7 +161,7 @@ def test_verdicts_are_json():
     """Every trial is in the JSON form, with its sizes, outcome and text."""
     import json
 
-    found = json.loads(json.dumps([each.as_json() for each in BY_NAME["frozen-branch"].judged()[1]]))
+    found = json.loads(json.dumps([each.as_json() for each in BY_NAME["frozen-branch"].judgement()[1]]))
     sequence = next(each for each in found if each["axis"] == "sequence")
     assert (sequence["traced"], sequence["verdict"]) == (8, "silently wrong")
     assert {"sizes", "padding", "outcome", "text"} == set(sequence["trials"][0])
@@ -170,7 +170,7 @@ def test_verdicts_are_json():
 @pytest.mark.parametrize("specimen", [each for each in SPECIMENS if each.outcome != "generalises"], ids=str)
 def test_a_verdict_is_held_against_its_declaration_in_both_directions(specimen):
     """Declared as it is, nothing is said; declared to generalise, or with another text, or another axis, it is told."""
-    found = specimen.judged()[1]
+    found = specimen.judgement()[1]
     own = of_axis(specimen)
     declared = TracedAxis(own.axis, own.outcome, own.text[:40], issue="https://example.org/1")
     assert differences(found, {own.axis: declared}) == []

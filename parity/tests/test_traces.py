@@ -9,7 +9,7 @@ from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.onnx import export
 from parity.onnx.convert import export_with
-from parity.onnx.traces import Traces, _exporter
+from parity.onnx.shared_traces import SharedTraces, _exporter
 
 # gpt2 masks with a triangle, which has its own operator from 14 up, and attends with sdpa from there.
 OPSETS = (11, 13, 14, 20)
@@ -22,7 +22,7 @@ def gpt2():
     """A tiny model that chooses between attention implementations, its configuration and its traces."""
     model = tiny_model("gpt2", attention=ATTENTION)
     config = GPT2OnnxConfig(model.config)
-    return model, config, Traces(model, config)
+    return model, config, SharedTraces(model, config)
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_shared_traces_give_the_same_files(gpt2, traced, tmp_path):
 def test_a_foreign_graph_is_seen(gpt2, tmp_path):
     """The bytes that the comparison above and that of the matrix look at tell a trace of a slightly other model."""
     model, config, _ = gpt2
-    other, traces = tiny_model("gpt2", attention=ATTENTION), Traces(model, config)
+    other, traces = tiny_model("gpt2", attention=ATTENTION), SharedTraces(model, config)
     other.h[1].ln_2.eps *= 2
-    theirs = Traces(other, config)
+    theirs = SharedTraces(other, config)
     export_with(exporter(theirs), preprocessor("gpt2"), other, config, 17, tmp_path / "theirs.onnx")
     traces._graphs.update(theirs._graphs)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "ours.onnx")
@@ -77,7 +77,7 @@ def test_a_foreign_graph_is_seen(gpt2, tmp_path):
 def test_other_inputs_are_traced_anew(gpt2, traced, tmp_path, monkeypatch):
     """A trace is not used for inputs of other sizes."""
     model, config, _ = gpt2
-    traces = Traces(model, config)
+    traces = SharedTraces(model, config)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     monkeypatch.setattr(type(config), "default_batch_size", 3)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
@@ -94,7 +94,7 @@ def test_traces_are_those_of_one_model(gpt2, tmp_path):
 def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
     """The next export traces again, and the exporter is left as it was."""
     model, config, _ = gpt2
-    traces, before = Traces(model, config), _exporter()._trace_and_get_graph_from_model
+    traces, before = SharedTraces(model, config), _exporter()._trace_and_get_graph_from_model
 
     def fail(*arguments, **named):
         raise RuntimeError("out of paper")

@@ -7,11 +7,11 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from parity import console, environment
-from parity.environment import NEWEST_TRIED, newer_than_tried
+from parity.environment import NEWEST_TESTED, newer_than_tested
 from parity.errors import CheckpointError, UsageError
 
 ROOT = Path(__file__).parents[2]
-TRIED = NEWEST_TRIED["transformers"]
+TRIED = NEWEST_TESTED["transformers"]
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def installed(monkeypatch):
     """Say which transformers is installed; everything else is the newest that was tried."""
 
     def say(version):
-        versions = {**NEWEST_TRIED, "transformers": version}
+        versions = {**NEWEST_TESTED, "transformers": version}
         monkeypatch.setattr(environment, "version_of", versions.get)
 
     return say
@@ -28,14 +28,14 @@ def installed(monkeypatch):
 def test_a_newer_package_is_named(installed):
     """The line has both versions."""
     installed("5.99.0")
-    assert newer_than_tried() == f"transformers 5.99.0 is newer than any that was tried ({TRIED})"
+    assert newer_than_tested() == f"transformers 5.99.0 is newer than any that was tried ({TRIED})"
 
 
 @pytest.mark.parametrize("version", [TRIED, f"{TRIED}+local", "4.46.3", None])
 def test_an_older_one_is_not(installed, version):
     """Neither what was tried, whatever its build, nor what is older or not installed."""
     installed(version)
-    assert newer_than_tried() == ""
+    assert newer_than_tested() == ""
 
 
 def failing():
@@ -54,9 +54,9 @@ def misused():
 def test_failures_say_so(installed, capsys, body, status, told):
     """A command that fails ends with the note; one that passes, or was misused, has none."""
     installed("5.99.0")
-    assert console.guarded("parity x", body) == status
+    assert console.run_guarded("parity x", body) == status
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert notes == ([f"note: {newer_than_tried()}"] if told else [])
+    assert notes == ([f"note: {newer_than_tested()}"] if told else [])
 
 
 def test_what_the_readme_installs_was_tried():
@@ -64,5 +64,5 @@ def test_what_the_readme_installs_was_tried():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     pins = {each.name: next(iter(each.specifier)).version for each in pinned}
-    assert set(NEWEST_TRIED) <= set(pins)
-    assert [name for name, tried in NEWEST_TRIED.items() if Version(pins[name]) > Version(tried)] == []
+    assert set(NEWEST_TESTED) <= set(pins)
+    assert [name for name, tried in NEWEST_TESTED.items() if Version(pins[name]) > Version(tried)] == []

@@ -108,7 +108,7 @@ def output_of(of):
 
 def test_an_eager_file_of_an_sdpa_model_passes(unlike):
     """Compared where answers are defined it passes."""
-    found = judged(unlike, alike=False)
+    found = judged(unlike, same_attention=False)
     assert found.message() == ""
     assert max(found.ratios().values()) < 4
     assert 0 < found.masked < found.values / 3
@@ -133,10 +133,10 @@ def test_a_fault_at_a_real_token_fails(unlike, place):
         index = int(real.argmax()) if "first" in place else len(real) - 1 - int(real[::-1].argmax())
         answers[name][-1, index, 0] += 0.01
 
-    found = judged(unlike, spoil, alike=False)
+    found = judged(unlike, spoil, same_attention=False)
     assert {row.check for row in found.failures} >= {"ratio", "values"}
     with pytest.raises(ValueMismatch):
-        judged(unlike, spoil, alike=False, atol=1e-3).raise_on_failure()
+        judged(unlike, spoil, same_attention=False, atol=1e-3).raise_on_failure()
 
 
 def test_what_is_masked_has_to_be_finite(unlike):
@@ -148,6 +148,6 @@ def test_what_is_masked_has_to_be_finite(unlike):
         masked = inputs[mask][-1][-answers[name].shape[1] :] == 0
         answers[name][-1, masked, 0] = np.nan
 
-    (row, *_) = failures(judged(unlike, spoil, alike=False).findings)
+    (row, *_) = failures(judged(unlike, spoil, same_attention=False).findings)
     assert row.check == "nonfinite"
     assert "values at masked positions are not finite" in row.message

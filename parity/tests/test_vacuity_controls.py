@@ -15,7 +15,7 @@ from parity.judge.vacuity import Effects
 
 def effects(of, run, dead):
     pool = subjects.pool(of.architecture, of.feature, "varied")
-    first, changed = subjects.each_changed(pool)
+    first, changed = subjects.single_changes(pool)
     with subjects.float64(of) as exactly:
         reference = test_vacuity.effects_on(exactly, first, changed)
     file = reference if run is None else test_vacuity.effects_on(run, first, changed)
@@ -129,7 +129,7 @@ def test_what_the_model_does_not_heed_either_is_no_fault_of_the_file():
     """Where the model's own answer does not move, the file need not; in the suite it must be declared."""
     before, noise = moves(y=1), {"y": 1e-7}
     still = Effects(before, {"x": before})
-    assert vacuity.doubtful(before, still, noise)
+    assert vacuity.needs_reference(before, still, noise)
     assert failures(vacuity.judge_effects(still, still, noise, every=False)) == []
     assert [row.subject for row in failures(vacuity.judge_effects(still, still, noise))] == ["x", "y"]
 

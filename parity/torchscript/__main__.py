@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import ATTENTIONS, PREPROCESSORS, Console, guarded, leave, whole_number
+from parity.console import ATTENTIONS, PREPROCESSORS, Console, leave, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
 
     from parity.checkpoint import Checkpoint
-    from parity.samples import Sample, Source
+    from parity.samples import Sample, SampleSource
     from parity.torchscript.verdicts import Verdict
 
 
@@ -52,17 +52,17 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.torchscrip
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
-    return guarded(prog, lambda: _export(args, console), as_json=args.json)
+    return run_guarded(prog, lambda: _export(args, console), as_json=args.json)
 
 
 def _export(args: argparse.Namespace, console: Console) -> int:
-    from parity import files, models
+    from parity import files, loading
 
     started = time.perf_counter()
     output = args.output
     destination = output if output.suffix == ".pt" or output.is_file() else output / "model.pt"
-    models.locate(args.model, args.cache_dir)
-    with files.staged(destination) as stage:
+    loading.locate(args.model, args.cache_dir)
+    with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
         from parity.checkpoint import Checkpoint
         from parity.companions import Companions
@@ -95,7 +95,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             if traced.sizes
             else []
         )
-        console.done()
+        console.clear()
         console.say("At other sizes:")
         for line in table(verdicts):
             console.say(f"    {line}")
@@ -120,10 +120,10 @@ def _export(args: argparse.Namespace, console: Console) -> int:
 
 
 def _prepare(
-    args: argparse.Namespace, console: Console, checkpoint: Checkpoint, inputs: Source
+    args: argparse.Namespace, console: Console, checkpoint: Checkpoint, inputs: SampleSource
 ) -> tuple[Sample, torch.nn.Module]:
     """The sample to trace with, and the model."""
-    from parity import models
+    from parity import loading
     from parity.errors import UsageError
 
     text = next((axis for axis in ("sequence", "encoder_sequence") if axis in inputs.axes), None)
@@ -133,16 +133,16 @@ def _prepare(
         )
     console.progress(f"loading {args.model}")
     model = checkpoint.load(args.feature, inputs, attention=args.attention)
-    with models.quiet_transformers():
+    with loading.quiet_transformers():
         sample = _sample(args, inputs, text, inputs.onnx_config.longest_sequence(model))
     return sample, model
 
 
-def _sample(args: argparse.Namespace, source: Source, text: str | None, longest: int | None) -> Sample:
+def _sample(args: argparse.Namespace, source: SampleSource, text: str | None, longest: int | None) -> Sample:
     """The sample at the sizes of the options; `text` is the axis of the tokens, which a length is never without."""
     from parity.errors import UsageError
 
-    sample = source.generated(batch_size=args.batch or -1, seq_length=args.sequence_length or -1)
+    sample = source.generate(batch_size=args.batch or -1, seq_length=args.sequence_length or -1)
     tokens, length = sample.tokens, args.sequence_length
     if length is not None and text is not None:
         if longest is not None and max(tokens, length) > longest:

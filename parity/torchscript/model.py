@@ -175,7 +175,7 @@ def nested_inputs(
                 f"example_inputs: {len(example)} are given, {len(declared)} declared: {', '.join(declared)}"
             )
         example = dict(zip(declared, example))  # noqa: B905 - the last ones may be left out
-    nested = releases.renamed(example)
+    nested = releases.with_our_names(example)
     if releases.is_cache(nested.get(PAST)):
         nested[PAST] = releases.from_cache(nested[PAST])
     layers: dict[str, list[torch.Tensor]] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity import files, models, releases
+from parity import files, loading, releases
 from parity.errors import (
     ExportError,
     SessionError,
@@ -25,7 +25,7 @@ from parity.releases import PAST, parameters_of
 from parity.torchscript.model import TracedModel, _load, nested_inputs, save
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
-from parity.traceable import Layout, Traceable, attention_of, call, prepared
+from parity.traceable import Layout, Traceable, attention_of, call, evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -42,21 +42,21 @@ _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "bat
 
 
 @dataclass(frozen=True)
-class Declared:
+class Declaration:
     """The configuration that names a model's inputs and outputs, and the feature that it is of."""
 
     onnx_config: OnnxConfig
     feature: str
 
     @classmethod
-    def of(
+    def for_model(
         cls,
         model: torch.nn.Module,
         example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
         *,
         feature: str | None = None,
         onnx_config: OnnxConfig | None = None,
-    ) -> Declared:
+    ) -> Declaration:
         """What is declared for a model, with a past if the example has one; or the given configuration.
 
         Raises:
@@ -120,12 +120,12 @@ def export(  # noqa: PLR0913 - the signature that users call
     def tracer(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> torch.jit.ScriptModule:
         return torch.jit.trace(module, tensors, check_trace=check_trace)
 
-    declared = Declared.of(model, example_inputs, feature=feature, onnx_config=onnx_config)
-    trace = traced(model, example_inputs, tracer, declared, outputs=outputs, say=say)
+    declared = Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    trace = trace_model(model, example_inputs, tracer, declared, outputs=outputs, say=say)
     if output is None:
         return _with_proof(trace, model, declared.onnx_config, say) if prove else trace
     output = Path(output)
-    with files.staged(output) as stage:
+    with files.staging_directory(output) as stage:
         path = stage / output.name
         save(trace, path)
         if prove:
@@ -134,11 +134,11 @@ def export(  # noqa: PLR0913 - the signature that users call
     return trace
 
 
-def traced(
+def trace_model(
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
     tracer: TraceFunction,
-    declared: Declared,
+    declared: Declaration,
     *,
     outputs: Sequence[str] | None = None,
     say: Callable[[str], None] = logger.info,
@@ -154,8 +154,8 @@ def traced(
     """
     config, feature = declared.onnx_config, declared.feature
     nested = nested_inputs(config, example_inputs)
-    _check(model, config, Layout.of(config, nested).flatten(nested))
-    layout = Layout.of(config, nested).ordered(config.inputs)
+    _check(model, config, Layout.from_inputs(config, nested).flatten(nested))
+    layout = Layout.from_inputs(config, nested).select(config.inputs)
     flat = layout.flatten(nested)
     for position, (name, tensor) in enumerate(flat.items()):
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -215,7 +215,7 @@ def _output_names(
     model: torch.nn.Module, config: OnnxConfig, nested: Mapping[str, Any], request: Sequence[str] | None
 ) -> list[str]:
     """The outputs of `request`; or the declared ones that the model returns, then all others that it returns."""
-    with prepared(model, config.values_override):
+    with evaluation_mode(model, config.values_override):
         try:
             returned = call(model, config, nested)
         except Exception as error:
@@ -248,7 +248,7 @@ def _trace(
 ) -> torch.jit.ScriptModule:
     # Tracing looks at every property of the model, at those that complain too.
     masks = releases.traceable_masks()
-    with prepared(model, config.values_override), models.quiet_transformers(), _inline_functions(), masks:
+    with evaluation_mode(model, config.values_override), loading.quiet_transformers(), _inline_functions(), masks:
         try:
             config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)

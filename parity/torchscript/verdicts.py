@@ -20,7 +20,7 @@ from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Answers, Arrays
 from parity.reference import answers
-from parity.samples import Sample, Source
+from parity.samples import Sample, SampleSource
 from parity.shapes import nearest
 from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
@@ -114,7 +114,7 @@ def verdict(
     Raises:
         UsageError: the trace names no axis, or two tensors of it disagree about the size of one.
     """
-    subject = Subject.of(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
+    subject = TrialSetup.for_trace(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
     source = subject.source
     if not source.resizable:
         why = "name no axis" if not source.axes else "disagree about the size of an axis"
@@ -125,7 +125,7 @@ def verdict(
     for axis, others in candidates.items():
         trials = []
         for seed, size in enumerate(others, start=1):
-            sample = source.resized({axis: size}, seed=seed)
+            sample = source.resize({axis: size}, seed=seed)
             _report(progress, sample)
             trials.append(trial(subject, sample))
         verdicts.append(Verdict(axis, source.axes[axis], outcome_of(trials), tuple(trials)))
@@ -149,7 +149,7 @@ def outcome_of(trials: Sequence[Trial]) -> str:
     return GENERALISES if RIGHT in outcomes or not outcomes else FIXED
 
 
-def sizes_of(source: Source, axis: str, longest: int | None) -> list[int]:
+def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
     """Sizes to try of one axis: the smallest, around the traced one, a prime, about twice it, and the longest.
 
     Those that the declaration rules out (`axis_sizes`) are replaced by the nearest that it allows.
@@ -181,7 +181,9 @@ def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
     return longest - sizes.get(other, 0)
 
 
-def _joint_samples(source: Source, candidates: Mapping[str, Sequence[int]], longest: int | None) -> Iterator[Sample]:
+def _joint_samples(
+    source: SampleSource, candidates: Mapping[str, Sequence[int]], longest: int | None
+) -> Iterator[Sample]:
     """Two or three samples in which every axis has another size than the traced one, padded where there is a mask."""
     if len(candidates) < 2 and not (candidates and source.masked):
         return
@@ -191,39 +193,39 @@ def _joint_samples(source: Source, candidates: Mapping[str, Sequence[int]], long
             if axis in sizes and past in sizes and longest is not None:
                 sizes[past] = min(sizes[past], longest - 1)
                 sizes[axis] = min(sizes[axis], longest - sizes[past])
-        yield source.resized(sizes, padding=padding, seed=100 + turn)
+        yield source.resize(sizes, padding=padding, seed=100 + turn)
 
 
 @dataclass(frozen=True)
-class Subject:
+class TrialSetup:
     """What a trial needs: the trace, the model, and the configuration that serves both."""
 
     traced: TracedModel
     model: torch.nn.Module
     onnx_config: OnnxConfig
-    source: Source
+    source: SampleSource
     longest: int | None
 
     @classmethod
-    def of(
+    def for_trace(
         cls,
         traced: TracedModel,
         model: torch.nn.Module,
         *,
         preprocessor: Any = None,
         onnx_config: OnnxConfig | None = None,
-    ) -> Subject:
+    ) -> TrialSetup:
         """From what `verdict` is given."""
         if onnx_config is None:
             from parity.features import constructor
 
             onnx_config = constructor(traced.model_type, traced.feature)(model.config)
         own = _with_names_of(traced, onnx_config)
-        source = Example(own, traced.example, model.config, preprocessor)
+        source = ExampleSource(own, traced.example, model.config, preprocessor)
         return cls(traced, model, own, source, onnx_config.longest_sequence(model))
 
 
-class Example(Source):
+class ExampleSource(SampleSource):
     """Samples that are resized from the tensors that a trace was made with.
 
     Args:
@@ -272,7 +274,7 @@ def _with_names_of(traced: TracedModel, onnx_config: OnnxConfig) -> OnnxConfig:
     return _WithNamesOf(traced, onnx_config)  # type: ignore[return-value]  # has all else through __getattr__
 
 
-def trial(subject: Subject, sample: Sample) -> Trial:
+def trial(subject: TrialSetup, sample: Sample) -> Trial:
     """The trace at one sample beside a copy of the model that nothing has touched.
 
     A difference in any bit is judged on a pool of inputs of the same sizes, by the error ratio.
@@ -295,9 +297,9 @@ def trial(subject: Subject, sample: Sample) -> Trial:
 
 def at_traced_shape(traced: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
     """The trace on its own example and on other values of the same shape; three runs, so that it is optimised too."""
-    subject = Subject.of(traced, model, onnx_config=onnx_config)
-    example = subject.source.generated()
-    others = subject.source.generated(seed=1)
+    subject = TrialSetup.for_trace(traced, model, onnx_config=onnx_config)
+    example = subject.source.generate()
+    others = subject.source.generate(seed=1)
     first = trial(subject, example)
     for sample in (others, example):
         again = trial(subject, sample)
@@ -307,7 +309,7 @@ def at_traced_shape(traced: TracedModel, model: torch.nn.Module, onnx_config: On
     return first
 
 
-def _eager(subject: Subject, samples: Sequence[Sample], *, exact: bool = False) -> list[Answers]:
+def _eager(subject: TrialSetup, samples: Sequence[Sample], *, exact: bool = False) -> list[Answers]:
     # A copy for every call: some models change themselves for good when they see a short text.
     return answers(twin(subject.model), subject.onnx_config, samples, exact=exact)
 
@@ -323,14 +325,14 @@ def _bits(array: np.ndarray) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
-def _pool_trial(subject: Subject, sample: Sample, values: int) -> Trial:
+def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:
     """The verdict on a pool of the sample's sizes, the sample among them; its smallest output has so many values."""
     source = subject.source
     seeds = range(1000, 1000 + ratio.inputs_needed(values) - 1)
     if source.resizable:
-        others = [source.resized(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
+        others = [source.resize(sample.sizes, padding=sample.padding, seed=seed) for seed in seeds]
     else:
-        others = [source.generated(padding=sample.padding, seed=seed) for seed in seeds]
+        others = [source.generate(padding=sample.padding, seed=seed) for seed in seeds]
     samples = [sample, *others]
     pool = validation.pool_of(source, samples, _eager(subject, samples, exact=True))
     comparison = validation.compare(subject.traced.run, subject.onnx_config, pool)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import UsageError
-from parity.reports.gate.changes import KINDS, Statuses, by_kind, changes, counted, folded
+from parity.reports.gate.changes import KINDS, Statuses, by_kind, change_lines, changes, count_text
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
@@ -31,7 +31,7 @@ def path_of(directory: Path, environment: Mapping[str, Any]) -> Path:
     return directory / f"{environment_of(environment)}.csv"
 
 
-def written(statuses: Statuses) -> str:
+def as_csv(statuses: Statuses) -> str:
     """The baseline as text."""
     checks: dict[tuple[str, str], list[str]] = {}
     for (cell, check), status in statuses.items():
@@ -72,11 +72,12 @@ def accept(path: Path, statuses: Statuses, *, prune: bool = False) -> str:
     after = dict(statuses) if prune else {**before, **statuses}
     kinds = by_kind(changes(before, after))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(written(after), encoding="utf-8")
+    path.write_text(as_csv(after), encoding="utf-8")
     summary = ", ".join(f"{len(each)} {kind}" for kind, each in kinds.items()) or "nothing has changed"
     others = len(after) - len(statuses)
-    rest = f"; {counted(others, 'check')} without a result in this run stay" if others else ""
-    return f"{path}: {counted(len(after), 'check')} of {counted(len({c for c, _ in after}), 'cell')}; {summary}{rest}"
+    rest = f"; {count_text(others, 'check')} without a result in this run stay" if others else ""
+    size = f"{count_text(len(after), 'check')} of {count_text(len({cell for cell, _ in after}), 'cell')}"
+    return f"{path}: {size}; {summary}{rest}"
 
 
 def verdict(path: Path, environment: Mapping[str, Any], statuses: Statuses, command: str) -> dict[str, Any]:
@@ -97,21 +98,21 @@ def verdict(path: Path, environment: Mapping[str, Any], statuses: Statuses, comm
         "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
         "changed": {kind: len(each) for kind, each in kinds.items()},
-        "changes": {kind: folded(each) for kind, each in kinds.items()} if path.exists() else {},
+        "changes": {kind: change_lines(each) for kind, each in kinds.items()} if path.exists() else {},
         # A part of a matrix takes nothing away unless it is told to.
         "accept": f"{command} --prune" if any(c.after is None for c in kinds.get("disappeared", ())) else command,
     }
 
 
-def told(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
+def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The verdict for a person."""
     counts = ", ".join(f"{number:,} {status}" for status, number in outcome["counts"].items())
     state = "all is as accepted" if outcome["ok"] else "**not accepted**" if markdown else "not accepted"
-    lines = [f"{outcome['environment']}: {counted(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
+    lines = [f"{outcome['environment']}: {count_text(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
     if outcome["baseline"] is None:
         lines += ["", "This environment has no baseline yet: all its cells are new."]
     for kind, changes_of_kind in outcome["changes"].items():
-        count = counted(outcome["changed"][kind], "check")
+        count = count_text(outcome["changed"][kind], "check")
         lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}", ""]
         lines += [f"- {line}" if markdown else f"  {line}" for line in changes_of_kind]
     if not outcome["ok"]:

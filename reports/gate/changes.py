@@ -91,7 +91,7 @@ def by_kind(items: Iterable[Change]) -> dict[str, list[Change]]:
     return {kind: list(group) for kind, group in groupby(worst_first, key=lambda change: change.kind)}
 
 
-def folded(items: Iterable[Change]) -> list[str]:
+def change_lines(items: Iterable[Change]) -> list[str]:
     """One line for all opsets and checks that changed alike: `bert-default-onnx11–13 contract: passed → failed`."""
     checks: dict[tuple[str, str | None, str | None], list[str]] = {}
     for change in items:
@@ -126,7 +126,7 @@ def ranges(opsets: Iterable[int]) -> str:
     return ", ".join(f"{run[0][1]}–{run[-1][1]}" if len(run) > 1 else f"{run[0][1]}" for run in runs)
 
 
-def counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -137,7 +137,7 @@ def _by_number(cell: str) -> tuple[str, int, str]:
     return stem, int(opset or 0), rest
 
 
-def of_features(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, str]]:
+def worst_by_feature(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[int, str]]:
     """(architecture, feature) → opset → the worst status of its ONNX cells."""
     features: dict[tuple[str, str], dict[int, str]] = {}
     for line in lines:

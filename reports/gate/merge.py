@@ -16,7 +16,7 @@ _COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "sche
 _Shard = tuple[Mapping[str, Any], Sequence[dict[str, Any]]]
 
 
-def merged(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def merge_shards(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The environment and the records of the whole run.
 
     Raises:
@@ -83,6 +83,6 @@ def _difference(got: Any, should: Any) -> str:
 
 def write(path: Path, runs: Mapping[Path, _Shard]) -> int:
     """Write the whole run's records; returns their number."""
-    environment, lines = merged(runs)
+    environment, lines = merge_shards(runs)
     records.write(path, environment, lines)
     return len(lines)

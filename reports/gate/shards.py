@@ -34,7 +34,7 @@ def weights(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str
     return {unit: seconds.get(unit, each * count) for unit, count in counts.items()}
 
 
-def divided(seconds: Mapping[str, float], count: int) -> dict[str, int]:
+def assignment(seconds: Mapping[str, float], count: int) -> dict[str, int]:
     """Unit → shard from 1: the longest first, each to the shard that has least to do."""
     loads = dict.fromkeys(range(1, count + 1), 0.0)
     shares = {}

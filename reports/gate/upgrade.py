@@ -11,9 +11,9 @@ from parity.reports.gate.changes import (
     Change,
     Run,
     by_kind,
+    change_lines,
     changes,
-    counted,
-    folded,
+    count_text,
     ranges,
     split,
     statuses,
@@ -69,7 +69,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             for kind in KINDS
         },
         "lines": {
-            "cells": {kind: folded(each) for kind, each in cells.items()},
+            "cells": {kind: change_lines(each) for kind, each in cells.items()},
             "checks": {kind: _lines_with_errors(each, errors) for kind, each in checks.items()},
         },
     }
@@ -106,7 +106,7 @@ def worst_ratio(line: Mapping[str, Any]) -> tuple[str, float | None]:
     return name, outputs.get(name)
 
 
-def told(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
+def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The difference for a person."""
     title = f"{comparison['before']} → {comparison['after']}"
     counts = comparison["counts"]
@@ -122,7 +122,7 @@ def told(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
         for what in ("cells", "checks"):
             items = comparison["lines"][what].get(kind, ())
             number = len(comparison["cells"][kind]) if what == "cells" else counts[kind]
-            heading = f"{kind}: {counted(number, what[:-1])}, {KINDS[kind]}"
+            heading = f"{kind}: {count_text(number, what[:-1])}, {KINDS[kind]}"
             lines += ["", f"## {heading}" if markdown else heading, "", *_list(items, markdown)] if items else []
     if comparison["ratios"]:
         heading = f"Error ratios that moved by {FACTOR} × or more"
@@ -155,7 +155,11 @@ def _lines_with_errors(items: Iterable[Change], errors: Mapping[tuple[str, str],
     for change in items:
         message = (errors.get((change.cell, change.check)) or "").partition("\n")[0][:200]
         messages.setdefault(message, []).append(change)
-    return [f"{line}{f': {message}' if message else ''}" for message, some in messages.items() for line in folded(some)]
+    return [
+        f"{line}{f': {message}' if message else ''}"
+        for message, some in messages.items()
+        for line in change_lines(some)
+    ]
 
 
 def _ratio_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -74,7 +74,7 @@ PROCESSORS = (
 )
 
 
-class NotApplied(Exception):
+class CannotEmulate(Exception):
     """A processor that cannot be stood in for on this machine; the text says why."""
 
 
@@ -86,7 +86,7 @@ def is_intel() -> bool:
 
 
 @contextlib.contextmanager
-def applied(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
+def emulate(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
     """The environment in which libraries choose as on that processor, and the computations that round otherwise in it.
 
     Raises:
@@ -97,23 +97,23 @@ def applied(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
         if processor.vendor:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             environment["LD_PRELOAD"] = str(_vendor_stub(directory))
-        differences = changed(environment) if processor.rounds else []
-        if processor.rounds and not differences:
-            raise NotApplied("it changes no bit of any computation that was tried")
-        yield environment, differences
+        moved = differences(environment) if processor.rounds else []
+        if processor.rounds and not moved:
+            raise CannotEmulate("it changes no bit of any computation that was tried")
+        yield environment, moved
 
 
 def _vendor_stub(directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
-        raise NotApplied("it takes a C compiler and Linux's LD_PRELOAD")
+        raise CannotEmulate("it takes a C compiler and Linux's LD_PRELOAD")
     source, library = directory / "vendor.c", directory / "vendor.so"
     source.write_text(_VENDOR.format(answer=0 if is_intel() else 1), encoding="utf-8")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
     return library
 
 
-def changed(environment: Mapping[str, str]) -> list[str]:
+def differences(environment: Mapping[str, str]) -> list[str]:
     """The computations that round otherwise in that environment than in this one."""
     here, there = _own_digests(), _digests(environment)
     return [name for name in here if here[name] != there[name]]
@@ -136,16 +136,16 @@ def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, flo
     """`green`, `red` or `not applied`; the seconds it took; what changed, or why not."""
     started = time.perf_counter()
     try:
-        with applied(processor) as (environment, differences):
+        with emulate(processor) as (environment, moved):
             statuses = [
                 subprocess.run(
                     [sys.executable, "-m", "pytest", "-n", "auto", *tests, *pytest_arguments], env=environment
                 ).returncode
                 for tests in TESTS
             ]
-    except NotApplied as error:
+    except CannotEmulate as error:
         return "not applied", time.perf_counter() - started, str(error)
-    effect = f"rounds otherwise: {', '.join(differences)}" if differences else ""
+    effect = f"rounds otherwise: {', '.join(moved)}" if moved else ""
     return "red" if any(statuses) else "green", time.perf_counter() - started, effect
 
 

@@ -29,7 +29,7 @@ from parity.reports.pages.support import ROOT, in_readme
 HOME = Path(".tox/kept-releases")
 TABLE = ROOT / "reports" / "results" / "releases.json"
 # The last patch of every minor release; the next one is the next line.
-TRIED = {
+RELEASES = {
     "transformers": (
         *("4.46.3", "4.47.1", "4.48.3", "4.49.0", "4.50.3", "4.51.3", "4.52.4", "4.53.3", "4.54.1", "4.55.4", "4.56.2"),
         *("4.57.6", "5.0.0", "5.1.0", "5.2.0", "5.3.0", "5.4.0", "5.5.4", "5.6.2", "5.7.0", "5.8.1", "5.9.0", "5.10.4"),
@@ -111,13 +111,13 @@ class Release:
         return python
 
 
-def chosen(words: Sequence[str]) -> list[Release]:
+def selection(words: Sequence[str]) -> list[Release]:
     """The releases whose version, or package and version, one of the words begins; all of them without a word.
 
     `newest` stands for the newest five of transformers.
     """
-    every = [Release(package, version) for package, versions in TRIED.items() for version in versions]
-    newest = [Release("transformers", version) for version in TRIED["transformers"][-5:]]
+    every = [Release(package, version) for package, versions in RELEASES.items() for version in versions]
+    newest = [Release("transformers", version) for version in RELEASES["transformers"][-5:]]
 
     def matches(release: Release) -> bool:
         return not words or any(
@@ -149,7 +149,7 @@ def steps_of(release: Release, *, matrix: bool = True) -> list[str]:
     return ["installing", "smoke", *["matrix"] * different, "commands"]
 
 
-def tried(release: Release, home: Path, result: dict[str, Any], step: str) -> None:
+def run_step(release: Release, home: Path, result: dict[str, Any], step: str) -> None:
     """Do one step of a release and put what came of it into `result`, with the seconds it took.
 
     After a step that shows that the release cannot be had, no other is of use: `result` then has a `gap`.
@@ -269,7 +269,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     lines = ["# Releases", "", "`tox -e releases` has run smoke and the commands with these. ✓ is green, ✗ red, and –"]
     lines += ["is not tried. A number in brackets is a cause below; what is declared has one and is green.", ""]
     notes: dict[str, int] = {}
-    for package in TRIED:
+    for package in RELEASES:
         rows = [result for result in results if result["package"] == package]
         if not rows:
             continue
@@ -312,7 +312,7 @@ def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
 def readme(results: Sequence[Mapping[str, Any]]) -> str:
     """The table of the README: package, first and last release that is tried, how many, and which are not green."""
     lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
-    for package in TRIED:
+    for package in RELEASES:
         rows = [result for result in results if result["package"] == package]
         if rows:
             bad = ", ".join(result["version"] for result in rows if not is_green(result)) or "none"
@@ -333,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--without-matrix", action="store_true", help="smoke and the commands alone")
     parser.add_argument("--home", type=Path, default=HOME, help="where environments are kept (default: %(default)s)")
     args = parser.parse_args(argv)
-    home, releases, now = args.home.resolve(), chosen(args.which), code()
+    home, releases, now = args.home.resolve(), selection(args.which), code()
     if not releases:
         parser.error(f"no release begins with {' or '.join(args.which)}")
     results, started = [], time.perf_counter()
@@ -346,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for step in missing:
             if "gap" not in result:
                 print(f"{place}: {step}", flush=True)
-                tried(release, home, result, step)
+                run_step(release, home, result, step)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         results.append(result)
@@ -357,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for status, cause in causes(result):
             print(f"    {status}: {cause}", flush=True)
     print(f"{sum(map(is_green, results))} of {len(results)} green, {time.perf_counter() - started:.0f} s")
-    if len(releases) == len(chosen(())):
+    if len(releases) == len(selection(())):
         TABLE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         TABLE.with_suffix(".md").write_text(page(results), encoding="utf-8")
         text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.reports.measuring import figures
+from parity.reports.measuring import measurements
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def measure(rounds: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as directory:
             runs, inputs = sessions(architecture, feature, sizes, Path(directory))
             for shape, arrays in inputs.items():
-                figures._tell(f"{architecture} {shape}")
+                measurements._tell(f"{architecture} {shape}")
                 times: dict[str, list[float]] = {name: [] for name in runs}
                 for index in range(rounds + 1):
                     for name, session in runs.items():
@@ -70,13 +70,13 @@ def measure(rounds: int) -> dict[str, Any]:
                 for name, values in times.items():
                     value = min(values) / base
                     spread = {"median": value, "min": value, "max": value}
-                    ratio = None if name == EAGER else figures.judged(spread, None)
-                    rows.append(figures.row(f"{architecture} {feature}, {shape}", name, values, ratio))
+                    ratio = None if name == EAGER else measurements.ratio_verdict(spread, None)
+                    rows.append(measurements.row(f"{architecture} {feature}, {shape}", name, values, ratio))
     method = (
         f"{rounds} interleaved runs of ONNX Runtime, opset {OPSET}, one thread; ratios of the smallest;"
         f" {AGAIN} is the control"
     )
-    return figures.outcome("attention", "ms", rows, method=method)
+    return measurements.outcome("attention", "ms", rows, method=method)
 
 
 def sessions(
@@ -90,7 +90,7 @@ def sessions(
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx import export
     from parity.registry import architecture as find
-    from parity.samples import Source
+    from parity.samples import SampleSource
     from parity.sessions import OnnxSession
     from parity.validation import backend_inputs
 
@@ -105,10 +105,10 @@ def sessions(
         onnx_config = constructor(architecture, feature)(model.config)
         files[name] = directory / f"{name}.onnx"
         export(processor, model.eval(), onnx_config, OPSET, files[name])
-    source = Source(onnx_config, processor, model.config)
+    source = SampleSource(onnx_config, processor, model.config)
     inputs = {}
     for batch, tokens in SHAPES:
         axes = {axis: batch if axis == "batch" else tokens for axis in source.axes}
-        inputs[f"{batch} × {tokens}"] = backend_inputs(onnx_config, source.resized(axes))
+        inputs[f"{batch} × {tokens}"] = backend_inputs(onnx_config, source.resize(axes))
     runs = {name: OnnxSession(files[file]) for name, file in ((EAGER, EAGER), (AGAIN, EAGER), (SDPA, SDPA))}
     return runs, inputs

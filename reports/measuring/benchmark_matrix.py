@@ -14,7 +14,7 @@ from parity import records
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.matrix import cells
 from parity.errors import ParityError
-from parity.reports.measuring import figures
+from parity.reports.measuring import measurements
 
 # CPU minutes of all cells, MiB of the largest worker, and how many times faster two workers are than one.
 CPU, PEAK, SPEEDUP = 18.0, 2048.0, 1.7
@@ -36,7 +36,7 @@ def run(workers: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "records.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers)]
-        command += ["--records", str(path), "-k", chosen(), *EVERY_OPSET]
+        command += ["--records", str(path), "-k", test_filter(), *EVERY_OPSET]
         started = time.monotonic()
         process = subprocess.run(command, capture_output=True, text=True)
         wall = time.monotonic() - started
@@ -52,7 +52,7 @@ def run(workers: int) -> dict[str, float]:
     }
 
 
-def chosen() -> str:
+def test_filter() -> str:
     """The fifty of the document, for `-k`: named by what else there is, which is less."""
     further = sorted({cell.architecture for cell in cells()} - {*FIFTY})
     return " and ".join(f"not {name}-" for name in further)
@@ -70,10 +70,10 @@ def result(alone: Mapping[str, float], together: Mapping[str, float]) -> dict[st
     """The rows of the two runs; ratios are to the budgets, and of two workers to one."""
 
     def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
-        return figures.judged({"median": value, "min": value, "max": value}, budget)
+        return measurements.ratio_verdict({"median": value, "min": value, "max": value}, budget)
 
     def row(what: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return figures.row(subject, what, [figure], ratio)
+        return measurements.row(subject, what, [figure], ratio)
 
     subject = f"the fifty, {together['cells']:.0f} files, {together['checks']:.0f} checks"
     rows = [
@@ -90,4 +90,4 @@ def result(alone: Mapping[str, float], together: Mapping[str, float]) -> dict[st
         "the tests that every file gets, through pytest -n;"
         " the last ratio is of two workers to one, the others are to the budget"
     )
-    return figures.outcome("matrix", "as named", rows, method=method)
+    return measurements.outcome("matrix", "as named", rows, method=method)

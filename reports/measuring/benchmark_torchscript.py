@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import guarded, leave
-from parity.reports.measuring import figures
-from parity.reports.measuring.figures import (
+from parity.console import leave, run_guarded
+from parity.reports.measuring import measurements
+from parity.reports.measuring.measurements import (
     BARE,
     CONTROL,
     SUBJECTS,
-    interleaved,
-    judged,
+    measure_in_turn,
     one_thread,
     outcome,
     pairwise,
+    ratio_verdict,
     round_reporter,
     row,
 )
@@ -40,15 +40,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.me
     """Run the command; returns its exit status: 1 when a budget does not hold."""
     p = argparse.ArgumentParser(prog, description=__doc__)
     p.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: %(default)s)")
-    p.add_argument("--output", type=Path, default=figures.OUTPUT, help="where results go (default: %(default)s)")
+    p.add_argument("--output", type=Path, default=measurements.OUTPUT, help="where results go (default: %(default)s)")
     args = p.parse_args(argv)
-    return guarded(prog, lambda: _run(args))
+    return run_guarded(prog, lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
     result = measure(args.rounds)
-    figures.write(result, args.output)
-    print(figures.table(result))
+    measurements.write(result, args.output)
+    print(measurements.table(result))
     return 0 if result["holds"] else 1
 
 
@@ -59,10 +59,10 @@ def measure(rounds: int) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         for model_type, feature in SUBJECTS:
             calls = export_calls(model_type, feature, Path(directory) / "model.pt")
-            times = interleaved(calls, rounds, round_reporter(f"{model_type} {feature}", rounds))
+            times = measure_in_turn(calls, rounds, round_reporter(f"{model_type} {feature}", rounds))
             lines.extend(rows(f"{model_type} {feature}", times, BARE, BUDGETS))
         calls = padding_calls()
-        times = interleaved(calls, rounds, round_reporter("padding", rounds))
+        times = measure_in_turn(calls, rounds, round_reporter("padding", rounds))
         lines.extend(rows("MiniLM, trained", times, NATIVE, {}))
     method = "CPU seconds in one process, one thread, the calls of a round in turn, ratios within a round"
     return outcome("torchscript", "CPU s", lines, method=method)
@@ -74,7 +74,7 @@ def rows(
     """The rows of one subject; what has no budget is only told."""
     lines = []
     for what, seconds in times.items():
-        ratio = None if what == base else judged(pairwise(seconds, times[base]), budgets.get(what))
+        ratio = None if what == base else ratio_verdict(pairwise(seconds, times[base]), budgets.get(what))
         lines.append(row(subject, what, seconds, ratio))
     return lines
 
@@ -85,16 +85,16 @@ def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callabl
 
     from parity.fixtures.subjects import subject
     from parity.torchscript import export
-    from parity.traceable import Traceable, prepared
+    from parity.traceable import Traceable, evaluation_mode
 
     tiny = subject(model_type, feature)
     config, source = tiny.onnx_config, tiny.source
-    model, inputs = tiny.fresh_model(), source.generated().inputs
+    model, inputs = tiny.fresh_model(), source.generate().inputs
     tensors = tuple(source.layout.flatten(inputs).values())
     traceable = Traceable(tiny.fresh_model(), config, source.layout, list(config.outputs))
 
     def bare(**options: Any) -> None:
-        with prepared(traceable.model, config.values_override):
+        with evaluation_mode(traceable.model, config.values_override):
             torch.jit.save(torch.jit.trace(traceable, tensors, **options), str(path))
 
     return {

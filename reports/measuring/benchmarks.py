@@ -15,23 +15,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import guarded, whole_number
+from parity.console import run_guarded, whole_number
 from parity.errors import ParityError, UsageError
 from parity.fixtures import minilm
 from parity.reports.measuring import benchmark_attention, benchmark_matrix, benchmark_torchscript
-from parity.reports.measuring.figures import (
+from parity.reports.measuring.measurements import (
     BARE,
     CONTROL,
     OUTPUT,
     PACKAGES,
     SUBJECTS,
     _tell,
-    interleaved,
-    judged,
+    measure_in_turn,
     of_medians,
     one_thread,
     outcome,
     pairwise,
+    ratio_verdict,
     round_reporter,
     row,
     table,
@@ -81,7 +81,7 @@ def parser(prog: str = "python -m parity.reports.measuring.benchmarks") -> argpa
 def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.measuring.benchmarks") -> int:
     """Run the command; returns its exit status."""
     args = parser(prog).parse_args(argv)
-    return guarded(prog, lambda: _run(args))
+    return run_guarded(prog, lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -106,14 +106,14 @@ def measure_judge(args: argparse.Namespace) -> dict[str, Any]:
 
 def judge_rows(by_architecture: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """One row for each architecture, and one for all cells together, which alone is held to the budget."""
-    from parity.reports.measuring.judge_cost import told
+    from parity.reports.measuring.judge_cost import summary
 
     everything = [each for seconds in by_architecture.values() for each in seconds]
     rows = []
     for name, seconds in {**by_architecture, "all": everything}.items():
         ends = {"median": statistics.mean(seconds), "min": min(seconds), "max": max(seconds)}
         ratio = {what: value / JUDGE_BUDGET for what, value in ends.items()}
-        rows.append(row(name, told(seconds), seconds, judged(ratio, 1.0 if name == "all" else None)))
+        rows.append(row(name, summary(seconds), seconds, ratio_verdict(ratio, 1.0 if name == "all" else None)))
     return rows
 
 
@@ -124,7 +124,7 @@ def measure_export(rounds: int) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         for model_type, feature in SUBJECTS:
             name, calls = export_calls(model_type, feature, Path(directory) / "model.onnx")
-            times = interleaved(calls, rounds, round_reporter(name, rounds))
+            times = measure_in_turn(calls, rounds, round_reporter(name, rounds))
             rows.extend(export_rows(name, times))
     method = "CPU seconds in one process, one thread, the four calls of a round in turn, ratios within a round"
     return outcome("export", "CPU s", rows, method=method)
@@ -133,7 +133,7 @@ def measure_export(rounds: int) -> dict[str, Any]:
 def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """The rows of one model; the control is the bare call beside itself, which has no budget."""
     ratios = {what: pairwise(seconds, times[BARE]) for what, seconds in times.items() if what != BARE}
-    verdicts = {BARE: None, **{what: judged(ratio, EXPORT_BUDGETS.get(what)) for what, ratio in ratios.items()}}
+    verdicts = {BARE: None, **{what: ratio_verdict(ratio, EXPORT_BUDGETS.get(what)) for what, ratio in ratios.items()}}
     return [row(subject, what, seconds, verdicts[what]) for what, seconds in times.items()]
 
 
@@ -143,9 +143,9 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
     from parity.onnx import export
-    from parity.onnx.proof import Artifact, Reference, prove
+    from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
-    from parity.samples import Source
+    from parity.samples import SampleSource
 
     model = tiny_model(model_type, feature)
     untouched = copy.deepcopy(model)
@@ -155,9 +155,9 @@ def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[s
 
     def export_and_validation() -> None:
         export(preprocessor, model, config, opset, path)
-        inputs = Source(config, preprocessor, model.config)
+        inputs = SampleSource(config, preprocessor, model.config)
         reference = Reference(lambda: copy.deepcopy(untouched), inputs, architecture(model_type).relations_of(feature))
-        prove(Artifact.read(path, opset=opset), reference).raise_on_failure()
+        judge_file(Artifact.read(path, opset=opset), reference).raise_on_failure()
 
     bare = _bare_call(model, config, preprocessor, opset, path)
     return f"{model_type} {feature}, opset {opset}", {
@@ -176,7 +176,7 @@ def _bare_call(
     from parity.traceable import Layout, Traceable
 
     nested = config.generate_dummy_inputs(preprocessor, framework="pt")
-    layout = Layout.of(config, nested).ordered(config.inputs)
+    layout = Layout.from_inputs(config, nested).select(config.inputs)
     flat, outputs = layout.flatten(nested), list(config.outputs)
     traceable, tensors = Traceable(model, config, layout, outputs), tuple(flat[name] for name in layout.names)
     for name, value in (config.values_override or {}).items():
@@ -205,14 +205,14 @@ def measure_command(args: argparse.Namespace) -> dict[str, Any]:
         "parity": [str(args.python), "-m", "parity.onnx", "--quiet", f"--model={model}"],
         "optimum-cli": [*_peer(args.peer_python), *_PEER_OPTIONS, "--model", str(model)],
     }
-    runs = alternating(commands, args.runs)
+    runs = measure_alternately(commands, args.runs)
     subject = model.name if args.model else "MiniLM, trained"
     method = f"whole processes, alternating, median of {args.runs} after a warm-up, fresh output directories, offline"
     versions = {"ours": _versions(args.python), "peer": _versions(args.peer_python)}
     return outcome("command", "", command_rows(subject, runs), method=method, **versions)
 
 
-def alternating(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
+def measure_alternately(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
     """The figures of every command, in turn, each given an output directory that is not there yet; see `process`."""
     by_command: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for turn in range(runs + 1):
@@ -265,7 +265,7 @@ def command_rows(subject: str, runs: Mapping[str, Sequence[Mapping[str, float]]]
     for figure, budget in COMMAND_BUDGETS.items():
         ours, theirs = ([run[figure] for run in runs[name]] for name in ("parity", "optimum-cli"))
         rows.append(row(subject, "optimum-cli", theirs, None, figure=figure))
-        rows.append(row(subject, "parity", ours, judged(of_medians(ours, theirs), budget), figure=figure))
+        rows.append(row(subject, "parity", ours, ratio_verdict(of_medians(ours, theirs), budget), figure=figure))
     return rows
 
 

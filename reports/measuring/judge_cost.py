@@ -88,6 +88,6 @@ def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
     return seconds
 
 
-def told(seconds: Sequence[float]) -> str:
+def summary(seconds: Sequence[float]) -> str:
     """What was measured, in words: how many cells, and their mean."""
     return f"judge of {len(seconds)} cells, mean {statistics.mean(seconds):.3f}"

@@ -29,7 +29,7 @@ COMMAND = "pytest --pyargs parity.architectures"
 # Options of a run without which some of its cells are not there.
 _CELLS_OF = ("--architecture", "--neuron-emulate")
 SUMMARY_LINES = 40
-_CELL = ("id", "architecture", "feature", "format", "engine", "opset", "attention", "variant")
+_CELL = ("id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant")
 
 
 def write(
@@ -72,14 +72,14 @@ def write(
         "meanings": MEANINGS,
         "plots": plots.all_plots(environment, lines, history),
     }
-    data = {**compact(lines, scripts), "command": again(environment)}
+    data = {**compact(lines, scripts), "command": rerun_command(environment)}
     page = templates.get_template("page.html.j2").render(data=data, **context)
     summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **context)
     path.write_text(page, encoding="utf-8")
     path.with_suffix(".md").write_text(summary, encoding="utf-8")
 
 
-def again(environment: Mapping[str, Any]) -> str:
+def rerun_command(environment: Mapping[str, Any]) -> str:
     """What runs checks of this run again, up to its `-k`: with the options that its cells come from."""
     arguments: list[str] = list(environment.get("arguments", ()))
     options: list[str] = []

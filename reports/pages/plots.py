@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import WORST, Run, of_features
+from parity.reports.gate.changes import WORST, Run, worst_by_feature
 from parity.reports.gate.upgrade import worst_ratio
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def ratios(lines: Sequence[Mapping[str, Any]]) -> Plot:
 def opsets(lines: Sequence[Mapping[str, Any]]) -> Plot:
     """How many architecture × feature have which worst status at each opset."""
     counts: dict[int, Counter[str]] = {}
-    for statuses in of_features(lines).values():
+    for statuses in worst_by_feature(lines).values():
         for opset, status in statuses.items():
             counts.setdefault(opset, Counter())[status] += 1
     title = "Opset coverage"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from parity.console import guarded
+from parity.console import run_guarded
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports.gate.changes import WORST
 
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def opened(
+def open_page(
     chromium: Browser, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760
 ) -> Iterator[Page]:
     """The page in a window, drawn; leaving closes it."""
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
     parser.add_argument("page", type=Path, help="the HTML file that python -m parity.reports has written")
     parser.add_argument("--output", type=Path, default=DIRECTORY, help="the directory (default: %(default)s)")
     args = parser.parse_args(argv)
-    return guarded(prog, lambda: _run(args))
+    return run_guarded(prog, lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -79,10 +79,10 @@ def _run(args: argparse.Namespace) -> int:
         raise EnvironmentGap(reason)
     args.output.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
-        with opened(chromium, args.page) as window:
+        with open_page(chromium, args.page) as window:
             _write(args.output / "matrix.png", window.screenshot())
             _write(args.output / "ratios.png", window.locator("#ratios svg").screenshot())
-        with opened(chromium, args.page, scheme="dark") as window:
+        with open_page(chromium, args.page, scheme="dark") as window:
             # The worst of all: its rows and messages are what the page is for.
             shown = next(name for name in WORST if window.locator(f"#matrix button.{name}").count())
             window.locator(f"#matrix button.{shown}").first.click()

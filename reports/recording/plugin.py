@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("parity.reports.recording.selection", "parity.reports.recording.upstream")
 
-_CELL, _FAILURE, _FIGURES, _USAGE, _PEAK, _SHARD = "cell", "failure", "figures", "usage", "peak", "shard"
+_CELL, _FAILURE, _MEASUREMENTS, _USAGE, _PEAK, _SHARD = "cell", "failure", "measurements", "usage", "peak", "shard"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -128,9 +128,9 @@ class _Recorder:
             self._reports.setdefault(report.nodeid, []).append(report)
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
-        from parity.reports.recording.upstream import described
+        from parity.reports.recording.upstream import warning_facts
 
-        warning = described(warning_message)
+        warning = warning_facts(warning_message)
         earlier = self._warnings.setdefault(nodeid, [])
         if warning and warning not in earlier:
             earlier.append(warning)
@@ -149,7 +149,7 @@ class _Recorder:
 def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
     """What a report lacks whose worker died with it: the cell by its id, and the failure."""
     check, _, identity = report.nodeid.rpartition("::")[2].partition("[")
-    known = (each for cell in cells() for each in ((cell, cell.emulated()) if cell.format == "neuron" else (cell,)))
+    known = (each for cell in cells() for each in ((cell, cell.emulation()) if cell.format == "neuron" else (cell,)))
     cell = next((cell for cell in known if cell.id == identity.removesuffix("]")), None)
     if cell is None:
         return []
@@ -165,7 +165,7 @@ def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, 
     deciding = deciding or next(report for report in phases if report.when in ("call", "setup"))
     properties = [pair for report in phases for pair in report.user_properties]
     cell, failure = dict(properties)[_CELL], dict(deciding.user_properties).get(_FAILURE, {})
-    figures: Mapping[str, Any] = next((value for name, value in properties if name == _FIGURES), {})
+    measurements: Mapping[str, Any] = next((value for name, value in properties if name == _MEASUREMENTS), {})
     status = _status(deciding)
     return {
         "kind": "check",
@@ -175,13 +175,13 @@ def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, 
         "error": _reason(deciding, failure) if status != "passed" else None,
         "outputs": {
             name: {"ratio": values["ratio"], "worst": values["worst"]}
-            for name, values in figures.get("outputs", {}).items()
+            for name, values in measurements.get("outputs", {}).items()
         },
-        "verdicts": figures.get("verdicts", []),
-        "sizes": figures.get("validated_at", []),
+        "verdicts": measurements.get("verdicts", []),
+        "sizes": measurements.get("validated_at", []),
         "seconds": round(sum(report.duration for report in phases), 4),
         **{name: value for name, value in properties if name == _PEAK},
-        **{name: value for name, value in figures.items() if name == "neuron"},
+        **{name: value for name, value in measurements.items() if name == "neuron"},
         **({"warnings": warnings} if warnings else {}),
     }
 

@@ -13,7 +13,7 @@ import pytest
 from parity import records
 from parity.errors import UsageError
 from parity.reports.gate.changes import Statuses, statuses
-from parity.reports.gate.shards import SECONDS, divided, read_seconds, shard, weights
+from parity.reports.gate.shards import SECONDS, assignment, read_seconds, shard, weights
 from parity.reports.recording.stash import SHARD
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Last: a shard is a part of what -k, -m and the like have left.
     if _BEFORE in config.stash:
-        _keep(config, items, changed(items, config.stash[_BEFORE]))
+        _keep(config, items, items_to_rerun(items, config.stash[_BEFORE]))
     if config.getoption("shard"):
         index, count = config.getoption("shard")
         mine, config.stash[SHARD] = part(items, index, count, read_seconds(_seconds_file(config)))
@@ -80,7 +80,7 @@ def check_of(item: pytest.Item) -> str:
     return item.originalname.removeprefix("test_")
 
 
-def changed(items: Sequence[pytest.Item], before: Statuses) -> list[pytest.Item]:
+def items_to_rerun(items: Sequence[pytest.Item], before: Statuses) -> list[pytest.Item]:
     """The items of cells that failed before, then those that have no result there; a skip is none."""
     known = {item: before.get((cell.id, check_of(item))) for item in items if (cell := cell_of(item))}
     failed = [item for item, status in known.items() if status in ("failed", "error", "xpassed")]
@@ -96,7 +96,7 @@ def part(
     the same parts everywhere; `whole` is a fingerprint of all parts.
     """
     units = {item: _unit(item) for item in items}
-    shares = divided(weights(Counter(units.values()), seconds), count)
+    shares = assignment(weights(Counter(units.values()), seconds), count)
     mine = [item for item in items if shares[units[item]] == index]
     names = sorted(f"{shares[units[item]]} {item.nodeid.rpartition('/')[2]}" for item in items)
     whole = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

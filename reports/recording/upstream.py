@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from parity.environment import newer_than_tried
+from parity.environment import newer_than_tested
 
 UPSTREAM = ("transformers", "torch", "onnx", "onnxruntime", "numpy")
 _MODULES = rf"({'|'.join(UPSTREAM)})(\..*)?\Z"
@@ -53,7 +53,7 @@ class _Summary:
         self._counts: Counter[tuple[str, ...]] = Counter()
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        warning = described(warning_message)
+        warning = warning_facts(warning_message)
         if warning:
             self._counts[tuple(warning.values())] += 1
 
@@ -65,8 +65,8 @@ class _Summary:
             terminal.stats["warnings"] = others
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        if exitstatus and newer_than_tried():
-            terminalreporter.write_line(f"note: {newer_than_tried()}")
+        if exitstatus and newer_than_tested():
+            terminalreporter.write_line(f"note: {newer_than_tested()}")
         if self._counts:
             terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
         for (category, module, text), count in self._counts.most_common():
@@ -129,7 +129,7 @@ def module_of(path: str) -> str:
     return ".".join(part for part in parts[place:] if part != "__init__")
 
 
-def described(warning: warnings.WarningMessage) -> dict[str, str] | None:
+def warning_facts(warning: warnings.WarningMessage) -> dict[str, str] | None:
     """Category, module and first line of a warning that upstream has raised; None of any other."""
     module = module_of(warning.filename)
     if not module:

@@ -34,7 +34,7 @@ function chosen() {
   const found = new Map();
   data.cells.forEach((cell, index) => {
     if (!cell.architecture.includes(wanted.architecture.trim().toLowerCase())) return;
-    if (["feature", "format", "engine"].some((name) => wanted[name] && cell[name] !== wanted[name])) return;
+    if (["feature", "format", "runtime"].some((name) => wanted[name] && cell[name] !== wanted[name])) return;
     const some = rows(index);
     if (!some.length) return;
     const key = `${cell.architecture} ${cell.feature}`;
@@ -56,7 +56,7 @@ function button(group) {
   const others = group.cells.filter((cell) => !plain.includes(cell));
   const opsets = ranges(plain.map((cell) => cell.opset));
   // What stood in a device's place is never called by the device's name.
-  const named = (cell) => (cell.engine === "emulation" ? "emulation" : cell.format);
+  const named = (cell) => (cell.runtime === "emulation" ? "emulation" : cell.format);
   const formats = [...new Set(others.map((cell) => (cell.format === "onnx" ? cell.attention : named(cell))))];
   const text = [`${SYMBOLS[worst]} ${opsets || formats.join(", ")}`, strokes(plain)];
   const made = element("button", { type: "button", className: worst, tabIndex: -1 }, ...text, strokes(others));
@@ -177,7 +177,7 @@ function show(group) {
   detail.showModal();
 }
 
-for (const name of ["feature", "format", "engine", "status"]) {
+for (const name of ["feature", "format", "runtime", "status"]) {
   const values = name === "status" ? WORST : [...new Set(data.cells.map((cell) => cell[name]))];
   filters.elements[name].append(element("option", { value: "" }, "any"), ...values.map((v) => element("option", { value: v }, v)));
 }

@@ -19,7 +19,7 @@ from parity.errors import SessionError
 from parity.judge import relations, vacuity
 from parity.judge.findings import Finding, failures
 from parity.judge.pool import Arrays, Pool
-from parity.judge.relations import Form, Run
+from parity.judge.relations import PaddedSignature, Run
 from parity.judge.vacuity import Effects
 
 if TYPE_CHECKING:
@@ -28,22 +28,24 @@ if TYPE_CHECKING:
     from parity.samples import Sample
 
 
-def form_of(onnx_config: OnnxConfig, preprocessor: Preprocessor | None, also: Axes | None = None) -> Form:
+def padded_signature(
+    onnx_config: OnnxConfig, preprocessor: Preprocessor | None, also: Axes | None = None
+) -> PaddedSignature:
     """The named axes of inputs and outputs, and the token that padding is made of.
 
     Args:
         also: further inputs of the file, with their axes.
     """
     pad = getattr(getattr(preprocessor, "tokenizer", preprocessor), "pad_token_id", None)
-    return Form({**onnx_config.inputs, **(also or {})}, onnx_config.outputs, pad or 0)
+    return PaddedSignature({**onnx_config.inputs, **(also or {})}, onnx_config.outputs, pad or 0)
 
 
 @dataclass(frozen=True)
-class Claims:
+class RerunClaims:
     """What is claimed of one file.
 
     Args:
-        form: its axes.
+        signature: its axes.
         exactly: gives the float64 model as a backend; it is loaded when it is asked for, which it rarely is.
         relations: the relations on record; see `relations.RELATIONS`.
         dead: the inputs that are declared dead.
@@ -53,7 +55,7 @@ class Claims:
         allowed: the sizes that an axis takes, where these are not all from 1 up.
     """
 
-    form: Form
+    signature: PaddedSignature
     exactly: Callable[[], AbstractContextManager[Run]]
     relations: Sequence[str] = ()
     dead: Collection[str] = ()
@@ -74,7 +76,7 @@ class Claims:
             model = _LazyBackend(self.exactly, stack)
             findings: list[Finding] = []
             for relation in self.relations:
-                if relations.applies(relation, self.form):
+                if relations.applies(relation, self.signature):
                     findings += self._judge_relation(relation, run, model, pool, noise)
             if self.place is not None and not failures(findings):
                 findings += self._judge_effects(self.place, run, model, pool, noise)
@@ -87,7 +89,7 @@ class Claims:
         room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
 
         def ask(backend: Run, answers: Sequence[Arrays]) -> list[Arrays]:
-            return asked(self.form, relation, backend, pool.inputs, answers, room)
+            return relation_answers(self.signature, relation, backend, pool.inputs, answers, room)
 
         try:
             second = ask(run, pool.actual)
@@ -105,13 +107,13 @@ class Claims:
     def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
         """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
         first = pool.inputs[place]
-        changed = each_changed(first, self.others())
+        changed = single_changes(first, self.others())
         try:
             moved = {name: run(inputs) for name, inputs in changed.items()}
         except SessionError as error:
             return [Finding("run", "session", False, f"with one input changed: {error}")]
         file = Effects(pool.actual[place], moved)
-        if not vacuity.doubtful(pool.exact[place], file, noise, dead=self.dead):
+        if not vacuity.needs_reference(pool.exact[place], file, noise, dead=self.dead):
             return [Finding("vacuity", name, True) for name in (*changed, *noise)]
         reference = Effects(model(first), {name: model(inputs) for name, inputs in changed.items()})
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
@@ -124,11 +126,14 @@ class Claims:
             return False
         sizes = {
             axis: inputs[name].shape[index]
-            for name, axes in self.form.inputs.items()
+            for name, axes in self.signature.inputs.items()
             for index, axis in axes.items()
             if name in inputs
         }
-        longer = {axis: sizes[axis] + relations.PADDING for axis in self.form.padded(relation.removeprefix("padding-"))}
+        longer = {
+            axis: sizes[axis] + relations.PADDING
+            for axis in self.signature.padding_axes(relation.removeprefix("padding-"))
+        }
         fits = all(size in self.allowed.get(axis, (size,)) for axis, size in longer.items())
         return fits and (self.longest is None or sample.tokens + relations.PADDING <= self.longest)
 
@@ -146,8 +151,13 @@ class _LazyBackend:
         return self._run(inputs)
 
 
-def asked(
-    form: Form, relation: str, run: Run, inputs: Sequence[Arrays], first: Sequence[Arrays], room: Sequence[bool] = ()
+def relation_answers(
+    signature: PaddedSignature,
+    relation: str,
+    run: Run,
+    inputs: Sequence[Arrays],
+    first: Sequence[Arrays],
+    room: Sequence[bool] = (),
 ) -> list[Arrays]:
     """A backend's answers to the pool, asked in the relation's way.
 
@@ -158,7 +168,8 @@ def asked(
     ask = relations.RELATIONS[relation]
     room = room or [True] * len(inputs)
     return [
-        ask(run, one, form, answer) if fits else answer for one, answer, fits in zip(inputs, first, room, strict=True)
+        ask(run, one, signature, answer) if fits else answer
+        for one, answer, fits in zip(inputs, first, room, strict=True)
     ]
 
 
@@ -170,7 +181,7 @@ def _raises(action: Callable[[], object]) -> bool:
     return False
 
 
-def each_changed(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str, np.ndarray]]:
+def single_changes(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str, np.ndarray]]:
     """For each tensor of an input the same input with that one changed.
 
     A mask loses its second place, that of an image two thirds of its width, all else takes the values of the first of

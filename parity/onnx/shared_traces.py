@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from parity.traceable import Traceable
 
 
-class Traces:
+class SharedTraces:
     """The traced graphs of one model under one configuration, for exports that differ in nothing but the opset.
 
     Tracing is a third of an export. The files are the same bytes as those of exports on their own.
@@ -26,7 +26,7 @@ class Traces:
         self._graphs: dict[Hashable, tuple[torch.Graph, Any]] = {}
 
     @contextlib.contextmanager
-    def used(self, model: PreTrainedModel, onnx_config: OnnxConfig, like: Hashable) -> Iterator[None]:
+    def reuse(self, model: PreTrainedModel, onnx_config: OnnxConfig, like: Hashable) -> Iterator[None]:
         """Within, `torch.onnx.export` converts a copy of the graph that an export with an equal `like` traced.
 
         Raises:

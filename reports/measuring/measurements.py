@@ -41,7 +41,7 @@ def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, floa
     return {name: value / middle for name, value in spread(values).items()}
 
 
-def judged(ratio: Mapping[str, float], budget: float | None) -> dict[str, Any]:
+def ratio_verdict(ratio: Mapping[str, float], budget: float | None) -> dict[str, Any]:
     """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
     return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
 
@@ -76,7 +76,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def interleaved(
+def measure_in_turn(
     calls: Mapping[str, Callable[[], object]],
     rounds: int,
     progress: Callable[[int], object],

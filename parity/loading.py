@@ -108,7 +108,7 @@ def framework_of(directory: Path) -> str:
     return "pt" if pytorch else "tf"
 
 
-def named(name: str) -> type[Any]:
+def class_by_name(name: str) -> type[Any]:
     """The class of transformers of that name, or that of another package by its dotted name.
 
     Raises:

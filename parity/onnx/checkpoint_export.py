@@ -15,7 +15,7 @@ from parity.environment import describe
 from parity.errors import UsageError
 from parity.onnx.convert import export
 from parity.onnx.log import validation_lines
-from parity.onnx.proof import Artifact, Reference, free, prove
+from parity.onnx.proof import Artifact, Reference, free, judge_file
 from parity.onnx_files import append_metadata
 from parity.opsets import MINIMUM_OPSET, check_opset
 from parity.registry import architecture
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Job:
+class CheckpointExport:
     """A checkpoint and what it is to be exported as.
 
     Raises:
@@ -50,7 +50,7 @@ class Job:
         check_opset(opset, minimum, subject, floor.reason if floor else "")
         return opset
 
-    def prefill(self) -> Job:
+    def prefill(self) -> CheckpointExport:
         """The job of the second file, which makes the cross-attention caches.
 
         Raises:
@@ -84,7 +84,7 @@ class Job:
 
     def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
-        return prove(
+        return judge_file(
             Artifact.read(path, opset=self.opset),
             Reference(self._load, self._inputs, architecture(self.checkpoint.model_type).relations_of(self.feature)),
             atol=atol,
