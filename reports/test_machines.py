@@ -197,6 +197,7 @@ PARTS = (
     "pytest parity/tests/test_installation.py",
     "ruff check",
     "ruff format",
+    "mypy",
     "tox -e seed",
     "tox -e inf1",
 )
@@ -204,7 +205,7 @@ PARTS = (
 
 def ci(directory, failing="nothing"):
     """Exit status and commands of `.ci/run` with a stub in the place of each."""
-    for name in ("python3", "python", "pip", "pytest", "ruff", "timeout", "tox", "pyenv", "python3.10", "chromium"):
+    for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "timeout", "tox", "pyenv", "python3.10", "chromium"):
         (directory / name).write_text(STUB)
         (directory / name).chmod(0o755)
     calls = directory / "calls"

@@ -50,6 +50,9 @@ def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
     save_checkpoint(tmp_path / "other", "t5", "seq2seq-lm", seed=1)
     assert check([str(tmp_path / "other"), str(tmp_path / "onnx" / "prefill.onnx"), "--quiet"]) == 1
     assert "present.0.encoder.key: error ratio" in capsys.readouterr().err
+    prefill = str(tmp_path / "onnx" / "prefill.onnx")
+    assert check([str(checkpoint), prefill, "--feature", "seq2seq-lm", "--quiet"]) == 2
+    assert "fills cross-attention caches, which t5 seq2seq-lm does not have" in capsys.readouterr().err
 
 
 def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch, capsys):
