@@ -21,8 +21,8 @@ ROWS = {
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
-    "checkpoint": r"models|checkpoint|companions|ownership|features|traceable|samples|shapes|sessions|reference",
-    "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|claims",
+    "checkpoint": r"loading|checkpoint|companions|ownership|features|traceable|samples|shapes|sessions|reference",
+    "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(gate|pages)(\..*)?)?",
     "kit": r"architectures\.conformance(\..*)?|fixtures(\..*)?",
@@ -175,9 +175,9 @@ def test_a_trespass_would_be_seen(tmp_path):
         (tmp_path / "parity" / folder).mkdir(parents=True)
         (tmp_path / "parity" / folder / "__init__.py").write_text("")
     sources = {
-        "errors": "def f():\n    from parity.onnx import job\n",
-        "judge/ratio": "from ..onnx.job import x\n",
-        "onnx/job": "import parity.judge.ratio\nfrom parity import check\n",
+        "errors": "def f():\n    from parity.onnx import checkpoint_export\n",
+        "judge/ratio": "from ..onnx.checkpoint_export import x\n",
+        "onnx/checkpoint_export": "import parity.judge.ratio\nfrom parity import check\n",
         "check": "",
         "reports/pages/page": "import parity.check\n",
         "fixtures/plugin": "pytest_plugins = ('parity.fixtures.outside',)\n",
