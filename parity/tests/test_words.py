@@ -77,7 +77,7 @@ def a_preprocessor():
 
 
 @pytest.mark.parametrize(
-    ("scope", "known", "covered"),
+    ("scope", "facts", "covered"),
     [
         (Scope(), {"feature": "default", "opset": 11, "attention": "sdpa"}, True),
         (Scope(features=("default",)), {"feature": "default"}, True),
@@ -91,6 +91,6 @@ def a_preprocessor():
         (Scope(versions="torch>=99 or transformers>=4"), {}, True),
     ],
 )
-def test_a_fact_holds_in_its_scope(scope, known, covered):
+def test_a_fact_holds_in_its_scope(scope, facts, covered):
     """Every part that is known must fit; what is not known is not asked."""
-    assert scope.covers(**known) is covered
+    assert scope.covers(**facts) is covered
