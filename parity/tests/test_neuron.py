@@ -46,12 +46,12 @@ def test_without_the_sdk_the_gate_speaks(bert):
 
 def test_an_emulation_says_so_in_every_line(emulation):
     """Each line begins with it, the proof and the file too, and no node is called compiled."""
-    trace, lines = emulation
+    model, lines = emulation
     assert lines
     assert all(line.startswith("emulation: ") for line in lines)
-    assert trace.proof.startswith("emulation: ")
-    assert trace.facts()["neuron"]["engine"] == trace.engine == "emulation"
-    assert (trace.compiled, trace.sdk) == (0, "")
+    assert model.proof.startswith("emulation: ")
+    assert model.facts()["neuron"]["engine"] == model.engine == "emulation"
+    assert (model.compiled, model.sdk) == (0, "")
 
 
 def test_an_emulated_file_is_read_back(bert, tmp_path):
@@ -68,21 +68,21 @@ def test_an_emulated_file_is_read_back(bert, tmp_path):
 
 def test_shapes_are_fixed(emulation):
     """Another length or batch is refused by name; with a dynamic batch only the length is fixed."""
-    trace, _ = emulation
-    longer = [tensor.repeat(1, 2) for tensor in trace.example.values()]
-    taller = [tensor.repeat(2, 1) for tensor in trace.example.values()]
+    model, _ = emulation
+    longer = [tensor.repeat(1, 2) for tensor in model.example.values()]
+    taller = [tensor.repeat(2, 1) for tensor in model.example.values()]
     for tensors in (longer, taller):
         with pytest.raises(UsageError, match=r"input_ids has shape .*, compiled for \(2, 16\).*shapes are fixed"):
-            trace(*tensors)
+            model(*tensors)
 
 
 def test_a_dynamic_batch(bert):
     """Any batch runs, another length does not."""
-    trace, _ = trace_subject(bert, dynamic_batch_size=True)
-    tensors = list(trace.example.values())
-    assert trace(*[tensor.repeat(3, 1) for tensor in tensors])[0].shape[:2] == (6, 16)
+    model, _ = trace_subject(bert, dynamic_batch_size=True)
+    tensors = list(model.example.values())
+    assert model(*[tensor.repeat(3, 1) for tensor in tensors])[0].shape[:2] == (6, 16)
     with pytest.raises(UsageError, match="but for the first axis"):
-        trace(*[tensor.repeat(1, 2) for tensor in tensors])
+        model(*[tensor.repeat(1, 2) for tensor in tensors])
 
 
 def test_buckets_answer_shorter_requests(bert):
@@ -256,9 +256,9 @@ def test_what_the_list_does_not_foresee_is_named(emulation):
     from parity.fixtures.neuron_checks import unexpected_fallbacks
     from parity.neuron.operators import Coverage
 
-    trace, coverage = emulation[0], Coverage({}, {}, {"aten::cumsum": 1})
+    model, coverage = emulation[0], Coverage({}, {}, {"aten::cumsum": 1})
     outside = {"aten::embedding": 3, "aten::cumsum": 1}
-    foreseen = replace(trace, engine="neuron", compiled=1, outside=outside)
+    foreseen = replace(model, engine="neuron", compiled=1, outside=outside)
     assert unexpected_fallbacks(foreseen, coverage) == []
     assert unexpected_fallbacks(replace(foreseen, outside={**outside, "aten::linear": 1}), coverage) == ["aten::linear"]
     assert unexpected_fallbacks(replace(foreseen, compiled=0), coverage) == sorted(outside)
@@ -446,7 +446,7 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
         return torch.jit.trace(module, tensors, check_trace=False)
 
     fake = types.SimpleNamespace(
-        trace=compile_module, dynamic_batch=lambda trace: calls.append("dynamic_batch") or trace
+        trace=compile_module, dynamic_batch=lambda model: calls.append("dynamic_batch") or model
     )
     answers = {
         "torch_neuron": aws.Neuron(aws.ABSENT, "absent, in this test"),
@@ -456,9 +456,9 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
     monkeypatch.setattr(aws, "neuron", lambda package="torch_neuron": answers[package])
     assert sdk.default_package() == "torch_neuronx"
     options = {"compiler_workdir": "work", "dynamic_batch_size": True}
-    trace, lines = trace_subject(bert, emulate=False, allow_fallback=True, **options)
+    model, lines = trace_subject(bert, emulate=False, allow_fallback=True, **options)
     assert calls == [("trace", tuple, {"compiler_workdir": "work"}), "dynamic_batch"]
-    assert (trace.package, trace.engine, trace.dynamic_batch, trace.proof) == ("torch_neuronx", "neuron", True, "")
+    assert (model.package, model.engine, model.dynamic_batch, model.proof) == ("torch_neuronx", "neuron", True, "")
     assert any(line.startswith("warning: nothing was compiled") for line in lines)
     with pytest.raises(UsageError, match="options: fallback: torch_neuronx"):
         trace_subject(bert, emulate=False, fallback=False)

@@ -26,10 +26,10 @@ def judge_backend(bert, relation, run, other=None):
     pool = test_relations.pool_of(BERT, relation)
     first = [run(inputs) for inputs in pool.inputs]
     if other is None:
-        second = test_relations.asked(bert, pool, relation, run, first)
+        second = test_relations.ask(bert, pool, relation, run, first)
     else:
         second = [other(inputs) for inputs in pool.inputs]
-    return failures(test_relations.judged(pool, relation, first, second))
+    return failures(test_relations.judge(pool, relation, first, second))
 
 
 @pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
