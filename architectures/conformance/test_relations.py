@@ -75,7 +75,7 @@ def test_determinism(cell, subject, session):
     pool = pool_of(cell, "determinism")
     findings = [
         finding
-        for sizes, inputs in zip(pool.where, pool.inputs, strict=True)
+        for sizes, inputs in zip(pool.sizes, pool.inputs, strict=True)
         for finding in relations.judge_determinism(session.run(inputs), session.run(inputs), sizes)
     ]
     assert findings

@@ -158,4 +158,4 @@ def test_library_imports_only_its_dependencies():
     assert not [(path, name) for path, name in found if name not in allowed]
     assert {"torch", "transformers", "onnx", "onnxruntime"} <= requirements()
     assert not requirements() & set(TEST_ONLY)
-    assert {"job.py", "bert.py"} <= {path.name for path in library_sources()}
+    assert {"checkpoint_export.py", "bert.py"} <= {path.name for path in library_sources()}
