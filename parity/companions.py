@@ -30,7 +30,7 @@ class Companions:
     directory: Path
 
     @classmethod
-    def staged(
+    def write(
         cls,
         checkpoint: Checkpoint,
         stage: Path,

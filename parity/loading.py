@@ -209,14 +209,14 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _load_errors(source: str, what: str) -> Iterator[None]:
+def _load_errors(source: str, part: str) -> Iterator[None]:
     """Any exception of a loader becomes one CheckpointError that names the checkpoint and what to do."""
     try:
         yield
     except ParityError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{source}: {what} cannot be loaded: {_explanation(error)}") from error
+        raise CheckpointError(f"{source}: {part} cannot be loaded: {_explanation(error)}") from error
 
 
 def _explanation(error: Exception) -> str:

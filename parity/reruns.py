@@ -107,15 +107,15 @@ class RerunClaims:
     def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
         """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
         first = pool.inputs[place]
-        changed = single_changes(first, self.others())
+        changes = single_changes(first, self.others())
         try:
-            moved = {name: run(inputs) for name, inputs in changed.items()}
+            moved = {name: run(inputs) for name, inputs in changes.items()}
         except SessionError as error:
             return [Finding("run", "session", False, f"with one input changed: {error}")]
         file = Effects(pool.actual[place], moved)
         if not vacuity.needs_reference(pool.exact[place], file, noise, dead=self.dead):
-            return [Finding("vacuity", name, True) for name in (*changed, *noise)]
-        reference = Effects(model(first), {name: model(inputs) for name, inputs in changed.items()})
+            return [Finding("vacuity", name, True) for name in (*changes, *noise)]
+        reference = Effects(model(first), {name: model(inputs) for name, inputs in changes.items()})
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
     def _has_room(self, relation: str, inputs: Arrays, sample: Sample) -> bool:
@@ -187,15 +187,15 @@ def single_changes(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[st
     A mask loses its second place, that of an image two thirds of its width, all else takes the values of the first of
     `others` that has different ones; where none has, the tensor is left out.
     """
-    changed = {}
+    changes = {}
     for name, array in first.items():
         if role_of(name) is Role.MASK:
             mask, width = array.copy(), array.shape[-1]
             lost = slice(width // 3, None) if name == PIXEL_MASK else min(1, width - 1)
             mask[..., lost] = 0
-            changed[name] = {**first, name: mask}
+            changes[name] = {**first, name: mask}
             continue
         tensor = next((other[name] for other in others if not np.array_equal(other[name], array)), None)
         if tensor is not None:
-            changed[name] = {**first, name: tensor}
-    return changed
+            changes[name] = {**first, name: tensor}
+    return changes

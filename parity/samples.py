@@ -227,21 +227,21 @@ class SampleSource:
             if (is_drawn and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name in TOKENS and self._vocabulary:
-                kept = torch.zeros_like(tensor, dtype=torch.bool)
+                keep = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
-                    kept |= tensor == special
-                if bool(kept.all()) and not self._ends_counted(name, flat):
+                    keep |= tensor == special
+                if bool(keep.all()) and not self._ends_counted(name, flat):
                     # Too short for anything else: kept, they would make every input of a pool the same.
-                    kept = torch.zeros_like(kept)
+                    keep = torch.zeros_like(keep)
                 if first is None:
                     allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
                     ids = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
                 else:
                     # Special tokens stay where the tokenizer put them: some heads count them.
-                    present = set(tensor[kept].tolist())
+                    present = set(tensor[keep].tolist())
                     run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
-                    ids = run[((~kept).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
-                flat[name] = torch.where(kept, tensor, ids.to(tensor.dtype))
+                    ids = run[((~keep).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
+                flat[name] = torch.where(keep, tensor, ids.to(tensor.dtype))
             elif name == "token_type_ids":
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
             elif name == "global_attention_mask":

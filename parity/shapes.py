@@ -69,7 +69,7 @@ def nearest(size: int, allowed: range | None) -> int:
 
 
 def default_sizes(
-    traced: Mapping[str, int],
+    export_sizes: Mapping[str, int],
     longest: int | None = None,
     allowed: Mapping[str, range] | None = None,
     masked: bool = True,
@@ -77,8 +77,8 @@ def default_sizes(
     """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
 
     Args:
-        traced: the named axes of the inputs with their sizes at the export; images are made larger or smaller by some
-            pixels, sounds and axes of other names are cut or repeated, the rest is independent of it.
+        export_sizes: the named axes of the inputs with their sizes at the export; images are made larger or smaller by
+            some pixels, sounds and axes of other names are cut or repeated, the rest is independent of it.
         longest: the longest sequence that the model takes, in tokens.
         allowed: the sizes that an axis takes, where these are not all from 1 up; an axis of a name that says nothing
             keeps its size without.
@@ -96,8 +96,8 @@ def default_sizes(
         (3, 16, 8, 8, 0, 1, 0, 1, "right"),
         (2, 13, 6, 3, 2, 5, 5, 1.1, "left"),
     ]
-    others = [name for name in traced if name == axes.SOUND or (name in allowed and name not in axes.KNOWN)]
-    found = []
+    others = [name for name in export_sizes if name == axes.SOUND or (name in allowed and name not in axes.KNOWN)]
+    choices = []
     for batch, sequence, encoder, decoder, past, choice, pixels, factor, padding in rows:
         sizes = {
             "batch": batch,
@@ -108,10 +108,10 @@ def default_sizes(
             "past_decoder_sequence": past,
             "choice": choice,
             "image_batch": choice,
-            "height": traced.get("height", 0) + pixels,
-            "width": traced.get("width", 0) + 2 * pixels,
-            **{name: round(factor * traced[name]) for name in others},
+            "height": export_sizes.get("height", 0) + pixels,
+            "width": export_sizes.get("width", 0) + 2 * pixels,
+            **{name: round(factor * export_sizes[name]) for name in others},
         }
-        fitting = {name: nearest(sizes[name], allowed.get(name)) for name in traced if name in sizes}
-        found.append((fitting, padding if masked else ""))
-    return found
+        fitting = {name: nearest(sizes[name], allowed.get(name)) for name in export_sizes if name in sizes}
+        choices.append((fitting, padding if masked else ""))
+    return choices

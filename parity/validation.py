@@ -53,13 +53,13 @@ class Validation:
     def passed(self) -> bool:
         return not self.failures
 
-    def worst(self, output: str | None = None, where: str | None = None) -> float:
+    def worst(self, output: str | None = None, sizes: str | None = None) -> float:
         """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones."""
         return max(
             (
                 each.measurements["worst"]
                 for each in self.findings
-                if each.check == "values" and output in (None, each.subject) and where in (None, each.where)
+                if each.check == "values" and output in (None, each.subject) and sizes in (None, each.where)
             ),
             default=0.0,
         )
@@ -108,11 +108,11 @@ class Validation:
         if not right or not wrong:
             return None
         explanations = []
-        for name, traced in self.traced.items():
+        for name, export_size in self.traced.items():
             sizes = {sample.sizes.get(name) for sample in right}
             size = next(iter(sizes)) if len(sizes) == 1 else None
             if size is not None and all(sample.sizes.get(name) != size for sample in wrong):
-                explanations.append((size != traced, name, size))
+                explanations.append((size != export_size, name, size))
         if not explanations:
             return None
         foreign, name, size = min(explanations)
@@ -255,14 +255,14 @@ class _Answer:
 
 def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria) -> _Answer:
     """Raises SessionError if the backend refuses the input."""
-    inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.where[index]
+    inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.sizes[index]
     actual = run(inputs)
     repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
     axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
     places = {} if criteria.same_attention else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
     reference, defined = _defined_answers(answer, places), undefined.blank_undefined(actual, places, answer.eager)
     findings = undefined.judge_undefined(actual, places, sizes)
-    findings += values.judge_values(reference.eager, defined, atol=criteria.atol, where=sizes)
+    findings += values.judge_values(reference.eager, defined, atol=criteria.atol, sizes=sizes)
     return _Answer(
         actual,
         defined,

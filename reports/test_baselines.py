@@ -23,11 +23,13 @@ COMMITTED = sorted(DIRECTORY.glob("transformers-*.csv"))
 
 def faults(path):
     """What of a baseline was edited by hand."""
-    of = baseline.read(path)
-    found = [f"{cell} {check}: {status}" for (cell, check), status in of.items() if status not in records.STATUSES]
-    if baseline.as_csv(of) != path.read_text(encoding="utf-8"):
-        found.append("not as --accept writes it")
-    return found
+    statuses = baseline.read(path)
+    lines = [
+        f"{cell} {check}: {status}" for (cell, check), status in statuses.items() if status not in records.STATUSES
+    ]
+    if baseline.as_csv(statuses) != path.read_text(encoding="utf-8"):
+        lines.append("not as --accept writes it")
+    return lines
 
 
 def test_the_committed_baselines_are_written_by_accept():
@@ -74,46 +76,48 @@ def test_a_cell_that_is_missing_is_seen_and_an_architecture_that_is_added_is_not
     assert incomplete({*accepted, "vit-default-onnx9"}, cells()) == ["vit-default-onnx9"]
 
 
-def unpromised(of):
+def list_broken_promises(statuses):
     """What of a baseline breaks the promise: a file of the fifty that is not proven, or more than 8 deviating cells."""
     # The lowest opset and what has sdpa attention are not the same in all environments.
     opsets = {(cell.group, check): set() for cell in cells() if cell.architecture in FIFTY for check in OF_EVERY_FILE}
-    groups, found, deviating = {group for group, _ in opsets}, [], set()
-    for (cell, check), status in of.items():
+    groups, breaches, deviating = {group for group, _ in opsets}, [], set()
+    for (cell, check), status in statuses.items():
         group, opset, attention = re.fullmatch(r"(.+?)(?:-onnx(\d+)(-sdpa)?)?", cell).groups()
         if opset and group in groups:
             opsets.setdefault((group, check), set()).update(() if attention else (int(opset),))
             deviating |= {group} if status == "xfailed" else set()
-            found += [] if status in PROVEN else [f"{cell} {check}: {status}"]
+            breaches += [] if status in PROVEN else [f"{cell} {check}: {status}"]
     for (group, check), having in opsets.items():
         if check in OF_EVERY_FILE:
             lacking = set(range(min((*having, HIGHEST_FLOOR)), MAXIMUM_OPSET + 1)) - having
-            found += [f"{group} {check}: no result at {', '.join(map(str, sorted(lacking)))}"] if lacking else []
+            breaches += [f"{group} {check}: no result at {', '.join(map(str, sorted(lacking)))}"] if lacking else []
     if len(deviating) > MOST_DEVIATING:
-        found.append(f"{len(deviating)} architecture × feature deviate: {', '.join(sorted(deviating))}")
-    return found
+        breaches.append(f"{len(deviating)} architecture × feature deviate: {', '.join(sorted(deviating))}")
+    return breaches
 
 
 @pytest.mark.parametrize("generation", ["4.46.3", "5.23.0", "5.24.0"])
 def test_every_file_of_the_fifty_is_proven_on_both_generations(generation):
     """Each has results, all of them green or a strict deviation, of at most 8 of the 248 architecture × feature."""
     (path,) = DIRECTORY.glob(f"transformers-{generation}-*.csv")
-    assert unpromised(baseline.read(path)) == []
+    assert list_broken_promises(baseline.read(path)) == []
 
 
 def test_a_broken_promise_is_seen():
     """A failure, a skip, a file without a result, and a ninth feature with a deviation."""
     files = [cell for cell in cells() if cell.architecture in FIFTY and cell.format == "onnx"]
-    of = {(cell.id, check): "passed" for cell in files for check in OF_EVERY_FILE}
-    assert unpromised(of) == []
+    statuses = {(cell.id, check): "passed" for cell in files for check in OF_EVERY_FILE}
+    assert list_broken_promises(statuses) == []
     for status in ("failed", "skipped"):
-        assert unpromised({**of, (files[0].id, "contract"): status}) == [f"{files[0].id} contract: {status}"]
-    lacking = {key: status for key, status in of.items() if key != ("vit-default-onnx17", "traced_sizes")}
-    assert unpromised(lacking) == ["vit-default traced_sizes: no result at 17"]
-    highest = {key: status for key, status in of.items() if key[0].partition("-sdpa")[0].endswith("onnx20")}
-    assert len(unpromised(highest)) == len(OF_EVERY_FILE) * len({cell.group for cell in files})
+        assert list_broken_promises({**statuses, (files[0].id, "contract"): status}) == [
+            f"{files[0].id} contract: {status}"
+        ]
+    lacking = {key: status for key, status in statuses.items() if key != ("vit-default-onnx17", "traced_sizes")}
+    assert list_broken_promises(lacking) == ["vit-default traced_sizes: no result at 17"]
+    highest = {key: status for key, status in statuses.items() if key[0].partition("-sdpa")[0].endswith("onnx20")}
+    assert len(list_broken_promises(highest)) == len(OF_EVERY_FILE) * len({cell.group for cell in files})
     one_of_each = list({cell.group: cell for cell in files}.values())
     deviating = {(cell.id, "contract"): "xfailed" for cell in one_of_each[:9]}
-    assert unpromised({**of, **dict(list(deviating.items())[:8])}) == []
-    (told,) = unpromised({**of, **deviating})
-    assert told.startswith("9 architecture × feature deviate")
+    assert list_broken_promises({**statuses, **dict(list(deviating.items())[:8])}) == []
+    (breach,) = list_broken_promises({**statuses, **deviating})
+    assert breach.startswith("9 architecture × feature deviate")

@@ -43,9 +43,9 @@ def gate(place, capsys):
 def test_an_equal_run_passes(gate):
     """The same statuses, in another order and with other times and ratios, are all as accepted."""
     again = [{**line, "seconds": 9.0, "outputs": {}} for line in reversed(specimens.run())]
-    status, told = gate(specimens.run(), again)
+    status, text = gate(specimens.run(), again)
     assert status == 0
-    assert told == f"{specimens.NAME}: 6 cells: 11 passed, 1 xfailed: all is as accepted\n"
+    assert text == f"{specimens.NAME}: 6 cells: 11 passed, 1 xfailed: all is as accepted\n"
 
 
 SEEDED = {
@@ -96,16 +96,16 @@ SEEDED = {
 TAKEN_AWAY = ("a cell removed", "a check that is gone")
 
 
-@pytest.mark.parametrize("seeded", SEEDED)
-def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seeded):
+@pytest.mark.parametrize("seed", SEEDED)
+def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seed):
     """Each kind of change fails with its list and the one command; that command makes the gate pass."""
-    change, heading, line = SEEDED[seeded]
-    status, told = gate(specimens.run(), change(specimens.run()))
+    change, heading, line = SEEDED[seed]
+    status, text = gate(specimens.run(), change(specimens.run()))
     assert status == 1
-    assert heading in told
-    assert line in told
-    accepting = "python -m parity.reports --accept records.jsonl" + " --prune" * (seeded in TAKEN_AWAY)
-    assert told.endswith(f"accept it with: {accepting}\n")
+    assert heading in text
+    assert line in text
+    accepting = "python -m parity.reports --accept records.jsonl" + " --prune" * (seed in TAKEN_AWAY)
+    assert text.endswith(f"accept it with: {accepting}\n")
     assert command.main(accepting.split()[3:]) == 0
     assert command.main(["--check", "records.jsonl"]) == 0
 
@@ -133,13 +133,13 @@ def test_prune_goes_with_accept(place, capsys):
 
 def test_every_change_is_in_json_and_markdown(gate):
     """Both say what the text says."""
-    seeded = specimens.change_records(specimens.run(), CELL, status="failed")
-    status, told = gate(specimens.run(), seeded, "--format", "json")
-    found = json.loads(told)
-    assert (status, found["ok"], found["changed"]) == (1, False, {"regressed": 1})
-    status, told = gate(specimens.run(), seeded, "--format", "markdown")
-    assert "### regressed: 1 check" in told
-    assert f"- {CELL} traced_sizes: passed → failed" in told
+    after = specimens.change_records(specimens.run(), CELL, status="failed")
+    status, text = gate(specimens.run(), after, "--format", "json")
+    result = json.loads(text)
+    assert (status, result["ok"], result["changed"]) == (1, False, {"regressed": 1})
+    status, text = gate(specimens.run(), after, "--format", "markdown")
+    assert "### regressed: 1 check" in text
+    assert f"- {CELL} traced_sizes: passed → failed" in text
 
 
 def test_an_environment_without_baseline_fails(place, capsys):
@@ -153,18 +153,18 @@ def test_an_environment_without_baseline_fails(place, capsys):
 
 def test_a_run_of_nothing_fails(gate):
     """Records without a single check are not accepted, not even beside an empty baseline."""
-    status, told = gate([], [])
+    status, text = gate([], [])
     assert status == 1
-    assert "no result" in told
+    assert "no result" in text
 
 
 def test_the_baseline_has_statuses_only(place, tmp_path):
     """Its text is the same for runs that differ in times, ratios and order; reading it gives what was written."""
-    one = baseline.as_csv({("a-onnx11", "contract"): "passed", ("a-onnx11", "parity"): "xfailed"})
-    other = baseline.as_csv({("a-onnx11", "parity"): "xfailed", ("a-onnx11", "contract"): "passed"})
-    assert one == other == "cell,status,checks\na-onnx11,passed,contract\na-onnx11,xfailed,parity\n"
-    (tmp_path / "b.csv").write_text(one)
-    assert baseline.as_csv(baseline.read(tmp_path / "b.csv")) == one
+    first = baseline.as_csv({("a-onnx11", "contract"): "passed", ("a-onnx11", "parity"): "xfailed"})
+    second = baseline.as_csv({("a-onnx11", "parity"): "xfailed", ("a-onnx11", "contract"): "passed"})
+    assert first == second == "cell,status,checks\na-onnx11,passed,contract\na-onnx11,xfailed,parity\n"
+    (tmp_path / "b.csv").write_text(first)
+    assert baseline.as_csv(baseline.read(tmp_path / "b.csv")) == first
 
 
 def test_what_was_run_again_counts_as_it_went_last(place):
@@ -182,10 +182,10 @@ def test_what_was_run_again_counts_as_it_went_last(place):
 def test_opsets_that_changed_alike_share_a_line():
     """Neither another status nor another attention is folded in."""
     cells = [f"bert-default-onnx{opset}" for opset in (11, 12, 13, 17)]
-    found = [Change(cell, "contract", "passed", "failed") for cell in [*cells, "bert-default-onnx14-sdpa"]]
-    found += [Change("bert-default-onnx18", "contract", "xfailed", "failed")]
-    found += [Change("bert-default-torchscript", "contract", "passed", "failed")]
-    assert change_lines(found) == [
+    changes = [Change(cell, "contract", "passed", "failed") for cell in [*cells, "bert-default-onnx14-sdpa"]]
+    changes += [Change("bert-default-onnx18", "contract", "xfailed", "failed")]
+    changes += [Change("bert-default-torchscript", "contract", "passed", "failed")]
+    assert change_lines(changes) == [
         "bert-default-onnx11–13, 17 contract: passed → failed",
         "bert-default-onnx14-sdpa contract: passed → failed",
         "bert-default-onnx18 contract: xfailed → failed",
@@ -197,47 +197,47 @@ def test_opsets_that_changed_alike_share_a_line():
 def diff(place, capsys):
     """Exit status and what is said of two runs."""
 
-    def told(before, after, *options, **packages):
+    def compare_runs(before, after, *options, **packages):
         place("old.jsonl", before)
         place("new.jsonl", after, specimens.environment(**packages))
         capsys.readouterr()
         return command.main(["--diff", "old.jsonl", "new.jsonl", *options]), capsys.readouterr().out
 
-    return told
+    return compare_runs
 
 
 def test_equal_runs_have_no_difference(diff):
     """Exit status 0, and said so."""
-    status, told = diff(specimens.run(), specimens.run())
+    status, text = diff(specimens.run(), specimens.run())
     assert status == 0
-    assert "no error ratio has moved" in told
-    assert "The same packages." in told
+    assert "no error ratio has moved" in text
+    assert "The same packages." in text
 
 
 @pytest.mark.parametrize(
-    "seeded", [name for name in SEEDED if "new" not in name and "again" not in name and "gone" not in name]
+    "seed", [name for name in SEEDED if "new" not in name and "again" not in name and "gone" not in name]
 )
-def test_a_seeded_regression_is_in_the_difference(diff, seeded):
+def test_a_seeded_regression_is_in_the_difference(diff, seed):
     """What is worse, or gone, is exit status 1."""
-    change, heading, line = SEEDED[seeded]
-    status, told = diff(specimens.run(), change(specimens.run()))
+    change, heading, line = SEEDED[seed]
+    status, text = diff(specimens.run(), change(specimens.run()))
     assert status == 1
-    assert heading in told
-    assert line in told
+    assert heading in text
+    assert line in text
 
 
 def test_a_ratio_that_grew_is_told(diff):
     """From 0.8 to 3 every check still passes; a move below 1 and one that shrank are no regression."""
     grown = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 3.0, "worst": 3e-6}})
-    status, told = diff(specimens.run(), grown)
+    status, text = diff(specimens.run(), grown)
     assert status == 1
-    assert f"{CELL} traced_sizes, logits: 0.8 → 3" in told
+    assert f"{CELL} traced_sizes, logits: 0.8 → 3" in text
     assert diff(grown, specimens.run())[0] == 0
     small = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 0.95, "worst": 3e-6}})
     halved = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 0.4, "worst": 3e-6}})
-    status, told = diff(halved, small)
+    status, text = diff(halved, small)
     assert status == 0
-    assert "no error ratio has moved" in told
+    assert "no error ratio has moved" in text
 
 
 def test_an_upgrade_is_told_worst_first(diff):
@@ -259,26 +259,26 @@ def test_an_upgrade_is_told_worst_first(diff):
         "vit-default-onnx13 traced_sizes, logits: 0.8 → 2.5",
     ]
     for options in ((), ("--format", "markdown")):
-        status, told = diff(specimens.run(), after, *options, transformers="6.0.0")
+        status, text = diff(specimens.run(), after, *options, transformers="6.0.0")
         assert status == 1
-        places = [told.index(part) for part in parts if options == () or "→ 6" not in part]
+        places = [text.index(part) for part in parts if options == () or "→ 6" not in part]
         assert places == sorted(places)
-    status, told = diff(specimens.run(), after, "--format", "json", transformers="6.0.0")
-    found = json.loads(told)
-    assert found["packages"] == {"transformers": ["5.23.0", "6.0.0"]}
-    assert {kind: len(of) for kind, of in found["changes"].items()} == {
+    status, text = diff(specimens.run(), after, "--format", "json", transformers="6.0.0")
+    result = json.loads(text)
+    assert result["packages"] == {"transformers": ["5.23.0", "6.0.0"]}
+    assert {kind: len(changes) for kind, changes in result["changes"].items()} == {
         "regressed": 1,
         "disappeared": 2,
         "new": 1,
         "fixed": 1,
     }
-    assert found["cells"]["regressed"] == [{"cell": CELL, "before": "passed", "after": "failed"}]
-    assert found["cells"]["disappeared"] == [{"cell": "vit-default-onnx11", "before": "passed", "after": None}]
-    assert found["changes"]["regressed"][0]["error"] == "no such operator"
+    assert result["cells"]["regressed"] == [{"cell": CELL, "before": "passed", "after": "failed"}]
+    assert result["cells"]["disappeared"] == [{"cell": "vit-default-onnx11", "before": "passed", "after": None}]
+    assert result["changes"]["regressed"][0]["error"] == "no such operator"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [
         (["--check", "missing.jsonl"], "missing.jsonl: No such file"),
         (["--check", "."], "directory"),
@@ -296,7 +296,7 @@ def test_an_upgrade_is_told_worst_first(diff):
         ([], "records.jsonl: No such file"),
     ],
 )
-def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, named):
+def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, message):
     """Exit status 2 and what to do; no traceback."""
     place("good.jsonl", specimens.run())
     place("other.jsonl", specimens.run(), specimens.environment(onnxruntime="1.26.0"))
@@ -309,7 +309,7 @@ def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, named):
     assert command.main(arguments) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert re.search(named, error)
+    assert re.search(message, error)
 
 
 def test_wrong_options_are_usage(capsys):

@@ -41,15 +41,15 @@ def steps(text):
 def faults(text):
     """What of a workflow would not work."""
     jobs, commands = steps(text)
-    found = []
+    problems = []
     shards = jobs["matrix"]["strategy"]["matrix"]["shard"]
     if shards != list(range(1, len(shards) + 1)):
-        found.append(f"shards {shards}")
+        problems.append(f"shards {shards}")
     if jobs["gate"]["needs"] != "matrix" or not jobs["gate"]["if"].startswith("always()"):
-        found.append("the gate does not wait for all shards")
+        problems.append("the gate does not wait for all shards")
     (run,) = [line for line in commands["matrix"] if line.startswith("pytest")]
     if "--shard 2/4" not in run or "records-2.jsonl" not in run:
-        found.append(f"not a shard: {run}")
+        problems.append(f"not a shard: {run}")
     actions = {}
     for line in commands["gate"]:
         if line.startswith("python -m parity.reports"):
@@ -58,20 +58,26 @@ def faults(text):
                 dict.fromkeys([name for name in ("merge", "check") if getattr(args, name)] or ["page"], args)
             )
     if list(actions) != ["merge", "page", "check"]:
-        return [*found, f"the gate does {list(actions)}"]
+        return [*problems, f"the gate does {list(actions)}"]
     if not all(actions[name].records == [actions["merge"].output] for name in ("page", "check")):
-        found.append("page or check is not of the merged records")
-    left = [step["with"] for step in jobs["matrix"]["steps"] if "upload-artifact" in step.get("uses", "")]
-    got = [step["with"] for step in jobs["gate"]["steps"] if "download-artifact" in step.get("uses", "")]
-    names = [re.sub(r"\$\{\{ *([\w.-]+) *\}\}", lambda m: CONTEXT[m[1]], of["name"]) for of in left]
-    if not any(fnmatch.fnmatch(name, of["pattern"]) and of["path"] == "reports/out" for of in got for name in names):
-        found.append("the gate does not fetch what the shards leave")
-    if not any(fnmatch.fnmatch("reports/out/records-2.jsonl", path) for of in left for path in of["path"].split()):
-        found.append("the shards do not leave their records")
+        problems.append("page or check is not of the merged records")
+    uploads = [step["with"] for step in jobs["matrix"]["steps"] if "upload-artifact" in step.get("uses", "")]
+    downloads = [step["with"] for step in jobs["gate"]["steps"] if "download-artifact" in step.get("uses", "")]
+    names = [re.sub(r"\$\{\{ *([\w.-]+) *\}\}", lambda m: CONTEXT[m[1]], upload["name"]) for upload in uploads]
+    if not any(
+        fnmatch.fnmatch(name, download["pattern"]) and download["path"] == "reports/out"
+        for download in downloads
+        for name in names
+    ):
+        problems.append("the gate does not fetch what the shards leave")
+    if not any(
+        fnmatch.fnmatch("reports/out/records-2.jsonl", path) for upload in uploads for path in upload["path"].split()
+    ):
+        problems.append("the shards do not leave their records")
     # Of a pipe, bash tells the status of its first command only where a step names it.
     steps_of = [step for job in jobs.values() for step in job["steps"] if "|" in step.get("run", "").replace("||", "")]
-    found += [f"the status of a pipe is lost: {step['run']}" for step in steps_of if step.get("shell") != "bash"]
-    return found
+    problems += [f"the status of a pipe is lost: {step['run']}" for step in steps_of if step.get("shell") != "bash"]
+    return problems
 
 
 def test_the_workflow_is_sound():
@@ -80,7 +86,7 @@ def test_the_workflow_is_sound():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
         (("[1, 2, 3, 4]", "[1, 2, 4]"), "shards"),
         (("/${{ strategy.job-total }}", "/3"), "not a shard"),
@@ -94,12 +100,12 @@ def test_the_workflow_is_sound():
         (("            reports/out/records-*.jsonl\n", ""), "do not leave"),
     ],
 )
-def test_a_faulty_workflow_is_seen(change, told):
+def test_a_faulty_workflow_is_seen(change, problem):
     """Shards, a total, a gate, paths or an exit status that are not what they should be."""
     text = WORKFLOW.read_text(encoding="utf-8")
     assert change[0] in text
-    (found,) = faults(text.replace(*change))
-    assert found.startswith(told) or told in found
+    (line,) = faults(text.replace(*change))
+    assert line.startswith(problem) or problem in line
 
 
 def test_what_pip_installs_today_is_a_lane_of_its_own():
@@ -128,7 +134,7 @@ def test_the_gate_needs_neither_torch_nor_a_model(tmp_path):
         shard = {"index": index, "of": 2, "whole": "a" * 16, "checks": 12 if index == 1 else 0}
         lines = specimens.run() if index == 1 else []
         records.write(tmp_path / f"records-{index}.jsonl", specimens.environment(shard=shard), lines)
-    blocked = "import sys; sys.modules.update(dict.fromkeys({absent!r})); from parity.cli import run; run()"
+    program = "import sys; sys.modules.update(dict.fromkeys({absent!r})); from parity.cli import run; run()"
     absent = ["torch", "transformers", "onnx", "onnxruntime"]
     for arguments in (
         ["--merge", "records-1.jsonl", "records-2.jsonl", "--output", "records.jsonl"],
@@ -136,13 +142,13 @@ def test_the_gate_needs_neither_torch_nor_a_model(tmp_path):
         ["--accept", "records.jsonl"],
         ["--check", "records.jsonl"],
     ):
-        run = [sys.executable, "-c", blocked.format(absent=absent), "reports", *arguments]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run = [sys.executable, "-c", program.format(absent=absent), "reports", *arguments]
+        process = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
     # The control: what needs torch cannot be had.
     needing = "import sys; sys.modules.update(dict.fromkeys({absent!r})); import parity.traceable"
-    done = subprocess.run([sys.executable, "-c", needing.format(absent=absent)], capture_output=True, text=True)
-    assert "import of torch halted" in done.stderr
+    process = subprocess.run([sys.executable, "-c", needing.format(absent=absent)], capture_output=True, text=True)
+    assert "import of torch halted" in process.stderr
 
 
 def test_one_run_spans_two_interpreters(pytester):

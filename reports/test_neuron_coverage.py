@@ -61,8 +61,8 @@ def test_the_committed_table_has_every_architecture():
     """What the matrix has for Inf1 stands in it, with every feature."""
     text = neuron.COVERAGE.read_text(encoding="utf-8").splitlines()
     for architecture, features in NEURON_FEATURES.items():
-        told = ", ".join(row.split(" | ")[1] for row in text if row.startswith(f"| {architecture} |"))
+        listing = ", ".join(row.split(" | ")[1] for row in text if row.startswith(f"| {architecture} |"))
         from parity.registry import architecture as find
 
-        wanted = {feature for feature in features if feature in find(architecture).features}
-        assert set(told.split(", ")) == wanted
+        declared = {feature for feature in features if feature in find(architecture).features}
+        assert set(listing.split(", ")) == declared

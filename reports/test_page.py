@@ -19,12 +19,12 @@ HOSTILE = '</script><script>document.title = "bad"</script><img src=x onerror="d
 
 def lines():
     """A run with every status, two formats, both attentions and a trace's verdicts."""
-    made = specimens.change_records(
+    changed_run = specimens.change_records(
         specimens.run(), "vit-default-onnx13", status="failed", error=f"logits: wrong {HOSTILE}"
     )
     verdict = {"axis": "sequence", "traced": 8, "verdict": "raises", "text": "right at 1; raises at 13", "trials": []}
     return [
-        *made,
+        *changed_run,
         specimens.line(opset=14, attention="sdpa", id="bert-default-onnx14-sdpa"),
         specimens.line(feature="masked-lm", format="torchscript", opset=None, verdicts=[verdict]),
         specimens.line("roberta", feature="masked-lm", format="neuron", opset=None, runtime="neuron", status="skipped"),
@@ -38,13 +38,13 @@ def lines():
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def page_file(tmp_path_factory):
     """The page of `lines`, with a run before it and a reproducer."""
     directory = tmp_path_factory.mktemp("page")
     (directory / "reproductions").mkdir()
     (directory / "reproductions" / "vit-default-onnx13-3.py").write_text("print('it still fails')\n")
-    for left in ("other-default-onnx13", "vit-default-onnx12"):
-        (directory / "reproductions" / f"{left}-3.py").write_text("print('of another run')\n")
+    for name in ("other-default-onnx13", "vit-default-onnx12"):
+        (directory / "reproductions" / f"{name}-3.py").write_text("print('of another run')\n")
     records.write(directory / "new.jsonl", specimens.environment(), lines())
     records.write(directory / "old.jsonl", specimens.environment(transformers="4.46.3"), specimens.run())
     output = directory / "report.html"
@@ -53,33 +53,33 @@ def made(tmp_path_factory):
     return output
 
 
-def embedded(path):
+def read_data(path):
     """The data within a page."""
     text = path.read_text(encoding="utf-8")
     return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
-def test_every_record_is_in_the_page(made):
+def test_every_record_is_in_the_page(page_file):
     """Its rows are the records, one for one; infinite ratios are told in a word."""
-    data = embedded(made)
-    told = [
+    data = read_data(page_file)
+    rows = [
         (data["cells"][cell]["id"], data["checks"][check], WORST[status])
         for cell, check, status in zip(*(data["rows"][name] for name in ("cell", "check", "status")), strict=True)
     ]
-    assert told == [(line["id"], line["check"], line["status"]) for line in lines()]
+    assert rows == [(line["id"], line["check"], line["status"]) for line in lines()]
     assert "inf" in data["rows"]["ratio"]
 
 
-def test_only_reproducers_of_these_cells_are_in_the_page(made):
+def test_only_reproducers_of_these_cells_are_in_the_page(page_file):
     """One that an older run left, for another cell or for one that passes now, is not."""
-    assert embedded(made)["scripts"] == {
+    assert read_data(page_file)["scripts"] == {
         "vit-default-onnx13": [["vit-default-onnx13-3.py", "print('it still fails')\n"]]
     }
 
 
-def test_the_summary_names_what_is_not_passed(made):
+def test_the_summary_names_what_is_not_passed(page_file):
     """Counts, then each status with its cells and messages, the worst first; nothing of what passed."""
-    text = made.with_suffix(".md").read_text(encoding="utf-8")
+    text = page_file.with_suffix(".md").read_text(encoding="utf-8")
     headings = [text.index(f"## {status}: ") for status in ("failed", "error", "xpassed", "xfailed", "skipped")]
     assert headings == sorted(headings)
     assert "`bert-default-onnx12` traced_sizes: the length is fixed" in text
@@ -103,21 +103,21 @@ def test_the_summary_folds_opsets_with_one_message():
 def test_each_plot_has_what_is_on_record():
     """The figures under the plots are those of the records."""
     runs = [(specimens.environment(), specimens.run())]
-    of = {plot.name: plot for plot in plots.all_plots(specimens.environment(), lines(), runs)}
-    assert all(plot.svg.startswith("<svg ") for plot in of.values())
-    assert ("vit", "0.8", "0.8", "0.8", 7) in of["ratios"].rows
-    assert (12, 0, 0, 0, 1, 1, 0) in of["opsets"].rows
-    assert of["verdicts"].rows == [("sequence", 1)]
-    assert len(of["history"].rows) == 2
-    assert of["costs"].rows[0][1:] == ("0.50", 600)
+    by_name = {plot.name: plot for plot in plots.all_plots(specimens.environment(), lines(), runs)}
+    assert all(plot.svg.startswith("<svg ") for plot in by_name.values())
+    assert ("vit", "0.8", "0.8", "0.8", 7) in by_name["ratios"].rows
+    assert (12, 0, 0, 0, 1, 1, 0) in by_name["opsets"].rows
+    assert by_name["verdicts"].rows == [("sequence", 1)]
+    assert len(by_name["history"].rows) == 2
+    assert by_name["costs"].rows[0][1:] == ("0.50", 600)
 
 
 def test_error_ratios_are_on_a_log_scale(monkeypatch):
     """Time and memory too, and no count is."""
-    drawn = []
-    monkeypatch.setattr(plots, "_svg", lambda figure, axes: drawn.append(axes.get_xscale()) or "")
+    kinds = []
+    monkeypatch.setattr(plots, "_svg", lambda figure, axes: kinds.append(axes.get_xscale()) or "")
     found = plots.all_plots(specimens.environment(), lines(), [(specimens.environment(), specimens.run())])
-    scales = dict(zip((plot.name for plot in found), drawn, strict=True))
+    scales = dict(zip((plot.name for plot in found), kinds, strict=True))
     assert {name for name, scale in scales.items() if scale == "log"} == {"ratios", "costs"}
 
 
@@ -125,17 +125,17 @@ def test_plots_of_nothing_say_so():
     """Records without ratios, verdicts, ONNX cells or an earlier run have a sentence in the place of a plot."""
     bare = [specimens.line(format="neuron", opset=None, ratio=None, peak=None)]
     del bare[0]["peak"]
-    of = {plot.name: plot for plot in plots.all_plots(specimens.environment(), bare)}
-    assert {name for name, plot in of.items() if not plot.svg} == {"ratios", "opsets", "verdicts", "history"}
-    assert all(plot.caption.endswith(".") for plot in of.values())
+    by_name = {plot.name: plot for plot in plots.all_plots(specimens.environment(), bare)}
+    assert {name for name, plot in by_name.items() if not plot.svg} == {"ratios", "opsets", "verdicts", "history"}
+    assert all(plot.caption.endswith(".") for plot in by_name.values())
 
 
-def test_equal_records_make_equal_pages(made, tmp_path):
+def test_equal_records_make_equal_pages(page_file, tmp_path):
     """Nothing in it is of the moment or of the machine it was made on."""
-    sources = made.parent
+    sources = page_file.parent
     again = ["--history", str(sources / "old.jsonl"), "--output", str(sources / "again.html")]
     assert command.main([str(sources / "new.jsonl"), *again]) == 0
-    assert (sources / "again.html").read_bytes() == made.read_bytes()
+    assert (sources / "again.html").read_bytes() == page_file.read_bytes()
 
 
 def test_the_command_of_a_check_finds_it():
@@ -144,7 +144,7 @@ def test_the_command_of_a_check_finds_it():
     command = page.rerun_command({**specimens.environment(), "arguments": arguments})
     assert command == f"{page.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
     assert page.rerun_command(specimens.environment()) == page.COMMAND
-    chosen = [
+    selection = [
         "-k",
         "test_neuron_graph[bert-default-neuron-b1-l16-emulation]",
         "--collect-only",
@@ -152,9 +152,9 @@ def test_the_command_of_a_check_finds_it():
         "no:cacheprovider",
     ]
     emulating = page.rerun_command({**specimens.environment(), "arguments": ["--neuron-emulate"]})
-    for found, of in ((True, emulating), (False, page.COMMAND)):
-        run = subprocess.run([sys.executable, "-m", *of.split(), *chosen], capture_output=True, text=True)
-        assert (run.returncode == 0) == found, run.stdout
+    for exists, invocation in ((True, emulating), (False, page.COMMAND)):
+        run = subprocess.run([sys.executable, "-m", *invocation.split(), *selection], capture_output=True, text=True)
+        assert (run.returncode == 0) == exists, run.stdout
 
 
 def test_the_page_does_not_take_the_name_of_its_summary(tmp_path, capsys):
@@ -185,15 +185,15 @@ def chromium():
     reason = screenshots.gap()
     if reason:
         pytest.skip(f"the page is not tried in a browser: {reason}")
-    with screenshots.browser() as of:
-        yield of
+    with screenshots.browser() as headless:
+        yield headless
 
 
 @pytest.fixture
-def window(chromium, made):
+def window(chromium, page_file):
     """The page in a window, with all it asks the network for and all it complains about."""
-    with screenshots.open_page(chromium, made) as of:
-        yield of
+    with screenshots.open_page(chromium, page_file) as tab:
+        yield tab
 
 
 _BACKGROUND = "element => getComputedStyle(element).backgroundColor"
@@ -206,8 +206,8 @@ def buttons(window):
 
 def test_the_matrix_has_the_worst_status_of_each_cell(window):
     """Colour, symbol and label of architecture × feature; its opsets inside."""
-    found = {label.partition(":")[0]: label for label in buttons(window)}
-    assert set(found) == {
+    labels = {label.partition(":")[0]: label for label in buttons(window)}
+    assert set(labels) == {
         "bert default",
         "bert masked-lm",
         "roberta masked-lm",
@@ -217,9 +217,9 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
         "t5 default",
         "whisper default",
     }
-    assert found["bert default"] == "bert default: xfailed; opsets 11–13, sdpa; 7 checks"
-    assert found["vit default"].startswith("vit default: failed; opsets 11–13;")
-    assert found["bert masked-lm"] == "bert masked-lm: passed; torchscript; 1 checks"
+    assert labels["bert default"] == "bert default: xfailed; opsets 11–13, sdpa; 7 checks"
+    assert labels["vit default"].startswith("vit default: failed; opsets 11–13;")
+    assert labels["bert masked-lm"] == "bert masked-lm: passed; torchscript; 1 checks"
     colours = {
         name: window.locator(f"#matrix button[aria-label^='{name}']").evaluate(_BACKGROUND)
         for name in ("bert default", "vit default", "gpt2 default", "t5 default", "whisper default", "bert masked-lm")
@@ -234,7 +234,7 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "left"),
+    ("name", "value", "labels"),
     [
         ("architecture", "bert", {"bert default", "bert masked-lm", "roberta masked-lm"}),
         ("feature", "masked-lm", {"bert masked-lm", "roberta masked-lm", "vit masked-lm"}),
@@ -247,13 +247,13 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
         ("status", "xfailed", {"bert default"}),
     ],
 )
-def test_each_filter_leaves_what_matches(window, name, value, left):
+def test_each_filter_leaves_what_matches(window, name, value, labels):
     """And the button beside them brings all back."""
     everything = buttons(window)
     field = window.locator(f"[name={name}]")
     field.fill(value) if name == "architecture" else field.select_option(value)
-    assert {label.partition(":")[0] for label in buttons(window)} == left
-    assert f"{len(left)} architecture × feature" in window.get_by_role("status").inner_text()
+    assert {label.partition(":")[0] for label in buttons(window)} == labels
+    assert f"{len(labels)} architecture × feature" in window.get_by_role("status").inner_text()
     window.get_by_role("button", name="all").click()
     window.locator("#matrix td button").nth(len(everything) - 1).wait_for()
     assert buttons(window) == everything
@@ -345,48 +345,52 @@ _CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable_in_both_schemes(chromium, made, scheme):
+def test_text_is_readable_in_both_schemes(chromium, page_file, scheme):
     """Contrast of 4.5 or more everywhere, in what a click opens too; the two schemes differ, also within the plots."""
-    with screenshots.open_page(chromium, made, scheme=scheme) as of:
-        assert of.evaluate(_CONTRAST) >= 4.5
-        for cell, shown in (("bert default", "a"), ("vit default: failed", "code"), ("vit default: failed", "summary")):
-            of.get_by_label(cell).click()
-            assert of.get_by_role("dialog").locator(shown).count()
-            assert of.evaluate(_CONTRAST) >= 4.5
-            of.keyboard.press("Escape")
-        paper = of.evaluate("getComputedStyle(document.body).backgroundColor")
+    with screenshots.open_page(chromium, page_file, scheme=scheme) as tab:
+        assert tab.evaluate(_CONTRAST) >= 4.5
+        for cell, element in (
+            ("bert default", "a"),
+            ("vit default: failed", "code"),
+            ("vit default: failed", "summary"),
+        ):
+            tab.get_by_label(cell).click()
+            assert tab.get_by_role("dialog").locator(element).count()
+            assert tab.evaluate(_CONTRAST) >= 4.5
+            tab.keyboard.press("Escape")
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 22, 22)"}[scheme]
-        ink = of.evaluate("getComputedStyle(document.querySelector('#ratios svg text')).fill")
-        assert ink == of.evaluate("getComputedStyle(document.body).color")
+        ink = tab.evaluate("getComputedStyle(document.querySelector('#ratios svg text')).fill")
+        assert ink == tab.evaluate("getComputedStyle(document.body).color")
 
 
-def test_unreadable_text_would_be_seen(chromium, made):
+def test_unreadable_text_would_be_seen(chromium, page_file):
     """The measure of contrast sees grey on grey."""
-    with screenshots.open_page(chromium, made) as of:
-        of.get_by_label("bert default").click()
+    with screenshots.open_page(chromium, page_file) as tab:
+        tab.get_by_label("bert default").click()
         for text in (".hint", "dialog a"):
-            of.evaluate(f"document.querySelector('{text}').style.cssText = 'color: #888; background: #999'")
-            assert of.evaluate(_CONTRAST) < 1.5
-            of.evaluate(f"document.querySelector('{text}').style.cssText = ''")
+            tab.evaluate(f"document.querySelector('{text}').style.cssText = 'color: #888; background: #999'")
+            assert tab.evaluate(_CONTRAST) < 1.5
+            tab.evaluate(f"document.querySelector('{text}').style.cssText = ''")
 
 
-def test_the_page_asks_the_network_for_nothing(chromium, made):
+def test_the_page_asks_the_network_for_nothing(chromium, page_file):
     """One request, for itself; no complaint of the browser; a message is text, whatever is in it."""
     context = chromium.new_context(offline=True)
-    window, asked, said = context.new_page(), [], []
-    window.on("request", lambda request: asked.append(request.url))
-    window.on("console", lambda message: said.append(message.text))
-    window.on("pageerror", lambda error: said.append(str(error)))
-    window.goto(made.as_uri())
+    window, requests, complaints = context.new_page(), [], []
+    window.on("request", lambda request: requests.append(request.url))
+    window.on("console", lambda message: complaints.append(message.text))
+    window.on("pageerror", lambda error: complaints.append(str(error)))
+    window.goto(page_file.as_uri())
     window.wait_for_selector("html[data-ready]")
     window.get_by_label("vit default: failed").click()
-    assert asked == [made.as_uri()]
-    assert said == []
+    assert requests == [page_file.as_uri()]
+    assert complaints == []
     assert window.title().startswith("Parity: ")
     # The control: a page that wants more is seen, and is refused by its own policy.
     window.evaluate("document.body.append(Object.assign(new Image(), { src: 'https://example.org/x.png' }))")
     window.wait_for_timeout(100)
-    assert any("example.org" in text for text in [*asked, *said])
+    assert any("example.org" in text for text in [*requests, *complaints])
     context.close()
 
 
@@ -409,13 +413,13 @@ def test_ten_thousand_rows_open_in_two_seconds(chromium, tmp_path):
     assert min(took) < 2000
 
 
-def test_the_pictures_of_the_readme_are_taken(chromium, made, tmp_path):
+def test_the_pictures_of_the_readme_are_taken(chromium, page_file, tmp_path):
     """Three files, none larger than 300 kB."""
     arguments = [
         sys.executable,
         "-m",
         "parity.reports.pages.screenshots",
-        str(made),
+        str(page_file),
         "--output",
         str(tmp_path / "shots"),
     ]

@@ -8,7 +8,7 @@ from parity.reports.lanes import processors
 from parity.reports.lanes.processors import PROCESSORS, CannotEmulate, Processor, emulate, main
 
 
-def named(name):
+def find_processor(name):
     return next(each for each in PROCESSORS if each.name == name)
 
 
@@ -25,7 +25,7 @@ def own(monkeypatch):
 def test_the_weak_one_rounds_otherwise():
     """Kernels of torch, oneDNN and MKL are other ones, and the environment of this process is left alone."""
     before = dict(os.environ)
-    with emulate(named("weak")) as (_, moved):
+    with emulate(find_processor("weak")) as (_, moved):
         assert {"linear", "softmax"} & set(moved)
     assert dict(os.environ) == before
 
@@ -39,12 +39,12 @@ def test_what_changes_nothing_is_not_applied():
 def test_without_a_compiler_the_vendor_stays(monkeypatch):
     """The stub is compiled here: what it takes is said."""
     monkeypatch.setattr(processors.shutil, "which", lambda name: None)
-    with pytest.raises(CannotEmulate, match="C compiler"), emulate(named("vendor")):
+    with pytest.raises(CannotEmulate, match="C compiler"), emulate(find_processor("vendor")):
         pass
 
 
-@pytest.mark.parametrize(("code", "status", "told"), [("pass", 0, "green"), ("assert False", 1, "red")])
-def test_the_outcome_is_told(pytester, monkeypatch, capfd, code, status, told):
+@pytest.mark.parametrize(("code", "status", "outcome"), [("pass", 0, "green"), ("assert False", 1, "red")])
+def test_the_outcome_is_told(pytester, monkeypatch, capfd, code, status, outcome):
     """Each run in the environment asked for; one that fails is exit status 1."""
     pytester.makepyfile(
         test_here=f"""
@@ -61,4 +61,4 @@ def test_the_outcome_is_told(pytester, monkeypatch, capfd, code, status, told):
         processors.subprocess, "run", lambda args, **more: own([a for a in args if a not in ("-n", "auto")], **more)
     )
     assert main(["--only", "threads"]) == status
-    assert f"threads   {told}" in capfd.readouterr().out
+    assert f"threads   {outcome}" in capfd.readouterr().out

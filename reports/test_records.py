@@ -105,11 +105,11 @@ def test_one_worker_has_all_opsets_of_a_model(pytester):
     """Under a plain -n 2, the cells of one architecture and feature never meet two workers."""
     pytester.makepyfile(test_a="def test_a(cell): pass", test_b="def test_b(cell): pass")
     result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-n", "2", "-v", "-k", "bert-default or resnet")
-    found = re.findall(r"\[(gw\d)\].*PASSED test_[ab]\.py::test_[ab]\[(.*)-onnx\d+\]", result.stdout.str())
+    runs = re.findall(r"\[(gw\d)\].*PASSED test_[ab]\.py::test_[ab]\[(.*)-onnx\d+\]", result.stdout.str())
     workers = {}
-    for worker, group in found:
+    for worker, group in runs:
         workers.setdefault(group, set()).add(worker)
-    assert len(found) == 2 * 10 * len(workers)
+    assert len(runs) == 2 * 10 * len(workers)
     assert len(workers) >= 3
     assert {len(names) for names in workers.values()} == {1}
     assert len(set.union(*workers.values())) == 2
@@ -142,7 +142,7 @@ def test_a_good_record_passes():
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
         ({"status": "fine"}, "status fine"),
         ({"opset": "11"}, "opset"),
@@ -150,9 +150,9 @@ def test_a_good_record_passes():
         ({"id": None}, "id"),
     ],
 )
-def test_a_record_off_the_schema_is_refused(change, named):
+def test_a_record_off_the_schema_is_refused(change, message):
     """A wrong status, a wrong type and an unknown field are each named."""
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=message):
         records.validate({**GOOD, **change})
 
 

@@ -18,7 +18,7 @@ def line(**other):
 
 
 @pytest.fixture
-def green():
+def green_result():
     """What a release leaves that has nothing wrong."""
     run = {"status": 0, "checks": {"passed": 1}, "cells": releases.cells_of([line()])}
     commands = [{"architecture": a, "feature": f, "status": 0, "error": ""} for a, f in releases.COMMANDS]
@@ -27,7 +27,7 @@ def green():
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "names"),
     [
         (["4.5"], [f"transformers-{v}" for v in releases.RELEASES["transformers"] if v.startswith("4.5")]),
         (["onnx-1.16"], ["onnx-1.16.2"]),
@@ -36,9 +36,9 @@ def green():
         (["6"], []),
     ],
 )
-def test_a_word_chooses_what_it_begins(words, found):
+def test_a_word_chooses_what_it_begins(words, names):
     """Of a version, or of package and version; `newest` is five of transformers."""
-    assert [release.name for release in releases.selection(words)] == found
+    assert [release.name for release in releases.selection(words)] == names
 
 
 def test_without_a_word_all_are_chosen():
@@ -56,24 +56,24 @@ def test_a_cell_is_its_worst_check_with_its_causes():
         line(feature="masked-lm", status="skipped", error="not here"),
         line(architecture="t5", feature="seq2seq-lm"),
     ]
-    found = releases.cells_of(lines)
-    assert found["encoder"] == {
+    counts = releases.cells_of(lines)
+    assert counts["encoder"] == {
         "default": {
             "architectures": 2,
             "status": "failed",
             "causes": ["albert checker: first", "bert values: known"],
         }
     }
-    assert found["encoder-decoder"]["seq2seq-lm"] == {"architectures": 1, "status": "passed", "causes": []}
+    assert counts["encoder-decoder"]["seq2seq-lm"] == {"architectures": 1, "status": "passed", "causes": []}
 
 
-def test_nothing_wrong_is_green(green):
+def test_nothing_wrong_is_green(green_result):
     """The specimen of the next test, before anything is wrong with it; a declared deviation is green too."""
-    assert releases.causes(green) == []
-    assert releases.is_green(green)
-    green["smoke"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
-    assert releases.causes(green) == [("xfailed", "smoke, default: bert contract: known")]
-    assert releases.is_green(green)
+    assert releases.causes(green_result) == []
+    assert releases.is_green(green_result)
+    green_result["smoke"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
+    assert releases.causes(green_result) == [("xfailed", "smoke, default: bert contract: known")]
+    assert releases.is_green(green_result)
 
 
 def _one_cell(result):
@@ -92,7 +92,7 @@ def _no_smoke(result):
     del result["smoke"]
 
 
-def _nothing_tried(result):
+def _no_trials(result):
     result["smoke"].update(cells={})
 
 
@@ -110,25 +110,27 @@ def _not_had(result):
 
 
 @pytest.mark.parametrize(
-    "spoil", [_one_cell, _one_command, _no_checks, _no_smoke, _nothing_tried, _fewer_commands, _broken, _not_had]
+    "spoil", [_one_cell, _one_command, _no_checks, _no_smoke, _no_trials, _fewer_commands, _broken, _not_had]
 )
-def test_one_thing_wrong_is_red(green, spoil):
+def test_one_thing_wrong_is_red(green_result, spoil):
     """A cell, a command, a run without checks, a process that ends early, a release that cannot be had."""
-    spoil(green)
-    assert not releases.is_green(green)
-    told = releases.causes(green)
-    text = releases.page([green])
-    if spoil not in (_fewer_commands, _no_smoke, _nothing_tried):
-        (cause,) = [cause for _, cause in told]
+    spoil(green_result)
+    assert not releases.is_green(green_result)
+    causes = releases.causes(green_result)
+    text = releases.page([green_result])
+    if spoil not in (_fewer_commands, _no_smoke, _no_trials):
+        (cause,) = [cause for _, cause in causes]
         assert cause in text
-    assert "| 5.0.0 |" in releases.readme([green]).replace("none", "")
+    assert "| 5.0.0 |" in releases.readme([green_result]).replace("none", "")
 
 
-def test_the_page_marks_red_and_declared(green):
+def test_the_page_marks_red_and_declared(green_result):
     """✗ with the number of its cause, ✓ with one where it is declared, and the matrix with its count."""
-    green["smoke"]["cells"] = releases.cells_of([line(status="failed", error="wrong"), line(feature="masked-lm")])
-    green["matrix"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
-    text = releases.page([green])
+    green_result["smoke"]["cells"] = releases.cells_of(
+        [line(status="failed", error="wrong"), line(feature="masked-lm")]
+    )
+    green_result["matrix"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
+    text = releases.page([green_result])
     assert "| 5.0.0 | ✗ [1] | ✓ | 7 of 7 | ✓ 1 [2] | 60 |" in text
     assert "1. smoke, default: bert contract: wrong\n2. matrix, default: bert contract: known\n" in text
 
@@ -168,38 +170,38 @@ class _WithoutPip:
         return subprocess.CompletedProcess(command, 0)
 
 
-def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green):
+def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green_result):
     """With the step that it was at; what is kept of other code is told, and tried again when asked to be."""
-    made, broken = [], []
+    steps, broken = [], []
 
-    def tried(release, home, result, step):
-        made.append((release.version, step))
+    def run_step(release, home, result, step):
+        steps.append((release.version, step))
         if (release.version, step) == ("5.1.0", "smoke") and not broken:
             broken.append(step)
             raise KeyboardInterrupt
-        result.update({step: green.get(step, {}), "seconds": result.get("seconds", 0) + 20})
+        result.update({step: green_result.get(step, {}), "seconds": result.get("seconds", 0) + 20})
 
-    monkeypatch.setattr(releases, "run_step", tried)
+    monkeypatch.setattr(releases, "run_step", run_step)
     monkeypatch.setattr(releases, "RELEASES", {"transformers": ("5.0.0", "5.1.0"), "onnx": ("1.20.1",)})
     monkeypatch.setattr(releases, "code", lambda: "0")
     command = ["5.", "--home", str(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
         releases.main([*command, "--without-matrix"])
     first = [("5.0.0", step) for step in ("installing", "smoke", "commands")]
-    assert made == [*first, ("5.1.0", "installing"), ("5.1.0", "smoke")]
-    del made[:]
+    assert steps == [*first, ("5.1.0", "installing"), ("5.1.0", "smoke")]
+    del steps[:]
     assert releases.main(command) == 0
-    assert made == [("5.0.0", "matrix"), ("5.1.0", "smoke"), ("5.1.0", "commands")]
-    told = capsys.readouterr().out
-    assert "1/2 transformers-5.0.0: green, 80 s\n" in told
-    assert "2/2 transformers-5.1.0: green, 60 s\n" in told
-    del made[:]
+    assert steps == [("5.0.0", "matrix"), ("5.1.0", "smoke"), ("5.1.0", "commands")]
+    output = capsys.readouterr().out
+    assert "1/2 transformers-5.0.0: green, 80 s\n" in output
+    assert "2/2 transformers-5.1.0: green, 60 s\n" in output
+    del steps[:]
     monkeypatch.setattr(releases, "code", lambda: "another")
     assert releases.main(command) == 0
-    assert made == []
+    assert steps == []
     assert "5.1.0: green, 60 s, kept of other code: --again tries it again" in capsys.readouterr().out
     assert releases.main([*command, "--again", "--without-matrix"]) == 0
-    assert made == [*first, *(("5.1.0", step) for step in ("installing", "smoke", "commands"))]
+    assert steps == [*first, *(("5.1.0", step) for step in ("installing", "smoke", "commands"))]
 
 
 def test_an_unknown_release_is_refused(capsys):
@@ -220,7 +222,7 @@ def test_the_newest_that_was_tried_is_the_last_of_the_list():
 
 
 @pytest.fixture
-def promised():
+def dependencies():
     """The dependencies that pyproject.toml declares."""
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
@@ -230,28 +232,28 @@ def promised():
 OLDEST_OF_ALL = {"torch": "1.13.1"}
 
 
-def unlike(promised, results):
+def list_mismatches(dependencies, results):
     """What pyproject.toml promises and the table does not show, or the other way, a line for each."""
-    wanted = {(found := Requirement(text)).name: found.specifier for text in promised}
+    specifiers = {(requirement := Requirement(text)).name: requirement.specifier for text in dependencies}
     for package, versions in releases.RELEASES.items():
-        bounds = [each for each in wanted[package] if each.operator == ">="]
+        bounds = [each for each in specifiers[package] if each.operator == ">="]
         oldest = Version(OLDEST_OF_ALL.get(package, versions[0])).release[:2]
         if [Version(each.version).release[:2] for each in bounds] != [oldest]:
             yield f"{package}: {', '.join(map(str, bounds))}, tried from {'.'.join(map(str, oldest))} on"
     for result in results:
-        allowed = wanted[result["package"]].contains(result["version"])
+        allowed = specifiers[result["package"]].contains(result["version"])
         if allowed != releases.is_green(result):
             is_, should = ("promised", "red") if allowed else ("excluded", "green")
             yield f"{result['package']} {result['version']}: {is_} and {should}"
 
 
-def test_a_promise_that_the_table_does_not_hold_is_seen(green, promised):
+def test_a_promise_that_the_table_does_not_hold_is_seen(green_result, dependencies):
     """A bound below what was tried, a red release that is promised, a green one that is excluded."""
-    results = [{**green, "version": version} for version in releases.RELEASES["transformers"]]
-    assert list(unlike(promised, results)) == []
-    less = [text.replace(">=4.46.3", ">=4.40") for text in promised]
-    assert list(unlike(less, results)) == ["transformers: >=4.40, tried from 4.46 on"]
-    fewer = [text.replace("<6", "!=5.6.*,<6") for text in promised]
-    assert list(unlike(fewer, results)) == ["transformers 5.6.2: excluded and green"]
-    results[-1] = {**green, "version": results[-1]["version"], "commands": []}
-    assert list(unlike(promised, results)) == ["transformers 5.24.0: promised and red"]
+    results = [{**green_result, "version": version} for version in releases.RELEASES["transformers"]]
+    assert list(list_mismatches(dependencies, results)) == []
+    less = [text.replace(">=4.46.3", ">=4.40") for text in dependencies]
+    assert list(list_mismatches(less, results)) == ["transformers: >=4.40, tried from 4.46 on"]
+    fewer = [text.replace("<6", "!=5.6.*,<6") for text in dependencies]
+    assert list(list_mismatches(fewer, results)) == ["transformers 5.6.2: excluded and green"]
+    results[-1] = {**green_result, "version": results[-1]["version"], "commands": []}
+    assert list(list_mismatches(dependencies, results)) == ["transformers 5.24.0: promised and red"]

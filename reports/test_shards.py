@@ -103,8 +103,8 @@ def test_recorded_seconds_change_only_when_they_matter(tmp_path):
     assert shards.read_seconds(path) == {"bert-default": 10.0, "vit-default": 20.0}
 
 
-def of_shard(index, of=2, whole="abc", checks=6):
-    return {"index": index, "of": of, "whole": whole, "checks": checks}
+def make_shard(index, count=2, whole="abc", checks=6):
+    return {"index": index, "of": count, "whole": whole, "checks": checks}
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def merge(tmp_path, monkeypatch, capsys):
     ]
 
     def run(first=None, second=None, lines=None, **packages):
-        records.write(tmp_path / "1.jsonl", specimens.environment(shard=first or of_shard(1)), halves[0])
-        other = specimens.environment(shard=second or of_shard(2), **packages)
+        records.write(tmp_path / "1.jsonl", specimens.environment(shard=first or make_shard(1)), halves[0])
+        other = specimens.environment(shard=second or make_shard(2), **packages)
         records.write(tmp_path / "2.jsonl", other, halves[1] if lines is None else lines)
         status = command.main(["--merge", "1.jsonl", "2.jsonl", "--output", "whole.jsonl"])
         return status, capsys.readouterr().err
@@ -132,14 +132,14 @@ def test_two_halves_are_joined(merge, tmp_path):
 
 
 WRONG = {
-    "missing": ({"first": of_shard(1, of=3), "second": of_shard(2, of=3)}, "shard 3/3: is missing"),
-    "doubled": ({"second": of_shard(1)}, "shard 1/2: is there 2 times"),
+    "missing": ({"first": make_shard(1, count=3), "second": make_shard(2, count=3)}, "shard 3/3: is missing"),
+    "doubled": ({"second": make_shard(1)}, "shard 1/2: is there 2 times"),
     "other environment": (
         {"transformers": "4.46.3"},
         "another packages than .*: transformers 4.46.3, should be 5.23.0",
     ),
-    "other division": ({"second": of_shard(2, whole="xyz")}, "another division of the cells"),
-    "other number": ({"second": of_shard(2, of=4)}, "another number of shards"),
+    "other division": ({"second": make_shard(2, whole="xyz")}, "another division of the cells"),
+    "other number": ({"second": make_shard(2, count=4)}, "another number of shards"),
     "cut short": ({"lines": [specimens.line("vit")]}, "1 checks of cells, should have 6: it was cut short"),
     "overlapping": ({"lines": specimens.run()[:6]}, "bert-default-onnx11 contract is in 1.jsonl too"),
 }
@@ -148,10 +148,10 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_whole_is_refused(merge, tmp_path, wrong):
     """A missing or doubled shard, mixed environments, divisions that differ, a run that was cut short."""
-    change, told = WRONG[wrong]
+    change, message = WRONG[wrong]
     status, error = merge(**change)
     assert status == 2
-    assert re.search(told, error)
+    assert re.search(message, error)
     assert not (tmp_path / "whole.jsonl").exists()
 
 
@@ -177,10 +177,10 @@ def test_what_failed_is_the_first_of_a_worker_too(suite, pytester):
     lines = [line for line in lines if line["architecture"] != "bert"]
     records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
     suite("-n", "1", "--only-changed", "old.jsonl", "--records", "again.jsonl")
-    ran = [line["id"] for line in records.read(pytester.path / "again.jsonl")[1]]
-    assert ran[0] == "vit-default-onnx13"
-    assert len(ran) > 2
-    assert {name.partition("-")[0] for name in ran[1:]} == {"bert"}
+    ids = [line["id"] for line in records.read(pytester.path / "again.jsonl")[1]]
+    assert ids[0] == "vit-default-onnx13"
+    assert len(ids) > 2
+    assert {name.partition("-")[0] for name in ids[1:]} == {"bert"}
 
 
 def test_records_that_are_not_there_are_usage(suite):

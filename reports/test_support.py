@@ -31,16 +31,16 @@ def test_a_feature_is_as_good_as_its_worst_check():
 
 def test_a_failure_is_shown_in_both_tables():
     """What failed is no support."""
-    made = {"here": support.table([line(11, "failed", "wrong"), line(12), line(12, feature="default-with-past")])}
-    assert "| bert | default | 12; failed at 11 |" in support.page(made)
-    assert "- bert default (here): wrong" in support.page(made)
-    assert "| bert | default | 12; failed at 11 |" in support.readme(made)
+    tables = {"here": support.table([line(11, "failed", "wrong"), line(12), line(12, feature="default-with-past")])}
+    assert "| bert | default | 12; failed at 11 |" in support.page(tables)
+    assert "- bert default (here): wrong" in support.page(tables)
+    assert "| bert | default | 12; failed at 11 |" in support.readme(tables)
 
 
 def test_features_with_and_without_past_are_folded():
     """The README's row stays short."""
-    made = {"here": support.table([line(11), line(11, feature="default-with-past"), line(11, feature="masked-lm")])}
-    assert "| bert | default ±past, masked-lm | 11 |" in support.readme(made)
+    tables = {"here": support.table([line(11), line(11, feature="default-with-past"), line(11, feature="masked-lm")])}
+    assert "| bert | default ±past, masked-lm | 11 |" in support.readme(tables)
 
 
 def test_a_readme_without_marks_is_refused():
@@ -51,39 +51,39 @@ def test_a_readme_without_marks_is_refused():
 
 def test_the_committed_tables_are_generated():
     """support.md and the README say what support.json says."""
-    made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
-    page = support.page(made["onnx"], made["torchscript"])
+    tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
+    page = support.page(tables["onnx"], tables["torchscript"])
     assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == page
     text = (support.ROOT / "README.md").read_text(encoding="utf-8")
-    assert support.in_readme(text, support.readme(made["onnx"])) == text
+    assert support.in_readme(text, support.readme(tables["onnx"])) == text
 
 
 def test_the_committed_table_has_every_cell():
     """What is declared has been run, and what has been run is declared."""
-    made = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
+    tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
     declared = {(c.architecture, c.feature) for c in cells() if not architecture(c.architecture).gap_of(c.feature)}
     for part in ("onnx", "torchscript"):
-        (current,) = [of for name, of in made[part].items() if "transformers 5" in name]
+        (current,) = [table for name, table in tables[part].items() if "transformers 5" in name]
         here = {name for name, _ in declared}
-        made_of = {(name, feature) for name, features in current.items() for feature in features if name in here}
+        combinations = {(name, feature) for name, features in current.items() for feature in features if name in here}
         # One that is added since is in it when it is made again.
         assert {*FIFTY} <= {*current}
-        assert made_of == {(name, feature) for name, feature in declared if name in current}
+        assert combinations == {(name, feature) for name, feature in declared if name in current}
 
 
 def test_the_worst_verdict_of_an_axis_counts():
     """A trace that is wrong with sdpa attention only is wrong; the trial of all axes together is none of them."""
 
-    def traced(attention, **axes):
-        found = [{"axis": axis, "traced": 8, "verdict": verdict} for axis, verdict in axes.items()]
-        found.append({"axis": "all of these together", "traced": None, "verdict": "raises"})
-        return {**line(None), "format": "torchscript", "attention": attention, "verdicts": found}
+    def trace_line(attention, **axes):
+        verdicts = [{"axis": axis, "traced": 8, "verdict": verdict} for axis, verdict in axes.items()]
+        verdicts.append({"axis": "all of these together", "traced": None, "verdict": "raises"})
+        return {**line(None), "format": "torchscript", "attention": attention, "verdicts": verdicts}
 
     lines = [
-        traced("eager", batch="generalises", sequence="generalises"),
-        traced("sdpa", batch="generalises", sequence="silently wrong"),
+        trace_line("eager", batch="generalises", sequence="generalises"),
+        trace_line("sdpa", batch="generalises", sequence="silently wrong"),
     ]
-    made = {"here": support.verdicts([*lines, {**line(11), "verdicts": []}])}
-    assert made == {"here": {"bert": {"default": {"batch": "generalises", "sequence": "silently wrong"}}}}
-    page = support.page({}, made)
+    folded = {"here": support.verdicts([*lines, {**line(11), "verdicts": []}])}
+    assert folded == {"here": {"bert": {"default": {"batch": "generalises", "sequence": "silently wrong"}}}}
+    page = support.page({}, folded)
     assert "| bert | default | sequence | silently wrong |\n| bert | default | batch | generalises |" in page

@@ -212,7 +212,7 @@ def wheels(tmp_path_factory):
         shutil.copytree(ROOT / name, ours / name, ignore=ignored, symlinks=True)
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, ours)
-    built = {"parity": build(ours, directory / "built")}
+    wheel_files = {"parity": build(ours, directory / "built")}
     for name, entry in {"declared": ENTRY_POINT, "named": ""}.items():
         outside = directory / name
         (outside / "toy_mixer").mkdir(parents=True)
@@ -221,8 +221,8 @@ def wheels(tmp_path_factory):
         modules |= {"waves": WAVES, "sound": SOUND, "baked": BAKED}
         for module, text in modules.items():
             (outside / "toy_mixer" / f"{module}.py").write_text(text)
-        built[name] = build(outside, directory / f"built-{name}")
-    return built
+        wheel_files[name] = build(outside, directory / f"built-{name}")
+    return wheel_files
 
 
 def build(source, into):
@@ -242,7 +242,7 @@ def environment(wheels, tmp_path_factory):
     """
 
     @functools.cache
-    def made(outside):
+    def create(outside):
         directory = tmp_path_factory.mktemp(outside)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
         pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
@@ -253,29 +253,31 @@ def environment(wheels, tmp_path_factory):
         (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
         return directory
 
-    return made
+    return create
 
 
 @pytest.fixture
 def run(environment, tmp_path):
     """Run `python -m …` of an environment in an empty directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH", "COV"))}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH", "COV"))
+    }
 
-    def ran(outside, *arguments):
+    def run_module(outside, *arguments):
         command = [environment(outside) / "bin" / "python", "-m", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True)
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
 
-    return ran
+    return run_module
 
 
 def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run, tmp_path):
     """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught."""
-    where = run("named", "parity.cli", "matrix", "--json")
-    assert "toy-mixer" not in where.stdout, "the control: without being named it is not there"
-    chosen = ("-n", "2", "-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
-    named = ("pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *chosen)
-    ran = run("named", *named)
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    listing = run("named", "parity.cli", "matrix", "--json")
+    assert "toy-mixer" not in listing.stdout, "the control: without being named it is not there"
+    selection = ("-n", "2", "-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
+    arguments = ("pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *selection)
+    process = run("named", *arguments)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "reports/out/records.jsonl").read_text().splitlines()]
     assert {line["architecture"] for line in lines[1:]} == {"toy-mixer"}
     assert {line["status"] for line in lines[1:]} == {"passed"}
@@ -287,7 +289,7 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     assert "no baseline yet" in fresh.stdout
     assert run("named", "parity.reports", "--accept").returncode == 0
     assert run("named", "parity.reports", "--check").returncode == 0
-    assert run("named", *named, "-k", "test_contract and onnx17").returncode == 0
+    assert run("named", *arguments, "-k", "test_contract and onnx17").returncode == 0
     lost = run("named", "parity.reports", "--check")
     assert lost.returncode == 1
     assert "disappeared" in lost.stdout
@@ -327,11 +329,11 @@ def test_raw_sound_and_what_is_known_not_to_work(run, tmp_path, module, failing)
 
 def test_what_is_no_architecture_is_told(run):
     """A name that is none, a module without a declaration: one sentence, and nothing runs."""
-    for name, told in {"no_such.module": "cannot be imported", "toy_mixer": "has no ARCHITECTURE"}.items():
-        ran = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture={name}")
-        assert ran.returncode == 4
-        assert told in ran.stderr
-        assert "Traceback" not in ran.stderr
+    for name, message in {"no_such.module": "cannot be imported", "toy_mixer": "has no ARCHITECTURE"}.items():
+        process = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture={name}")
+        assert process.returncode == 4
+        assert message in process.stderr
+        assert "Traceback" not in process.stderr
 
 
 def test_other_runs_of_pytest_are_left_alone(run, tmp_path):

@@ -27,19 +27,19 @@ def test_attention_of_file(cell, subject, artifact):
     assert calls(subject.fresh_model(), subject) == 0
 
 
-def calls(model, of):
+def calls(model, subject):
     """How often the model calls scaled_dot_product_attention for the inputs of the export."""
     import torch
 
     from parity.traceable import call, evaluation_mode
 
-    counted, own = [], torch.nn.functional.scaled_dot_product_attention
+    hits, own = [], torch.nn.functional.scaled_dot_product_attention
 
-    def counting(*args, **kwargs):
-        counted.append(1)
+    def count_call(*args, **kwargs):
+        hits.append(1)
         return own(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch, evaluation_mode(model, of.onnx_config.values_override):
-        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
-        call(model, of.onnx_config, of.source.generate().inputs)
-    return len(counted)
+    with pytest.MonkeyPatch.context() as patch, evaluation_mode(model, subject.onnx_config.values_override):
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", count_call)
+        call(model, subject.onnx_config, subject.source.generate().inputs)
+    return len(hits)

@@ -51,19 +51,19 @@ def test_block_sparse(tmp_path):
         with pytest.raises(ExportError, match="lift_fresh"):
             export(preprocessor("distilbert"), model_of(config), BigBirdOnnxConfig(config), 12, path)
         return
-    exported = model_of(config)
-    export(preprocessor("distilbert"), exported, BigBirdOnnxConfig(config), 12, path)
-    assert exported.attention_type == "block_sparse"
+    model = model_of(config)
+    export(preprocessor("distilbert"), model, BigBirdOnnxConfig(config), 12, path)
+    assert model.attention_type == "block_sparse"
     session, whole = OnnxSession(path), model_of(config_of(attention_type="original_full"))
     for batch in (1, 2, 3):
         tokens = torch.randint(5, 96, (batch, LONGEST), generator=torch.Generator().manual_seed(batch))
         mask = torch.ones_like(tokens)
         mask[-1, LONGEST - batch :] = 0
         with torch.no_grad():
-            expected, full = (m(tokens, mask).last_hidden_state.numpy() for m in (model_of(config), whole))
+            sparse, full = (m(tokens, mask).last_hidden_state.numpy() for m in (model_of(config), whole))
         inputs = {"input_ids": tokens.numpy(), "attention_mask": mask.numpy()}
-        found = session.run(inputs)["last_hidden_state"]
-        assert np.abs(found - expected).max() < 1e-4
-        assert np.abs(found - full).max() > 0.1
+        actual = session.run(inputs)["last_hidden_state"]
+        assert np.abs(actual - sparse).max() < 1e-4
+        assert np.abs(actual - full).max() > 0.1
         with pytest.raises(Exception, match="ONNXRuntimeError"):
             session.run({name: array[:, 1:] for name, array in inputs.items()})

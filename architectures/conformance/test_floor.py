@@ -11,20 +11,20 @@ from parity.registry import architectures
 from parity.sessions import OnnxSession
 
 FLOORS = [
-    pytest.param(found, feature, id=f"{found.name}-{feature}")
-    for found in architectures()
-    for feature in found.features
-    if found.floor_of(feature) and not found.gap_of(feature)
+    pytest.param(declaration, feature, id=f"{declaration.name}-{feature}")
+    for declaration in architectures()
+    for feature in declaration.features
+    if declaration.floor_of(feature) and not declaration.gap_of(feature)
 ]
 
 
-@pytest.mark.parametrize(("found", "feature"), FLOORS)
-def test_below_the_floor_fails_upstream(found, feature, tmp_path):
+@pytest.mark.parametrize(("declaration", "feature"), FLOORS)
+def test_below_the_floor_fails_upstream(declaration, feature, tmp_path):
     """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model, for the reason declared."""
-    floor = found.floor_of(feature)
+    floor = declaration.floor_of(feature)
     assert floor.opset > MINIMUM_OPSET
     assert floor.issue.startswith("https://")
-    subject = subjects.subject(found.name, feature)
+    subject = subjects.subject(declaration.name, feature)
     assert floor.error, "say in `error` of the Floor what the failure says"
     with pytest.raises((ExportError, SessionError), match=re.escape(floor.error)):
         OnnxSession(subjects.artifact(subject, floor.opset - 1, tmp_path / "model.onnx"))

@@ -10,7 +10,7 @@ BEAMS = 2
 
 
 @NEURON
-def test_neuron_graph(cell, subject, compiled, measurements):
+def test_neuron_graph(cell, subject, neuron_model, measurements):
     """Nothing is left to the CPU but what AWS's list foresees, at most a tenth of the operators; shapes are fixed."""
     import torch
 
@@ -20,40 +20,40 @@ def test_neuron_graph(cell, subject, compiled, measurements):
     from parity.neuron.sdk import EMULATION
     from parity.torchscript import export
 
-    traced = compiled
+    trace = neuron_model
     if cell.runtime != EMULATION:
         inputs = subject.source.resize(cell.sizes).inputs
-        traced = export(subject.model, inputs, onnx_config=subject.onnx_config, prove=False)
-    found = coverage(traced.module)
-    measurements(neuron=found.as_json())
-    assert compiled.engine == cell.runtime
-    assert (compiled.compiled > 0) == (cell.runtime != EMULATION)
-    assert {name: compiled.sizes[name] for name in cell.sizes} == cell.sizes
-    assert unexpected_fallbacks(compiled, found) == []
-    assert found.share > 0.9
-    assert "aten::scaled_dot_product_attention" not in found.outside
-    taller = [torch.cat([tensor, tensor]) for tensor in compiled.example.values()]
+        trace = export(subject.model, inputs, onnx_config=subject.onnx_config, prove=False)
+    report = coverage(trace.module)
+    measurements(neuron=report.as_json())
+    assert neuron_model.engine == cell.runtime
+    assert (neuron_model.compiled > 0) == (cell.runtime != EMULATION)
+    assert {name: neuron_model.sizes[name] for name in cell.sizes} == cell.sizes
+    assert unexpected_fallbacks(neuron_model, report) == []
+    assert report.share > 0.9
+    assert "aten::scaled_dot_product_attention" not in report.outside
+    taller = [torch.cat([tensor, tensor]) for tensor in neuron_model.example.values()]
     with pytest.raises(UsageError, match="shapes are fixed when compiled"):
-        compiled(*taller)
+        neuron_model(*taller)
 
 
 @NEURON
 @pytest.mark.usefixtures("on_device")
-def test_neuron_answers(cell, subject, compiled, tolerances, measurements):
+def test_neuron_answers(cell, subject, neuron_model, tolerances, measurements):
     """Requests of the compiled shape, and shorter ones padded to it, are answered as unpadded PyTorch answers them."""
     from parity.fixtures.neuron_checks import judge_requests, requests_of
     from parity.neuron.tolerances import require
 
-    asked = requests_of(cell, subject, compiled)
-    found = judge_requests(subject, compiled, asked, tolerances)
+    requests = requests_of(cell, subject, neuron_model)
+    findings = judge_requests(subject, neuron_model, requests, tolerances)
     measurements(
         neuron={
             "tolerances": tolerances.origin,
-            "outputs": {row.subject: row.measurements for row in found if row.measurements},
+            "outputs": {row.subject: row.measurements for row in findings if row.measurements},
         },
-        validated_at=[{"sizes": dict(sample.sizes), "padding": sample.padding} for sample in asked],
+        validated_at=[{"sizes": dict(sample.sizes), "padding": sample.padding} for sample in requests],
     )
-    require(found)
+    require(findings)
 
 
 @TRANSLATION
@@ -62,11 +62,13 @@ def test_neuron_translation_graph(cell, subject, measurements):
     from parity.fixtures.neuron_checks import generator
     from parity.neuron import coverage
 
-    made = generator(cell, subject, emulate=True)
-    found = {name: coverage(part.module) for name, part in (("encoder", made.encoder), ("decoder", made.decoder))}
-    measurements(neuron={name: each.as_json() for name, each in found.items()})
-    assert {name for name, each in found.items() if each.share <= 0.9} == set()
-    assert list(made.decoder.inputs) == ["decoder_input_ids", "encoder_hidden_states", "encoder_attention_mask"]
+    translator = generator(cell, subject, emulate=True)
+    reports = {
+        name: coverage(part.module) for name, part in (("encoder", translator.encoder), ("decoder", translator.decoder))
+    }
+    measurements(neuron={name: each.as_json() for name, each in reports.items()})
+    assert {name for name, each in reports.items() if each.share <= 0.9} == set()
+    assert list(translator.decoder.inputs) == ["decoder_input_ids", "encoder_hidden_states", "encoder_attention_mask"]
 
 
 @TRANSLATION
@@ -79,16 +81,16 @@ def test_neuron_translation(cell, subject):
     from parity.neuron import coverage
     from parity.neuron.sdk import EMULATION
 
-    made = generator(cell, subject, beams=BEAMS, emulate=cell.runtime == EMULATION)
+    translator = generator(cell, subject, beams=BEAMS, emulate=cell.runtime == EMULATION)
     if cell.runtime != EMULATION:
-        traced = generator(cell, subject, beams=BEAMS, emulate=True)
-        assert unexpected_fallbacks(made.encoder, coverage(traced.encoder.module)) == []
-        assert unexpected_fallbacks(made.decoder, coverage(traced.decoder.module)) == []
+        emulator = generator(cell, subject, beams=BEAMS, emulate=True)
+        assert unexpected_fallbacks(translator.encoder, coverage(emulator.encoder.module)) == []
+        assert unexpected_fallbacks(translator.decoder, coverage(emulator.decoder.module)) == []
     model = subject.fresh_model()
     for inputs in texts(cell, subject):
         for beams in (1, BEAMS):
             with torch.no_grad():
-                expected = model.generate(**inputs, num_beams=beams, do_sample=False, **GENERATION)
-            actual = made(**inputs, num_beams=beams, **GENERATION)
-            assert actual.tolist() == expected.tolist()
-            assert len(set(expected[0].tolist())) > 6
+                reference = model.generate(**inputs, num_beams=beams, do_sample=False, **GENERATION)
+            actual = translator(**inputs, num_beams=beams, **GENERATION)
+            assert actual.tolist() == reference.tolist()
+            assert len(set(reference[0].tolist())) > 6

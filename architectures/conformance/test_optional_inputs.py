@@ -20,21 +20,25 @@ def test_without_optional_inputs(cell, subject, measurements, tmp_path):
 
     The reference is the model as it is called without them: nothing that parity supplies is in its answer.
     """
-    names = [name for name in OPTIONAL if any(given in named(name) for given in subject.onnx_config.inputs)]
+    names = [
+        name for name in OPTIONAL if any(input_name in input_names(name) for input_name in subject.onnx_config.inputs)
+    ]
     assert names or not hasattr(subject.preprocessor, "num_special_tokens_to_add")
     for left_out in [[name] for name in names] + [names] * (len(names) > 1):
         less = subject
         for name in left_out:
             less = subjects.subject_without(less, name)
-        told = " and ".join(left_out)
-        session = OnnxSession(subjects.artifact(less, cell.opset, tmp_path / f"{told}.onnx"))
-        assert [given for given in session.input_names for name in left_out if given in named(name)] == []
+        label = " and ".join(left_out)
+        session = OnnxSession(subjects.artifact(less, cell.opset, tmp_path / f"{label}.onnx"))
+        assert [
+            input_name for input_name in session.input_names for name in left_out if input_name in input_names(name)
+        ] == []
         pool = subjects.pool_without(less)
-        found = subjects.verdict(less, session, pool)
-        found.raise_on_failure()
-        assert found.ratios()
-        measurements(**{f"without {told}": found.ratios()})
-        untouched(less, pool)
+        verdict = subjects.verdict(less, session, pool)
+        verdict.raise_on_failure()
+        assert verdict.ratios()
+        measurements(**{f"without {label}": verdict.ratios()})
+        require_own_answers(less, pool)
 
 
 def test_a_wrong_assumption_is_seen():
@@ -50,28 +54,28 @@ def test_a_wrong_assumption_is_seen():
     config = copy.copy(less.onnx_config)
     config.__class__ = Wrong
     wrong = replace(less, onnx_config=config)
-    untouched(less, subjects.pool_without(less))
+    require_own_answers(less, subjects.pool_without(less))
     with pytest.raises(AssertionError, match="when nothing is supplied"):
-        untouched(wrong, subjects.pool_without(wrong))
+        require_own_answers(wrong, subjects.pool_without(wrong))
 
 
-def untouched(less, pool):
+def require_own_answers(less, pool):
     """The reference's answer to each input without padding is the model's own, given nothing but that input."""
     from parity.releases import arguments_of
     from parity.traceable import evaluation_mode, flatten_outputs
 
-    tried = [(sample, answer) for sample, answer in zip(pool.samples, pool.answers, strict=True) if not sample.padding]
-    assert tried
+    pairs = [(sample, answer) for sample, answer in zip(pool.samples, pool.answers, strict=True) if not sample.padding]
+    assert pairs
     model = less.fresh_model()
     with evaluation_mode(model, less.onnx_config.values_override):
-        for sample, answer in tried:
-            given = arguments_of(type(model), sample.inputs)
-            own = flatten_outputs(less.onnx_config, model(**given, return_dict=True))
-            for name, expected in answer.eager.items():
-                same = np.allclose(own[name].numpy(), expected, rtol=1e-5, atol=1e-5)
+        for sample, answer in pairs:
+            arguments = arguments_of(type(model), sample.inputs)
+            own = flatten_outputs(less.onnx_config, model(**arguments, return_dict=True))
+            for name, reference in answer.eager.items():
+                same = np.allclose(own[name].numpy(), reference, rtol=1e-5, atol=1e-5)
                 assert same, f"{name}, {sample}: not what the model answers when nothing is supplied"
 
 
-def named(name):
+def input_names(name):
     """An input of that kind: the text's own, or the decoder's."""
     return (name, f"decoder_{name}")

@@ -7,10 +7,10 @@ from parity.fixtures import subjects
 
 def judge(cell, subject, session, measurements, sizes):
     pool = subjects.pool(cell.architecture, cell.feature, sizes, cell.attention)
-    found = subjects.verdict(subject, session, pool)
-    measurements(**found.as_json())
-    found.raise_on_failure()
-    assert found.ratios()
+    verdict = subjects.verdict(subject, session, pool)
+    measurements(**verdict.as_json())
+    verdict.raise_on_failure()
+    assert verdict.ratios()
 
 
 def test_traced_sizes(cell, subject, session, measurements):
@@ -29,18 +29,18 @@ def test_verdict_of_the_commands(cell, subject, artifact, measurements):
     from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
 
-    def answered(model, onnx_config, samples, **_):
+    def answer_from_pools(model, onnx_config, samples, **_):
         # The pools have those of the same samples, by the same function.
         traced, other = (subjects.pool(cell.architecture, cell.feature, sizes) for sizes in ("traced", "other"))
         assert subjects.are_equal((*traced.samples[:1], *other.samples), samples, subject)
         return [*traced.answers[:1], *other.answers]
 
     relations = architecture(cell.architecture).relations_of(cell.feature)
-    reference = Reference(subject.fresh_model, subject.source, relations, answers=answered)
-    found = judge_file(Artifact.read(artifact, opset=cell.opset), reference)
-    measurements(**found.as_json())
-    found.raise_on_failure()
-    assert {row.check for row in found.findings} >= {
+    reference = Reference(subject.fresh_model, subject.source, relations, answers=answer_from_pools)
+    verdict = judge_file(Artifact.read(artifact, opset=cell.opset), reference)
+    measurements(**verdict.as_json())
+    verdict.raise_on_failure()
+    assert {row.check for row in verdict.findings} >= {
         "checker",
         "duplicates",
         "determinism",

@@ -56,14 +56,14 @@ def test_static_axes(cell, subject, session):
 
     from parity.samples import Sample
 
-    given = subject.source.layout.flatten(subject.source.dummy)
-    name = next(name for name in ("pixel_values", "input_features", "input_values", "inputs") if name in given)
-    pixels, named = given[name], subject.onnx_config.inputs[name]
-    static = [axis for axis in range(pixels.dim()) if axis not in named]
+    inputs = subject.source.layout.flatten(subject.source.dummy)
+    name = next(name for name in ("pixel_values", "input_features", "input_values", "inputs") if name in inputs)
+    pixels, axes = inputs[name], subject.onnx_config.inputs[name]
+    static = [axis for axis in range(pixels.dim()) if axis not in axes]
     if not static:
         pytest.skip(f"{name} has a name for every axis: no size of it is claimed to be refused")
     for axis in static:
-        doubled = {**given, name: torch.cat([pixels, pixels], axis)}
+        doubled = {**inputs, name: torch.cat([pixels, pixels], axis)}
         sample = Sample({}, "", subject.source.layout.nest(doubled))
         refused_by_model(subject, sample.inputs)
         refused_by_file(subject, session, sample)

@@ -15,34 +15,34 @@ def pool_of(cell, relation):
     return subjects.pool(cell.architecture, cell.feature, "varied" if relation.startswith("padding") else "other")
 
 
-def judged(pool, relation, first, second, **limits):
+def judge(pool, relation, first, second, **limits):
     """Findings on one relation, in units of the reference's noise."""
     return relations.judge_relation(relation, pool.with_actual(first), second, pool.noise, **limits)
 
 
-def asked(subject, pool, relation, run, first):
+def ask(subject, pool, relation, run, first):
     """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
     return reruns.relation_answers(subjects.padded_signature(subject), relation, run, pool.inputs, first)
 
 
-def found_in_float64(cell, subject):
+def float64_relations(cell, subject):
     """The relations that the float64 model has."""
     names = [name for name in relations.RELATIONS if relations.applies(name, subjects.padded_signature(subject))]
-    found = []
+    holding = []
     with subjects.float64(subject) as run:
         for relation in names:
             pool = pool_of(cell, relation)
-            second = asked(subject, pool, relation, run, pool.exact)
-            if not failures(judged(pool, relation, pool.exact, second, limit=relations.EXACT_LIMIT)):
-                found.append(relation)
-    return found
+            second = ask(subject, pool, relation, run, pool.exact)
+            if not failures(judge(pool, relation, pool.exact, second, limit=relations.EXACT_LIMIT)):
+                holding.append(relation)
+    return holding
 
 
 @pytest.mark.cells(every_opset=False)
 def test_float64_has_the_recorded_relations(cell, subject):
     """The relations of the float64 model are those on record: none is lost, none is new."""
     recorded = architecture(cell.architecture).relations_of(cell.feature)
-    found = found_in_float64(cell, subject)
+    found = float64_relations(cell, subject)
     lost, new = sorted(set(recorded) - set(found)), sorted(set(found) - set(recorded))
     assert (lost, new) == ([], []), f"{cell.group}: lost {lost}, new {new}; should read {' '.join(found)!r}"
 
@@ -55,7 +55,7 @@ def test_relations(cell, subject, session, measurements):
     for relation in recorded:
         pool = pool_of(cell, relation)
         first = [session.run(inputs) for inputs in pool.inputs]
-        findings = judged(pool, relation, first, asked(subject, pool, relation, session.run, first))
+        findings = judge(pool, relation, first, ask(subject, pool, relation, session.run, first))
         assert [finding.message for finding in failures(findings)] == []
         measurements(**{relation: max(finding.measurements["ratio"] for finding in findings)})
 
@@ -66,7 +66,7 @@ def test_optimisations(cell, subject, session, artifact):
     pool = pool_of(cell, "optimisations")
     inputs, plain = pool.inputs, OnnxSession(artifact, optimise=False)
     sides = [[runtime.run(each) for each in inputs] for runtime in (session, plain)]
-    assert [finding.message for finding in failures(judged(pool, "optimisations", *sides))] == []
+    assert [finding.message for finding in failures(judge(pool, "optimisations", *sides))] == []
 
 
 @pytest.mark.cells(every_opset=False)
@@ -75,7 +75,7 @@ def test_determinism(cell, subject, session):
     pool = pool_of(cell, "determinism")
     findings = [
         finding
-        for sizes, inputs in zip(pool.where, pool.inputs, strict=True)
+        for sizes, inputs in zip(pool.sizes, pool.inputs, strict=True)
         for finding in relations.judge_determinism(session.run(inputs), session.run(inputs), sizes)
     ]
     assert findings

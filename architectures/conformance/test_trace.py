@@ -10,7 +10,7 @@ pytestmark = pytest.mark.cells(formats=("torchscript",))
 
 
 @pytest.fixture(scope="session")
-def traced(cell, subject, tmp_path_factory):
+def trace_and_model(cell, subject, tmp_path_factory):
     """The cell's trace, from its file, and the model that was traced."""
     path = tmp_path_factory.mktemp(cell.id) / "model.pt"
     yield subjects.trace(subject, path, cell.attention)
@@ -18,31 +18,33 @@ def traced(cell, subject, tmp_path_factory):
     subjects.free_traces()
 
 
-def test_trace(traced):
+def test_trace(trace_and_model):
     """At the traced shape the file answers as the eager model, on its example and on another, by the error ratio."""
-    assert is_proven(traced[0])
+    assert is_proven(trace_and_model[0])
 
 
-def test_trace_verdicts(cell, subject, traced, measurements):
+def test_trace_verdicts(cell, subject, trace_and_model, measurements):
     """At other sizes each axis does what is declared: it generalises, or raises that error; so do all together."""
     from parity.torchscript import verdict
 
-    found = verdict(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
-    measurements(verdicts=[each.as_json() for each in found])
-    assert set(traced[0].sizes) <= {each.axis for each in found}
-    assert differences(found, architecture(cell.architecture).traced_axes(cell.feature)) == []
+    verdicts = verdict(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
+    measurements(verdicts=[each.as_json() for each in verdicts])
+    assert set(trace_and_model[0].sizes) <= {each.axis for each in verdicts}
+    assert differences(verdicts, architecture(cell.architecture).traced_axes(cell.feature)) == []
 
 
 @pytest.mark.cells(formats=("torchscript",), attention=("eager",))
-def test_trace_at_drawn_sizes(cell, subject, traced):
+def test_trace_at_drawn_sizes(cell, subject, trace_and_model):
     """At sizes that hypothesis draws for the axes that generalise, padded or not, the trace answers as the model."""
     from parity.torchscript.verdicts import TrialSetup, trial
 
-    of = TrialSetup.for_trace(*traced, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
-    fixed = {axis: traced[0].sizes[axis] for axis in architecture(cell.architecture).traced_axes(cell.feature)}
+    setup = TrialSetup.for_trace(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
+    fixed = {axis: trace_and_model[0].sizes[axis] for axis in architecture(cell.architecture).traced_axes(cell.feature)}
 
     def judge(example):
-        found = trial(of, of.source.resize({**example.sizes, **fixed}, padding=example.padding, seed=example.seed))
-        assert found.outcome == "right", f"{found.sample}: {found.text}"
+        result = trial(
+            setup, setup.source.resize({**example.sizes, **fixed}, padding=example.padding, seed=example.seed)
+        )
+        assert result.outcome == "right", f"{result.sample}: {result.text}"
 
-    assert properties.check_property(sizes.examples(of.source, of.longest), judge)
+    assert properties.check_property(sizes.examples(setup.source, setup.longest), judge)

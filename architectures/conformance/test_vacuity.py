@@ -21,16 +21,16 @@ def test_outputs_say_something(cell, subject):
 def test_inputs_have_effect(cell, subject, session):
     """Each input moves the same outputs of reference and file; exactly those declared dead move nothing, to the bit."""
     pool = subjects.pool(cell.architecture, cell.feature, "varied")
-    first, changed = subjects.single_changes(pool)
-    assert set(changed) == set(subject.onnx_config.inputs)
-    assert set(subject.onnx_config.dead_inputs) <= set(changed)
+    first, changes = subjects.single_changes(pool)
+    assert set(changes) == set(subject.onnx_config.inputs)
+    assert set(subject.onnx_config.dead_inputs) <= set(changes)
     with subjects.float64(subject) as run:
-        reference = effects_on(run, first, changed)
-    file = effects_on(session.run, first, changed)
+        reference = effects_on(run, first, changes)
+    file = effects_on(session.run, first, changes)
     findings = vacuity.judge_effects(reference, file, pool.noise, dead=subject.onnx_config.dead_inputs)
     assert [finding.message for finding in failures(findings)] == []
 
 
-def effects_on(run, first, changed):
+def effects_on(run, first, changes):
     """What a backend answers to an input, and to each changed one."""
-    return vacuity.Effects(run(first), {name: run(inputs) for name, inputs in changed.items()})
+    return vacuity.Effects(run(first), {name: run(inputs) for name, inputs in changes.items()})

@@ -21,20 +21,20 @@ SPARSE = {"attention_type": "block_sparse"}
 def variant(monkeypatch):
     """A subject whose tiny configuration has other items."""
 
-    def made(name, feature, changes):
+    def make_subject(name, feature, changes):
         declared = architecture(name)
-        changed = replace(declared, tiny={**declared.tiny, **changes})
-        monkeypatch.setattr(checkpoints, "find", lambda model_type: changed)
+        declaration = replace(declared, tiny={**declared.tiny, **changes})
+        monkeypatch.setattr(checkpoints, "find", lambda model_type: declaration)
         return subjects.subject.__wrapped__(name, feature)
 
-    return made
+    return make_subject
 
 
-def require_parity(of, opset, path):
+def require_parity(subject, opset, path):
     """The file agrees at its own sizes and at all boundaries; returns its session."""
-    session = OnnxSession(subjects.artifact(of, opset, path))
-    verdicts = properties.judge_boundaries(of, session.run, lambda number, example, message: "no reproducer")
-    assert all(found.ratios() for found in verdicts)
+    session = OnnxSession(subjects.artifact(subject, opset, path))
+    verdicts = properties.judge_boundaries(subject, session.run, lambda number, example, message: "no reproducer")
+    assert all(verdict.ratios() for verdict in verdicts)
     return session
 
 
@@ -56,16 +56,16 @@ def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
 @pytest.mark.parametrize("feature", ["default", "seq2seq-lm", "sequence-classification", "question-answering"])
 def test_block_sparse_bigbird_pegasus_has_one_length(variant, feature, tmp_path):
     """The file of an encoder that chooses blocks agrees at the longest text and refuses all others."""
-    of = variant("bigbird_pegasus", feature, SPARSE)
-    assert of.onnx_config.inputs["input_ids"] == {0: "batch"}
-    assert of.source.dummy["input_ids"].shape[1] == of.model.config.max_position_embeddings
+    subject = variant("bigbird_pegasus", feature, SPARSE)
+    assert subject.onnx_config.inputs["input_ids"] == {0: "batch"}
+    assert subject.source.dummy["input_ids"].shape[1] == subject.model.config.max_position_embeddings
     if not at_least("transformers", "5"):
         # There the blocks are drawn while the model is traced.
         with pytest.raises(ExportError):
-            subjects.artifact(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
+            subjects.artifact(subject, MAXIMUM_OPSET, tmp_path / "model.onnx")
         return
-    session = require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
-    inputs = {name: tensor.numpy() for name, tensor in of.source.layout.flatten(of.source.dummy).items()}
+    session = require_parity(subject, MAXIMUM_OPSET, tmp_path / "model.onnx")
+    inputs = {name: tensor.numpy() for name, tensor in subject.source.layout.flatten(subject.source.dummy).items()}
     shorter = {name: array[:, :-1] if "decoder" not in name else array for name, array in inputs.items()}
     with pytest.raises(SessionError, match="ONNXRuntimeError"):
         session.run(shorter)

@@ -153,9 +153,9 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
     return [*findings, *contract.flaws]
 
 
-def _names(kind: str, got: Sequence[str], expected: Sequence[str], ordered: bool) -> Finding:
-    right = got == expected if ordered else sorted(got) == sorted(expected)
-    message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(expected)}"
+def _names(kind: str, got: Sequence[str], reference: Sequence[str], ordered: bool) -> Finding:
+    right = got == reference if ordered else sorted(got) == sorted(reference)
+    message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(reference)}"
     return Finding("names", f"{kind}s", right, message)
 
 

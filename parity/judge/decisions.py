@@ -32,11 +32,11 @@ def judge_decisions(
     findings = []
     for name in (name for name in pool.exact[0] if "logits" in name and name in noise):
         bad = []
-        for exact, answer, actual, where in zip(pool.exact, pool.eager, pool.actual, pool.where, strict=True):
+        for exact, answer, actual, sizes in zip(pool.exact, pool.eager, pool.actual, pool.sizes, strict=True):
             own = answer[name] if eager else None
             message = _disagreement(name, exact[name], actual[name], limit * noise[name], own)
             if message:
-                bad.append(Finding("decision", name, False, message, where))
+                bad.append(Finding("decision", name, False, message, sizes))
         findings.append(bad[0] if bad else Finding("decision", name, True))
     return findings
 
@@ -49,10 +49,10 @@ def _disagreement(
     if not finite.size:
         return None
     noise = allowed * (float(np.sqrt(np.mean(np.square(finite)))) or 1.0)
-    expected, got = _leading(exact), _leading(actual)
-    if np.array_equal(expected, got):
+    reference, got = _leading(exact), _leading(actual)
+    if np.array_equal(reference, got):
         return None
-    right, wrong = (np.take_along_axis(exact, order, -1).astype(np.float64) for order in (expected, got))
+    right, wrong = (np.take_along_axis(exact, order, -1).astype(np.float64) for order in (reference, got))
     # Equal infinities have no gap.
     gaps = np.zeros(right.shape)
     np.abs(np.subtract(right, wrong, out=gaps, where=right != wrong), out=gaps)
@@ -63,9 +63,9 @@ def _disagreement(
     rank = 0 if (gaps[..., 0] > noise).any() else int(np.unravel_index(gaps.argmax(), gaps.shape)[-1])
     index = tuple(int(i) for i in np.unravel_index(gaps[..., rank].argmax(), gaps.shape[:-1]))
     high, low = right[index][rank], wrong[index][rank]
-    place = "argmax" if rank == 0 else f"rank {rank + 1} of the top {expected.shape[-1]}"
+    place = "argmax" if rank == 0 else f"rank {rank + 1} of the top {reference.shape[-1]}"
     return (
-        f"{name}: {place} at index {index}: got candidate {got[index][rank]}, should be {expected[index][rank]};"
+        f"{name}: {place} at index {index}: got candidate {got[index][rank]}, should be {reference[index][rank]};"
         f" their float64 values {low:.6g} and {high:.6g} are {gaps[index][rank]:.3g} apart, the noise is {noise:.2g}"
     )
 

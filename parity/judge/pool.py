@@ -79,11 +79,11 @@ class Pool:
         eager: Sequence[Arrays],
         jittered: Sequence[Arrays],
         actual: Sequence[Arrays] = (),
-        where: Sequence[str] = (),
+        sizes: Sequence[str] = (),
     ) -> Pool:
-        """A pool of answers without inputs; `where` has the sizes of each."""
+        """A pool of answers without inputs; `sizes` has those of each."""
         answers = [Answers(*sides) for sides in zip(eager, exact, jittered, strict=True)]
-        return cls(where or [""] * len(answers), answers, actual=actual)
+        return cls(sizes or [""] * len(answers), answers, actual=actual)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -94,7 +94,7 @@ class Pool:
         return replace(self, **parts)
 
     @property
-    def where(self) -> list[str]:
+    def sizes(self) -> list[str]:
         """The sizes of each input, as text."""
         return [str(sample) for sample in self.samples]
 

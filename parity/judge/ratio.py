@@ -61,7 +61,7 @@ def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> lis
         measurements = {"ratio": measurement.ratio, "worst": measurement.worst, "noise": measurement.noise}
         findings.append(Finding("ratio", name, passed, message, measurements=measurements))
         if locate and not passed:
-            for sizes, reference, actual in zip(pool.where, pool.exact, pool.actual, strict=True):
+            for sizes, reference, actual in zip(pool.sizes, pool.exact, pool.actual, strict=True):
                 findings.extend(_culprit(name, reference[name], actual[name], limit * measurement.noise, sizes))
     return findings
 
@@ -74,7 +74,7 @@ def _message(name: str, measurement: Measurement, limit: float) -> str:
     )
 
 
-def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: float, where: str) -> Iterator[Finding]:
+def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: float, sizes: str) -> Iterator[Finding]:
     """A failure when elements of one input are further from float64 than `allowed`, in units of its rms.
 
     With the `limit · noise` of a failed pool for `allowed`, at least one input of the pool has such elements.
@@ -92,4 +92,4 @@ def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: floa
             f" {actual[index]:.6g}, should be {reference[index]:.6g}"
         )
         measurements = {"worst": float(error[index]), "count": count, "index": index}
-        yield Finding("values", name, False, message, where, measurements)
+        yield Finding("values", name, False, message, sizes, measurements)

@@ -66,11 +66,11 @@ def batch_of_one(run: Run, inputs: Arrays, signature: PaddedSignature, first: Ar
     batch = _batch_size(inputs, signature)
     if batch == 1:
         return first
-    alone = run(_change_batch(inputs, signature.inputs, lambda array, axis: array.take([batch - 1], axis)))
+    last_row = run(_change_batch(inputs, signature.inputs, lambda array, axis: array.take([batch - 1], axis)))
     others = _change_batch(first, signature.outputs, lambda array, axis: array.take(range(batch - 1), axis))
     places = {name: _axis(signature.outputs[name], "batch") for name in others}
     return {
-        name: alone[name] if axis is None else np.concatenate([others[name], alone[name]], axis)
+        name: last_row[name] if axis is None else np.concatenate([others[name], last_row[name]], axis)
         for name, axis in places.items()
     }
 
@@ -155,13 +155,13 @@ def judge_relation(
     ratio.require_size(pool)
     findings = []
     for name, unit in noise.items():
-        reference, one, other = ([answers[name] for answers in side] for side in (pool.exact, pool.actual, second))
-        shapes = [(a.shape, b.shape) for a, b in zip(one, other, strict=True) if a.shape != b.shape]
+        reference, first, other = ([answers[name] for answers in side] for side in (pool.exact, pool.actual, second))
+        shapes = [(a.shape, b.shape) for a, b in zip(first, other, strict=True) if a.shape != b.shape]
         if shapes:
             message = f"{name}: {relation}: shape {shapes[0][1]}, should be {shapes[0][0]}"
             findings.append(Finding("relation", name, False, message))
             continue
-        times = _distance(reference, one, other) / unit
+        times = _distance(reference, first, other) / unit
         passed = times <= limit
         wrong = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
         message = "" if passed else f"{wrong}; over {len(pool)} inputs"
@@ -172,26 +172,26 @@ def judge_relation(
 def _distance(exact: Sequence[np.ndarray], first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> float:
     """The root mean square of the differences, each input's in units of the rms of its exact answer."""
     squares = 0.0
-    for reference, one, other in zip(exact, first, second, strict=True):
+    for reference, array, other in zip(exact, first, second, strict=True):
         finite = np.isfinite(reference)
         if finite.any():
             scale = float(np.mean(np.square(reference[finite].astype(np.float64)))) or 1.0
-            squares += float(np.mean(np.square(one[finite].astype(np.float64) - other[finite]))) / scale
+            squares += float(np.mean(np.square(array[finite].astype(np.float64) - other[finite]))) / scale
     return math.sqrt(squares / len(exact))
 
 
-def judge_determinism(first: Arrays, second: Arrays, where: str = "") -> list[Finding]:
+def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:
     """Findings on two runs of one session on one input: passed when every output has the same bits."""
-    return [_same_bits(name, array, second.get(name), where) for name, array in first.items()]
+    return [_same_bits(name, array, second.get(name), sizes) for name, array in first.items()]
 
 
-def _same_bits(name: str, one: np.ndarray, other: np.ndarray | None, where: str) -> Finding:
-    if other is not None and (one.shape, one.dtype) != (other.shape, other.dtype):
-        other = None
-    if other is not None and one.tobytes() == other.tobytes():
+def _same_bits(name: str, first: np.ndarray, second: np.ndarray | None, sizes: str) -> Finding:
+    if second is not None and (first.shape, first.dtype) != (second.shape, second.dtype):
+        second = None
+    if second is not None and first.tobytes() == second.tobytes():
         return Finding("determinism", name, True)
     message = f"{name}: two runs on one input differ"
-    if other is not None:
-        wrong = one.view(f"u{one.dtype.itemsize}") != other.view(f"u{one.dtype.itemsize}")
-        message += f" at {int(wrong.sum())} of {one.size} values"
-    return Finding("determinism", name, False, f"{message}, should be equal in every bit", where)
+    if second is not None:
+        wrong = first.view(f"u{first.dtype.itemsize}") != second.view(f"u{first.dtype.itemsize}")
+        message += f" at {int(wrong.sum())} of {first.size} values"
+    return Finding("determinism", name, False, f"{message}, should be equal in every bit", sizes)

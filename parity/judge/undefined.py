@@ -60,19 +60,19 @@ def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], sh
     """The array with its named axes where an output has them, over all of the output's shape."""
     lacking = tuple(place for place, name in enumerate(names) if name not in axes)
     array = np.asarray(array.any(axis=lacking))
-    kept = [name for name in names if name in axes]
-    order = sorted(range(len(kept)), key=lambda place: axes[kept[place]])
+    present = [name for name in names if name in axes]
+    order = sorted(range(len(present)), key=lambda place: axes[present[place]])
     sizes = [1] * len(shape)
     for place in order:
-        sizes[axes[kept[place]]] = array.shape[place]
+        sizes[axes[present[place]]] = array.shape[place]
     return np.broadcast_to(array.transpose(order).reshape(sizes), shape)
 
 
-def blank_undefined(answers: Arrays, where: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
+def blank_undefined(answers: Arrays, places: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
     """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN."""
     blank = {}
     for name, array in answers.items():
-        place = where.get(name)
+        place = places.get(name)
         if place is None or place.shape != array.shape or not place.any():
             blank[name] = array
         elif is_floating(array.dtype):
@@ -82,10 +82,10 @@ def blank_undefined(answers: Arrays, where: Mapping[str, np.ndarray], instead: A
     return blank
 
 
-def judge_undefined(actual: Arrays, where: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
+def judge_undefined(actual: Arrays, places: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
     """A failure for each floating output that is not finite where it is not defined."""
     findings = []
-    for name, place in where.items():
+    for name, place in places.items():
         array = actual.get(name)
         if array is None or array.shape != place.shape or not is_floating(array.dtype):
             continue

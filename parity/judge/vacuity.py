@@ -85,21 +85,21 @@ def needs_reference(exact: Arrays, file: Effects, noise: Mapping[str, float], *,
     """
     moved: set[str] = set()
     still = False
-    for name, changed in file.changed.items():
+    for name, after in file.changed.items():
         if name in dead:
-            still |= any(array.tobytes() != changed[output].tobytes() for output, array in file.before.items())
+            still |= any(array.tobytes() != after[output].tobytes() for output, array in file.before.items())
         else:
-            there = {o for o in noise if _move(file.before[o], changed[o], exact[o]) > LIMIT * noise[o]}
+            there = {o for o in noise if _move(file.before[o], after[o], exact[o]) > LIMIT * noise[o]}
             still |= not there
             moved |= there
     return still or moved != set(noise)
 
 
 def _dead_input_problem(name: str, reference: Effects, file: Effects) -> str:
-    for whose, effects in (("the reference", reference), ("the file", file)):
+    for label, effects in (("the reference", reference), ("the file", file)):
         for output, array in effects.before.items():
             if array.tobytes() != effects.changed[name][output].tobytes():
-                return f"{name}: is declared dead, but {output} of {whose} depends on it"
+                return f"{name}: is declared dead, but {output} of {label} depends on it"
     return ""
 
 

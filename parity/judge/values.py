@@ -12,66 +12,66 @@ from parity.judge.findings import Finding
 
 
 def judge_values(
-    expected: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray],
     actual: Mapping[str, np.ndarray],
     *,
     atol: float | None = None,
-    where: str = "",
+    sizes: str = "",
 ) -> list[Finding]:
-    """Compare every expected output; the first property that fails is the one told for that output.
+    """Compare every output of the reference; the first property that fails is the one told for that output.
 
     Args:
-        expected, actual: arrays by output name.
+        reference, actual: arrays by output name.
         atol: largest absolute difference allowed; None only measures it.
-        where: the sizes, for messages.
+        sizes: of the input, for messages.
     """
     findings = []
-    for name, reference in expected.items():
-        findings.append(_judge(name, np.asarray(reference), actual.get(name), atol, where))
-    for name in sorted(set(actual) - set(expected)):
-        findings.append(Finding("names", name, False, f"{name}: returned, but the reference has no such output", where))
+    for name, array in reference.items():
+        findings.append(_judge(name, np.asarray(array), actual.get(name), atol, sizes))
+    for name in sorted(set(actual) - set(reference)):
+        findings.append(Finding("names", name, False, f"{name}: returned, but the reference has no such output", sizes))
     return findings
 
 
-def _judge(name: str, expected: np.ndarray, actual: np.ndarray | None, atol: float | None, where: str) -> Finding:
+def _judge(name: str, reference: np.ndarray, actual: np.ndarray | None, atol: float | None, sizes: str) -> Finding:
     if actual is None:
-        return Finding("names", name, False, f"{name}: not among the outputs, should be", where)
-    if actual.dtype != expected.dtype:
-        return Finding("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {expected.dtype}", where)
-    if actual.shape != expected.shape:
-        return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {expected.shape}", where)
-    if not is_floating(expected.dtype):
-        wrong = np.flatnonzero(actual.ravel() != expected.ravel())
-        return _values_finding(Finding("values", name, not wrong.size, "", where), wrong, expected, actual)
-    pattern = _pattern(name, expected, actual, where)
+        return Finding("names", name, False, f"{name}: not among the outputs, should be", sizes)
+    if actual.dtype != reference.dtype:
+        return Finding("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {reference.dtype}", sizes)
+    if actual.shape != reference.shape:
+        return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {reference.shape}", sizes)
+    if not is_floating(reference.dtype):
+        wrong = np.flatnonzero(actual.ravel() != reference.ravel())
+        return _values_finding(Finding("values", name, not wrong.size, "", sizes), wrong, reference, actual)
+    pattern = _pattern(name, reference, actual, sizes)
     if pattern is not None:
         return pattern
-    finite = np.isfinite(expected)
-    difference = np.zeros(expected.shape)
-    difference[finite] = np.abs(actual[finite].astype(np.float64) - expected[finite].astype(np.float64))
+    finite = np.isfinite(reference)
+    difference = np.zeros(reference.shape)
+    difference[finite] = np.abs(actual[finite].astype(np.float64) - reference[finite].astype(np.float64))
     wrong = np.flatnonzero(difference > atol) if atol is not None else np.empty(0, int)
     return _values_finding(
-        Finding("values", name, not wrong.size, "", where), wrong, expected, actual, difference, atol
+        Finding("values", name, not wrong.size, "", sizes), wrong, reference, actual, difference, atol
     )
 
 
-def _pattern(name: str, expected: np.ndarray, actual: np.ndarray, where: str) -> Finding | None:
-    for what, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
-        here, there = test(expected), test(actual)
+def _pattern(name: str, reference: np.ndarray, actual: np.ndarray, sizes: str) -> Finding | None:
+    for label, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
+        here, there = test(reference), test(actual)
         if not np.array_equal(here, there):
             wrong = np.argwhere(here != there)
             message = (
-                f"{name}: {what} at {int(there.sum())} of {expected.size} places, should be at {int(here.sum())};"
+                f"{name}: {label} at {int(there.sum())} of {reference.size} places, should be at {int(here.sum())};"
                 f" first difference at index {tuple(map(int, wrong[0]))}"
             )
-            return Finding("nonfinite", name, False, message, where)
+            return Finding("nonfinite", name, False, message, sizes)
     return None
 
 
 def _values_finding(
     finding: Finding,
     wrong: np.ndarray,
-    expected: np.ndarray,
+    reference: np.ndarray,
     actual: np.ndarray,
     difference: np.ndarray | None = None,
     atol: float | None = None,
@@ -81,11 +81,11 @@ def _values_finding(
     if finding.passed:
         return replace(finding, measurements={"worst": worst})
     at = int(difference.argmax()) if difference is not None else int(wrong[0])
-    index = tuple(int(i) for i in np.unravel_index(at, expected.shape))
+    index = tuple(int(i) for i in np.unravel_index(at, reference.shape))
     limit = "" if atol is None else f" by more than {atol:g}"
     message = (
-        f"{finding.subject}: {wrong.size} of {expected.size} values differ{limit}"
-        f" ({100 * wrong.size / expected.size:.1f} %); worst difference {worst:.3g} at index {index}: got"
-        f" {actual[index]:.6g}, should be {expected[index]:.6g}"
+        f"{finding.subject}: {wrong.size} of {reference.size} values differ{limit}"
+        f" ({100 * wrong.size / reference.size:.1f} %); worst difference {worst:.3g} at index {index}: got"
+        f" {actual[index]:.6g}, should be {reference[index]:.6g}"
     )
     return replace(finding, message=message, measurements={"worst": worst, "count": int(wrong.size), "index": index})

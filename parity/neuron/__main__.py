@@ -43,12 +43,12 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     p.add_argument(
         "--package", choices=("torch_neuron", "torch_neuronx"), help="of the SDK (default: the one that is installed)"
     )
-    what = p.add_mutually_exclusive_group()
-    what.add_argument("--analyze", action="store_true", help="only print the SDK's own report on the operators")
-    what.add_argument(
+    action = p.add_mutually_exclusive_group()
+    action.add_argument("--analyze", action="store_true", help="only print the SDK's own report on the operators")
+    action.add_argument(
         "--coverage", action="store_true", help="only list operators that AWS's list leaves to the CPU; needs no SDK"
     )
-    what.add_argument(
+    action.add_argument(
         "--emulate", action="store_true", help="torch.jit.trace in the tracer's place; says nothing of Inf1"
     )
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
@@ -174,7 +174,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     neuron_models = []
     with files.staging_directory(directory / "model.pt") as stage:
         destinations = [directory / each for each in names.values()]
-        companions = Companions.staged(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
+        companions = Companions.write(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
         for length, sample in samples.items():
             name = names[length]
             sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())

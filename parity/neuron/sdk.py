@@ -70,12 +70,12 @@ class Tracer:
         Raises:
             UsageError: names them.
         """
-        known = list(KEYWORDS[self.package])
+        keywords = list(KEYWORDS[self.package])
         if self.package == "torch_neuron":
-            known += [name for name in inspect.signature(torch.jit.trace).parameters if name not in _NOT_TRACED]
-        unknown = [name for name in options if name not in known]
+            keywords += [name for name in inspect.signature(torch.jit.trace).parameters if name not in _NOT_TRACED]
+        unknown = [name for name in options if name not in keywords]
         if unknown:
-            raise UsageError(f"options: {', '.join(unknown)}: {self.package}.trace has {', '.join(known)}")
+            raise UsageError(f"options: {', '.join(unknown)}: {self.package}.trace has {', '.join(keywords)}")
 
     def __call__(
         self, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]

@@ -67,36 +67,36 @@ class Tolerances:
         )
 
 
-def judge_answers(expected: Sequence[Arrays], actual: Sequence[Arrays], tolerances: Tolerances) -> list[Finding]:
+def judge_answers(reference: Sequence[Arrays], actual: Sequence[Arrays], tolerances: Tolerances) -> list[Finding]:
     """One finding for each output, and one more for each that is decided by: its largest candidates, beyond the noise.
 
     Args:
-        expected, actual: answers by name, to the same inputs; `actual` may have outputs beside the expected ones.
+        reference, actual: answers by name, to the same inputs; `actual` may have outputs beside those of the reference.
     """
     findings = []
-    for name in expected[0]:
+    for name in reference[0]:
         missing = [index for index, answer in enumerate(actual) if name not in answer]
         if missing:
             message = f"{name}: is missing, should be among {', '.join(actual[0])}"
             findings.append(Finding("names", name, False, message))
             continue
-        shapes = [(w[name].shape, g[name].shape) for w, g in zip(expected, actual, strict=True)]
+        shapes = [(w[name].shape, g[name].shape) for w, g in zip(reference, actual, strict=True)]
         wrong = next((pair for pair in shapes if pair[0] != pair[1]), None)
         if wrong:
             findings.append(Finding("shape", name, False, f"{name}: has shape {wrong[1]}, should be {wrong[0]}"))
             continue
-        findings.append(_judge(name, [w[name] for w in expected], [g[name] for g in actual], tolerances))
+        findings.append(_judge(name, [w[name] for w in reference], [g[name] for g in actual], tolerances))
     noise = {finding.subject: tolerances.relative / LIMIT for finding in findings if finding.passed}
-    pool = Pool.from_answers(expected, expected, expected, actual)
+    pool = Pool.from_answers(reference, reference, reference, actual)
     return [*findings, *(judge_decisions(pool, noise, eager=False) if noise else [])]
 
 
-def _judge(name: str, expected: Sequence[np.ndarray], actual: Sequence[np.ndarray], tolerances: Tolerances) -> Finding:
-    expected, actual = ([array.astype(np.float64).ravel() for array in side] for side in (expected, actual))
-    norm = np.sqrt(sum(float(np.square(array).sum()) for array in expected))
-    off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(expected, actual, strict=True)))
+def _judge(name: str, reference: Sequence[np.ndarray], actual: Sequence[np.ndarray], tolerances: Tolerances) -> Finding:
+    reference, actual = ([array.astype(np.float64).ravel() for array in side] for side in (reference, actual))
+    norm = np.sqrt(sum(float(np.square(array).sum()) for array in reference))
+    off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(reference, actual, strict=True)))
     relative = off / norm if norm else (0.0 if off == 0 else np.inf)
-    cosine = min(_cosine(one, other) for one, other in zip(expected, actual, strict=True))
+    cosine = min(_cosine(one, other) for one, other in zip(reference, actual, strict=True))
     # Not a number is not within any tolerance.
     passed = bool(relative <= tolerances.relative and cosine >= tolerances.cosine)
     message = (
@@ -110,11 +110,11 @@ def _judge(name: str, expected: Sequence[np.ndarray], actual: Sequence[np.ndarra
     return Finding("values", name, passed, message, measurements={"relative": float(relative), "cosine": float(cosine)})
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    norms = np.linalg.norm(one) * np.linalg.norm(other)
+def _cosine(first: np.ndarray, second: np.ndarray) -> float:
+    norms = np.linalg.norm(first) * np.linalg.norm(second)
     if norms == 0:
-        return 1.0 if np.array_equal(one, other) else 0.0
-    return float(one @ other / norms)
+        return 1.0 if np.array_equal(first, second) else 0.0
+    return float(first @ second / norms)
 
 
 def validate(
@@ -137,9 +137,9 @@ def validate(
     subject = TrialSetup.for_trace(made, model, onnx_config=onnx_config)
     source, config = subject.source, subject.onnx_config
     samples = [source.generate(), *(source.generate(seed=seed) for seed in range(1, _POOL))]
-    expected = [answer.eager for answer in answers(twin(model), config, samples, exact=False)]
+    references = [answer.eager for answer in answers(twin(model), config, samples, exact=False)]
     actual = [made.run(backend_inputs(config, sample)) for sample in samples]
-    findings = judge_answers(expected, actual, tolerances or Tolerances())
+    findings = judge_answers(references, actual, tolerances or Tolerances())
     require(findings)
     return findings
 

@@ -79,7 +79,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             jobs = {"prefill.onnx": job.prefill(), **jobs}
         outputs = [destination.with_name(name) for name in jobs]
         rejected = [*map(onnx_files.rejected_path, outputs)]
-        companions = Companions.staged(
+        companions = Companions.write(
             checkpoint, stage, outputs, instead=rejected, overwrite=args.overwrite, say=console.say
         )
         summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}

@@ -32,7 +32,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     for sample in shapes:
         bad = [finding for finding in validation.failures if finding.where == sample]
         mark = "[x]" if bad else "[✓]"
-        lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {validation.worst(where=sample):.2g}")
+        lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {validation.worst(sizes=sample):.2g}")
     return lines
 
 

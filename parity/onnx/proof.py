@@ -52,7 +52,7 @@ class Artifact:
         return cls(path, contract.read(path), opset, foreign)
 
     @property
-    def derived(self) -> dict[str, dict[int, str]]:
+    def derived_inputs(self) -> dict[str, dict[int, str]]:
         """Inputs of the file that ours compute from the others, with their dynamic axes."""
         names = {value.name for value in self.contract.inputs} if self.foreign else ()
         return {name: axes for name, axes in DERIVED_INPUTS.items() if name in names}
@@ -60,7 +60,7 @@ class Artifact:
     def judge(self, source: SampleSource) -> list[Finding]:
         """Findings on the file as it lies on the disk, against what makes its inputs."""
         claim = contract.Claim.from_config(source.onnx_config, source.layout.flatten(source.dummy))
-        claim = claim.with_inputs(self.derived, self.contract)
+        claim = claim.with_inputs(self.derived_inputs, self.contract)
         findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
         if not any(finding.check == "data" for finding in failures(findings)):
             findings.append(artifact.judge_checker(self.path))
@@ -130,12 +130,12 @@ def judge_file(
         reference.float64,
         relations=reference.relations,
         longest=longest,
-        derived=file.derived,
+        derived=file.derived_inputs,
     )
     return validation.compare(
         session.run,
         source.onnx_config,
-        validation.pool_of(source, samples, references, list(file.derived)),
+        validation.pool_of(source, samples, references, list(file.derived_inputs)),
         validation.Criteria(atol, same_attention=same_attention, claims=claims),
         first=findings,
         progress=progress,

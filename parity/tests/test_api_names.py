@@ -141,7 +141,7 @@ TASKS = {
 }
 
 
-def found(dotted):
+def resolve(dotted):
     """The object of that dotted name under `parity.onnx`."""
     module, *names = dotted.split(".")
     value = importlib.import_module(f"parity.onnx.{module}")
@@ -182,19 +182,19 @@ def test_the_modules_are_attributes_of_the_package():
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_a_function_has_the_old_parameters_and_defaults(name):
     """Names, order and defaults of the parameters are those of 4.46.3, with none before, between or after them."""
-    assert signature_of(found(name)) == SIGNATURES[name]
+    assert signature_of(resolve(name)) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in PROPERTIES.items() for name in names])
 def test_a_property_is_still_a_property(owner, name):
     """What scripts read or override as a property is one."""
-    assert isinstance(inspect.getattr_static(found(owner), name), property)
+    assert isinstance(inspect.getattr_static(resolve(owner), name), property)
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_a_constant_has_the_old_value(name):
     """Constants keep their value and, versions aside, their type."""
-    value, expected = found(name), CONSTANTS[name]
+    value, expected = resolve(name), CONSTANTS[name]
     assert (str(value) if isinstance(expected, str) else value) == expected
 
 
@@ -211,11 +211,11 @@ def test_the_tasks_are_the_old_ones():
 
 
 @pytest.mark.parametrize(
-    ("dimension", "fixed", "special", "expected"), [(-1, 8, 2, 6), (0, 8, 0, 8), (5, 8, 0, 5), (5, 8, 2, 3)]
+    ("dimension", "fixed", "special", "size"), [(-1, 8, 2, 6), (0, 8, 0, 8), (5, 8, 0, 5), (5, 8, 2, 3)]
 )
-def test_an_effective_dimension_is_the_fixed_one_when_dynamic_less_special_tokens(dimension, fixed, special, expected):
+def test_an_effective_dimension_is_the_fixed_one_when_dynamic_less_special_tokens(dimension, fixed, special, size):
     """A dimension of at most 0 stands for the fixed one; special tokens are taken off either."""
-    assert utils.compute_effective_axis_dimension(dimension, fixed, special) == expected
+    assert utils.compute_effective_axis_dimension(dimension, fixed, special) == size
 
 
 def test_external_data_begins_at_two_gibibytes():

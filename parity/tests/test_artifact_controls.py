@@ -17,7 +17,7 @@ BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 VALUES = np.arange(400, dtype=np.float32).reshape(20, 20)
 
 
-def alone(path, names):
+def load_isolated(path, names):
     from parity.onnx import proof
 
     return proof.load_isolated(path, names)
@@ -82,7 +82,7 @@ def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("location", "told"),
+    ("location", "problem"),
     [
         ("weights", ""),
         ("below/weights", ""),
@@ -95,7 +95,7 @@ def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
         ("short", "has 1599 bytes, should have at least 1600"),
     ],
 )
-def test_external_data_is_there_or_told(location, told, tmp_path):
+def test_external_data_is_there_or_told(location, problem, tmp_path):
     """A data file beside or below the model is right; absent, too short or elsewhere it is told by its name."""
     for name in ("weights", "model/weights", "model/below/weights", "model/short"):
         path = tmp_path / name
@@ -105,8 +105,8 @@ def test_external_data_is_there_or_told(location, told, tmp_path):
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
     model.graph.initializer[0].ClearField("raw_data")
     row = artifact.judge_artifact(model, tmp_path / "model")[0]
-    assert (row.check, row.passed) == ("data", not told)
-    assert row.message.startswith(f"external data {location}: {told}" if told else "")
+    assert (row.check, row.passed) == ("data", not problem)
+    assert row.message.startswith(f"external data {location}: {problem}" if problem else "")
 
 
 def test_the_checker_names_what_it_refuses(bert, tmp_path):
@@ -139,7 +139,7 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
         raise OSError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert alone(tmp_path / "model.onnx", ("weights",)).output_names == ("last_hidden_state",)
+    assert load_isolated(tmp_path / "model.onnx", ("weights",)).output_names == ("last_hidden_state",)
 
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
@@ -149,7 +149,7 @@ def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     path = tmp_path / "model.onnx"
     with pytest.raises(SessionError, match=r"model.onnx \(alone with the files that it names\): ONNX Runtime"):
-        alone(path, ())
+        load_isolated(path, ())
     found = contract.read(path)
     unnamed = type(found)(**{**vars(found), "data": ()})
     verdict = judge_file(Artifact(path, unnamed), Reference(bert.fresh_model, bert.source))
@@ -158,4 +158,4 @@ def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path
         verdict.raise_on_failure()
     assert failures([artifact.judge_checker(path)]) == []
     HEALTHY.write(bert, path)
-    assert alone(path, ())
+    assert load_isolated(path, ())

@@ -37,12 +37,12 @@ def checkpoint(tmp_path_factory):
     """Architecture, feature, safetensors → the directory of a tiny checkpoint, not to be changed."""
 
     @functools.cache
-    def made(model_type="bert", feature="default", safe=True):
+    def save(model_type="bert", feature="default", safe=True):
         directory = tmp_path_factory.mktemp(model_type)
         save_checkpoint(directory, model_type, feature, safe=safe)
         return directory
 
-    return made
+    return save
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def output(tmp_path):
     return directory
 
 
-def refused(tmp_path, status, fragments, *argv):
+def require_refusal(tmp_path, status, fragments, *argv):
     """Assert that the command fails with that status and one message that says all of it, and changes no file."""
     before = tree(tmp_path)
     got, out, err = run(*argv)
@@ -94,7 +94,7 @@ def empty(directory):
         path.unlink()
 
 
-def configured(**items):
+def change_config(**items):
     """A spoiler that changes items of config.json; None removes one."""
 
     def spoil(directory):
@@ -119,20 +119,24 @@ SPOILED = {
     "bin without end": (PICKLED, cut("pytorch_model.bin", -500), TRUNCATED),
     "bin cut in the middle": (PICKLED, cut("pytorch_model.bin", 40000), TRUNCATED),
     "bin of no bytes": (PICKLED, cut("pytorch_model.bin", 0), TRUNCATED),
-    "unknown architecture": ((), configured(model_type="nonsense"), ("no model_type that transformers", "correct it")),
-    "no architecture": ((), configured(model_type=None, architectures=None), ("no model_type", "correct it")),
+    "unknown architecture": (
+        (),
+        change_config(model_type="nonsense"),
+        ("no model_type that transformers", "correct it"),
+    ),
+    "no architecture": ((), change_config(model_type=None, architectures=None), ("no model_type", "correct it")),
     "no tokenizer": ((), without(*TOKENIZER), ("no tokenizer", "save_pretrained")),
     "no image processor": (("vit",), without("preprocessor_config.json"), ("image processor", "save_pretrained")),
 }
 
 
-@pytest.mark.parametrize("what", SPOILED)
-def test_spoiled_checkpoint_is_refused(checkpoint, output, tmp_path, what):
+@pytest.mark.parametrize("case", SPOILED)
+def test_spoiled_checkpoint_is_refused(checkpoint, output, tmp_path, case):
     """A checkpoint that is not whole is exit status 1; the message names it, what is wrong and what to do."""
-    kind, spoil, fragments = SPOILED[what]
+    kind, spoil, fragments = SPOILED[case]
     directory = shutil.copytree(checkpoint(*kind), tmp_path / "checkpoint")
     spoil(directory)
-    refused(tmp_path, 1, (str(directory), *fragments), "-m", directory, output)
+    require_refusal(tmp_path, 1, (str(directory), *fragments), "-m", directory, output)
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "image_processor", "feature_extractor"])
@@ -141,7 +145,7 @@ def test_preprocessor_that_is_asked_for_is_not_made_up(checkpoint, output, tmp_p
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
     without(*TOKENIZER)(directory)
     fragments = (f"has no {kind.replace('_', ' ')}", "should have", "save_pretrained")
-    refused(tmp_path, 1, fragments, "-m", directory, "--preprocessor", kind, output)
+    require_refusal(tmp_path, 1, fragments, "-m", directory, "--preprocessor", kind, output)
 
 
 def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path):
@@ -161,15 +165,15 @@ def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, output, tm
     """A model type without a processor and two preprocessors: exit status 2, and one of them is to be named."""
     directory = shutil.copytree(checkpoint("vit"), tmp_path / "checkpoint")
     preprocessor("distilbert").save_pretrained(directory)
-    refused(tmp_path, 2, ("no processor that joins", "--preprocessor tokenizer"), "-m", directory, output)
+    require_refusal(tmp_path, 2, ("no processor that joins", "--preprocessor tokenizer"), "-m", directory, output)
     assert load_preprocessor(str(directory), "image_processor").size["height"] == 32
 
 
 def test_architecture_that_is_not_supported_lists_those_that_are(checkpoint, output, tmp_path):
     """A model type that transformers knows and parity does not is exit status 2 with the supported ones."""
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
-    configured(model_type="mamba")(directory)
-    refused(tmp_path, 2, ("mamba is not supported yet", "bert", "gpt2", "vit"), "-m", directory, output)
+    change_config(model_type="mamba")(directory)
+    require_refusal(tmp_path, 2, ("mamba is not supported yet", "bert", "gpt2", "vit"), "-m", directory, output)
 
 
 class WantsToRun:
@@ -197,20 +201,20 @@ def test_pickle_does_not_run_code(checkpoint, output, tmp_path, form):
     directory = shutil.copytree(checkpoint(*PICKLED), tmp_path / "checkpoint")
     marker = tmp_path / "it ran"
     save({"weight": WantsToRun(marker)}, directory / "pytorch_model.bin", form)
-    refused(tmp_path, 1, (str(directory), "wants to run code", "safetensors"), "-m", directory, output)
+    require_refusal(tmp_path, 1, (str(directory), "wants to run code", "safetensors"), "-m", directory, output)
     assert not marker.exists()
 
 
 def test_code_of_the_checkpoint_is_neither_run_nor_offered(checkpoint, output, tmp_path, monkeypatch):
     """A checkpoint with modelling code of its own is refused; nobody is asked whether to run it."""
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
-    marker, asked = tmp_path / "it ran", []
-    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    marker, questions = tmp_path / "it ran", []
+    monkeypatch.setattr("builtins.input", lambda *text: questions.append(text) or "y")
     (directory / "configuration_own.py").write_text(f"open({str(marker)!r}, 'w')")
-    configured(model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"})(directory)
-    refused(tmp_path, 1, (str(directory), "code of its own", "parity does not run"), "-m", directory, output)
+    change_config(model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"})(directory)
+    require_refusal(tmp_path, 1, (str(directory), "code of its own", "parity does not run"), "-m", directory, output)
     assert not marker.exists()
-    assert asked == []
+    assert questions == []
 
 
 @pytest.mark.parametrize(
@@ -233,34 +237,34 @@ def test_code_of_the_checkpoint_is_neither_run_nor_offered(checkpoint, output, t
 )
 def test_bad_option_is_refused(checkpoint, output, tmp_path, options, fragments):
     """An option that cannot be right is exit status 2; the message says what it should be."""
-    refused(tmp_path, 2, fragments, "-m", checkpoint(), *options, output)
+    require_refusal(tmp_path, 2, fragments, "-m", checkpoint(), *options, output)
 
 
 def test_opset_below_the_architectures_own_floor_is_refused_with_the_reason(checkpoint, output, tmp_path):
     """t5 at opset 11 is exit status 2, with its own range and why."""
     fragments = ("got 11", "should be 12 to 20 for t5", "Min takes int64 only from opset 12")
     options = ("--feature", "seq2seq-lm", "--opset", "11")
-    refused(tmp_path, 2, fragments, "-m", checkpoint("t5", "seq2seq-lm"), *options, output)
+    require_refusal(tmp_path, 2, fragments, "-m", checkpoint("t5", "seq2seq-lm"), *options, output)
 
 
 @pytest.mark.parametrize("name", ["no/such/directory/here", "./nothing", "a b"])
 def test_missing_path_is_refused(output, tmp_path, monkeypatch, name):
     """A path that is not there and cannot be a Hub id is exit status 2."""
     monkeypatch.chdir(tmp_path)
-    refused(tmp_path, 2, (f"--model {name}: no such directory", "give the directory"), "-m", name, output)
+    require_refusal(tmp_path, 2, (f"--model {name}: no such directory", "give the directory"), "-m", name, output)
 
 
 def test_file_instead_of_a_directory_is_refused(checkpoint, output, tmp_path):
     """The weights' file given for the checkpoint is exit status 2."""
     file = checkpoint() / "model.safetensors"
-    refused(tmp_path, 2, (f"--model {file}: is a file", "should be the directory"), "-m", file, output)
+    require_refusal(tmp_path, 2, (f"--model {file}: is a file", "should be the directory"), "-m", file, output)
 
 
 @pytest.mark.parametrize("feature", ["sequence-classification", "masked-lm", "question-answering"])
 def test_random_weights_are_refused(checkpoint, output, tmp_path, feature):
     """A feature whose head the checkpoint lacks is refused: its weights would be random."""
     fragments = (str(checkpoint()), f"which {feature} needs", "would be random", "BertModel", "choose the feature")
-    refused(tmp_path, 1, fragments, "-m", checkpoint(), "--feature", feature, output)
+    require_refusal(tmp_path, 1, fragments, "-m", checkpoint(), "--feature", feature, output)
 
 
 def test_weights_that_no_output_reads_may_be_missing(checkpoint, tmp_path):
@@ -276,7 +280,7 @@ def test_output_that_cannot_be_written_is_refused(checkpoint, tmp_path, name):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "model.onnx").mkdir()
     fragments = (f"output {tmp_path / name}", "cannot be written", "give a directory")
-    refused(tmp_path, 1, fragments, "-m", checkpoint(), tmp_path / name)
+    require_refusal(tmp_path, 1, fragments, "-m", checkpoint(), tmp_path / name)
 
 
 def full(*arguments, **options):
@@ -296,7 +300,7 @@ def test_full_disk_leaves_nothing(checkpoint, output, tmp_path, monkeypatch, pla
     """No space at any write is exit status 1, names the output and leaves no part of a file."""
     monkeypatch.setattr(place, full)
     fragments = (f"output {output / 'model.onnx'}", "no space left", "free some")
-    refused(tmp_path, 1, fragments, "-m", checkpoint(), "--quiet", output)
+    require_refusal(tmp_path, 1, fragments, "-m", checkpoint(), "--quiet", output)
 
 
 def test_failing_exporter_leaves_nothing(checkpoint, tmp_path, monkeypatch):
@@ -314,7 +318,7 @@ def test_failing_exporter_leaves_nothing(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def one_weight_changed(monkeypatch):
+def wrong_exporter(monkeypatch):
     """The exporter writes the file of a model with one weight changed."""
     import torch
 
@@ -322,15 +326,15 @@ def one_weight_changed(monkeypatch):
 
     export = checkpoint_export.export
 
-    def changed(preprocessor, model, *rest):
+    def export_wrong_model(preprocessor, model, *rest):
         with torch.no_grad():
             model.encoder.layer[1].output.LayerNorm.bias[3] += 0.5
         return export(preprocessor, model, *rest)
 
-    monkeypatch.setattr(checkpoint_export, "export", changed)
+    monkeypatch.setattr(checkpoint_export, "export", export_wrong_model)
 
 
-@pytest.mark.usefixtures("one_weight_changed")
+@pytest.mark.usefixtures("wrong_exporter")
 @pytest.mark.parametrize("options", [[], ["--atol=1e-3"]], ids=["ratio", "atol"])
 def test_mismatch_names_output_count_worst_difference_and_index(checkpoint, tmp_path, options):
     """One wrong weight is exit status 1; each bad shape is told with count, worst difference and index."""
@@ -344,7 +348,7 @@ def test_mismatch_names_output_count_worst_difference_and_index(checkpoint, tmp_
     assert "Traceback" not in err
 
 
-@pytest.mark.usefixtures("one_weight_changed")
+@pytest.mark.usefixtures("wrong_exporter")
 def test_rejected_file_is_kept_under_another_name(checkpoint, tmp_path):
     """After a mismatch there is no model.onnx and nothing beside the rejected file."""
     _, _, err = run("-m", checkpoint(), "--quiet", tmp_path / "new")
@@ -352,22 +356,22 @@ def test_rejected_file_is_kept_under_another_name(checkpoint, tmp_path):
     assert f"kept as {(tmp_path / 'new' / 'model.rejected.onnx').as_posix()}; model.onnx was not written" in err
 
 
-@pytest.mark.usefixtures("one_weight_changed")
+@pytest.mark.usefixtures("wrong_exporter")
 def test_earlier_export_survives_a_mismatch(checkpoint, output):
     """The model.onnx that stood there is the same to the byte."""
     assert run("-m", checkpoint(), "--quiet", output)[0] == 1
     assert (output / "model.onnx").read_bytes() == EARLIER
 
 
-@pytest.mark.usefixtures("one_weight_changed")
+@pytest.mark.usefixtures("wrong_exporter")
 def test_mismatch_as_json(checkpoint, tmp_path):
     """With --json the object says failed, lists the failures and names the rejected file."""
     status, out, _ = run("-m", checkpoint(), "--json", tmp_path)
-    found = json.loads(out)
-    assert (status, found["status"]) == (1, "failed")
-    assert found["failures"][0]["subject"] == "last_hidden_state"
-    assert found["rejected"] == (tmp_path / "model.rejected.onnx").as_posix()
-    assert "model" not in found
+    result = json.loads(out)
+    assert (status, result["status"]) == (1, "failed")
+    assert result["failures"][0]["subject"] == "last_hidden_state"
+    assert result["rejected"] == (tmp_path / "model.rejected.onnx").as_posix()
+    assert "model" not in result
 
 
 def test_failure_as_json(tmp_path):

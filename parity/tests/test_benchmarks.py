@@ -145,14 +145,14 @@ def test_one_exceeded_budget_fails_the_whole(result, holds):
     assert result["holds"] is holds
 
 
-@pytest.mark.parametrize(("export", "status", "told"), [(1.1, 0, "| yes |"), (1.2, 1, "| **no** |")])
-def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, export, status, told):
+@pytest.mark.parametrize(("export", "status", "fragment"), [(1.1, 0, "| yes |"), (1.2, 1, "| **no** |")])
+def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, export, status, fragment):
     """The exit status and the table say the same."""
     monkeypatch.setattr(benchmarks, "measure_export", lambda rounds: export_result(export))
     assert benchmarks.main(["export", "--output", str(tmp_path)]) == status
     line = next(line for line in capsys.readouterr().out.splitlines() if "export, CPU s" in line)
     assert "≤ 1.15 ×" in line
-    assert told in line
+    assert fragment in line
 
 
 @pytest.mark.parametrize("result", [export_result(), command_result()], ids=["export", "command"])
@@ -160,17 +160,17 @@ def test_results_hold_everything_and_no_path(tmp_path, result):
     """Raw figures, environment, processor and date are in the file; nothing of the machine's directories is."""
     measurements.write(result, tmp_path)
     text = (tmp_path / f"{result['benchmark']}.json").read_text()
-    found = json.loads(text)
-    assert {"benchmark", "date", "cpu", "environment", "method", "unit", "rows", "holds"} <= set(found)
-    assert found["environment"]["packages"]["torch"]
-    for row in found["rows"]:
+    content = json.loads(text)
+    assert {"benchmark", "date", "cpu", "environment", "method", "unit", "rows", "holds"} <= set(content)
+    assert content["environment"]["packages"]["torch"]
+    for row in content["rows"]:
         assert {"subject", "what", "figures", "median", "min", "max", "ratio"} <= set(row)
         assert len(row["figures"]) == 3
         assert row["ratio"] is None or {"median", "min", "max", "budget", "holds"} == set(row["ratio"])
     assert sys.prefix not in text
     table = (tmp_path / f"{result['benchmark']}.md").read_text()
     assert sys.prefix not in table
-    assert found["cpu"] in table
+    assert content["cpu"] in table
     assert {line.count("|") for line in table.splitlines() if line.startswith("|")} == {7}
 
 
@@ -178,9 +178,9 @@ def test_interleaved_takes_turns_and_drops_the_first_round():
     """Every other round runs backwards; the warm-up leaves no figure."""
     order, seconds = [], iter(range(100))
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    found = measurements.measure_in_turn(calls, 2, lambda done: None, lambda: float(next(seconds)))
+    times = measurements.measure_in_turn(calls, 2, lambda turn: None, lambda: float(next(seconds)))
     assert "".join(order) == "ba" + "ab" + "ba"
-    assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+    assert times == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
 
 def test_one_thread_is_put_back(monkeypatch):
@@ -214,10 +214,10 @@ def test_the_calls_of_an_export_write_the_same_file_and_are_proven(tmp_path):
 
 def test_process_measures_wall_time_and_peak_memory():
     """A child that sleeps and fills 64 MiB shows both."""
-    found = benchmarks.process([sys.executable, "-c", "import time; x = b'x' * (64 << 20); time.sleep(0.2)"])
-    assert found["wall"] >= 0.2
-    assert found["peak"] >= 64
-    assert found["cpu"] > 0
+    usage = benchmarks.process([sys.executable, "-c", "import time; x = b'x' * (64 << 20); time.sleep(0.2)"])
+    assert usage["wall"] >= 0.2
+    assert usage["peak"] >= 64
+    assert usage["cpu"] > 0
 
 
 def test_process_tells_a_failure():
@@ -271,10 +271,10 @@ def test_the_matrix_is_held_to_its_budgets():
     """CPU minutes, memory and the gain of a second worker each break the budget on their own."""
     from parity.reports.measuring import benchmark_matrix
 
-    alone = {"wall": 17.0, "cpu": 16.5, "peak": 900.0, "checks": 9, "cells": 3}
-    together = {**alone, "wall": 9.0, "cpu": 17.0}
-    assert benchmark_matrix.result(alone, together)["holds"]
-    assert not benchmark_matrix.result(alone, {**together, "cpu": 18.5})["holds"]
-    assert not benchmark_matrix.result(alone, {**together, "peak": 2100.0})["holds"]
-    assert not benchmark_matrix.result(alone, {**together, "wall": 10.5})["holds"]
-    assert "two workers" in measurements.table(benchmark_matrix.result(alone, together))
+    one_worker = {"wall": 17.0, "cpu": 16.5, "peak": 900.0, "checks": 9, "cells": 3}
+    two_workers = {**one_worker, "wall": 9.0, "cpu": 17.0}
+    assert benchmark_matrix.result(one_worker, two_workers)["holds"]
+    assert not benchmark_matrix.result(one_worker, {**two_workers, "cpu": 18.5})["holds"]
+    assert not benchmark_matrix.result(one_worker, {**two_workers, "peak": 2100.0})["holds"]
+    assert not benchmark_matrix.result(one_worker, {**two_workers, "wall": 10.5})["holds"]
+    assert "two workers" in measurements.table(benchmark_matrix.result(one_worker, two_workers))

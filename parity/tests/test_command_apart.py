@@ -58,7 +58,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
+def file_bytes(checkpoint, tmp_path_factory):
     """The model.onnx that this process makes of it."""
     output = tmp_path_factory.mktemp("exported")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -101,15 +101,15 @@ def test_hub_out_of_reach_is_told_at_once(tmp_path, monkeypatch):
     assert "the Hub cannot be reached (Name or service not known)" in process.stderr
 
 
-def test_command_needs_no_package_of_the_suite(checkpoint, exported, tmp_path):
+def test_command_needs_no_package_of_the_suite(checkpoint, file_bytes, tmp_path):
     """With every test-only package missing the command exports, and the file is the same to the byte."""
     process = python(WITHOUT_TEST_PACKAGES, "-m", checkpoint, tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.splitlines()[-1].startswith("All good, model saved at: ")
-    assert (tmp_path / "model.onnx").read_bytes() == exported
+    assert (tmp_path / "model.onnx").read_bytes() == file_bytes
 
 
-def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
+def test_hub_id_is_read_from_the_cache(checkpoint, file_bytes, tmp_path):
     """--cache_dir finds a Hub id without network; an id that is not there is one clear message and writes nothing."""
     cache, output = tmp_path / "cache", tmp_path / "output"
     revision = "0" * 40
@@ -119,7 +119,7 @@ def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
     (repository / "refs" / "main").write_text(revision)
     process = python(FROM_THE_CACHE, cache, output)
     assert json.loads(process.stdout.splitlines()[-1]) == [0, 2]
-    assert (output / "model.onnx").read_bytes() == exported
+    assert (output / "model.onnx").read_bytes() == file_bytes
     assert process.stderr.splitlines() == [
         "python -m parity.onnx: error: --model somebody/not-there: it is no directory here, and the Hub cannot be"
         " reached (in offline mode only its cache is looked at); give the directory of a checkpoint, or check the"
@@ -127,7 +127,7 @@ def test_hub_id_is_read_from_the_cache(checkpoint, exported, tmp_path):
     ]
 
 
-def imported(source):
+def list_imports(source):
     """The top-level modules that a source file imports anywhere, relative ones left out."""
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
@@ -154,8 +154,8 @@ def requirements():
 def test_library_imports_only_its_dependencies():
     """Every third-party import of the library and of the declarations is a dependency of the project."""
     allowed = requirements() | COME_WITH_TRANSFORMERS | set(sys.stdlib_module_names) | {"parity"}
-    found = {(path.name, name) for path in library_sources() for name in imported(path)}
+    found = {(path.name, name) for path in library_sources() for name in list_imports(path)}
     assert not [(path, name) for path, name in found if name not in allowed]
     assert {"torch", "transformers", "onnx", "onnxruntime"} <= requirements()
     assert not requirements() & set(TEST_ONLY)
-    assert {"job.py", "bert.py"} <= {path.name for path in library_sources()}
+    assert {"checkpoint_export.py", "bert.py"} <= {path.name for path in library_sources()}

@@ -28,12 +28,12 @@ def checkpoint(tmp_path_factory):
     """Feature → the directory of a tiny distilbert checkpoint that was saved for it."""
 
     @functools.cache
-    def made(feature="default"):
+    def save(feature="default"):
         directory = tmp_path_factory.mktemp(feature)
         save_checkpoint(directory, "distilbert", feature)
         return directory
 
-    return made
+    return save
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def good(checkpoint, tmp_path_factory):
     return output / "model.onnx"
 
 
-def wrapped(model, output, spoil, masked):
+def wrap(model, output, spoil, masked):
     """The model as somebody else's script wraps it; `spoil` changes the answer, `masked` passes the mask on."""
     import torch
 
@@ -88,7 +88,7 @@ def bare(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            wrapped(model, output, spoil, masked),
+            wrap(model, output, spoil, masked),
             (ids, torch.ones_like(ids))[: len(inputs)],
             str(path),
             input_names=list(inputs),
@@ -111,7 +111,7 @@ def test_file_of_parity_passes(checkpoint, good):
 
 
 @pytest.fixture(scope="module")
-def padded(tmp_path_factory):
+def gpt2_files(tmp_path_factory):
     """A tiny GPT-2, whose left-padded rows see nothing at their first tokens, and a file of it for each attention."""
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx import export
@@ -127,38 +127,38 @@ def padded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_file_is_judged_by_its_own_attention(padded, attention):
+def test_file_is_judged_by_its_own_attention(gpt2_files, attention):
     """Each file of ours is compared with a model of the attention that its metadata names, at every position."""
-    status, out, _ = run(padded, padded / f"{attention}.onnx", "--json")
-    found = json.loads(out)
-    assert (status, found["status"], found["masked"]) == (0, "passed", 0)
+    status, out, _ = run(gpt2_files, gpt2_files / f"{attention}.onnx", "--json")
+    result = json.loads(out)
+    assert (status, result["status"], result["masked"]) == (0, "passed", 0)
 
 
-def renamed(path, attention):
+def rename_attention(path, attention):
     """The file with another word for its attention; None takes it out."""
     model = onnx.load(path)
-    kept = [entry for entry in model.metadata_props if entry.key != "attention"]
+    entries = [entry for entry in model.metadata_props if entry.key != "attention"]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(entries)
     if attention:
         model.metadata_props.add(key="attention", value=attention)
     onnx.save(model, path.with_name("renamed.onnx"))
     return path.with_name("renamed.onnx")
 
 
-def test_file_that_names_another_attention_is_seen(padded):
+def test_file_that_names_another_attention_is_seen(gpt2_files):
     """The control: a sdpa file that calls itself eager is wrong where a row sees nothing."""
-    assert run(padded, renamed(padded / "sdpa.onnx", "eager"))[0] == 1
+    assert run(gpt2_files, rename_attention(gpt2_files / "sdpa.onnx", "eager"))[0] == 1
 
 
-@pytest.mark.parametrize("said", [None, "flash"])
-def test_file_of_unknown_attention_is_judged_at_real_tokens(padded, said):
+@pytest.mark.parametrize("attention", [None, "flash"])
+def test_file_of_unknown_attention_is_judged_at_real_tokens(gpt2_files, attention):
     """Where none is named that parity has, masked positions have to be finite, and are counted."""
-    status, out, log = run(padded, renamed(padded / "sdpa.onnx", said), "--json")
-    found = json.loads(out)
-    assert f"{found['masked']:,} of {found['values']:,} values are at masked positions" in log
-    assert (status, found["status"]) == (0, "passed")
-    assert 0 < found["masked"] < found["values"]
+    status, out, log = run(gpt2_files, rename_attention(gpt2_files / "sdpa.onnx", attention), "--json")
+    result = json.loads(out)
+    assert f"{result['masked']:,} of {result['values']:,} values are at masked positions" in log
+    assert (status, result["status"]) == (0, "passed")
+    assert 0 < result["masked"] < result["values"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_dropped_mask_is_rejected(checkpoint, tmp_path):
     assert "attention_mask" in err
 
 
-def rewritten(good, directory, change):
+def rewrite(good, directory, change):
     """The good file in a directory of its own, changed; `change` gets its ModelProto and its path, and saves it."""
     file = directory / "model.onnx"
     change(onnx.load(str(good)), file)
@@ -276,33 +276,33 @@ def backwards(model, path):
 
 def test_data_beside_the_file_is_as_good(checkpoint, good, tmp_path):
     """Weights in a file beside the model are exit status 0."""
-    assert run(checkpoint(), rewritten(good, tmp_path, data_beside), "--quiet") == (0, "", "")
+    assert run(checkpoint(), rewrite(good, tmp_path, data_beside), "--quiet") == (0, "", "")
     assert sorted(child.name for child in tmp_path.iterdir()) == ["model.onnx", "weights"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (weight_again, "again as written_again"),
         (data_gone, "external data weights: is not there"),
         (backwards, "the checker of ONNX refuses it"),
     ],
 )
-def test_a_file_that_is_wrong_on_the_disk_is_rejected(checkpoint, good, tmp_path, change, told):
+def test_a_file_that_is_wrong_on_the_disk_is_rejected(checkpoint, good, tmp_path, change, message):
     """A weight written twice, data that is not there, a graph out of order: exit status 1, and the first line says it.
 
     Nothing of it shows in the numbers.
     """
-    file = rewritten(good, tmp_path, change)
+    file = rewrite(good, tmp_path, change)
     status, log, err = run(checkpoint(), file)
     assert status == 1
-    assert told in err.splitlines()[0]
+    assert message in err.splitlines()[0]
     assert "All good" not in log
 
 
 def test_what_does_not_load_says_that_nothing_was_compared(checkpoint, good, tmp_path):
     """Without its data the file cannot be run: no shape is shown as validated."""
-    status, log, err = run(checkpoint(), rewritten(good, tmp_path, data_gone))
+    status, log, err = run(checkpoint(), rewrite(good, tmp_path, data_gone))
     assert status == 1
     assert "ONNX Runtime cannot load it" in err.splitlines()[1]
     assert log.splitlines()[-1].endswith("- Validated at 0 shapes:")
@@ -385,7 +385,7 @@ def test_feature_that_cannot_be_guessed_is_usage(checkpoint, tmp_path, name, fra
 SAME_HEAD = {("flaubert", "masked-lm"), ("flaubert", "causal-lm"), ("xlm", "masked-lm"), ("xlm", "causal-lm")}
 
 
-def guessed(file, config):
+def guess_or_none(file, config):
     """The feature, or None where the user is asked for it."""
     try:
         return guess_feature(file, config)
@@ -398,7 +398,7 @@ def test_every_saved_head_names_its_feature():
     from parity.onnx import features
     from parity.onnx.features import constructor
 
-    asked = set()
+    ambiguities = set()
     for declared in architectures():
         for feature in declared.features:
             if declared.gap_of(feature):
@@ -408,12 +408,12 @@ def test_every_saved_head_names_its_feature():
             file = SimpleNamespace(metadata={}, outputs=[SimpleNamespace(name=name) for name in outputs])
             for head in features.heads(config, feature):
                 config.architectures = [head.__name__]
-                guess = guessed(file, config)
+                guess = guess_or_none(file, config)
                 if guess is None:
-                    asked.add((declared.name, feature))
+                    ambiguities.add((declared.name, feature))
                 else:
                     assert guess == feature
-    assert asked == SAME_HEAD
+    assert ambiguities == SAME_HEAD
 
 
 def test_unknown_feature_lists_the_supported_ones(checkpoint, good):
@@ -434,9 +434,9 @@ def test_json_is_one_object(checkpoint, tmp_path, change, status):
     """--json prints one object on standard output with verdict, feature, opset, outputs and failures."""
     file = bare(tmp_path / "file.onnx", change=change)
     code, out, _ = run(checkpoint(), file, "--json")
-    found = json.loads(out)
-    assert (code, found["status"]) == (int(status == "failed"), status)
-    assert (found["file"], found["feature"], found["opset"]) == (str(file), "default", 17)
-    assert set(found["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
-    assert bool(found["failures"]) == (status == "failed")
-    assert len(found["validated_at"]) >= 8
+    result = json.loads(out)
+    assert (code, result["status"]) == (int(status == "failed"), status)
+    assert (result["file"], result["feature"], result["opset"]) == (str(file), "default", 17)
+    assert set(result["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
+    assert bool(result["failures"]) == (status == "failed")
+    assert len(result["validated_at"]) >= 8

@@ -43,26 +43,26 @@ def checkpoint(tmp_path_factory):
     """Architecture, feature, safetensors → the directory of a tiny checkpoint."""
 
     @functools.cache
-    def made(model_type, feature, safe):
+    def save(model_type, feature, safe):
         directory = tmp_path_factory.mktemp(model_type)
         save_checkpoint(directory, model_type, feature, safe=safe)
         return directory
 
-    return made
+    return save
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
+def exports(checkpoint, tmp_path_factory):
     """Architecture, feature, safetensors → the output directory and the log of its export."""
 
     @functools.cache
-    def made(model_type, feature, safe):
+    def export_once(model_type, feature, safe):
         output = tmp_path_factory.mktemp("exported") / "onnx"
         status, log, _ = run("-m", checkpoint(model_type, feature, safe), "--feature", feature, output)
         assert status == 0
         return output, log
 
-    return made
+    return export_once
 
 
 def metadata(file):
@@ -73,13 +73,13 @@ def opset(file):
     return onnx.load(str(file)).opset_import[0].version
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_log_is_that_of_the_document(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_log_is_that_of_the_document(exports, case):
     """The lines that the document shows come verbatim and in order, each with its indentation."""
-    name, shape, _ = EXPORTS[what]
-    output, log = exported(*what)
+    name, shape, _ = EXPORTS[case]
+    output, log = exports(*case)
     lines = log.splitlines()
-    limit = {"vit": "0.0001", "resnet": "0.001"}.get(what[0], "1e-05")
+    limit = {"vit": "0.0001", "resnet": "0.001"}.get(case[0], "1e-05")
     outputs = re.search(r"\(\{'(.*)'\}\)", log).group(1).split("', '")
     document = [
         "Validating ONNX model...",
@@ -93,31 +93,31 @@ def test_log_is_that_of_the_document(exported, what):
     assert outputs[0] == name
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_opset_attention_and_feature_are_told(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_opset_attention_and_feature_are_told(exports, case):
     """The first line names the feature, the opset that the file has, and the attention implementation."""
-    output, log = exported(*what)
+    output, log = exports(*case)
     delivered = opset(output / "model.onnx")
-    assert log.splitlines()[0].endswith(f": feature {what[1]}, opset {delivered}, attention eager")
+    assert log.splitlines()[0].endswith(f": feature {case[1]}, opset {delivered}, attention eager")
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_default_opset_is_the_configurations(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_default_opset_is_the_configurations(exports, case):
     """Without --opset the file has the configuration's default_onnx_opset."""
-    assert opset(exported(*what)[0] / "model.onnx") == EXPORTS[what][2]
+    assert opset(exports(*case)[0] / "model.onnx") == EXPORTS[case][2]
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_error_ratio_is_told_for_every_output(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_error_ratio_is_told_for_every_output(exports, case):
     """Each output has a line with its error ratio and its largest difference."""
-    log = exported(*what)[1]
+    log = exports(*case)[1]
     ratios = re.findall(r"-\[✓\] error ratio (\d\.\d\d) ≤ 4; largest difference \d", log)
     assert len(ratios) == log.count("Validating ONNX Model output")
     assert all(0 < float(ratio) <= 4 for ratio in ratios)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "shape",
     [
         "batch 1 × sequence 7",
         "batch 3 × sequence 1",
@@ -127,18 +127,18 @@ def test_error_ratio_is_told_for_every_output(exported, what):
         "batch 3 × sequence 12, padded right",
     ],
 )
-def test_every_validated_shape_is_told(exported, wanted):
+def test_every_validated_shape_is_told(exports, shape):
     """Batch 1 and 3, sequence 1, a longer one, padding left and right: each shape has its line."""
-    log = exported(*BERT)[1]
-    assert re.search(rf"^ {{16}}-\[✓\] {wanted}: largest difference \S+$", log, re.MULTILINE)
+    log = exports(*BERT)[1]
+    assert re.search(rf"^ {{16}}-\[✓\] {shape}: largest difference \S+$", log, re.MULTILINE)
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_number_of_shapes_is_the_number_of_lines(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_number_of_shapes_is_the_number_of_lines(exports, case):
     """`Validated at N shapes` is followed by N lines, all of them different."""
-    head, _, tail = exported(*what)[1].partition("- Validated at ")
-    told = re.findall(r"-\[✓\] (.*): largest", tail)
-    assert int(tail.split()[0]) == len(told) == len(set(told)) >= 3
+    head, _, tail = exports(*case)[1].partition("- Validated at ")
+    shapes = re.findall(r"-\[✓\] (.*): largest", tail)
+    assert int(tail.split()[0]) == len(shapes) == len(set(shapes)) >= 3
     assert head
 
 
@@ -162,10 +162,10 @@ def made_up(worst, ratio=0.98, shapes=("batch 2",)):
 
 def test_ratio_that_passes_above_the_expected_atol_is_not_called_close():
     """Above atol_for_validation the line names the ratio and the difference, and never says `all values close`."""
-    told = lines(made_up(6.7e-5), atol=None, expected_atol=1e-5)
-    wanted = "all values within the error ratio (0.98 ≤ 4); largest difference 6.7e-05, above atol 1e-05"
-    assert f"                -[✓] {wanted}" in told
-    assert "all values close" not in "\n".join(told)
+    log = lines(made_up(6.7e-5), atol=None, expected_atol=1e-5)
+    sentence = "all values within the error ratio (0.98 ≤ 4); largest difference 6.7e-05, above atol 1e-05"
+    assert f"                -[✓] {sentence}" in log
+    assert "all values close" not in "\n".join(log)
 
 
 def test_high_ratio_is_worth_a_look():
@@ -175,8 +175,8 @@ def test_high_ratio_is_worth_a_look():
 
 def test_output_that_no_ratio_judged_is_not_ticked():
     """An output above atol whose ratio could not be pooled is told as such."""
-    told = lines(made_up(6.7e-5, None), atol=None, expected_atol=1e-5)
-    assert any(line.strip().startswith("-[x] largest difference 6.7e-05, above atol 1e-05") for line in told)
+    log = lines(made_up(6.7e-5, None), atol=None, expected_atol=1e-5)
+    assert any(line.strip().startswith("-[x] largest difference 6.7e-05, above atol 1e-05") for line in log)
 
 
 def test_atol_is_a_hard_limit(checkpoint, tmp_path):
@@ -205,15 +205,15 @@ def test_quiet_says_nothing(checkpoint, tmp_path, capfd):
 def test_json_is_one_object_on_standard_output(checkpoint, tmp_path):
     """--json prints one object and nothing else there; the log goes to standard error."""
     status, out, err = run("-m", checkpoint(*BERT), "--json", tmp_path)
-    found = json.loads(out)
+    result = json.loads(out)
     assert status == 0
-    assert found["status"] == "passed"
-    assert found["failures"] == []
-    assert Path(found["model"]) == tmp_path / "model.onnx"
-    assert (found["architecture"], found["feature"], found["opset"]) == ("bert", "default", 11)
-    assert {"checkpoint", "fingerprint", "attention", "atol", "seconds", "environment"} <= set(found)
-    assert len(found["validated_at"]) >= 8
-    assert set(found["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
+    assert result["status"] == "passed"
+    assert result["failures"] == []
+    assert Path(result["model"]) == tmp_path / "model.onnx"
+    assert (result["architecture"], result["feature"], result["opset"]) == ("bert", "default", 11)
+    assert {"checkpoint", "fingerprint", "attention", "atol", "seconds", "environment"} <= set(result)
+    assert len(result["validated_at"]) >= 8
+    assert set(result["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
     assert "All good, model saved at" in err
 
 
@@ -228,10 +228,10 @@ def test_long_work_shows_progress_on_a_terminal(checkpoint, tmp_path, monkeypatc
     """On a terminal each stage is named on standard error, and the last one is wiped."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert main(["-m", str(checkpoint(*BERT)), str(tmp_path)]) == 0
-    told = sys.stderr.getvalue()
-    assert "exporting to opset 11" in told
-    assert "ONNX Runtime at batch 3 × sequence 1" in told
-    assert told.endswith("\r\x1b[K")
+    progress = sys.stderr.getvalue()
+    assert "exporting to opset 11" in progress
+    assert "ONNX Runtime at batch 3 × sequence 1" in progress
+    assert progress.endswith("\r\x1b[K")
 
 
 @pytest.mark.parametrize(("output", "file"), [("a/b", "a/b/model.onnx"), ("a/b.onnx", "a/b.onnx")])
@@ -251,47 +251,47 @@ def test_opset_is_the_one_asked_for(checkpoint, tmp_path):
     assert metadata(tmp_path / "model.onnx")["opset"] == "17"
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_file_is_well_formed(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_file_is_well_formed(exports, case):
     """onnx.checker accepts the delivered file, as the document shows."""
-    onnx.checker.check_model(onnx.load(str(exported(*what)[0] / "model.onnx")), full_check=True)
+    onnx.checker.check_model(onnx.load(str(exports(*case)[0] / "model.onnx")), full_check=True)
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_metadata_names_origin(exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_metadata_names_origin(exports, case):
     """The file names versions, checkpoint, feature and opset."""
-    found = metadata(exported(*what)[0] / "model.onnx")
-    assert re.fullmatch(r"sha256:[0-9a-f]{64}", found.pop("checkpoint"))
-    assert found == {
+    entries = metadata(exports(*case)[0] / "model.onnx")
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", entries.pop("checkpoint"))
+    assert entries == {
         "parity": version_of("parity"),
         "torch": version_of("torch"),
         "transformers": version_of("transformers"),
-        "model_type": what[0],
-        "feature": what[1],
-        "opset": str(EXPORTS[what][2]),
+        "model_type": case[0],
+        "feature": case[1],
+        "opset": str(EXPORTS[case][2]),
         "attention": "eager",
     }
 
 
-def test_other_weights_have_another_hash(exported):
+def test_other_weights_have_another_hash(exports):
     """The checkpoint's hash tells two checkpoints apart."""
-    hashes = {metadata(exported(*what)[0] / "model.onnx")["checkpoint"] for what in EXPORTS}
+    hashes = {metadata(exports(*case)[0] / "model.onnx")["checkpoint"] for case in EXPORTS}
     assert len(hashes) == len(EXPORTS)
 
 
-@pytest.mark.parametrize("what", [BERT, ("t5", "seq2seq-lm", True), ("resnet", "default", True)], ids=lambda w: w[0])
-def test_equal_inputs_give_identical_files(checkpoint, exported, tmp_path, what):
+@pytest.mark.parametrize("case", [BERT, ("t5", "seq2seq-lm", True), ("resnet", "default", True)], ids=lambda w: w[0])
+def test_equal_inputs_give_identical_files(checkpoint, exports, tmp_path, case):
     """A second run writes the same bytes into every file."""
-    assert run("-m", checkpoint(*what), "--feature", what[1], tmp_path)[0] == 0
-    first, second = ({p.name: p.read_bytes() for p in d.iterdir()} for d in (exported(*what)[0], tmp_path))
+    assert run("-m", checkpoint(*case), "--feature", case[1], tmp_path)[0] == 0
+    first, second = ({p.name: p.read_bytes() for p in d.iterdir()} for d in (exports(*case)[0], tmp_path))
     assert first == second
 
 
-def test_document_example_runs_from_a_copy_alone(exported, tmp_path):
+def test_document_example_runs_from_a_copy_alone(exports, tmp_path):
     """Tokenizer and session load from a copy of the output directory, and give the model's hidden states."""
     from transformers import AutoTokenizer
 
-    copy = shutil.copytree(exported(*BERT)[0], tmp_path / "alone")
+    copy = shutil.copytree(exports(*BERT)[0], tmp_path / "alone")
     tokenizer = AutoTokenizer.from_pretrained(copy)
     session = onnxruntime.InferenceSession(str(copy / "model.onnx"))
     inputs = tokenizer("w10 w11 w12 w13", return_tensors="np")
@@ -310,20 +310,20 @@ def hidden_states(inputs):
         return tiny_model("bert")(**arguments).last_hidden_state.numpy()
 
 
-@pytest.mark.parametrize("what", EXPORTS, ids=IDS)
-def test_directory_names_no_other_place(checkpoint, exported, what):
+@pytest.mark.parametrize("case", EXPORTS, ids=IDS)
+def test_directory_names_no_other_place(checkpoint, exports, case):
     """Configuration and preprocessor stand beside the model, and no file mentions where the checkpoint was."""
-    files = {path.name: path.read_bytes() for path in exported(*what)[0].iterdir()}
+    files = {path.name: path.read_bytes() for path in exports(*case)[0].iterdir()}
     assert {"model.onnx", "config.json"} < set(files)
     assert {"tokenizer.json", "preprocessor_config.json"} & set(files)
-    assert not [name for name, content in files.items() if str(checkpoint(*what)).encode() in content]
+    assert not [name for name, content in files.items() if str(checkpoint(*case)).encode() in content]
 
 
-def test_parity_onnx_is_the_same_command(checkpoint, exported, tmp_path):
+def test_parity_onnx_is_the_same_command(checkpoint, exports, tmp_path):
     """`parity onnx …` writes the file that `python -m parity.onnx …` writes."""
     status, log, _ = run("onnx", "-m", checkpoint(*BERT), tmp_path, command=cli.main)
     assert (status, log.splitlines()[1]) == (0, "Validating ONNX model...")
-    assert (tmp_path / "model.onnx").read_bytes() == (exported(*BERT)[0] / "model.onnx").read_bytes()
+    assert (tmp_path / "model.onnx").read_bytes() == (exports(*BERT)[0] / "model.onnx").read_bytes()
 
 
 @pytest.mark.parametrize(

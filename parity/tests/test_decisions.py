@@ -13,35 +13,35 @@ from parity.judge.pool import Pool
 NOISE = {"logits": 1e-6, "hidden": 1e-6, "start_logits": 1e-6}
 
 
-def ranked(*values, width=96, rows=3):
+def make_logits(*values, width=96, rows=3):
     """Logits whose leading candidates at (0, 0) are 0, 1, …, with these values; all others are far below."""
     array = np.tile(np.linspace(-1, 0, width), (rows, 2, 1))
     array[0, 0, : len(values)] = values
     return array
 
 
-def judged(exact, actual, name="logits", eager=None, where=""):
+def judge(exact, actual, name="logits", eager=None, place=""):
     sides = [{name: exact}], [{name: exact if eager is None else eager}], [{name: exact}], [{name: actual}]
-    return decisions.judge_decisions(Pool.from_answers(*sides, [where]), NOISE, eager=eager is not None)
+    return decisions.judge_decisions(Pool.from_answers(*sides, [place]), NOISE, eager=eager is not None)
 
 
-def swapped(array, one, other):
+def swap(array, first, second):
     actual = array.astype(np.float32)
-    actual[0, 0, [one, other]] = actual[0, 0, [other, one]]
+    actual[0, 0, [first, second]] = actual[0, 0, [second, first]]
     return actual
 
 
 def test_equal_rankings_pass():
     """The same order passes, whatever the values."""
-    exact = ranked(9, 8, 7, 6, 5)
-    (row,) = judged(exact, (2 * exact).astype(np.float32))
+    exact = make_logits(9, 8, 7, 6, 5)
+    (row,) = judge(exact, (2 * exact).astype(np.float32))
     assert row.passed
 
 
 def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
     """The message names the place, both candidates, their exact values, the gap and the noise."""
-    exact = ranked(3, 2.5, 1)
-    (row,) = judged(exact, swapped(exact, 0, 1), where="batch 3")
+    exact = make_logits(3, 2.5, 1)
+    (row,) = judge(exact, swap(exact, 0, 1), place="batch 3")
     assert (row.check, row.subject, row.passed, row.where) == ("decision", "logits", False, "batch 3")
     assert row.message.startswith(
         "logits: argmax at index (0, 0): got candidate 1, should be 0; their float64 values 2.5 and 3 are 0.5 apart,"
@@ -52,40 +52,40 @@ def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
 @pytest.mark.parametrize(("gap", "passed"), [(1e-6, True), (1e-4, False)])
 def test_only_a_gap_above_the_noise_decides(gap, passed):
     """Candidates closer than the noise may change places; others may not, be it at one place of hundreds."""
-    exact = ranked(1 + gap, 1, rows=100)
+    exact = make_logits(1 + gap, 1, rows=100)
     actual = exact.astype(np.float64)
     actual[0, 0, [0, 1]] = actual[0, 0, [1, 0]]
-    assert judged(exact, actual)[0].passed is passed
+    assert judge(exact, actual)[0].passed is passed
 
 
 def test_a_lower_rank_of_the_first_five_is_told():
     """The fourth and the fifth in another order fail, the sixth and the seventh do not matter."""
-    exact = ranked(9, 8, 7, 6, 5, 4, 3)
-    assert judged(exact, swapped(exact, 5, 6))[0].passed
-    assert "rank 4 of the top 5" in judged(exact, swapped(exact, 3, 4))[0].message
+    exact = make_logits(9, 8, 7, 6, 5, 4, 3)
+    assert judge(exact, swap(exact, 5, 6))[0].passed
+    assert "rank 4 of the top 5" in judge(exact, swap(exact, 3, 4))[0].message
 
 
 def test_one_that_drops_out_of_the_five_is_told():
     """The fifth and the sixth in another order are another top five."""
-    exact = ranked(9, 8, 7, 6, 5, 4)
+    exact = make_logits(9, 8, 7, 6, 5, 4)
     assert "rank 5 of the top 5 at index (0, 0): got candidate 5, should be 4" in (
-        judged(exact, swapped(exact, 4, 5))[0].message
+        judge(exact, swap(exact, 4, 5))[0].message
     )
 
 
 def test_equal_infinities_have_no_gap():
     """Candidates at -inf may stand in any order; one at -inf that comes first may not."""
     exact = np.array([[1.0, -np.inf, -np.inf, -np.inf]])
-    assert judged(exact, exact[:, [0, 2, 1, 3]])[0].passed
-    assert not judged(exact, np.array([[-np.inf, 1.0, -np.inf, -np.inf]]))[0].passed
+    assert judge(exact, exact[:, [0, 2, 1, 3]])[0].passed
+    assert not judge(exact, np.array([[-np.inf, 1.0, -np.inf, -np.inf]]))[0].passed
 
 
 def test_hidden_states_decide_nothing():
     """Only logits are judged, by whatever name; a single candidate is always right."""
-    exact = ranked(3, 2)
-    assert judged(exact, swapped(exact, 0, 1), name="hidden") == []
-    assert failures(judged(exact, swapped(exact, 0, 1), name="start_logits"))
-    assert judged(exact[..., :1], -exact[..., :1])[0].passed
+    exact = make_logits(3, 2)
+    assert judge(exact, swap(exact, 0, 1), name="hidden") == []
+    assert failures(judge(exact, swap(exact, 0, 1), name="start_logits"))
+    assert judge(exact[..., :1], -exact[..., :1])[0].passed
 
 
 def test_a_large_vocabulary_is_judged_alike():
@@ -111,8 +111,8 @@ def test_it_costs_next_to_nothing():
 
 def test_a_ranking_that_is_pytorchs_own_passes():
     """What float32 PyTorch decides otherwise than float64, at that place, is no fault of the file."""
-    exact = ranked(3, 2.5, 1)
-    actual = swapped(exact, 0, 1)
-    assert judged(exact, actual, eager=actual)[0].passed
-    assert not judged(exact, actual, eager=exact.astype(np.float32))[0].passed
-    assert not judged(exact, swapped(exact, 0, 2), eager=actual)[0].passed
+    exact = make_logits(3, 2.5, 1)
+    actual = swap(exact, 0, 1)
+    assert judge(exact, actual, eager=actual)[0].passed
+    assert not judge(exact, actual, eager=exact.astype(np.float32))[0].passed
+    assert not judge(exact, swap(exact, 0, 2), eager=actual)[0].passed

@@ -162,14 +162,14 @@ def test_the_matrix_as_json(capsys):
 def test_the_fifty_of_the_document_are_counted(capsys, monkeypatch):
     """Each is declared; 248 architecture × feature and a file for each of their opsets; one that is added is none."""
     assert matrix.main(["--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    every, fifty = found["counts"]["all"], found["counts"]["fifty"]
+    listing = json.loads(capsys.readouterr().out)
+    every, fifty = listing["counts"]["all"], listing["counts"]["fifty"]
     assert len(set(matrix.FIFTY)) == fifty["architectures"] == 50
     assert fifty["features"] >= 248
-    of = [cell for cell in found["cells"] if cell["architecture"] in matrix.FIFTY and cell["format"] == "onnx"]
-    assert fifty["files"] == len(of) >= 2400
+    cells = [cell for cell in listing["cells"] if cell["architecture"] in matrix.FIFTY and cell["format"] == "onnx"]
+    assert fifty["files"] == len(cells) >= 2400
     assert every["architectures"] == len(list(architectures())) > 50
-    assert every["cells"] == found["count"] == len(found["cells"])
+    assert every["cells"] == listing["count"] == len(listing["cells"])
     fewer = tuple(cell for cell in matrix.cells() if cell.architecture != "vit")
     monkeypatch.setattr(matrix, "cells", lambda: (*fewer, replace(fewer[0], architecture="added")))
     matrix.main(["--json"])

@@ -22,14 +22,14 @@ PASSED = Finding("ratio", "logits", True)
 CHECKS = {
     "greedy": decoding_checks.judge_greedy,
     "split": decoding_checks.judge_split,
-    "episode": lambda of, session: decoding_checks.judge_episode(of, session, decoding_checks.EVERYTHING),
+    "episode": lambda subject, session: decoding_checks.judge_episode(subject, session, decoding_checks.EVERYTHING),
 }
 
 
 def gpt2_file(write, path):
-    of = subjects.subject("gpt2", "causal-lm-with-past")
-    write(of, path / "model.onnx")
-    return of, OnnxSession(path / "model.onnx")
+    subject = subjects.subject("gpt2", "causal-lm-with-past")
+    write(subject, path / "model.onnx")
+    return subject, OnnxSession(path / "model.onnx")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
@@ -38,23 +38,23 @@ def test_each_fault_is_caught(fault, tmp_path):
 
     With transformers 4 those that are on record do, and no others.
     """
-    of = subjects.subject(fault.architecture, fault.feature)
+    subject = subjects.subject(fault.architecture, fault.feature)
     catching = CHECKS if at_least("transformers", "5") else fault.with_4
     if catching is None:
         with pytest.raises(ExportError):
-            fault.write(of, tmp_path / "model.onnx")
+            fault.write(subject, tmp_path / "model.onnx")
         return
-    fault.write(of, tmp_path / "model.onnx")
+    fault.write(subject, tmp_path / "model.onnx")
     session = OnnxSession(tmp_path / "model.onnx")
     for name, check in CHECKS.items():
-        found = check(of, session)
-        assert bool(failures(found)) == (name in catching), name
+        findings = check(subject, session)
+        assert bool(failures(findings)) == (name in catching), name
         if name not in catching:
             continue
-        assert failures(found)[0].check in getattr(fault, name).split(" or "), name
-        assert all(row.message for row in failures(found))
+        assert failures(findings)[0].check in getattr(fault, name).split(" or "), name
+        assert all(row.message for row in failures(findings))
         with pytest.raises(ParityError):
-            decoding_checks.raise_on_failure(found)
+            decoding_checks.raise_on_failure(findings)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -67,10 +67,10 @@ def test_the_healthy_control_passes(check, tmp_path):
 def test_a_wrong_token_is_told_with_its_gap(tmp_path):
     """A file that forgets its past says other tokens, far from a tie in float64."""
     rows = decoding_checks.judge_greedy(*gpt2_file(cache_faults.past_ignored, tmp_path))
-    told = [row for row in failures(rows) if row.check == "tokens"]
-    assert told
-    assert all("float64 holds them" in row.message for row in told)
-    assert all(row.measurements["gap"] > 100 * row.measurements["allowed"] for row in told)
+    wrong_tokens = [row for row in failures(rows) if row.check == "tokens"]
+    assert wrong_tokens
+    assert all("float64 holds them" in row.message for row in wrong_tokens)
+    assert all(row.measurements["gap"] > 100 * row.measurements["allowed"] for row in wrong_tokens)
 
 
 def test_equal_tokens_alone_let_a_fault_through(tmp_path):
@@ -99,11 +99,11 @@ def test_equal_continuations_prove_nothing():
 
 def test_a_relation_that_the_model_itself_has_not_is_told(tmp_path, monkeypatch):
     """Where the reference forgets its past, the claim on splitting falls, whatever the file does."""
-    of, forgetful = gpt2_file(cache_faults.past_ignored, tmp_path)
-    reference = decoding.Reference(of.model, forgetful.run, forgetful.run, forgetful.run)
+    subject, forgetful = gpt2_file(cache_faults.past_ignored, tmp_path)
+    reference = decoding.Reference(subject.model, forgetful.run, forgetful.run, forgetful.run)
     monkeypatch.setattr(decoding_checks, "reference", lambda *_: reference)
     rows = decoding_checks.judge_split(
-        of, OnnxSession(subjects.artifact(of, cache_faults.OPSET, tmp_path / "healthy.onnx"))
+        subject, OnnxSession(subjects.artifact(subject, cache_faults.OPSET, tmp_path / "healthy.onnx"))
     )
     assert failures(rows)[0].check == "relation"
 
@@ -121,39 +121,39 @@ GPT2 = Cell("gpt2", "causal-lm-with-past", "onnx", "onnxruntime", 17)
 
 def test_a_failing_episode_leaves_a_reproducer(tmp_path):
     """The faulty file fails with the path of a script, which exits 1 on that file and 0 on a healthy one."""
-    of, session = gpt2_file(cache_faults.past_ignored, tmp_path)
+    subject, session = gpt2_file(cache_faults.past_ignored, tmp_path)
     with pytest.raises(ParityError) as caught:
-        episodes.judge_drawn_episodes(of, session, lambda *found: reproducer.write(tmp_path, GPT2, *found))
+        episodes.judge_drawn_episodes(subject, session, lambda *failure: reproducer.write(tmp_path, GPT2, *failure))
     path = tmp_path / "gpt2-causal-lm-with-past-onnx17-episode-0.py"
     assert f"reproduce it with: python {path}" in "\n".join(caught.value.__notes__)
-    done = [
+    processes = [
         subprocess.run([sys.executable, str(path), *options], capture_output=True, text=True, check=False)
         for options in (["--file", str(tmp_path / "model.onnx")], [])
     ]
-    assert [each.returncode for each in done] == [1, 0], done
-    assert done[0].stdout.strip()
-    assert done[1].stdout.strip() == "passed"
+    assert [each.returncode for each in processes] == [1, 0], processes
+    assert processes[0].stdout.strip()
+    assert processes[1].stdout.strip() == "passed"
     code = [line for line in path.read_text().split('"""')[2].splitlines() if line and not line.startswith("#")]
     assert len(code) <= 15
 
 
 def test_drawn_episodes_of_a_healthy_file_pass(tmp_path):
     """The control: as many as the profile says, and before them the one with everything; nothing is kept."""
-    tried = episodes.judge_drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
-    assert tried[0] == decoding_checks.EVERYTHING
-    assert len(tried) == 1 + settings().max_examples
+    examples = episodes.judge_drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
+    assert examples[0] == decoding_checks.EVERYTHING
+    assert len(examples) == 1 + settings().max_examples
 
 
 def test_drawn_episodes_follow_the_profile(monkeypatch):
     """The settings of the loaded profile hold for episodes too: they are not the test's own."""
-    judged = []
+    calls = []
     monkeypatch.setattr(
-        decoding_checks, "judge_episode", lambda of, session, episode: judged.append(episode) or [PASSED]
+        decoding_checks, "judge_episode", lambda subject, session, episode: calls.append(episode) or [PASSED]
     )
     monkeypatch.setattr(
         properties, "given", lambda strategy: lambda test: settings(max_examples=9)(given(strategy)(test))
     )
-    assert len(episodes.judge_drawn_episodes(None, None, pytest.fail)) == len(judged) == 10
+    assert len(episodes.judge_drawn_episodes(None, None, pytest.fail)) == len(calls) == 10
 
 
 def test_an_episode_alone_is_not_enough(monkeypatch):

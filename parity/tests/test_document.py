@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
+def export_directory(checkpoint, tmp_path_factory):
     """The directory that the document's first command writes."""
     directory = tmp_path_factory.mktemp("exported") / "onnx"
     assert main([f"--model={checkpoint}", "--quiet", f"{directory}/"]) == 0
@@ -81,22 +81,22 @@ def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkey
     assert [line for line in printed if line in document] == document
 
 
-def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoint, exported, monkeypatch):
+def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoint, export_directory, monkeypatch):
     """Tokenizer and session come from the directory, and the session answers as PyTorch does."""
     import torch
     from onnxruntime import InferenceSession
     from transformers import AutoModel, AutoTokenizer
 
-    monkeypatch.chdir(exported.parent)
+    monkeypatch.chdir(export_directory.parent)
     tokenizer = AutoTokenizer.from_pretrained("onnx")
     session = InferenceSession("onnx/model.onnx")
     inputs = tokenizer("w7 w8 with w9 Runtime!", return_tensors="np")
     outputs = session.run(output_names=["last_hidden_state"], input_feed=dict(inputs))
     model = AutoModel.from_pretrained(checkpoint)
     with torch.no_grad():
-        expected = model(**{name: torch.from_numpy(array) for name, array in inputs.items()}).last_hidden_state
-    assert np.ptp(expected.numpy()) > 1
-    np.testing.assert_allclose(outputs[0], expected.numpy(), rtol=0, atol=1e-5)
+        reference = model(**{name: torch.from_numpy(array) for name, array in inputs.items()}).last_hidden_state
+    assert np.ptp(reference.numpy()) > 1
+    np.testing.assert_allclose(outputs[0], reference.numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_output_names_are_those_of_the_configuration(capsys):

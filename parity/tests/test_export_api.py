@@ -120,7 +120,7 @@ def test_a_change_of_the_model_is_seen(change):
     assert state(model) != before
 
 
-def broken(x):
+def raise_not_implemented(x):
     """Stands for an operator that the exporter cannot handle."""
     raise NotImplementedError("not today")
 
@@ -129,7 +129,9 @@ def failing(model):
     """A configuration whose export fails in the middle of the trace."""
     import torch
 
-    return BertOnnxConfig(model.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=broken)])
+    return BertOnnxConfig(
+        model.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=raise_not_implemented)]
+    )
 
 
 def test_a_failing_export_leaves_the_model_as_it_was(tmp_path):
@@ -340,7 +342,7 @@ ROWS = ([11, 12, 13, 14, 15, 16, 17], [21, 22, 23, 24])
 
 
 @pytest.fixture(scope="module")
-def padded(gpt2):
+def padded_rows(gpt2):
     """Two rows padded on the left to seven tokens, their mask, and the eager logits of each row alone, unpadded."""
     import torch
 
@@ -361,42 +363,42 @@ def run_in_steps(session, ids, mask, first):
     return np.concatenate(logits, axis=1)
 
 
-def distance(logits, expected):
+def distance(logits, reference):
     """The largest difference at the real positions of each row, which are its last."""
-    return max(np.abs(got[-len(row) :] - row).max() for got, row in zip(logits, expected, strict=True))
+    return max(np.abs(got[-len(row) :] - row).max() for got, row in zip(logits, reference, strict=True))
 
 
-def test_left_padding_does_not_move_the_positions(gpt2_sessions, padded):
+def test_left_padding_does_not_move_the_positions(gpt2_sessions, padded_rows):
     """Every real position of a left-padded row has the logits of the unpadded row; in the old file it has not."""
-    ids, mask, expected = padded
+    ids, mask, reference = padded_rows
     inputs = {"input_ids": ids, "attention_mask": mask}
-    assert distance(gpt2_sessions[GPT2OnnxConfig, False].run(inputs)["logits"], expected) < 1e-5
-    assert distance(gpt2_sessions[Undirected, False].run(inputs)["logits"], expected) > 0.1
+    assert distance(gpt2_sessions[GPT2OnnxConfig, False].run(inputs)["logits"], reference) < 1e-5
+    assert distance(gpt2_sessions[Undirected, False].run(inputs)["logits"], reference) > 0.1
 
 
 @pytest.mark.parametrize("first", [1, 4, 6])
-def test_left_padding_does_not_move_the_positions_after_a_past(gpt2_sessions, padded, first):
+def test_left_padding_does_not_move_the_positions_after_a_past(gpt2_sessions, padded_rows, first):
     """The same holds when the row comes in two steps, wherever it is cut, within its padding too."""
-    ids, mask, expected = padded
-    assert distance(run_in_steps(gpt2_sessions[GPT2OnnxConfig, True], ids, mask, first), expected) < 1e-5
-    assert distance(run_in_steps(gpt2_sessions[Undirected, True], ids, mask, first), expected) > 0.1
+    ids, mask, reference = padded_rows
+    assert distance(run_in_steps(gpt2_sessions[GPT2OnnxConfig, True], ids, mask, first), reference) < 1e-5
+    assert distance(run_in_steps(gpt2_sessions[Undirected, True], ids, mask, first), reference) > 0.1
 
 
-def test_the_position_ids_are_those_of_generate(gpt2, padded):
+def test_the_position_ids_are_those_of_generate(gpt2, padded_rows):
     """At each step of `generate`, the real positions get the ids that the graph derives from the same mask."""
     import torch
 
-    (ids, mask), seen = map(torch.from_numpy, padded[:2]), []
-    hook = gpt2.register_forward_pre_hook(lambda module, args, given: seen.append(given), with_kwargs=True)
+    (ids, mask), calls = map(torch.from_numpy, padded_rows[:2]), []
+    hook = gpt2.register_forward_pre_hook(lambda module, args, keywords: calls.append(keywords), with_kwargs=True)
     gpt2.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0)
     hook.remove()
     config = GPT2OnnxConfig(gpt2.config, task="causal-lm")
-    assert [given["input_ids"].shape[1] for given in seen] == [7, 1, 1]
-    for given in seen:
-        inputs = {name: given[name] for name in ("input_ids", "attention_mask")}
+    assert [keywords["input_ids"].shape[1] for keywords in calls] == [7, 1, 1]
+    for keywords in calls:
+        inputs = {name: keywords[name] for name in ("input_ids", "attention_mask")}
         derived = config.complete_inputs(inputs, ["attention_mask", "position_ids"])["position_ids"]
-        real = given["attention_mask"][:, -derived.shape[1] :] == 1
-        assert torch.equal(derived[real], given["position_ids"].expand_as(derived)[real])
+        real = keywords["attention_mask"][:, -derived.shape[1] :] == 1
+        assert torch.equal(derived[real], keywords["position_ids"].expand_as(derived)[real])
 
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 9), (2, 31)])

@@ -41,21 +41,21 @@ def files(t5, tmp_path_factory):
     path = tmp_path_factory.mktemp("t5") / "model.onnx"
     subjects.artifact(t5, 17, path)
     inputs = subjects.pool("t5", "seq2seq-lm", "other").inputs
-    healthy = [OnnxSession(path).run(one) for one in inputs]
+    healthy = [OnnxSession(path).run(sample_inputs) for sample_inputs in inputs]
     model = onnx.load(path)
     gain = next(t for t in model.graph.initializer if t.name.endswith("decoder.final_layer_norm.weight"))
     values = numpy_helper.to_array(gain).copy()
     values[3] += 1e-3
     gain.CopyFrom(numpy_helper.from_array(values, gain.name))
     onnx.save(model, path)
-    return {"healthy": healthy, "faulty": [OnnxSession(path).run(one) for one in inputs]}
+    return {"healthy": healthy, "faulty": [OnnxSession(path).run(sample_inputs) for sample_inputs in inputs]}
 
 
-def relative(one, other):
-    """The largest error of `one` over the pool, in units of the rms of `other`."""
+def relative(actual, reference):
+    """The largest error of the answers over the pool, in units of the rms of the reference."""
     return max(
         float(np.sqrt(np.mean(np.square(a["logits"] - b["logits"]))) / np.sqrt(np.mean(np.square(b["logits"]))))
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(actual, reference, strict=True)
     )
 
 
@@ -67,16 +67,16 @@ def test_a_plain_cast_is_not_float64(plain, pool):
 @pytest.mark.parametrize("exact", ["reference", "plain cast"])
 def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, files):
     """A healthy file stays below 4 and a faulty one is above 8, whichever of the two float64 runs is the exact one."""
-    chosen = plain if exact == "plain cast" else pool.exact
-    sides = (chosen, pool.eager, [answer.jittered for answer in pool.answers])
-    found = {
+    exact_answers = plain if exact == "plain cast" else pool.exact
+    sides = (exact_answers, pool.eager, [answer.jittered for answer in pool.answers])
+    ratios = {
         name: max(
             each.measurements["ratio"] for each in ratio.judge_ratio(Pool.from_answers(*sides, actual), locate=False)
         )
         for name, actual in files.items()
     }
-    assert found["healthy"] < ratio.LIMIT
-    assert found["faulty"] > 2 * ratio.LIMIT
+    assert ratios["healthy"] < ratio.LIMIT
+    assert ratios["faulty"] > 2 * ratio.LIMIT
 
 
 @pytest.mark.parametrize("last", ["padded", "all padding"])

@@ -7,26 +7,26 @@ from parity.onnx.features import FeaturesManager, model_class
 from parity.registry import architectures
 
 HEADS = [
-    pytest.param(found, task, id=f"{found.name}-{task}")
-    for found in architectures()
-    for task in found.heads
-    if not found.gap_of(task)
+    pytest.param(declaration, task, id=f"{declaration.name}-{task}")
+    for declaration in architectures()
+    for task in declaration.heads
+    if not declaration.gap_of(task)
 ]
 
 
-@pytest.mark.parametrize(("found", "task"), HEADS)
-def test_auto_class_refuses(found, task):
+@pytest.mark.parametrize(("declaration", "task"), HEADS)
+def test_auto_class_refuses(declaration, task):
     """The Auto class refuses the model type: the declared head is needed."""
     with pytest.raises(ValueError, match="Unrecognized configuration class"):
-        FeaturesManager.get_model_class_for_feature(task).from_config(tiny_config(found.model_type))
+        FeaturesManager.get_model_class_for_feature(task).from_config(tiny_config(declaration.model_type))
 
 
-@pytest.mark.parametrize(("found", "task"), HEADS)
-def test_head_is_loaded(found, task, tmp_path):
+@pytest.mark.parametrize(("declaration", "task"), HEADS)
+def test_head_is_loaded(declaration, task, tmp_path):
     """A checkpoint is loaded as the declared head."""
-    save_checkpoint(tmp_path, found.model_type, task)
+    save_checkpoint(tmp_path, declaration.model_type, task)
     loaded = FeaturesManager.get_model_from_feature(task, str(tmp_path))
-    assert type(loaded).__name__ == found.heads[task]
+    assert type(loaded).__name__ == declaration.heads[task]
 
 
 def test_auto_class_for_the_others():

@@ -61,33 +61,33 @@ def contents(path):
 
 def test_a_copy_without_links_installs_the_same(wheel):
     """A ZIP of the repository, or a clone without symbolic links, gives the same files."""
-    found = contents(wheel("links"))
+    files = contents(wheel("links"))
     assert {
         "parity/architectures/bert.py",
         "parity/reports/pages/page.py",
         "parity/py.typed",
         "parity/onnx/__init__.pyi",
-    } <= {*found}
-    assert contents(wheel("files")) == found
+    } <= {*files}
+    assert contents(wheel("files")) == files
 
 
 def test_the_wheel_has_the_suite_and_its_kit_and_nothing_else(wheel):
     """The tests of the matrix and what they need; no unit tests, and nothing that is wrong on purpose."""
-    found = contents(wheel("links"))
+    files = contents(wheel("links"))
     kit = {
         "architectures/conformance/test_parity.py",
         "architectures/bert.py",
         "fixtures/plugin.py",
         "reports/recording/installed.py",
     }
-    assert {f"parity/{name}" for name in kit} <= {*found}
-    assert [name for name in found if name.startswith("parity/tests/")] == []
+    assert {f"parity/{name}" for name in kit} <= {*files}
+    assert [name for name in files if name.startswith("parity/tests/")] == []
     assert [
-        name for name in found if "/test_" in name and not name.startswith("parity/architectures/conformance/")
+        name for name in files if "/test_" in name and not name.startswith("parity/architectures/conformance/")
     ] == []
-    assert [name for name in found if "fault" in name or "specimen" in name] == []
+    assert [name for name in files if "fault" in name or "specimen" in name] == []
     missing = [
-        path.name for path in (ROOT / "architectures").glob("*.py") if f"parity/architectures/{path.name}" not in found
+        path.name for path in (ROOT / "architectures").glob("*.py") if f"parity/architectures/{path.name}" not in files
     ]
     assert missing == []
 
@@ -111,12 +111,12 @@ print(*sorted({module.__file__ for name, module in sys.modules.items() if name.s
 
 def test_inside_a_clone_its_own_code_runs(source):
     """All of it: no folder comes from what is installed."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FILES], cwd=source("links"), capture_output=True, text=True, check=True
     )
-    found = done.stdout.splitlines()
-    assert len(found) > 15
-    assert [path for path in found if not path.startswith(f"{source('links')}/parity/")] == []
+    paths = process.stdout.splitlines()
+    assert len(paths) > 15
+    assert [path for path in paths if not path.startswith(f"{source('links')}/parity/")] == []
 
 
 def test_the_installed_command_runs_what_is_installed(source, tmp_path):
@@ -128,10 +128,10 @@ def test_the_installed_command_runs_what_is_installed(source, tmp_path):
         "clone": [sys.executable, "-m", "parity.cli", "--help"],
     }
     options = {"cwd": tmp_path / "clone", "capture_output": True, "text": True}
-    done = {name: subprocess.run(command, **options) for name, command in commands.items()}
-    assert done["installed"].returncode == 0
-    assert "usage: parity" in done["installed"].stdout
-    assert "ImportError: the clone" in done["clone"].stderr
+    processes = {name: subprocess.run(command, **options) for name, command in commands.items()}
+    assert processes["installed"].returncode == 0
+    assert "usage: parity" in processes["installed"].stdout
+    assert "ImportError: the clone" in processes["clone"].stderr
 
 
 CHECKERS = ("mypy", "basedpyright")
@@ -145,7 +145,7 @@ typed = pytest.mark.skipif(
 def python(wheel, tmp_path_factory):
     """The interpreter of an environment: this one, one with our wheel alone, or one with nothing."""
 
-    def made(kind):
+    def create(kind):
         if kind == "here":
             return sys.executable
         directory = tmp_path_factory.mktemp(kind)
@@ -166,7 +166,7 @@ def python(wheel, tmp_path_factory):
             subprocess.run([*pip, wheel("links")], check=True)
         return interpreter
 
-    return made
+    return create
 
 
 def every_module():
@@ -178,7 +178,7 @@ def every_module():
                 yield ".".join(Path(directory, name).relative_to(ROOT).with_suffix("").parts)
 
 
-def checked(checker, interpreter, directory, text):
+def run_checker(checker, interpreter, directory, text):
     """What a type checker says of a program."""
     program = directory / "program.py"
     program.write_text(text)
@@ -189,10 +189,10 @@ def checked(checker, interpreter, directory, text):
     # Modules of other packages are none of this.
     (directory / "pyrightconfig.json").write_text('{"typeCheckingMode": "basic", "include": ["program.py"]}')
     command = [sys.executable, "-m", checker, *options[checker], interpreter, *["program.py"] * (checker == "mypy")]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, "MYPYPATH": ""})
+    process = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, "MYPYPATH": ""})
     (directory / "pyrightconfig.json").unlink()
     program.unlink()
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
 @typed
@@ -207,14 +207,14 @@ def test_type_checkers_see_every_module_and_the_signatures(checker, kind, python
     assert len(names) > 100
     lines = ["import parity.onnx", *(f"import {name}" for name in names), "reveal_type(parity.onnx.export)"]
     lines += ["import parity.nowhere", "parity.onnx.exprt"]
-    said = checked(checker, python(kind), directory, "\n".join(lines)).splitlines()
-    unresolved = [line for line in said if any(word in line for word in UNRESOLVED)]
+    messages = run_checker(checker, python(kind), directory, "\n".join(lines)).splitlines()
+    unresolved = [line for line in messages if any(word in line for word in UNRESOLVED)]
     assert len(unresolved) == 1, unresolved
     assert "parity.nowhere" in unresolved[0]
-    (signature,) = [line for line in said if "preprocessor:" in line]
+    (signature,) = [line for line in messages if "preprocessor:" in line]
     assert "opset: int" in signature
     assert "tuple[list[str], list[str]]" in signature
-    assert [line for line in said if "exprt" in line]
+    assert [line for line in messages if "exprt" in line]
 
 
 UNRESOLVED = ("import-not-found", "import-untyped", "reportMissingImports", "reportMissingModuleSource")

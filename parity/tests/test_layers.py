@@ -41,18 +41,18 @@ FOREIGN = ("pytest", "hypothesis", "xdist")
 
 def modules(root):
     """Name → file of every module, through the links, without tests."""
-    found = {}
+    paths = {}
     for directory, folders, files in os.walk(root / "parity", followlinks=True):
         folders[:] = [name for name in folders if name not in ("__pycache__", "out", "tests")]
         for name in files:
             if name.endswith(".py") and not name.startswith("test_"):
                 path = Path(directory, name)
                 parts = path.relative_to(root).with_suffix("").parts
-                found[".".join(parts[: -1 if parts[-1] == "__init__" else None])] = path
-    return found
+                paths[".".join(parts[: -1 if parts[-1] == "__init__" else None])] = path
+    return paths
 
 
-def imported(name, path):
+def list_imports(name, path):
     """The names that a module imports, inside functions too, and those of the plug-ins that it asks for."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -76,14 +76,14 @@ def imported(name, path):
 def graph(root):
     """Module → the modules of ours that it imports."""
     names = modules(root)
-    found = defaultdict(set)
+    edges = defaultdict(set)
     for name, path in names.items():
-        for target in imported(name, path):
+        for target in list_imports(name, path):
             while target and target not in names:
                 target = target.rpartition(".")[0]
             if target not in ("", "parity", name):
-                found[name].add(target)
-    return dict(found)
+                edges[name].add(target)
+    return dict(edges)
 
 
 def row_of(name):
@@ -114,14 +114,14 @@ def circles(edges):
     """The sets of nodes each of which reaches each other."""
     reached = {}
     for start in edges:
-        todo, seen = [start], set()
+        todo, visited = [start], set()
         while todo:
-            new = set(edges.get(todo.pop(), ())) - seen
-            seen |= new
+            new = set(edges.get(todo.pop(), ())) - visited
+            visited |= new
             todo += new
-        reached[start] = seen
-    found = {frozenset(n for n in reached if n in reached[m] and m in reached.get(n, ())) for m in reached}
-    return sorted(sorted(circle) for circle in found if len(circle) > 1)
+        reached[start] = visited
+    groups = {frozenset(n for n in reached if n in reached[m] and m in reached.get(n, ())) for m in reached}
+    return sorted(sorted(circle) for circle in groups if len(circle) > 1)
 
 
 def packages(edges, root):
@@ -131,10 +131,10 @@ def packages(edges, root):
     def node(name):
         return name if name in own else next((p for p in [name.rpartition(".")[0]] if p in own), name)
 
-    found = defaultdict(set)
+    package_edges = defaultdict(set)
     for name, targets in edges.items():
-        found[node(name)] |= {node(target) for target in targets} - {node(name)}
-    return dict(found)
+        package_edges[node(name)] |= {node(target) for target in targets} - {node(name)}
+    return dict(package_edges)
 
 
 def test_imports_follow_the_table():
@@ -156,7 +156,7 @@ def test_the_library_needs_no_test_tools():
     """No module of the library imports pytest or its like; those of the kit and the plug-ins may."""
     for name, path in modules(ROOT).items():
         if name.split(".")[1:2] not in (["fixtures"], ["reports"]):
-            assert [each for each in imported(name, path) if each.split(".")[0] in FOREIGN] == [], name
+            assert [each for each in list_imports(name, path) if each.split(".")[0] in FOREIGN] == [], name
 
 
 @pytest.mark.parametrize("folder", ["parity", *FOLDERS])
@@ -164,9 +164,9 @@ def test_the_folders_have_no_second_name(folder):
     """Nothing is imported as `architectures`, `fixtures` or `reports`, at the top of the repository."""
     for path in (ROOT / folder).rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-        named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
-        assert [name for name in named if name.split(".")[0] in FOLDERS] == [], path
+        names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+        assert [name for name in names if name.split(".")[0] in FOLDERS] == [], path
 
 
 def test_a_trespass_would_be_seen(tmp_path):
@@ -210,5 +210,5 @@ def test_collection_imports_no_torch():
         "assert status == 0, status\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr.strip().splitlines()[-1] == "[]"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stderr.strip().splitlines()[-1] == "[]"

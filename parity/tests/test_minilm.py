@@ -32,41 +32,41 @@ print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(json.load
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def export_directory(tmp_path_factory):
     """A copy of the exported directory, so that nothing of the original can be read."""
-    made = tmp_path_factory.mktemp("minilm")
-    assert main([f"--model={minilm.directory()}", "--quiet", str(made / "onnx")]) == 0
-    shutil.move(made / "onnx", made / "moved")
-    return made / "moved"
+    directory = tmp_path_factory.mktemp("minilm")
+    assert main([f"--model={minilm.directory()}", "--quiet", str(directory / "onnx")]) == 0
+    shutil.move(directory / "onnx", directory / "moved")
+    return directory / "moved"
 
 
-def pooled(hidden, mask):
+def mean_pool(hidden, mask):
     """Mean of the hidden states (batch, sequence, size) where the mask is 1, of unit length."""
     weights = mask[..., None].astype(hidden.dtype)
     mean = (hidden * weights).sum(1) / weights.sum(1)
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 
-def test_the_example_of_the_readme_runs_from_the_directory_alone(exported, tmp_path):
+def test_the_example_of_the_readme_runs_from_the_directory_alone(export_directory, tmp_path):
     """The README's Python example, copied as it stands, works beside a directory `onnx` that was moved there."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (example,) = [block for block in blocks if "InferenceSession" in block]
-    (tmp_path / "onnx").symlink_to(exported, target_is_directory=True)
+    (tmp_path / "onnx").symlink_to(export_directory, target_is_directory=True)
     code = example + "\nprint(outputs[0].shape)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"\(1, \d+, 384\)", done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
-def embeddings(exported):
+def embeddings(export_directory):
     """Sentence embeddings (6, 384) by ONNX Runtime and the tokenizer of the exported directory."""
     from onnxruntime import InferenceSession
     from transformers import AutoTokenizer
 
-    inputs = AutoTokenizer.from_pretrained(exported)(SENTENCES, padding=True, return_tensors="np")
-    session = InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
+    inputs = AutoTokenizer.from_pretrained(export_directory)(SENTENCES, padding=True, return_tensors="np")
+    session = InferenceSession(export_directory / "model.onnx", providers=["CPUExecutionProvider"])
     (hidden,) = session.run(["last_hidden_state"], dict(inputs))
-    return pooled(hidden, inputs["attention_mask"])
+    return mean_pool(hidden, inputs["attention_mask"])
 
 
 def test_similarities_are_those_of_pytorch(embeddings):
@@ -77,7 +77,7 @@ def test_similarities_are_those_of_pytorch(embeddings):
     inputs = AutoTokenizer.from_pretrained(minilm.directory())(SENTENCES, padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = AutoModel.from_pretrained(minilm.directory())(**inputs).last_hidden_state
-    reference = pooled(hidden.numpy(), inputs["attention_mask"].numpy())
+    reference = mean_pool(hidden.numpy(), inputs["attention_mask"].numpy())
     similarities = embeddings @ embeddings.T
     assert np.abs(similarities - reference @ reference.T).max() < 1e-6
     others = similarities - 2 * np.eye(len(SENTENCES))

@@ -10,7 +10,7 @@ from parity.sessions import OnnxSession
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
 
 
-def judged(bert, path):
+def judge(bert, path):
     """The verdict of the commands: contract, determinism, NaN, ratio, decisions, relations, effects."""
     from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
@@ -23,7 +23,7 @@ def judged(bert, path):
 def test_the_healthy_control_passes(bert, specimen, tmp_path):
     """A correct export fails no check, wherever its weights are."""
     specimen.write(bert, tmp_path / "model.onnx")
-    found = judged(bert, tmp_path / "model.onnx")
+    found = judge(bert, tmp_path / "model.onnx")
     assert found.message() == ""
     assert {row.check for row in found.findings} >= {"checker", "duplicates", "ratio", "relation", "vacuity"}
 
@@ -32,7 +32,7 @@ def test_the_healthy_control_passes(bert, specimen, tmp_path):
 def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
     """The first failure is that of the check made for this fault, and its message names something."""
     specimen.write(bert, tmp_path / "model.onnx")
-    rows = judged(bert, tmp_path / "model.onnx").failures
+    rows = judge(bert, tmp_path / "model.onnx").failures
     assert [row.check for row in rows][:1] == [specimen.caught_by]
     assert all(row.message for row in rows)
 

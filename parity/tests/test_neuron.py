@@ -23,35 +23,35 @@ def bert():
     return subjects.subject("bert", "masked-lm")
 
 
-def traced(subject, length=16, **options):
+def trace_subject(subject, length=16, **options):
     """The subject emulated at batch 2 and that length, and the lines that it said."""
     from parity import neuron
 
-    said = []
+    lines = []
     inputs = subject.source.resize({"batch": 2, "sequence": length}).inputs
-    options = {"onnx_config": subject.onnx_config, "emulate": True, "say": said.append, **options}
-    return neuron.trace(subject.model, inputs, **options), said
+    options = {"onnx_config": subject.onnx_config, "emulate": True, "say": lines.append, **options}
+    return neuron.trace(subject.model, inputs, **options), lines
 
 
 @pytest.fixture(scope="module")
-def emulated(bert):
-    return traced(bert)
+def emulation(bert):
+    return trace_subject(bert)
 
 
 def test_without_the_sdk_the_gate_speaks(bert):
     """Compiling raises with its sentence; nothing falls back to an emulation."""
     with pytest.raises(EnvironmentGap, match="is not installed"):
-        traced(bert, emulate=False)
+        trace_subject(bert, emulate=False)
 
 
-def test_an_emulation_says_so_in_every_line(emulated):
+def test_an_emulation_says_so_in_every_line(emulation):
     """Each line begins with it, the proof and the file too, and no node is called compiled."""
-    made, said = emulated
-    assert said
-    assert all(line.startswith("emulation: ") for line in said)
-    assert made.proof.startswith("emulation: ")
-    assert made.facts()["neuron"]["engine"] == made.engine == "emulation"
-    assert (made.compiled, made.sdk) == (0, "")
+    model, lines = emulation
+    assert lines
+    assert all(line.startswith("emulation: ") for line in lines)
+    assert model.proof.startswith("emulation: ")
+    assert model.facts()["neuron"]["engine"] == model.engine == "emulation"
+    assert (model.compiled, model.sdk) == (0, "")
 
 
 def test_an_emulated_file_is_read_back(bert, tmp_path):
@@ -59,30 +59,30 @@ def test_an_emulated_file_is_read_back(bert, tmp_path):
     from parity import neuron
     from parity.torchscript import export
 
-    traced(bert, output=tmp_path / "model.pt")
+    trace_subject(bert, output=tmp_path / "model.pt")
     assert neuron.load(tmp_path / "model.pt").engine == "emulation"
     export(bert.model, bert.source.dummy, tmp_path / "plain.pt", prove=False)
     with pytest.raises(SessionError, match="is a trace, not compiled for Neuron"):
         neuron.load(tmp_path / "plain.pt")
 
 
-def test_shapes_are_fixed(emulated):
+def test_shapes_are_fixed(emulation):
     """Another length or batch is refused by name; with a dynamic batch only the length is fixed."""
-    made, _ = emulated
-    longer = [tensor.repeat(1, 2) for tensor in made.example.values()]
-    taller = [tensor.repeat(2, 1) for tensor in made.example.values()]
+    model, _ = emulation
+    longer = [tensor.repeat(1, 2) for tensor in model.example.values()]
+    taller = [tensor.repeat(2, 1) for tensor in model.example.values()]
     for tensors in (longer, taller):
         with pytest.raises(UsageError, match=r"input_ids has shape .*, compiled for \(2, 16\).*shapes are fixed"):
-            made(*tensors)
+            model(*tensors)
 
 
 def test_a_dynamic_batch(bert):
     """Any batch runs, another length does not."""
-    made, _ = traced(bert, dynamic_batch_size=True)
-    tensors = list(made.example.values())
-    assert made(*[tensor.repeat(3, 1) for tensor in tensors])[0].shape[:2] == (6, 16)
+    model, _ = trace_subject(bert, dynamic_batch_size=True)
+    tensors = list(model.example.values())
+    assert model(*[tensor.repeat(3, 1) for tensor in tensors])[0].shape[:2] == (6, 16)
     with pytest.raises(UsageError, match="but for the first axis"):
-        made(*[tensor.repeat(1, 2) for tensor in tensors])
+        model(*[tensor.repeat(1, 2) for tensor in tensors])
 
 
 def test_buckets_answer_shorter_requests(bert):
@@ -91,7 +91,7 @@ def test_buckets_answer_shorter_requests(bert):
     from parity.neuron.tolerances import judge_answers, require
     from parity.reference import answers
 
-    runner = Runner(traced(bert, 8)[0], traced(bert, 16)[0], axes=("batch", "sequence"))
+    runner = Runner(trace_subject(bert, 8)[0], trace_subject(bert, 16)[0], axes=("batch", "sequence"))
     asked = [bert.source.resize({"batch": 1, "sequence": length}, seed=length) for length in (5, 8, 13)]
     expected = [answer.eager for answer in answers(bert.fresh_model(), bert.onnx_config, asked, exact=False)]
     actual = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in asked]
@@ -103,9 +103,9 @@ def test_buckets_answer_shorter_requests(bert):
 def test_keywords_that_no_tracer_has_are_refused(bert):
     """A misspelt keyword is named, with those there are."""
     with pytest.raises(UsageError, match=r"options: compiler_arg: torch_neuron[.]trace has compiler_args, "):
-        traced(bert, compiler_arg=[])
+        trace_subject(bert, compiler_arg=[])
     with pytest.raises(UsageError, match="package: got torch_xla, should be one of torch_neuron, torch_neuronx"):
-        traced(bert, package="torch_xla")
+        trace_subject(bert, package="torch_xla")
 
 
 def test_a_wrong_answer_is_refused(bert, monkeypatch):
@@ -115,13 +115,13 @@ def test_a_wrong_answer_is_refused(bert, monkeypatch):
     right = tracing.NeuronModel.__call__
     monkeypatch.setattr(tracing.NeuronModel, "__call__", lambda self, *t: tuple(o.flip(0) for o in right(self, *t)))
     with pytest.raises(ValueMismatch, match="logits: relative error"):
-        traced(bert)
+        trace_subject(bert)
 
 
 EXPECTED = [{"logits": np.array([[0.1, 2.0, -1.0], [3.0, 0.0, 0.5]], np.float32)}]
 
 
-def judged(actual, **limits):
+def judge(actual, **limits):
     """Checks that fail when that is answered."""
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
@@ -132,12 +132,12 @@ def judged(actual, **limits):
 def test_tolerances_take_what_bfloat16_costs():
     """A thousandth of noise passes; a tenth, another sign, another winner, not a number and another shape do not."""
     right = EXPECTED[0]["logits"]
-    assert judged(right * 1.001) == []
-    assert judged(right * 1.1) == ["values"]
-    assert judged(-right) == ["values"]
-    assert judged(np.where(right == 2.0, np.nan, right)) == ["values"]
-    assert judged(right[:1]) == ["shape"]
-    assert judged(right[:, ::-1].copy(), relative=9.0, cosine=-1.0) == []
+    assert judge(right * 1.001) == []
+    assert judge(right * 1.1) == ["values"]
+    assert judge(-right) == ["values"]
+    assert judge(np.where(right == 2.0, np.nan, right)) == ["values"]
+    assert judge(right[:1]) == ["shape"]
+    assert judge(right[:, ::-1].copy(), relative=9.0, cosine=-1.0) == []
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
 
@@ -149,10 +149,10 @@ def test_decisions_are_held_to_the_noise():
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
 
-    expected = [{"logits": np.concatenate([np.full((1, 400), 5.0), [[0.0, 1.0, 0.9, 1.02]]], 1).astype(np.float32)}]
-    near = expected[0]["logits"].copy()
+    reference = [{"logits": np.concatenate([np.full((1, 400), 5.0), [[0.0, 1.0, 0.9, 1.02]]], 1).astype(np.float32)}]
+    near = reference[0]["logits"].copy()
     near[0, -2] = 1.01
-    assert [row for row in judge_answers(expected, [{"logits": near}], Tolerances()) if not row.passed] == []
+    assert [row for row in judge_answers(reference, [{"logits": near}], Tolerances()) if not row.passed] == []
     wide = {"logits": np.array([[9.0, 8.0, 0.0, 0.0]], np.float32)}
     swapped = {"logits": np.array([[8.4, 8.6, 0.0, 0.0]], np.float32)}
     failed = [row.check for row in judge_answers([wide], [swapped], Tolerances(relative=0.08)) if not row.passed]
@@ -213,13 +213,13 @@ def test_coverage_tells_what_the_list_lacks():
         )
         return y.clone().mul_(2.0)
 
-    found = coverage(torch.jit.trace(graph, (torch.zeros(2, 3, dtype=torch.long), torch.randn(2, 3, 8))))
+    report = coverage(torch.jit.trace(graph, (torch.zeros(2, 3, dtype=torch.long), torch.randn(2, 3, 8))))
     missing = f"aten::{SDPA}" if hasattr(torch.nn.functional, SDPA) else "aten::erfinv"
-    assert found.outside == dict.fromkeys(sorted(["aten::embedding", missing, "aten::mul_"]), 1)
-    assert found.limited == {"aten::where": 1}
-    assert {"aten::add", "aten::gt", "aten::mean", "aten::clone"} <= set(found.inside)
-    assert found.share == 1 - 3 / found.total
-    assert any("left to the CPU: aten::embedding, 1 times" in line for line in found.lines())
+    assert report.outside == dict.fromkeys(sorted(["aten::embedding", missing, "aten::mul_"]), 1)
+    assert report.limited == {"aten::where": 1}
+    assert {"aten::add", "aten::gt", "aten::mean", "aten::clone"} <= set(report.inside)
+    assert report.share == 1 - 3 / report.total
+    assert any("left to the CPU: aten::embedding, 1 times" in line for line in report.lines())
 
 
 @DEPRECATED
@@ -249,19 +249,19 @@ def test_the_list_is_aws_own():
     assert "AWS Neuron documentation" in SOURCE
 
 
-def test_what_the_list_does_not_foresee_is_named(emulated):
+def test_what_the_list_does_not_foresee_is_named(emulation):
     """An operator of the list beside compiled code, or anything where nothing was compiled, is a fallback."""
     from dataclasses import replace
 
     from parity.fixtures.neuron_checks import unexpected_fallbacks
     from parity.neuron.operators import Coverage
 
-    made, coverage = emulated[0], Coverage({}, {}, {"aten::cumsum": 1})
-    left = {"aten::embedding": 3, "aten::cumsum": 1}
-    foreseen = replace(made, engine="neuron", compiled=1, outside=left)
+    model, coverage = emulation[0], Coverage({}, {}, {"aten::cumsum": 1})
+    outside = {"aten::embedding": 3, "aten::cumsum": 1}
+    foreseen = replace(model, engine="neuron", compiled=1, outside=outside)
     assert unexpected_fallbacks(foreseen, coverage) == []
-    assert unexpected_fallbacks(replace(foreseen, outside={**left, "aten::linear": 1}), coverage) == ["aten::linear"]
-    assert unexpected_fallbacks(replace(foreseen, compiled=0), coverage) == sorted(left)
+    assert unexpected_fallbacks(replace(foreseen, outside={**outside, "aten::linear": 1}), coverage) == ["aten::linear"]
+    assert unexpected_fallbacks(replace(foreseen, compiled=0), coverage) == sorted(outside)
 
 
 def test_generation_refuses_what_was_not_compiled():
@@ -269,10 +269,10 @@ def test_generation_refuses_what_was_not_compiled():
     from parity.neuron.generation import compile_generator
 
     subject = subjects.subject("marian", "seq2seq-lm")
-    made = compile_generator(subject.model, batch=1, length=12, decoder_length=8, emulate=True)
+    generator = compile_generator(subject.model, batch=1, length=12, decoder_length=8, emulate=True)
     inputs = subject.source.resize({"batch": 2, "encoder_sequence": 6}).inputs
     with pytest.raises(UsageError, match="input_ids: has 2 rows of 6 tokens, compiled for 1 of 12"):
-        made(inputs["input_ids"], inputs["attention_mask"], max_length=8)
+        generator(inputs["input_ids"], inputs["attention_mask"], max_length=8)
     with pytest.raises(UsageError, match="is no encoder-decoder"):
         compile_generator(subjects.subject("bert", "masked-lm").model, emulate=True)
 
@@ -286,15 +286,15 @@ def test_a_generator_is_read_back(tmp_path):
 
     subject = subjects.subject("marian", "seq2seq-lm")
     compile_generator(subject.model, tmp_path, batch=3, length=12, decoder_length=12, emulate=True)
-    made = Generator.load(subject.model, tmp_path)
+    generator = Generator.load(subject.model, tmp_path)
     inputs = subject.source.resize({"batch": 3, "encoder_sequence": 10}, padding="right", seed=3).inputs
-    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     options = {"max_length": 12, "no_repeat_ngram_size": 1}
     with torch.no_grad():
-        expected = subject.fresh_model().generate(**given, do_sample=False, **options)
-    assert made(**given, **options).tolist() == expected.tolist()
-    unmasked = {**given, "attention_mask": torch.ones_like(given["attention_mask"])}
-    assert made(**unmasked, **options).tolist() != expected.tolist()
+        reference = subject.fresh_model().generate(**text, do_sample=False, **options)
+    assert generator(**text, **options).tolist() == reference.tolist()
+    unmasked = {**text, "attention_mask": torch.ones_like(text["attention_mask"])}
+    assert generator(**unmasked, **options).tolist() != reference.tolist()
 
 
 @pytest.fixture(scope="module")
@@ -371,11 +371,11 @@ def test_without_onnx(checkpoint, tmp_path):
     """With onnx and onnxruntime absent the library compiles and judges: neuron-cc pins packages that they refuse."""
     code = f"{BLOCKED}from parity.neuron.__main__ import main; sys.exit(main(sys.argv[1:]))"
     options = ["--feature", "token-classification", "--emulate", "--sequence-length", "16", str(tmp_path / "out")]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, "-m", str(checkpoint), *options], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    assert "emulation: At the compiled shape: relative error" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "emulation: At the compiled shape: relative error" in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -392,13 +392,15 @@ def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status
     """`-m inf1` is plain skips, `--require neuron` an error, and an emulation never counts as Inf1; onnx is absent."""
     code = f"{BLOCKED}import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:cacheprovider", "-n", "0", f"--records={tmp_path / 'records.jsonl'}"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *options, "architectures/conformance/test_neuron.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done.stdout[-3000:] + done.stderr
+    assert (process.returncode, says in process.stdout + process.stderr) == (status, True), (
+        process.stdout[-3000:] + process.stderr
+    )
     if status == 0:
         lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()][1:]
         emulated = "--neuron-emulate" in arguments
@@ -411,12 +413,12 @@ def test_export_errors_of_an_emulation_are_labelled(bert, monkeypatch):
     """What fails in torch.jit.trace is not put down to Neuron."""
     import torch
 
-    def broken(*arguments, **options):
+    def fail(*arguments, **options):
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(torch.jit, "trace", broken)
+    monkeypatch.setattr(torch.jit, "trace", fail)
     with pytest.raises(ExportError, match=r"torch.jit.trace \(emulation\) failed: RuntimeError: no such thing"):
-        traced(bert)
+        trace_subject(bert)
 
 
 def test_another_shape_of_an_answer_is_refused():
@@ -439,11 +441,13 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
 
     calls = []
 
-    def compiled(module, tensors, **options):
+    def compile_module(module, tensors, **options):
         calls.append(("trace", type(tensors), options))
         return torch.jit.trace(module, tensors, check_trace=False)
 
-    fake = types.SimpleNamespace(trace=compiled, dynamic_batch=lambda made: calls.append("dynamic_batch") or made)
+    fake = types.SimpleNamespace(
+        trace=compile_module, dynamic_batch=lambda model: calls.append("dynamic_batch") or model
+    )
     answers = {
         "torch_neuron": aws.Neuron(aws.ABSENT, "absent, in this test"),
         "torch_neuronx": aws.Neuron(aws.NO_DEVICE, "no device, in this test"),
@@ -452,9 +456,9 @@ def test_the_same_door_leads_to_inf2(bert, monkeypatch):
     monkeypatch.setattr(aws, "neuron", lambda package="torch_neuron": answers[package])
     assert sdk.default_package() == "torch_neuronx"
     options = {"compiler_workdir": "work", "dynamic_batch_size": True}
-    made, said = traced(bert, emulate=False, allow_fallback=True, **options)
+    model, lines = trace_subject(bert, emulate=False, allow_fallback=True, **options)
     assert calls == [("trace", tuple, {"compiler_workdir": "work"}), "dynamic_batch"]
-    assert (made.package, made.engine, made.dynamic_batch, made.proof) == ("torch_neuronx", "neuron", True, "")
-    assert any(line.startswith("warning: nothing was compiled") for line in said)
+    assert (model.package, model.engine, model.dynamic_batch, model.proof) == ("torch_neuronx", "neuron", True, "")
+    assert any(line.startswith("warning: nothing was compiled") for line in lines)
     with pytest.raises(UsageError, match="options: fallback: torch_neuronx"):
-        traced(bert, emulate=False, fallback=False)
+        trace_subject(bert, emulate=False, fallback=False)

@@ -112,7 +112,7 @@ def run(directory, *arguments):
     """What a process with the stand-in in that directory prints last, as JSON, and the calls that were noted."""
     log = directory / "calls.jsonl"
     log.unlink(missing_ok=True)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
         env={**os.environ, **stand_in.write(directory)},
         cwd=directory,
@@ -120,8 +120,8 @@ def run(directory, *arguments):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]), [json.loads(line) for line in log.read_text().splitlines()]
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1]), [json.loads(line) for line in log.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_trace_is_called_as_documented(session):
 
     torch_neuron is imported before any file is loaded, and nothing is called proven without a device.
     """
-    told = session[0]
+    answers = session[0]
     called = calls_of(session, "trace")[0]
     assert called["keywords"] == {
         "compiler_args": ["--fast-math", "none"],
@@ -161,9 +161,9 @@ def test_trace_is_called_as_documented(session):
     assert (called["training"], called["attention"]) == (False, "eager")
     names = [call["call"] for call in session[1]]
     assert names.index("import") < names.index("torch.jit.load")
-    assert told["made"] == [1, "", "neuron", True]
-    assert told["last"].startswith("Compiled, and run nowhere yet: torch-neuron")
-    assert told["unknown"].startswith("UsageError: options: compiler: torch_neuron.trace has compiler_args, ")
+    assert answers["made"] == [1, "", "neuron", True]
+    assert answers["last"].startswith("Compiled, and run nowhere yet: torch-neuron")
+    assert answers["unknown"].startswith("UsageError: options: compiler: torch_neuron.trace has compiler_args, ")
 
 
 def test_the_file_says_how_it_was_compiled(session):
@@ -230,10 +230,10 @@ def test_a_file_needs_the_sdk_imported_first(directory):
     from parity import neuron
     from parity.errors import EnvironmentGap
 
-    told, _ = run(directory, "-c", FRESH)
-    assert "Unknown builtin op: neuron::forward_1" in told["alone"]
-    assert told["clear"].startswith("the file holds code that was compiled for Neuron; import torch_neuron before")
-    assert told["compiled"] == 1
+    answers, _ = run(directory, "-c", FRESH)
+    assert "Unknown builtin op: neuron::forward_1" in answers["alone"]
+    assert answers["clear"].startswith("the file holds code that was compiled for Neuron; import torch_neuron before")
+    assert answers["compiled"] == 1
     with pytest.raises(EnvironmentGap, match="is not installed"):
         neuron.load(directory / "model.pt")
 
@@ -282,10 +282,10 @@ def test_each_worker_has_its_own_core(three_cores, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "4-5,7")
     result = three_cores("-n", "3")
-    seen = {tuple(line.split()[1:]) for line in result.outlines if line.startswith("CORE")}
-    assert len({worker for worker, _ in seen}) == len(seen)
-    assert {core for _, core in seen} <= {"4", "5", "7"}
-    assert len(seen) > 1
+    worker_cores = {tuple(line.split()[1:]) for line in result.outlines if line.startswith("CORE")}
+    assert len({worker for worker, _ in worker_cores}) == len(worker_cores)
+    assert {core for _, core in worker_cores} <= {"4", "5", "7"}
+    assert len(worker_cores) > 1
 
 
 def test_never_more_workers_than_cores(three_cores, monkeypatch):

@@ -35,16 +35,16 @@ def every_evidence():
 
 def test_every_evidence_has_one_answer():
     """Over all combinations: no tracer is absent or a placeholder; then the compiler, then the device, decide."""
-    for found in every_evidence():
-        state = classify(found).state
-        if not found.tracer:
-            wrong = "WRONG" in found.refusal or (found.package, found.version) == ("torch_neuron", "1.0")
+    for evidence in every_evidence():
+        state = classify(evidence).state
+        if not evidence.tracer:
+            wrong = "WRONG" in evidence.refusal or (evidence.package, evidence.version) == ("torch_neuron", "1.0")
             assert state == (PLACEHOLDER if wrong else ABSENT)
-        elif not found.compiler:
+        elif not evidence.compiler:
             assert state == NO_COMPILER
         else:
-            assert state == (DEVICE if found.devices and found.cores else NO_DEVICE)
-    assert {classify(found).state for found in every_evidence()} == {
+            assert state == (DEVICE if evidence.devices and evidence.cores else NO_DEVICE)
+    assert {classify(evidence).state for evidence in every_evidence()} == {
         ABSENT,
         PLACEHOLDER,
         NO_COMPILER,
@@ -64,7 +64,7 @@ def test_a_device_needs_all_of_it(lacking):
 
 
 @pytest.mark.parametrize(
-    ("found", "state", "says"),
+    ("evidence", "state", "says"),
     [
         (NeuronEvidence(), ABSENT, "is not installed"),
         (
@@ -83,9 +83,9 @@ def test_a_device_needs_all_of_it(lacking):
         (EVERYTHING, DEVICE, "with 4 NeuronCores at /dev/neuron0"),
     ],
 )
-def test_each_answer_has_its_sentence(found, state, says):
+def test_each_answer_has_its_sentence(evidence, state, says):
     """It says what to install, or where to run."""
-    answer = classify(found)
+    answer = classify(evidence)
     assert (answer.state, says in answer.sentence) == (state, True), answer.sentence
 
 
@@ -118,8 +118,8 @@ def test_only_nodes_of_the_driver_are_devices(tmp_path):
     """Were the kernel to say that the number is that of the driver, the node would count: the others never do."""
     drivers = tmp_path / "devices"
     drivers.write_text("Character devices:\n  1 neuron\n\nBlock devices:\n  8 sd\n")
-    found = aws.neuron_devices(impostors(tmp_path / "dev"), drivers)
-    assert found == ((str(tmp_path / "dev" / "neuron3"),) if os.geteuid() == 0 else ())
+    evidence = aws.neuron_devices(impostors(tmp_path / "dev"), drivers)
+    assert evidence == ((str(tmp_path / "dev" / "neuron3"),) if os.geteuid() == 0 else ())
     drivers.write_text("Character devices:\n  1 mem\n\nBlock devices:\n  1 neuron\n")
     assert aws.neuron_devices(tmp_path / "dev", drivers) == ()
     assert aws.neuron_devices(tmp_path / "dev", tmp_path / "none") == ()
@@ -150,21 +150,21 @@ def bare(tmp_path_factory):
     return home / "bin" / "python"
 
 
-def asked(python):
+def ask_gate(python):
     """State and sentence of the gate in another environment, which gets parity and nothing else."""
     code = "from parity import aws as e; print(e.neuron().state); print(e.neuron().sentence)"
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([python, "-c", code], env=variables, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    process = subprocess.run([python, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    return process.stdout.splitlines()
 
 
 def test_absent_and_placeholder_by_the_real_packages(bare):
     """An empty environment is `absent`; with torch-neuron of the package index it is a placeholder."""
-    state, sentence = asked(bare)
+    state, sentence = ask_gate(bare)
     assert (state, "is not installed" in sentence) == (ABSENT, True)
     install = [sys.executable, "-m", "pip", "--python", str(bare), "install", "--quiet", "--no-deps", "--retries=0"]
     done = subprocess.run([*install, "torch-neuron==1.0"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"pip cannot get the placeholder torch-neuron 1.0: {(done.stderr.splitlines() or ['?'])[-1]}")
-    state, sentence = asked(bare)
+    state, sentence = ask_gate(bare)
     assert (state, "1.0 is the placeholder of the public package index" in sentence) == (PLACEHOLDER, True)

@@ -53,21 +53,21 @@ def names(config):
     return list(config.inputs or ()), list(config.outputs)
 
 
-@pytest.mark.parametrize("found", [of for of in architectures() if not of.gap], ids=lambda of: of.name)
-def test_the_names_are_those_of_the_old_package(found):
+@pytest.mark.parametrize("declaration", [each for each in architectures() if not each.gap], ids=lambda each: each.name)
+def test_the_names_are_those_of_the_old_package(declaration):
     """Inputs and outputs of each feature are named and ordered as there, with as many decoder layers as encoder ones.
 
     Where these differ, the old package counted the encoder's or the fewer of both. What it did not have is compared
     with nothing; that nothing of it is missing is another test.
     """
-    config = tiny_config(found.name)
+    config = tiny_config(declaration.name)
     for both, decoder in (("num_layers", "num_decoder_layers"), ("encoder_layers", "decoder_layers")):
         if hasattr(config, decoder):
             setattr(config, decoder, getattr(config, both))
-    old = {feature: names(of(config)) for feature, of in old_configs(found.name).items()}
-    ours = {feature: names(constructor(found.name, feature)(config)) for feature in old}
-    differing = {(found.name, feature) for feature in old if ours[feature] != old[feature]}
-    assert differing == {key for key in DIFFERENT if key[0] == found.name}, f"{ours}; the old package: {old}"
+    old = {feature: names(make_config(config)) for feature, make_config in old_configs(declaration.name).items()}
+    ours = {feature: names(constructor(declaration.name, feature)(config)) for feature in old}
+    differing = {(declaration.name, feature) for feature in old if ours[feature] != old[feature]}
+    assert differing == {key for key in DIFFERENT if key[0] == declaration.name}, f"{ours}; the old package: {old}"
 
 
 def missing(declared):
@@ -106,14 +106,14 @@ def test_the_values_are_those_of_the_old_package(architecture, feature, tmp_path
     from parity.validation import compare
 
     monkeypatch.setattr(torch.onnx, "export", functools.partial(torch.onnx.export, dynamo=False))
-    of = subjects.subject(architecture, feature)
-    old = old_configs(architecture)[feature](of.model.config)
+    subject = subjects.subject(architecture, feature)
+    old = old_configs(architecture)[feature](subject.model.config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export(of.preprocessor, of.fresh_model(), old, 14, tmp_path / "old.onnx")
+        export(subject.preprocessor, subject.fresh_model(), old, 14, tmp_path / "old.onnx")
     pool = subjects.pool(architecture, feature, "traced")
-    for path in (tmp_path / "old.onnx", subjects.artifact(of, 14, tmp_path / "ours.onnx")):
-        run = functools.partial(OnnxSession(path).run, outputs=list(of.onnx_config.outputs))
-        found = compare(run, of.onnx_config, pool)
-        found.raise_on_failure()
-        assert found.ratios()
+    for path in (tmp_path / "old.onnx", subjects.artifact(subject, 14, tmp_path / "ours.onnx")):
+        run = functools.partial(OnnxSession(path).run, outputs=list(subject.onnx_config.outputs))
+        verdict = compare(run, subject.onnx_config, pool)
+        verdict.raise_on_failure()
+        assert verdict.ratios()

@@ -18,10 +18,10 @@ from parity.sessions import OnnxSession
 def test_a_noisy_session_is_caught(bert):
     """Two runs that differ in the last bit of one value are two answers, NaN with NaN is one."""
     (inputs,) = subjects.pool("bert", "default", "traced").inputs[:1]
-    one = HEALTHY.session().run(inputs)
-    array = one["last_hidden_state"].copy()
+    answer = HEALTHY.session().run(inputs)
+    array = answer["last_hidden_state"].copy()
     array[0, 0, 0] = np.nextafter(array[0, 0, 0], np.float32(9))
-    (row,) = relations.judge_determinism(one, {"last_hidden_state": array}, "somewhere")
+    (row,) = relations.judge_determinism(answer, {"last_hidden_state": array}, "somewhere")
     assert "two runs on one input differ at 1 of" in row.message
     empty = {"y": np.array([np.nan, np.inf])}
     assert failures(relations.judge_determinism(empty, {"y": empty["y"].copy()})) == []
@@ -48,14 +48,14 @@ def behaviour(model):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"), [(weight, "state"), (mode, "mode"), (configuration, "configuration"), (behaviour, "answer")]
+    ("change", "kind"), [(weight, "state"), (mode, "mode"), (configuration, "configuration"), (behaviour, "answer")]
 )
-def test_an_exporter_that_changes_the_model_is_caught(bert, change, told):
+def test_an_exporter_that_changes_the_model_is_caught(bert, change, kind):
     """Each thing that an exporter can leave behind is named; an untouched copy has none."""
     model = copy.deepcopy(bert.model)
     assert subjects.changes(dataclasses.replace(bert, model=model)) == []
     change(model)
-    assert subjects.changes(dataclasses.replace(bert, model=model))[0].startswith(told)
+    assert subjects.changes(dataclasses.replace(bert, model=model))[0].startswith(kind)
 
 
 # --- decisions
@@ -83,17 +83,17 @@ def test_a_file_with_another_argmax_alone_is_caught(tmp_path):
     """Two close candidates in another order are within the ratio: the decision is what fails, and says why."""
     from parity.reference import answers
 
-    of = subjects.subject("bert", "masked-lm")
-    fields = {field.name: getattr(of, field.name) for field in dataclasses.fields(of) if field.init}
+    original = subjects.subject("bert", "masked-lm")
+    fields = {field.name: getattr(original, field.name) for field in dataclasses.fields(original) if field.init}
     right, wrong = Close(**fields, gap=6e-6), Close(**fields, gap=-6e-6)
     other = subjects.pool("bert", "masked-lm", "other")
-    pool = dataclasses.replace(other, answers=answers(right.fresh_model(), of.onnx_config, other.samples))
-    told = []
+    pool = dataclasses.replace(other, answers=answers(right.fresh_model(), original.onnx_config, other.samples))
+    outcomes = []
     for subject in (right, wrong):
         HEALTHY.write(subject, tmp_path / "model.onnx")
-        told.append(subjects.verdict(of, OnnxSession(tmp_path / "model.onnx"), pool).failures)
-    assert told[0] == []
-    (row,) = told[1]
+        outcomes.append(subjects.verdict(original, OnnxSession(tmp_path / "model.onnx"), pool).failures)
+    assert outcomes[0] == []
+    (row,) = outcomes[1]
     assert row.check == "decision"
     assert "argmax" in row.message
     assert "got candidate 21, should be 20" in row.message
@@ -110,7 +110,7 @@ def test_the_first_failure_is_the_reason(count):
     from parity.validation import Criteria, claims_of, compare
 
     wrong = CHECKS[count:]
-    of, pool = subjects.subject("bert", "masked-lm"), subjects.pool("bert", "masked-lm", "other")
+    subject, pool = subjects.subject("bert", "masked-lm"), subjects.pool("bert", "masked-lm", "other")
     pool = dataclasses.replace(pool, answers=(close(pool.answers[0]), *pool.answers[1:]))
     calls = []
     # The first sample is run twice; then rows change places wherever there are several, which this file does not heed.
@@ -132,10 +132,12 @@ def test_the_first_failure_is_the_reason(count):
         return {"logits": array}
 
     contract = [Finding("opset", "file", False, "opset: …")] if "opset" in wrong else []
-    claims = claims_of(of.source, [None, *pool.samples], lambda: subjects.float64(of), relations=["batch-permutation"])
+    claims = claims_of(
+        subject.source, [None, *pool.samples], lambda: subjects.float64(subject), relations=["batch-permutation"]
+    )
     claims = dataclasses.replace(claims, place=None)
-    found = compare(run, of.onnx_config, pool, Criteria(claims=claims), first=contract).failures
-    assert found[0].check == CHECKS[count]
+    findings = compare(run, subject.onnx_config, pool, Criteria(claims=claims), first=contract).failures
+    assert findings[0].check == CHECKS[count]
 
 
 def close(answers):

@@ -37,7 +37,7 @@ def path(tmp_path):
     return tmp_path / "model.onnx"
 
 
-def exported(config, model, path, opset=13):
+def export_and_read(config, model, path, opset=13):
     """The file's contract: what it says of itself."""
     export(preprocessor(model.config.model_type), model, config, opset, path)
     return read(path)
@@ -67,7 +67,7 @@ def test_inputs_decide_the_files_inputs(bert, path):
             return OrderedDict(attention_mask={0: "rows", 1: "tokens"}, input_ids={0: "rows", 1: "tokens"})
 
     config = Custom(bert.config)
-    file = exported(config, bert, path)
+    file = export_and_read(config, bert, path)
     assert list(axes(file.inputs).items()) == [
         ("attention_mask", ("rows", "tokens")),
         ("input_ids", ("rows", "tokens")),
@@ -84,7 +84,7 @@ def test_outputs_decide_the_files_outputs(bert, path):
             return OrderedDict(pooler_output={0: "rows"}, last_hidden_state={0: "rows", 1: "tokens"})
 
     config = Custom(bert.config)
-    file = exported(config, bert, path)
+    file = export_and_read(config, bert, path)
     assert axes(file.outputs) == {"pooler_output": ("rows", 32), "last_hidden_state": ("rows", "tokens", 32)}
     validate(config, bert, path)
     with pytest.raises(ValueError, match=r"pooler_output: .*\n(.*\n)*.*last_hidden_state: "):
@@ -103,26 +103,26 @@ def test_generate_dummy_inputs_decides_the_traced_sizes(bert, path):
             return super().generate_dummy_inputs(preprocessor, batch_size, seq_length=5, framework=framework)
 
     config = Custom(bert.config)
-    file = exported(config, bert, path)
+    file = export_and_read(config, bert, path)
     assert set(axes(file.inputs).values()) == {("batch", 5)}
     validate(config, bert, path)
 
 
 def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert, path):
     """Validation calls `generate_dummy_inputs` with at least eight other sizes: more rows, fewer, longer, shorter."""
-    asked = []
+    requests = []
 
     class Custom(BertOnnxConfig):
         def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, **options):
-            asked.append((batch_size, seq_length))
+            requests.append((batch_size, seq_length))
             return super().generate_dummy_inputs(preprocessor, batch_size, seq_length, **options)
 
     config = Custom(bert.config)
-    exported(config, bert, path)
-    assert asked == [(-1, -1)]
+    export_and_read(config, bert, path)
+    assert requests == [(-1, -1)]
     validate(config, bert, path)
-    sizes = set(asked[2:])
-    assert asked[1] == (-1, -1)
+    sizes = set(requests[2:])
+    assert requests[1] == (-1, -1)
     assert len(sizes) >= 8
     assert {batch for batch, _ in sizes} >= {1, 2, 3}
     assert min(length for _, length in sizes) < 8 < max(length for _, length in sizes)
@@ -136,7 +136,7 @@ def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert, p
             tokens = reference_model_inputs["input_ids"]
             return {**reference_model_inputs, "input_ids": tokens.new_full(tokens.shape, 7)}
 
-    exported(BertOnnxConfig(bert.config), bert, path)
+    export_and_read(BertOnnxConfig(bert.config), bert, path)
     validate(BertOnnxConfig(bert.config), bert, path)
     with pytest.raises(ValueMismatch, match="last_hidden_state"):
         validate(Custom(bert.config), bert, path)
@@ -153,12 +153,12 @@ def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
                     inputs_or_outputs[name] = {0: "rows", 2: f"{direction}_length"}
 
     config = Custom.with_past(gpt2.config)
-    file = exported(config, gpt2, path)
-    caches = {name: of for name, of in (axes(file.inputs) | axes(file.outputs)).items() if "." in name}
+    file = export_and_read(config, gpt2, path)
+    caches = {name: cache_axes for name, cache_axes in (axes(file.inputs) | axes(file.outputs)).items() if "." in name}
     assert len(caches) == 8
-    for name, of in caches.items():
+    for name, cache_axes in caches.items():
         side = "inputs" if name.startswith("past_key_values") else "outputs"
-        assert of == ("rows", 4, f"{side}_length", 8)
+        assert cache_axes == ("rows", 4, f"{side}_length", 8)
     validate(config, gpt2, path)
 
 
@@ -177,7 +177,7 @@ def test_flatten_output_collection_property_names_the_caches(gpt2, path):
             return {f"{kind}_{p}{i}": t for i, layer in enumerate(field) for p, t in zip("kv", layer, strict=True)}
 
     config = Custom.with_past(gpt2.config)
-    file = exported(config, gpt2, path)
+    file = export_and_read(config, gpt2, path)
     assert list(axes(file.inputs))[1:-1] == ["past_k0", "past_v0", "past_k1", "past_v1"]
     assert list(axes(file.outputs))[1:] == ["present_k0", "present_v0", "present_k1", "present_v1"]
     validate(config, gpt2, path)
@@ -201,7 +201,7 @@ class HiddenStates(BertOnnxConfig):
 def test_values_override_holds_while_the_model_is_exported_and_validated(bert, path):
     """A configuration item set by `values_override` shows in the file and in the reference, and is put back."""
     config = HiddenStates(bert.config)
-    file = exported(config, bert, path)
+    file = export_and_read(config, bert, path)
     assert list(axes(file.outputs)) == ["layer_0", "layer_1", "layer_2"]
     assert bert.config.output_hidden_states is False
     validate(config, bert, path)
@@ -215,7 +215,7 @@ def test_without_values_override_the_outputs_are_missing(bert, path):
         values_override = None
 
     with pytest.raises(ValueError, match="layer_0, layer_1, layer_2 are declared, but the model returns"):
-        exported(Custom(bert.config), bert, path)
+        export_and_read(Custom(bert.config), bert, path)
 
 
 class BareDecoder(OnnxConfigWithPast):
@@ -238,9 +238,9 @@ def test_num_layers_decides_the_number_of_caches(gpt2, path):
             return self._config.n_layer
 
     with pytest.raises(AttributeError, match=r"GPT2Config has no num_layers .*override the property num_layers"):
-        exported(BareDecoder.with_past(gpt2.config), gpt2, path)
+        export_and_read(BareDecoder.with_past(gpt2.config), gpt2, path)
     config = Custom.with_past(gpt2.config)
-    file = exported(config, gpt2, path)
+    file = export_and_read(config, gpt2, path)
     assert sum("past_key_values" in name for name in axes(file.inputs)) == 2 * gpt2.config.n_layer
     validate(config, gpt2, path)
 
@@ -323,13 +323,13 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     # At lengths that a tokenizer does not make of the traced one, as the command tries them.
     source = SampleSource(config, tokenizer, model.config)
     samples = choose_samples(source)
-    found = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
+    verdict = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
     if length == 1 and not at_least("transformers", "5"):
         with pytest.raises(ValueMismatch, match="logits"):
-            found.raise_on_failure()
+            verdict.raise_on_failure()
     else:
-        found.raise_on_failure()
-        assert found.ratios()
+        verdict.raise_on_failure()
+        assert verdict.ratios()
 
 
 class Pooled(BertOnnxConfig):
@@ -345,10 +345,10 @@ def test_a_patching_spec_holds_during_the_export_only(bert, path):
     import torch
 
     original = torch.tanh
-    exported(Pooled(bert.config), bert, path)
+    export_and_read(Pooled(bert.config), bert, path)
     assert "Tanh" in operators(path)
     config = Pooled(bert.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=torch.sin)])
-    exported(config, bert, path)
+    export_and_read(config, bert, path)
     assert {"Sin", "Tanh"} & operators(path) == {"Sin"}
     assert torch.tanh is original
     with pytest.raises(ValueMismatch, match="pooler_output"):
@@ -386,7 +386,7 @@ def test_patch_ops_and_restore_ops_surround_the_trace(bert, path):
             called.append("restore")
             bert.pooler.activation = Tanh()
 
-    exported(Custom(bert.config), bert, path)
+    export_and_read(Custom(bert.config), bert, path)
     assert called == ["patch", "restore"]
     assert {"Sigmoid", "Tanh"} & operators(path) == {"Sigmoid"}
 
@@ -398,7 +398,7 @@ def test_default_onnx_opset_is_the_opset_of_the_file(bert, path):
         default_onnx_opset = 16
 
     config = Custom(bert.config)
-    assert exported(config, bert, path, config.default_onnx_opset).opset == 16
+    assert export_and_read(config, bert, path, config.default_onnx_opset).opset == 16
 
 
 def test_atol_for_validation_decides(bert, path):
@@ -408,7 +408,7 @@ def test_atol_for_validation_decides(bert, path):
         atol_for_validation = 1e-12
 
     loose, strict = BertOnnxConfig(bert.config), Strict(bert.config)
-    exported(loose, bert, path)
+    export_and_read(loose, bert, path)
     validate(loose, bert, path, loose.atol_for_validation)
     with pytest.raises(ValueMismatch, match="by more than 1e-12"):
         validate(strict, bert, path, strict.atol_for_validation)
@@ -429,7 +429,7 @@ def test_complete_inputs_becomes_part_of_the_graph(bert, path):
             return {"input_ids": ids, "token_type_ids": ids.new_ones(ids.shape)}
 
     config = Custom(bert.config)
-    exported(config, bert, path)
+    export_and_read(config, bert, path)
     validate(config, bert, path)
     ids = torch.tensor([[9, 8, 7]])
     with torch.no_grad():
@@ -453,9 +453,9 @@ def test_dead_inputs_stay_inputs_of_the_file(bert, path):
         dead_inputs = {"token_type_ids": "never read"}  # noqa: RUF012
 
     with pytest.raises(ExportError, match=r"input names: .*should be input_ids, attention_mask, token_type_ids"):
-        exported(Blind(bert.config), bert, path)
+        export_and_read(Blind(bert.config), bert, path)
     config = Custom(bert.config)
-    file = exported(config, bert, path)
+    file = export_and_read(config, bert, path)
     assert axes(file.inputs) == dict.fromkeys(["input_ids", "attention_mask", "token_type_ids"], ("batch", "sequence"))
     validate(config, bert, path)
     with pytest.raises(SessionError, match="the file wants token_type_ids"):

@@ -36,20 +36,22 @@ def command(request):
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     """Model type → a checkpoint; `other bert` has another vocabulary of special tokens and other weights."""
-    made = {}
+    directories = {}
     for name, model_type, seed in (("bert", "bert", 0), ("other bert", "bert", 1), ("distilbert", "distilbert", 0)):
-        made[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
-        save_checkpoint(made[name], model_type, seed=seed)
-    changed = json.loads((made["other bert"] / "tokenizer_config.json").read_text())
-    (made["other bert"] / "tokenizer_config.json").write_text(json.dumps({**changed, "model_max_length": 77}))
-    return made
+        directories[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        save_checkpoint(directories[name], model_type, seed=seed)
+    tokenizer_config = json.loads((directories["other bert"] / "tokenizer_config.json").read_text())
+    (directories["other bert"] / "tokenizer_config.json").write_text(
+        json.dumps({**tokenizer_config, "model_max_length": 77})
+    )
+    return directories
 
 
 def tree(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-def refused(run, checkpoint, output, *names):
+def require_refusal(run, checkpoint, output, *names):
     """The command ends with 2, names exactly these files, and changes nothing."""
     directory = output if output.is_dir() else output.parent
     before = tree(directory)
@@ -66,7 +68,7 @@ def test_a_text_is_not_replaced(command, checkpoints, tmp_path):
     """An output that is somebody's file is refused; with --overwrite it is replaced, and named."""
     notes = tmp_path / ("notes.md" if command.model.endswith("onnx") else "notes.pt")
     notes.write_text("remember the milk")
-    refused(command, checkpoints["bert"], notes, notes.name)
+    require_refusal(command, checkpoints["bert"], notes, notes.name)
     status, out, _ = command(checkpoints["bert"], notes, "--overwrite")
     assert status == 0
     assert f"Overwriting: {notes}" in out
@@ -78,16 +80,16 @@ def test_companions_of_another_model_are_not_replaced(command, checkpoints, tmp_
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "unrelated.json").write_text("{}")
-    refused(command, checkpoints["bert"], tmp_path, "config.json", "tokenizer_config.json")
+    require_refusal(command, checkpoints["bert"], tmp_path, "config.json", "tokenizer_config.json")
 
 
 def test_a_model_file_of_somebody_else_is_not_replaced(command, checkpoints, tmp_path):
     """A file of the right name that does not say that parity wrote it is refused, and so is one for another type."""
     (tmp_path / command.model).write_bytes(b"")
-    refused(command, checkpoints["bert"], tmp_path, command.model)
+    require_refusal(command, checkpoints["bert"], tmp_path, command.model)
     (tmp_path / command.model).unlink()
     assert command(checkpoints["distilbert"], tmp_path)[0] == 0
-    refused(command, checkpoints["bert"], tmp_path, command.model, "config.json", "tokenizer_config.json")
+    require_refusal(command, checkpoints["bert"], tmp_path, command.model, "config.json", "tokenizer_config.json")
 
 
 def test_an_earlier_export_is_replaced(command, checkpoints, tmp_path):
@@ -112,7 +114,7 @@ def test_equal_bytes_are_no_conflict(command, checkpoints, tmp_path):
 def test_two_models_do_not_share_companions(checkpoints, tmp_path):
     """Of the same type, but with another tokenizer: the first file would no longer have its own."""
     assert quiet(checkpoints["bert"], tmp_path / "a.onnx")[0] == 0
-    refused(quiet, checkpoints["other bert"], tmp_path / "b.onnx", "tokenizer_config.json")
+    require_refusal(quiet, checkpoints["other bert"], tmp_path / "b.onnx", "tokenizer_config.json")
 
 
 def quiet(checkpoint, output):
@@ -125,7 +127,7 @@ def quiet(checkpoint, output):
 def test_data_without_its_model_is_not_replaced(checkpoints, tmp_path):
     """A `model.onnx_data` that no model of ours stands beside is refused: an export would take it away."""
     (tmp_path / "model.onnx_data").write_bytes(b"weights")
-    refused(quiet, checkpoints["bert"], tmp_path, "model.onnx_data")
+    require_refusal(quiet, checkpoints["bert"], tmp_path, "model.onnx_data")
 
 
 def test_a_rejected_export_owns_no_companions(checkpoints, tmp_path):
@@ -133,9 +135,9 @@ def test_a_rejected_export_owns_no_companions(checkpoints, tmp_path):
     assert quiet(checkpoints["bert"], tmp_path)[0] == 0
     (tmp_path / "model.onnx").rename(tmp_path / "model.rejected.onnx")
     (tmp_path / "tokenizer_config.json").write_text("{}")
-    refused(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json")
+    require_refusal(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json")
     (tmp_path / "model.rejected.onnx").write_text("a text")
-    refused(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json", "model.rejected.onnx")
+    require_refusal(quiet, checkpoints["bert"], tmp_path, "tokenizer_config.json", "model.rejected.onnx")
 
 
 def test_the_checkpoints_own_directory(checkpoints, tmp_path):

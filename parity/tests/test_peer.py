@@ -32,7 +32,7 @@ def bert(baked):
     return Baked if baked else BertModel
 
 
-def checked(directory, baked):
+def export_and_check(directory, baked):
     """What optimum-onnx exports and validates of a checkpoint, judged: exit status, log, errors."""
     from optimum.exporters.onnx import onnx_export_from_model
 
@@ -49,14 +49,14 @@ def checked(directory, baked):
 
 def test_a_right_file_of_the_peer_passes(tmp_path):
     """The control: an export that is right at every size is exit status 0."""
-    status, log, err = checked(tmp_path, baked=False)
+    status, log, err = export_and_check(tmp_path, baked=False)
     assert (status, err) == (0, "")
     assert log.splitlines()[-1].startswith("All good")
 
 
 def test_a_baked_sequence_that_the_peer_passes_is_rejected_by_name(tmp_path):
     """The peer has compared at the one length that is right; here the file is rejected, and the axis is named."""
-    status, log, err = checked(tmp_path, baked=True)
+    status, log, err = export_and_check(tmp_path, baked=True)
     assert status == 1
     assert err.splitlines()[-1] == (
         "axis sequence: the file is right where sequence is 16 and wrong at every other size tried; sequence is baked"

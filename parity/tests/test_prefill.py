@@ -63,20 +63,20 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
 
     export = checkpoint_export.export
 
-    def spoiled(preprocessor, model, config, *rest):
+    def export_spoiled(preprocessor, model, config, *rest):
         if config.part == "prefill":
             with torch.no_grad():
                 model.encoder.block[1].layer[0].layer_norm.weight[0] += 1
         return export(preprocessor, model, config, *rest)
 
-    monkeypatch.setattr(checkpoint_export, "export", spoiled)
+    monkeypatch.setattr(checkpoint_export, "export", export_spoiled)
     (tmp_path / "model.onnx").write_bytes(earlier_export("t5"))
     assert run(checkpoint, tmp_path, "--prefill") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "prefill.rejected.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == earlier_export("t5")
-    told = capsys.readouterr().err.splitlines()
-    assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in told)
-    assert told[-1] == "model.onnx passed, and was not written: it goes with the rejected file."
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in lines)
+    assert lines[-1] == "model.onnx passed, and was not written: it goes with the rejected file."
 
 
 def test_a_feature_without_cross_attention_caches_is_refused(checkpoint, tmp_path, capsys):
@@ -88,12 +88,12 @@ def test_a_feature_without_cross_attention_caches_is_refused(checkpoint, tmp_pat
 
 def test_wrong_caches_do_not_generate_the_same(tmp_path):
     """The control of generation without PyTorch: with a prefill file of other weights the check fails."""
-    of = subjects.subject("t5", "seq2seq-lm-with-past")
-    session = OnnxSession(subjects.artifact(of, 17, tmp_path / "model.onnx"))
+    subject = subjects.subject("t5", "seq2seq-lm-with-past")
+    session = OnnxSession(subjects.artifact(subject, 17, tmp_path / "model.onnx"))
     from parity.fixtures.checkpoints import tiny_model
     from parity.onnx import export
 
     other = tiny_model("t5", "seq2seq-lm-with-past", seed=1)
-    export(of.preprocessor, other, of.onnx_config.prefill(), 17, tmp_path / "prefill.onnx")
-    rows = decoding_checks.judge_greedy(of, session, prefill=OnnxSession(tmp_path / "prefill.onnx"))
+    export(subject.preprocessor, other, subject.onnx_config.prefill(), 17, tmp_path / "prefill.onnx")
+    rows = decoding_checks.judge_greedy(subject, session, prefill=OnnxSession(tmp_path / "prefill.onnx"))
     assert not all(row.passed for row in rows)

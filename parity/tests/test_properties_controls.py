@@ -17,7 +17,7 @@ from parity.fixtures.controls.faults import HEALTHY, OPSET, SPECIMENS
 BERT = Cell("bert", "default", "onnx", "onnxruntime", OPSET)
 BAKED = next(specimen for specimen in SPECIMENS if specimen.name == "baked-sequence")
 EXAMPLE = sizes.Example({"batch": 1, "sequence": 1}, name="the smallest")
-given = properties.given
+own_given = properties.given
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def files(bert, tmp_path_factory):
 
 
 @pytest.fixture
-def kept():
+def recorder():
     """What a property test keeps of its failures, and the function that it calls for it."""
     failures = []
 
@@ -47,37 +47,37 @@ def run(path):
     return OnnxSession(path).run
 
 
-def test_a_healthy_file_passes(bert, files, kept):
+def test_a_healthy_file_passes(bert, files, recorder):
     """The control: nothing is found and nothing is kept."""
-    verdicts = properties.judge_drawn_sizes(bert, run(files.healthy), kept.keep)
+    verdicts = properties.judge_drawn_sizes(bert, run(files.healthy), recorder.keep)
     assert len(verdicts) == settings().max_examples
-    assert all(found.ratios() for found in verdicts)
-    assert kept.failures == []
+    assert all(verdict.ratios() for verdict in verdicts)
+    assert recorder.failures == []
 
 
-def test_a_baked_sequence_is_found_and_shrunk(bert, files, kept):
+def test_a_baked_sequence_is_found_and_shrunk(bert, files, recorder):
     """Drawn sizes find the fault; the example told and kept is the smallest: one row of one token, no padding."""
     with pytest.raises(ValueMismatch, match="error ratio") as caught:
-        properties.judge_drawn_sizes(bert, run(files.baked), kept.keep)
-    number, smallest, _ = kept.failures[-1]
+        properties.judge_drawn_sizes(bert, run(files.baked), recorder.keep)
+    number, smallest, _ = recorder.failures[-1]
     assert (number, smallest) == (0, sizes.Example({"batch": 1, "sequence": 1}))
-    told = "\n".join(caught.value.__notes__)
-    assert "'sequence': 1" in told
-    assert "python 0.py" in told
+    notes = "\n".join(caught.value.__notes__)
+    assert "'sequence': 1" in notes
+    assert "python 0.py" in notes
 
 
-def test_a_loosened_limit_finds_nothing(bert, files, kept):
+def test_a_loosened_limit_finds_nothing(bert, files, recorder):
     """With a limit of a billion the same sizes let the same file pass: it is the limit that finds it."""
-    properties.judge_drawn_sizes(bert, run(files.baked), kept.keep, limit=1e9)
-    assert properties.judge_boundaries(bert, run(files.baked), kept.keep, limit=1e9)
-    assert kept.failures == []
+    properties.judge_drawn_sizes(bert, run(files.baked), recorder.keep, limit=1e9)
+    assert properties.judge_boundaries(bert, run(files.baked), recorder.keep, limit=1e9)
+    assert recorder.failures == []
 
 
-def test_all_failing_boundaries_are_told(bert, files, kept):
+def test_all_failing_boundaries_are_told(bert, files, recorder):
     """One message names every boundary that fails, none that passes, and the axis that explains them."""
     with pytest.raises(ValueMismatch) as caught:
-        properties.judge_boundaries(bert, run(files.baked), kept.keep)
-    bad = {example.name for _, example, _ in kept.failures}
+        properties.judge_boundaries(bert, run(files.baked), recorder.keep)
+    bad = {example.name for _, example, _ in recorder.failures}
     good = {example.name for example in sizes.boundaries(bert.source, bert.longest)} - bad
     assert good == {"the sizes of the export, mixed token types", "a fully masked row"}
     assert {name for name in bad | good if f"{name} (python" in str(caught.value)} == bad
@@ -88,7 +88,7 @@ def test_a_property_that_drew_nothing_fails():
     """Without a phase that draws, hypothesis skips; the property fails."""
     never = settings(settings(), phases=())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))
+        patch.setattr(properties, "given", lambda strategy: lambda test: never(own_given(strategy)(test)))
         with pytest.raises(AssertionError, match="drew nothing"):
             properties.check_property(st.integers(), lambda example: None)
     tried = properties.check_property(st.integers(), lambda example: None)
@@ -116,7 +116,7 @@ def test_a_reproducer_exports_for_itself(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "feature", "wanted"),
+    ("architecture", "feature", "boundaries"),
     [
         ("bert", "multiple-choice", {"sequence": {1, 2, 14, 15, 16, 37, 40}, "choice": {1, 3}}),
         ("gpt2", "causal-lm-with-past", {"sequence": {1, 2, 7, 8, 9, 47, 48}, "past_sequence": {0, 1, 47}}),
@@ -126,23 +126,23 @@ def test_a_reproducer_exports_for_itself(tmp_path):
         ("vit", "default", {"batch": {1, 2, 3}}),
     ],
 )
-def test_boundaries_hold_the_sizes_that_matter(architecture, feature, wanted):
+def test_boundaries_hold_the_sizes_that_matter(architecture, feature, boundaries):
     """Of every axis: the smallest, those around the export's, a prime, the maximum; nothing beyond it."""
-    of = subjects.subject(architecture, feature)
-    found = sizes.boundaries(of.source, of.longest)
-    assert len({example.name for example in found}) == len(found)
-    for axis, some in wanted.items():
-        assert some <= {example.sizes[axis] for example in found}, axis
-    if of.longest:
-        assert max(example.samples(of)[0].tokens for example in found) == of.longest
+    subject = subjects.subject(architecture, feature)
+    examples = sizes.boundaries(subject.source, subject.longest)
+    assert len({example.name for example in examples}) == len(examples)
+    for axis, some in boundaries.items():
+        assert some <= {example.sizes[axis] for example in examples}, axis
+    if subject.longest:
+        assert max(example.samples(subject)[0].tokens for example in examples) == subject.longest
 
 
 def test_boundaries_pad_every_way():
     """None, left, right, in one row only, and a row that is masked from end to end."""
-    of = subjects.subject("gpt2", "causal-lm-with-past")
-    found = sizes.boundaries(of.source, of.longest)
-    assert {example.padding for example in found} == {"", "left", "right", "whole"}
-    by_name = {example.name: example.samples(of)[0].inputs["attention_mask"] for example in found}
+    subject = subjects.subject("gpt2", "causal-lm-with-past")
+    examples = sizes.boundaries(subject.source, subject.longest)
+    assert {example.padding for example in examples} == {"", "left", "right", "whole"}
+    by_name = {example.name: example.samples(subject)[0].inputs["attention_mask"] for example in examples}
     assert by_name["a fully masked row"].any(dim=1).tolist() == [True, False]
     one_row = by_name["a prime length, padding in one row only"]
     assert one_row.all(dim=1).tolist() == [True, False]
@@ -151,37 +151,37 @@ def test_boundaries_pad_every_way():
 
 def test_boundaries_differ_between_encoder_and_decoder():
     """Decoder and encoder are not equally long in at least half of the boundaries."""
-    of = subjects.subject("t5", "seq2seq-lm")
-    found = [example.sizes for example in sizes.boundaries(of.source, of.longest)]
+    subject = subjects.subject("t5", "seq2seq-lm")
+    found = [example.sizes for example in sizes.boundaries(subject.source, subject.longest)]
     assert sum(s["encoder_sequence"] != s["decoder_sequence"] for s in found) * 2 >= len(found)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "t5", "bart"])
 def test_the_whole_vocabulary_is_tried_once(name):
     """The tokens of one boundary run through every id, in every one of its eight inputs."""
-    of = subjects.subject(name, "default")
-    (whole,) = (e for e in sizes.boundaries(of.source, of.longest) if e.whole_vocabulary)
-    for sample in whole.samples(of):
+    subject = subjects.subject(name, "default")
+    (whole,) = (e for e in sizes.boundaries(subject.source, subject.longest) if e.whole_vocabulary)
+    for sample in whole.samples(subject):
         ids = [v.unique().tolist() for k, v in sample.inputs.items() if k.endswith("input_ids")]
         assert ids == [list(range(96))] * len(ids)
 
 
 def test_token_types_are_mixed():
     """A row of the boundary for token types has both."""
-    of = subjects.subject("bert", "default")
-    (mixed,) = (e for e in sizes.boundaries(of.source, of.longest) if "mixed token types" in e.name)
-    assert mixed.samples(of)[0].inputs["token_type_ids"].unique().tolist() == [0, 1]
+    subject = subjects.subject("bert", "default")
+    (mixed,) = (e for e in sizes.boundaries(subject.source, subject.longest) if "mixed token types" in e.name)
+    assert mixed.samples(subject)[0].inputs["token_type_ids"].unique().tolist() == [0, 1]
 
 
 def test_drawn_sizes_stay_within_the_maximum():
     """Sequence and past fit into the position table together, whatever is drawn, and every named axis is drawn."""
-    of = subjects.subject("gpt2", "causal-lm-with-past")
+    subject = subjects.subject("gpt2", "causal-lm-with-past")
     many = settings(settings(), max_examples=200)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(properties, "given", lambda strategy: lambda test: many(given(strategy)(test)))
-        tried = properties.check_property(sizes.examples(of.source, of.longest), lambda example: None)
-    assert all(set(example.sizes) == set(of.source.axes) for example in tried)
-    totals = {example.sizes["sequence"] + example.sizes["past_sequence"] for example in tried}
+        patch.setattr(properties, "given", lambda strategy: lambda test: many(own_given(strategy)(test)))
+        examples = properties.check_property(sizes.examples(subject.source, subject.longest), lambda example: None)
+    assert all(set(example.sizes) == set(subject.source.axes) for example in examples)
+    totals = {example.sizes["sequence"] + example.sizes["past_sequence"] for example in examples}
     assert max(totals) <= 48
     assert len(totals) > 10
 

@@ -25,7 +25,7 @@ def run(main, *argv):
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def checkpoint(tmp_path_factory):
     """A masked-lm DistilBERT with a vocabulary and no `tokenizer_class`, as distilbert-base-uncased has it."""
     directory = tmp_path_factory.mktemp("published")
     tiny_model("distilbert", "masked-lm").save_pretrained(directory)
@@ -45,12 +45,12 @@ def published(tmp_path_factory):
     ],
     ids=["onnx", "onnx-masked-lm", "torchscript", "neuron"],
 )
-def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(published, tmp_path, main, options, file):
+def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(checkpoint, tmp_path, main, options, file):
     """transformers 5 takes it for BERT's, whose token types DistilBERT does not know: the export goes on without."""
-    assert run(main, "-m", published, "--quiet", *options, tmp_path) == (0, "")
+    assert run(main, "-m", checkpoint, "--quiet", *options, tmp_path) == (0, "")
     assert (tmp_path / file).is_file()
     if main is onnx:
         from parity.judge.contract import read
 
         assert [value.name for value in read(tmp_path / file).inputs] == ["input_ids", "attention_mask"]
-        assert run(check, published, tmp_path / file, "--quiet") == (0, "")
+        assert run(check, checkpoint, tmp_path / file, "--quiet") == (0, "")

@@ -31,43 +31,43 @@ def expected_to_raise(architecture, feature):
     return contextlib.nullcontext()
 
 
-def samples_of(of):
-    return [of.source.generate(seed=1), of.source.generate(seed=2, padding="right")]
+def samples_of(subject):
+    return [subject.source.generate(seed=1), subject.source.generate(seed=2, padding="right")]
 
 
-def float64_answers(of, by_module):
+def float64_answers(subject, by_module):
     from parity import reference
 
-    model, samples = of.fresh_model(), samples_of(of)
+    model, samples = subject.fresh_model(), samples_of(subject)
     if by_module:
         with reference.float64_by_module(model):
-            return reference._run(model, of.onnx_config, samples, reference.torch.float64)
-    return reference._run(model.double(), of.onnx_config, samples, reference.torch.float64)
+            return reference._run(model, subject.onnx_config, samples, reference.torch.float64)
+    return reference._run(model.double(), subject.onnx_config, samples, reference.torch.float64)
 
 
 @pytest.mark.parametrize(("architecture", "feature"), MODELS)
 def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
     """Every output is float64, and that of the model cast whole but for float64's own rounding, or as on record."""
-    of = subjects.subject(architecture, feature)
-    whole = float64_answers(of, by_module=False)
-    found = None
+    subject = subjects.subject(architecture, feature)
+    whole = float64_answers(subject, by_module=False)
+    answers = None
     with expected_to_raise(architecture, feature):
-        found = float64_answers(of, by_module=True)
-    if found is None:
+        answers = float64_answers(subject, by_module=True)
+    if answers is None:
         return
     allowed = 4 * FLOAT32 if architecture in SUMS_OUTSIDE else ROUNDING
-    for expected, actual in zip(whole, found, strict=True):
-        assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(expected, "float64")
-        assert {name: distance(array, actual[name]) <= allowed for name, array in expected.items()} == dict.fromkeys(
-            expected, True
+    for exact, actual in zip(whole, answers, strict=True):
+        assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(exact, "float64")
+        assert {name: distance(array, actual[name]) <= allowed for name, array in exact.items()} == dict.fromkeys(
+            exact, True
         )
 
 
-def distance(one, other):
+def distance(exact, actual):
     """The largest difference, in units of the largest value."""
-    assert np.array_equal(np.isfinite(one), np.isfinite(other))
-    finite = np.isfinite(one)
-    return float(np.abs(one[finite] - other[finite]).max() / np.abs(one[finite]).max())
+    assert np.array_equal(np.isfinite(exact), np.isfinite(actual))
+    finite = np.isfinite(exact)
+    return float(np.abs(exact[finite] - actual[finite]).max() / np.abs(exact[finite]).max())
 
 
 def test_a_module_left_in_float32_would_be_seen(monkeypatch):
@@ -76,18 +76,18 @@ def test_a_module_left_in_float32_would_be_seen(monkeypatch):
 
     from parity import reference
 
-    of = subjects.subject("bert", "default")
-    (whole, _), own = float64_answers(of, by_module=False), reference._run
+    subject = subjects.subject("bert", "default")
+    (whole, _), own = float64_answers(subject, by_module=False), reference._run
 
-    def rounded(model, *arguments):
+    def run_rounded(model, *arguments):
         norm = model.encoder.layer[0].output.LayerNorm
         # By numpy: torch's own cast is widened.
         norm.register_forward_hook(lambda *call: torch.from_numpy(call[-1].numpy().astype("f4").astype("f8")))
         return own(model, *arguments)
 
-    monkeypatch.setattr(reference, "_run", rounded)
-    (found, _) = float64_answers(of, by_module=True)
-    assert distance(whole["last_hidden_state"], found["last_hidden_state"]) > 100 * ROUNDING
+    monkeypatch.setattr(reference, "_run", run_rounded)
+    (answers, _) = float64_answers(subject, by_module=True)
+    assert distance(whole["last_hidden_state"], answers["last_hidden_state"]) > 100 * ROUNDING
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -100,11 +100,11 @@ def test_the_model_comes_back_as_it_was(architecture):
     """Afterwards every weight and buffer is the tensor that it was, also when the run raised in the middle."""
     from parity import reference
 
-    of = subjects.subject(architecture, "default")
-    model = of.fresh_model()
+    subject = subjects.subject(architecture, "default")
+    model = subject.fresh_model()
     before = weights(model)
     with expected_to_raise(architecture, "default"), reference.float64_by_module(model):
-        reference._run(model, of.onnx_config, [of.source.generate()], reference.torch.float64)
+        reference._run(model, subject.onnx_config, [subject.source.generate()], reference.torch.float64)
     assert weights(model) == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -115,8 +115,8 @@ def test_one_module_at_a_time_has_float64_weights():
 
     from parity.reference import float64_by_module
 
-    of = subjects.subject("bert", "masked-lm")
-    model, most = of.fresh_model(), []
+    subject = subjects.subject("bert", "masked-lm")
+    model, most = subject.fresh_model(), []
 
     def count(module, *_):
         most.append(sum(parameter.dtype == torch.float64 for parameter in model.parameters()))
@@ -125,7 +125,7 @@ def test_one_module_at_a_time_has_float64_weights():
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(count)
-        model(**of.source.dummy)
+        model(**subject.source.dummy)
     assert len(most) >= 12
     # The prediction head owns a bias beside its linear layer.
     assert max(most) <= 3
@@ -136,13 +136,13 @@ def test_large_models_take_that_way_and_give_the_same_answers(architecture, monk
     """From the size on at which weights are cast by module, the answers are those of a model below it."""
     from parity import reference
 
-    of = subjects.subject(architecture, "default")
-    samples = [of.source.generate(seed=seed) for seed in (1, 2)]
-    small = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)
+    subject = subjects.subject(architecture, "default")
+    samples = [subject.source.generate(seed=seed) for seed in (1, 2)]
+    small = reference.answers(subject.fresh_model(), subject.onnx_config, samples, consume=True)
     monkeypatch.setattr(reference, "BY_MODULE_FROM", 0)
-    large = reference.answers(of.fresh_model(), of.onnx_config, samples, consume=True)
-    for one, other in zip(small, large, strict=True):
+    large = reference.answers(subject.fresh_model(), subject.onnx_config, samples, consume=True)
+    for below, above in zip(small, large, strict=True):
         for side in ("eager", "exact", "jittered"):
-            expected, actual = getattr(one, side), getattr(other, side)
+            whole, by_module = getattr(below, side), getattr(above, side)
             allowed = ROUNDING if side == "exact" else 4 * FLOAT32
-            assert max(distance(expected[name], actual[name]) for name in expected) <= allowed
+            assert max(distance(whole[name], by_module[name]) for name in whole) <= allowed

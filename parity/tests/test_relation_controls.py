@@ -21,36 +21,36 @@ BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-defau
 WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
 
 
-def related(bert, relation, run, other=None):
+def judge_backend(bert, relation, run, other=None):
     """Failures of one relation of a backend; of `other` against it where that is given."""
     pool = test_relations.pool_of(BERT, relation)
     first = [run(inputs) for inputs in pool.inputs]
     if other is None:
-        second = test_relations.asked(bert, pool, relation, run, first)
+        second = test_relations.ask(bert, pool, relation, run, first)
     else:
         second = [other(inputs) for inputs in pool.inputs]
-    return failures(test_relations.judged(pool, relation, first, second))
+    return failures(test_relations.judge(pool, relation, first, second))
 
 
 @pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
 def test_each_relation_catches_its_leak(bert, specimen):
     """The relation made for this leak fails on its file and names itself; on a healthy file it holds."""
-    (row,) = related(bert, specimen.caught_by, specimen.session().run)
+    (row,) = judge_backend(bert, specimen.caught_by, specimen.session().run)
     assert row.check == "relation"
     assert row.message.startswith(f"last_hidden_state: {specimen.caught_by}: the two sides differ by")
-    assert related(bert, specimen.caught_by, HEALTHY.session().run) == []
+    assert judge_backend(bert, specimen.caught_by, HEALTHY.session().run) == []
 
 
 def test_a_leak_that_is_symmetric_needs_the_batch_of_one(bert):
     """The mean over the batch stands every permutation: it takes the batch of one to see it."""
     leak = next(s for s in RELATION_SPECIMENS if s.name == "batch-mean-leak")
-    assert related(bert, "batch-permutation", leak.session().run) == []
+    assert judge_backend(bert, "batch-permutation", leak.session().run) == []
 
 
 def test_optimisations_that_change_the_answer_are_caught(bert):
     """Two sessions that should be one file's, and are those of different files, differ."""
-    assert related(bert, "optimisations", HEALTHY.session().run, HEALTHY.session().run) == []
-    (row,) = related(bert, "optimisations", HEALTHY.session().run, WRONG_VALUE.session().run)
+    assert judge_backend(bert, "optimisations", HEALTHY.session().run, HEALTHY.session().run) == []
+    (row,) = judge_backend(bert, "optimisations", HEALTHY.session().run, WRONG_VALUE.session().run)
     assert "optimisations" in row.message
 
 
@@ -64,12 +64,12 @@ def test_unoptimised_session_is_another(bert, tmp_path):
 
 def test_a_relation_of_another_shape_fails():
     """Sides of different shapes differ, whatever broadcasts."""
-    one, other = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
-    pool = Pool.from_answers(one, one, one, one)
-    (finding,) = relations.judge_relation("any", pool, other, {"y": 1e-7})
+    two_rows, one_row = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
+    pool = Pool.from_answers(two_rows, two_rows, two_rows, two_rows)
+    (finding,) = relations.judge_relation("any", pool, one_row, {"y": 1e-7})
     assert "shape (1, 3), should be (2, 3)" in finding.message
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
-        relations.judge_relation("any", pool[1:], one[1:], {})
+        relations.judge_relation("any", pool[1:], two_rows[1:], {})
 
 
 TOKENS = {0: "batch", 1: "sequence"}
@@ -122,24 +122,24 @@ def test_what_padding_lengthens():
 
 
 @pytest.mark.parametrize(
-    ("recorded", "told"),
+    ("recorded", "message"),
     [
         ("batch-permutation batch-of-one padding-right padding-left", r"lost \['padding-left'\], new \[\]"),
         ("batch-permutation padding-right", r"lost \[\], new \['batch-of-one'\]"),
     ],
 )
-def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, told):
+def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, message):
     """A relation on record that the model has not, and one that it has off the record, both fail by name."""
     declared = dataclasses.replace(architecture("bert"), relations={"default": recorded})
     monkeypatch.setattr(test_relations, "architecture", lambda name: declared)
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=message):
         test_relations.test_float64_has_the_recorded_relations(BERT, bert)
 
 
 # What the commands judge: on the file alone, and where that fails, on the float64 model too.
 
 
-def claimed(bert, specimen, relation, exactly):
+def judge_claim(bert, specimen, relation, exactly):
     """Failures of one claim on a file whose error ratio passes, because anything does."""
     from parity.validation import Criteria, claims_of, compare
 
@@ -157,23 +157,23 @@ def never():
 @pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
 def test_a_claimed_relation_that_the_file_has_lost_is_told(bert, specimen):
     """The commands' verdict names the relation; of the healthy file the model is never asked."""
-    (row,) = claimed(bert, specimen, specimen.caught_by, lambda: subjects.float64(bert))
+    (row,) = judge_claim(bert, specimen, specimen.caught_by, lambda: subjects.float64(bert))
     assert (row.check, row.passed) == ("relation", False)
     assert specimen.caught_by in row.message
-    assert claimed(bert, HEALTHY, specimen.caught_by, never) == []
+    assert judge_claim(bert, HEALTHY, specimen.caught_by, never) == []
 
 
 def test_a_relation_that_the_model_has_not_is_no_fault_of_the_file(bert):
     """A left padding shifts absolute positions: claimed of this model, it fails on the file, and the model answers."""
     assert "padding-left" not in architecture("bert").relations_of("default")
-    asked = []
+    calls = []
 
     def exactly():
-        asked.append(bert)
+        calls.append(bert)
         return subjects.float64(bert)
 
-    assert claimed(bert, HEALTHY, "padding-left", exactly) == []
-    assert asked == [bert]
+    assert judge_claim(bert, HEALTHY, "padding-left", exactly) == []
+    assert calls == [bert]
 
 
 @pytest.mark.parametrize(("raises", "failed"), [(True, []), (False, ["run"])])

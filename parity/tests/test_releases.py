@@ -80,7 +80,7 @@ class New:
 
 
 @pytest.fixture(params=["4.57.6", "5.23.0", "5.24.0"])
-def installed(request, monkeypatch):
+def release(request, monkeypatch):
     """Each of three releases, as far as this module asks."""
     from packaging.version import Version
 
@@ -96,14 +96,14 @@ def installed(request, monkeypatch):
         function.cache_clear()
 
 
-def test_caches_have_one_name(installed):
+def test_caches_have_one_name(release):
     """`cache` of 5.24 is `past_key_values` to us; before, an argument of that name is no cache."""
     assert releases.parameters_of(Old) == ("input_ids", "past_key_values", "use_cache")
-    renamed = "past_key_values" if installed == "5.24.0" else "cache"
+    renamed = "past_key_values" if release == "5.24.0" else "cache"
     assert releases.parameters_of(New) == ("input_ids", renamed, "use_cache")
 
 
-def test_arguments_have_the_names_of_forward(installed):
+def test_arguments_have_the_names_of_forward(release):
     """Past key values arrive under the name that this model's `forward` has, and none where none are given."""
     past = [(1, 2)]
 
@@ -111,13 +111,13 @@ def test_arguments_have_the_names_of_forward(installed):
         layers = ()
 
     for kind, name in ((Old, "past_key_values"), (New, "cache")):
-        if kind is New and installed != "5.24.0":
+        if kind is New and release != "5.24.0":
             continue
-        given = releases.arguments_of(kind, {"input_ids": 0, "past_key_values": Stub()})
-        assert list(given) == ["input_ids", name]
+        arguments = releases.arguments_of(kind, {"input_ids": 0, "past_key_values": Stub()})
+        assert list(arguments) == ["input_ids", name]
         assert releases.arguments_of(kind, {"input_ids": 0, "past_key_values": None}) == {"input_ids": 0}
     assert releases.with_our_names({"past_key_values": past}) == {"past_key_values": past}
-    assert list(releases.with_our_names({"cache": past})) == ["past_key_values" if installed == "5.24.0" else "cache"]
+    assert list(releases.with_our_names({"cache": past})) == ["past_key_values" if release == "5.24.0" else "cache"]
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,18 @@ def test_caches_are_what_the_release_takes(monkeypatch, version, supports, kind)
 
 
 @pytest.mark.parametrize(
-    ("version", "given"), [("4.53.3", False), ("4.54.1", True), ("4.57.6", True), ("5.0.0", False)]
+    ("version", "has_cache"), [("4.53.3", False), ("4.54.1", True), ("4.57.6", True), ("5.0.0", False)]
 )
-def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypatch, version, given):
+def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypatch, version, has_cache):
     """In those releases alone, and no other model."""
     from packaging.version import Version
 
     monkeypatch.setattr(releases, "at_least", lambda package, minimum: Version(version) >= Version(minimum))
     kinds = [type(name, (Old,), {}) for name in ("ImageGPTModel", "GPT2Model")]
-    found = [releases.arguments_of(kind, {"input_ids": 0}) for kind in kinds]
-    assert ["past_key_values" in arguments for arguments in found] == [given, False]
-    if given:
-        assert found[0]["past_key_values"].get_seq_length() == 0
+    calls = [releases.arguments_of(kind, {"input_ids": 0}) for kind in kinds]
+    assert ["past_key_values" in arguments for arguments in calls] == [has_cache, False]
+    if has_cache:
+        assert calls[0]["past_key_values"].get_seq_length() == 0
 
 
 def test_outputs_have_one_name():
@@ -184,7 +184,7 @@ def test_models_of_this_release_have_our_name():
     from parity.features import heads
     from parity.fixtures.checkpoints import tiny_config
 
-    tried = 0
+    count = 0
     for declared in architectures():
         for feature in declared.features:
             if not feature.endswith("-with-past") or declared.gap_of(feature):
@@ -192,8 +192,8 @@ def test_models_of_this_release_have_our_name():
             (kind,) = heads(tiny_config(declared.model_type), feature)
             names = releases.parameters_of(kind)
             assert ("past_key_values" in names, "cache" in names) == (True, False), kind
-            tried += 1
-    assert tried > 30
+            count += 1
+    assert count > 30
 
 
 def test_both_names_are_never_given_at_once():
@@ -212,15 +212,15 @@ def test_masks_by_broadcasting_are_those_of_each_index(padded):
     """A mask function called once on broadcast indices gives what it gives index by index."""
     import torch
 
-    kept = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()
 
     def function(batch, head, query, key):
-        return (key <= query) & kept[batch, key] if padded else key <= query
+        return (key <= query) & mask[batch, key] if padded else key <= query
 
     indices = torch.arange(2), torch.arange(1), torch.arange(3, 7), torch.arange(7)
-    expected = torch.zeros(2, 1, 4, 7, dtype=torch.bool)
+    by_index = torch.zeros(2, 1, 4, 7, dtype=torch.bool)
     for place in itertools.product(range(2), range(1), range(4), range(7)):
-        expected[place] = function(*(index[at] for index, at in zip(indices, place, strict=True)))
-    found = releases._broadcast(function)(*indices)
-    assert torch.equal(found, expected)
-    assert not torch.equal(found, expected.flip(-1))
+        by_index[place] = function(*(index[at] for index, at in zip(indices, place, strict=True)))
+    by_broadcast = releases._broadcast(function)(*indices)
+    assert torch.equal(by_broadcast, by_index)
+    assert not torch.equal(by_broadcast, by_index.flip(-1))

@@ -74,16 +74,16 @@ def test_all_boundaries_are_among_the_default_sizes():
     from parity.shapes import default_sizes
 
     traced = dict.fromkeys(("batch", "sequence", "past_sequence", "choice", "encoder_sequence", "decoder_sequence"), 8)
-    chosen = default_sizes(traced)
-    found = {name: {sizes[name] for sizes, _ in chosen} for name in traced}
-    assert len(chosen) >= 8
-    assert {1, 3} <= found["batch"]
-    assert {1, 7, 9} <= found["sequence"]
-    assert max(found["sequence"]) > 16
-    assert {0, 1} <= found["past_sequence"]
-    assert {1, 3} <= found["choice"]
-    assert {padding for _, padding in chosen} == {"", "left", "right"}
-    assert any(sizes["encoder_sequence"] != sizes["decoder_sequence"] for sizes, _ in chosen)
+    choices = default_sizes(traced)
+    values = {name: {sizes[name] for sizes, _ in choices} for name in traced}
+    assert len(choices) >= 8
+    assert {1, 3} <= values["batch"]
+    assert {1, 7, 9} <= values["sequence"]
+    assert max(values["sequence"]) > 16
+    assert {0, 1} <= values["past_sequence"]
+    assert {1, 3} <= values["choice"]
+    assert {padding for _, padding in choices} == {"", "left", "right"}
+    assert any(sizes["encoder_sequence"] != sizes["decoder_sequence"] for sizes, _ in choices)
 
 
 def test_sounds_and_axes_that_say_their_sizes_take_others():
@@ -91,10 +91,10 @@ def test_sounds_and_axes_that_say_their_sizes_take_others():
     from parity.shapes import default_sizes
 
     traced = {"batch": 2, "sound": 200, "frames": 8, "patches": 8}
-    chosen = default_sizes(traced, allowed={"frames": range(8, 12)})
-    assert {sizes["sound"] for sizes, _ in chosen} >= {100, 200, 400}
-    assert {sizes["frames"] for sizes, _ in chosen} == {8, 9, 10, 11}
-    assert not any("patches" in sizes for sizes, _ in chosen)
+    choices = default_sizes(traced, allowed={"frames": range(8, 12)})
+    assert {sizes["sound"] for sizes, _ in choices} >= {100, 200, 400}
+    assert {sizes["frames"] for sizes, _ in choices} == {8, 9, 10, 11}
+    assert not any("patches" in sizes for sizes, _ in choices)
 
 
 def test_the_ends_of_a_sound_are_boundaries():
@@ -103,8 +103,8 @@ def test_the_ends_of_a_sound_are_boundaries():
 
     from parity.fixtures.sizes import boundaries
 
-    def ends(traced, **axis_sizes):
-        source = SimpleNamespace(axes=traced, axis_sizes=axis_sizes, masked=False)
+    def ends(axes, **axis_sizes):
+        source = SimpleNamespace(axes=axes, axis_sizes=axis_sizes, masked=False)
         return {example.name: dict(example.sizes) for example in boundaries(source, None)}
 
     sound = ends({"batch": 2, "sound": 200})

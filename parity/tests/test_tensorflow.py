@@ -26,13 +26,13 @@ def test_a_tensorflow_checkpoint_is_exported(tmp_path, options):
 
     model = transformers.TFDistilBertModel(tiny_config("distilbert"))
     inputs = {"input_ids": np.arange(10, 24).reshape(2, 7), "attention_mask": np.ones((2, 7), np.int64)}
-    expected = model(inputs).last_hidden_state.numpy()
+    reference = model(inputs).last_hidden_state.numpy()
     model.save_pretrained(tmp_path / "checkpoint")
     preprocessor(architecture("distilbert").preprocessor).save_pretrained(tmp_path / "checkpoint")
     assert main([f"--model={tmp_path / 'checkpoint'}", *options, "--quiet", str(tmp_path / "onnx")]) == 0
     (actual,) = InferenceSession(tmp_path / "onnx" / "model.onnx").run(None, inputs)
-    assert expected.std() > 0.1
-    assert np.abs(actual - expected).max() < 1e-5
+    assert reference.std() > 0.1
+    assert np.abs(actual - reference).max() < 1e-5
 
 
 @pytest.mark.parametrize("options", [[], ["--framework=tf"]], ids=["found", "asked for"])

@@ -27,17 +27,17 @@ run = functools.partial(commands.run, command=main)
 def checkpoint(tmp_path_factory):
     """Architecture, feature → the directory of a tiny checkpoint."""
 
-    def made(model_type="bert", feature="default"):
+    def save(model_type="bert", feature="default"):
         directory = tmp_path_factory.getbasetemp() / f"{model_type}-{feature}"
         if not directory.exists():
             save_checkpoint(directory, model_type, feature)
         return directory
 
-    return made
+    return save
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint, tmp_path_factory):
+def export_result(checkpoint, tmp_path_factory):
     """The output directory of the tiny BERT, and the log."""
     output = tmp_path_factory.mktemp("exported") / "torchscript"
     status, log, err = run("-m", checkpoint(), "--batch", 1, "--sequence-length", 12, output)
@@ -45,9 +45,9 @@ def exported(checkpoint, tmp_path_factory):
     return output, log.splitlines()
 
 
-def test_log_tells_inputs_proof_axes_and_minimum_torch(exported):
+def test_log_tells_inputs_proof_axes_and_minimum_torch(export_result):
     """Which tensor became which input, the proof, a line for every axis, and what the file needs."""
-    output, lines = exported
+    output, lines = export_result
     assert "feature default, attention eager, torch " in lines[0]
     assert lines[1:6] == [
         "Input 0: input_ids, int64 (1, 12)",
@@ -63,18 +63,18 @@ def test_log_tells_inputs_proof_axes_and_minimum_torch(exported):
     assert lines[-2:] == ["Needs torch>=1.13", f"All good, model saved at: {output.as_posix()}/model.pt"]
 
 
-def test_directory_is_enough_to_run_it(exported):
+def test_directory_is_enough_to_run_it(export_result):
     """Beside the file stand configuration and tokenizer; nothing else is left behind."""
-    names = {path.name for path in exported[0].iterdir()}
+    names = {path.name for path in export_result[0].iterdir()}
     assert {"model.pt", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
     assert not [name for name in names if name.startswith(".")]
 
 
-def test_file_has_the_sizes_asked_for(exported):
+def test_file_has_the_sizes_asked_for(export_result):
     """--batch and --sequence-length are the traced ones."""
     from parity.torchscript import load
 
-    assert load(exported[0] / "model.pt").sizes == {"batch": 1, "sequence": 12}
+    assert load(export_result[0] / "model.pt").sizes == {"batch": 1, "sequence": 12}
 
 
 def test_silently_wrong_axis_is_a_warning(checkpoint, tmp_path, monkeypatch):
@@ -99,16 +99,16 @@ def test_json_is_one_object_on_standard_output(checkpoint, tmp_path, monkeypatch
     # Without it the length is a number in the trace.
     monkeypatch.setattr(DebertaOnnxConfig, "patch_ops", lambda self: None)
     status, out, err = run("-m", checkpoint("deberta", "default"), "--json", tmp_path / "d.pt")
-    found = json.loads(out)
-    assert (status, found["status"]) == (0, "passed")
-    assert re.fullmatch(PROOF, found["proof"])
-    assert Path(found["model"]) == tmp_path / "d.pt"
-    assert [value["name"] for value in found["inputs"]] == ["input_ids", "attention_mask"]
-    verdicts = {each["axis"]: each for each in found["verdicts"]}
+    result = json.loads(out)
+    assert (status, result["status"]) == (0, "passed")
+    assert re.fullmatch(PROOF, result["proof"])
+    assert Path(result["model"]) == tmp_path / "d.pt"
+    assert [value["name"] for value in result["inputs"]] == ["input_ids", "attention_mask"]
+    verdicts = {each["axis"]: each for each in result["verdicts"]}
     assert verdicts["sequence"]["verdict"] == "raises"
     assert "out of bounds" in verdicts["sequence"]["text"]
     assert "out of bounds" in err
-    assert {"minimum_torch", "environment", "seconds", "attention", "feature"} <= set(found)
+    assert {"minimum_torch", "environment", "seconds", "attention", "feature"} <= set(result)
 
 
 def test_sdpa_file_needs_a_newer_torch(checkpoint, tmp_path):
@@ -137,12 +137,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_bad_input_is_one_line_and_writes_nothing(checkpoint, tmp_path, what):
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_line_and_writes_nothing(checkpoint, tmp_path, case):
     """The message says what was given and what it should be; no file, no directory, no traceback."""
-    options, expected, message = REFUSED[what]
+    options, exit_status, message = REFUSED[case]
     status, out, err = run("-m", checkpoint(), *options, tmp_path / "output")
-    assert (status, out) == (expected, "")
+    assert (status, out) == (exit_status, "")
     assert len(err.splitlines()) == 1
     assert err.startswith("python -m parity.torchscript: error: ")
     assert message in err
@@ -222,9 +222,9 @@ def test_trained_checkpoint_gives_its_embeddings(tmp_path):
     sentences = ["A man is eating food.", "A woman is playing the violin."]
     inputs = AutoTokenizer.from_pretrained(tmp_path / "moved")(sentences, padding=True, return_tensors="pt")
     with torch.no_grad():
-        expected = AutoModel.from_pretrained(minilm.directory())(**inputs).last_hidden_state.numpy()
-    found = Runner(tmp_path / "moved" / "model.pt")(inputs)["last_hidden_state"].numpy()
+        reference = AutoModel.from_pretrained(minilm.directory())(**inputs).last_hidden_state.numpy()
+    actual = Runner(tmp_path / "moved" / "model.pt")(inputs)["last_hidden_state"].numpy()
     assert inputs["input_ids"].shape[1] < 16
     real = inputs["attention_mask"].numpy().astype(bool)
-    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5)
-    assert np.abs(found[real] - np.roll(expected, 1, axis=0)[real]).max() > 0.1
+    np.testing.assert_allclose(actual[real], reference[real], rtol=0, atol=1e-5)
+    assert np.abs(actual[real] - np.roll(reference, 1, axis=0)[real]).max() > 0.1

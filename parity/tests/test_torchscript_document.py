@@ -105,8 +105,8 @@ def answer(model, **inputs):
         return model.eval()(**inputs, return_dict=True).last_hidden_state
 
 
-def difference(one, other):
-    return float((one - other).abs().max())
+def difference(first, second):
+    return float((first - second).abs().max())
 
 
 @pytest.mark.skipif(NEW, reason="the snippets need the flag torchscript of transformers 4")
@@ -148,11 +148,11 @@ def test_rewritten_snippets_run(checkpoint):
         snippet = snippet.replace(full, small)
     names = run(snippet, LOAD, USE)
     tokens, segments = names["dummy_input"]
-    expected = answer(names["model"], input_ids=tokens, attention_mask=segments)
+    reference = answer(names["model"], input_ids=tokens, attention_mask=segments)
     assert names["all_encoder_layers"].shape == (1, 14, 32)
     assert names["pooled_output"].shape == (1, 32)
-    assert difference(names["all_encoder_layers"], expected) < 1e-5
-    assert difference(names["traced_model"](tokens, segments)[0], expected) < 1e-5
+    assert difference(names["all_encoder_layers"], reference) < 1e-5
+    assert difference(names["traced_model"](tokens, segments)[0], reference) < 1e-5
 
 
 def test_rewriting_changes_four_places():
@@ -181,10 +181,10 @@ def test_documents_list_feeds_the_segments_as_the_mask(checkpoint):
     tokens, segments = names["dummy_input"]
     lines = []
     bare = export(model, [tokens, segments], say=lines.append)(tokens, segments)[0]
-    named = export(model, {"token_type_ids": segments, "input_ids": tokens})(tokens, segments)[0]
+    by_name = export(model, {"token_type_ids": segments, "input_ids": tokens})(tokens, segments)[0]
     assert lines[1] == "Input 1: attention_mask, int64 (1, 14)"
-    assert difference(named, answer(model, input_ids=tokens, token_type_ids=segments)) < 1e-5
-    assert difference(bare, named) > 0.1
+    assert difference(by_name, answer(model, input_ids=tokens, token_type_ids=segments)) < 1e-5
+    assert difference(bare, by_name) > 0.1
 
 
 @pytest.mark.skipif(not NEW, reason="transformers 4 honours the flag")

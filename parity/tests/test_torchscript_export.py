@@ -38,26 +38,26 @@ def bert():
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("of", CELLS, ids="-".join)
-def test_file_is_equal_to_eager(of, attention, tmp_path):
+@pytest.mark.parametrize("pair", CELLS, ids="-".join)
+def test_file_is_equal_to_eager(pair, attention, tmp_path):
     """At the traced shape the loaded file and the model agree by the error ratio, on the example and other values."""
-    subject = subjects.subject(*of)
-    attention = attention if architecture(of[0]).has_sdpa else "eager"
-    model = tiny_model(*of, attention=attention)
+    subject = subjects.subject(*pair)
+    attention = attention if architecture(pair[0]).has_sdpa else "eager"
+    model = tiny_model(*pair, attention=attention)
     lines = []
-    made = export(model, subject.source.generate().inputs, tmp_path / "model.pt", feature=of[1], say=lines.append)
-    assert made.attention == attention
-    assert is_proven(made)
-    assert lines[-1] == f"At the traced shape: {made.proof}"
-    assert list(made.outputs)[: len(subject.onnx_config.outputs)] == list(subject.onnx_config.outputs)
+    trace = export(model, subject.source.generate().inputs, tmp_path / "model.pt", feature=pair[1], say=lines.append)
+    assert trace.attention == attention
+    assert is_proven(trace)
+    assert lines[-1] == f"At the traced shape: {trace.proof}"
+    assert list(trace.outputs)[: len(subject.onnx_config.outputs)] == list(subject.onnx_config.outputs)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-@pytest.mark.parametrize("of", CELLS, ids="-".join)
-def test_feature_is_found_by_the_class(of):
+@pytest.mark.parametrize("pair", CELLS, ids="-".join)
+def test_feature_is_found_by_the_class(pair):
     """Without a feature the model's class, and whether past key values are given, name it."""
-    subject = subjects.subject(*of)
-    assert export(subject.fresh_model(), subject.source.generate().inputs, prove=False).feature == of[1]
+    subject = subjects.subject(*pair)
+    assert export(subject.fresh_model(), subject.source.generate().inputs, prove=False).feature == pair[1]
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def other_trace(monkeypatch):
 
     from parity.torchscript import trace
 
-    traced = trace._trace
+    original = trace._trace
 
     def install(change):
         def wrong(model, *arguments):
             own = copy.deepcopy(model)
             change(own)
-            return traced(own, *arguments)
+            return original(own, *arguments)
 
         monkeypatch.setattr(trace, "_trace", wrong)
 
@@ -218,13 +218,13 @@ def refusals():
 
 
 @pytest.mark.parametrize(
-    "what", ["nothing", "unknown name", "too many", "no tensor", "too few axes", "beyond the vocabulary"]
+    "case", ["nothing", "unknown name", "too many", "no tensor", "too few axes", "beyond the vocabulary"]
 )
-def test_inputs_that_cannot_be_right_are_refused(what, tmp_path):
+def test_inputs_that_cannot_be_right_are_refused(case, tmp_path):
     """One message names the input, what it is and what it should be; nothing is written."""
-    given, message = refusals()[what]
+    inputs, message = refusals()[case]
     with pytest.raises(UsageError, match=re.escape(message)):
-        export(bert()[0], given, tmp_path / "model.pt")
+        export(bert()[0], inputs, tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -317,14 +317,14 @@ def test_check_trace_is_told_when_it_is_on(on, monkeypatch):
     """By default torch traces once; with check_trace the log says that it costs two to three times as much."""
     import torch
 
-    seen, own = [], torch.jit.trace
+    flags, own = [], torch.jit.trace
     monkeypatch.setattr(
-        torch.jit, "trace", lambda *a, **options: (seen.append(options["check_trace"]), own(*a, **options))[1]
+        torch.jit, "trace", lambda *a, **options: (flags.append(options["check_trace"]), own(*a, **options))[1]
     )
     model, inputs = bert()
     lines = []
     export(model, inputs, check_trace=on, say=lines.append)
-    assert seen == [on]
+    assert flags == [on]
     assert any("two to three times as long" in line for line in lines) is on
 
 
@@ -341,11 +341,11 @@ def test_file_says_what_it_is(file):
     """Loaded again it knows its inputs, outputs, axes and sizes, without the model."""
     from parity.torchscript import load
 
-    made = load(file)
-    assert made.sizes == {"batch": 2, "sequence": 8}
-    assert made.inputs["token_type_ids"] == {0: "batch", 1: "sequence"}
-    assert made.outputs == {"last_hidden_state": {0: "batch", 1: "sequence"}, "pooler_output": {0: "batch"}}
-    assert (made.model_type, made.feature, made.attention, made.padding) == ("bert", "default", "eager", True)
+    trace = load(file)
+    assert trace.sizes == {"batch": 2, "sequence": 8}
+    assert trace.inputs["token_type_ids"] == {0: "batch", 1: "sequence"}
+    assert trace.outputs == {"last_hidden_state": {0: "batch", 1: "sequence"}, "pooler_output": {0: "batch"}}
+    assert (trace.model_type, trace.feature, trace.attention, trace.padding) == ("bert", "default", "eager", True)
 
 
 def test_verdict_on_a_loaded_file_needs_only_the_model(file):
@@ -372,8 +372,8 @@ def test_file_runs_where_neither_parity_nor_transformers_is_imported(file):
     assert done.stdout.strip() == "(3, 5, 32) (3, 32) False"
 
 
-@pytest.mark.parametrize("what", ["missing", "truncated", "foreign"])
-def test_file_that_cannot_be_read_is_told(file, what, tmp_path):
+@pytest.mark.parametrize("kind", ["missing", "truncated", "foreign"])
+def test_file_that_cannot_be_read_is_told(file, kind, tmp_path):
     """No file, half a file and a file of somebody else are each one message."""
     import torch
 
@@ -381,13 +381,13 @@ def test_file_that_cannot_be_read_is_told(file, what, tmp_path):
     from parity.torchscript import load
 
     path = tmp_path / "model.pt"
-    if what == "truncated":
+    if kind == "truncated":
         path.write_bytes(file.read_bytes()[:5000])
-    elif what == "foreign":
+    elif kind == "foreign":
         with quiet_transformers():
             torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), str(path))
-    expected = {"missing": "no such file", "truncated": "cannot load it", "foreign": "parity did not write it"}
-    with pytest.raises(SessionError, match=expected[what]):
+    messages = {"missing": "no such file", "truncated": "cannot load it", "foreign": "parity did not write it"}
+    with pytest.raises(SessionError, match=messages[kind]):
         load(path)
 
 

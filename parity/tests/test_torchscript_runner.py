@@ -12,11 +12,11 @@ CELLS = [("bert", "default"), ("bert", "token-classification"), ("gpt2", "causal
 LONGEST = 16
 
 
-def traced(of, length=LONGEST, names=None):
+def trace_subject(pair, length=LONGEST, names=None):
     """The subject, and its trace at that length of every text."""
     from parity.torchscript import export
 
-    subject = subjects.subject(*of)
+    subject = subjects.subject(*pair)
     sizes = {axis: length for axis in subject.source.axes if "sequence" in axis}
     inputs = subject.source.resize(sizes).inputs
     return subject, export(subject.fresh_model(), {n: t for n, t in inputs.items() if names is None or n in names})
@@ -27,8 +27,8 @@ def case(request):
     """A subject, its trace, and its runner."""
     from parity.torchscript import Runner
 
-    subject, made = traced(request.param)
-    return subject, made, Runner(made)
+    subject, trace = trace_subject(request.param)
+    return subject, trace, Runner(trace)
 
 
 def requests(subject):
@@ -47,18 +47,18 @@ def test_answers_are_those_of_unpadded_eager(case):
 
     subject, _, runner = case
     samples = [*requests(subject), *requests(subject)[:3], requests(subject)[1]]
-    expected = answers(subject.fresh_model(), subject.onnx_config, samples)
+    reference = answers(subject.fresh_model(), subject.onnx_config, samples)
     got = [{name: tensor.numpy() for name, tensor in runner(sample.inputs).items()} for sample in samples]
-    got = [{name: found[name] for name in subject.onnx_config.outputs} for found in got]
-    for one, other in zip(expected, got, strict=True):
-        assert {n: a.shape for n, a in one.eager.items()} == {n: a.shape for n, a in other.items()}
+    got = [{name: answer[name] for name in subject.onnx_config.outputs} for answer in got]
+    for exact, other in zip(reference, got, strict=True):
+        assert {n: a.shape for n, a in exact.eager.items()} == {n: a.shape for n, a in other.items()}
     mask = real_positions(samples)
-    findings = ratio.judge_ratio(Pool.from_answers(*(at(mask, side) for side in (*sides(expected), got))))
+    findings = ratio.judge_ratio(Pool.from_answers(*(at(mask, side) for side in (*sides(reference), got))))
     assert [finding.message for finding in findings if not finding.passed] == []
 
 
-def sides(expected):
-    return [a.exact for a in expected], [a.eager for a in expected], [a.jittered for a in expected]
+def sides(answers):
+    return [a.exact for a in answers], [a.eager for a in answers], [a.jittered for a in answers]
 
 
 def real_positions(samples):
@@ -75,15 +75,15 @@ def test_padding_without_a_mask_would_be_seen(case):
     """The same requests padded by hand with nothing masked answer otherwise: the agreement above means something."""
     import torch
 
-    subject, made, runner = case
+    subject, trace, runner = case
     sample = requests(subject)[1]
-    padded = [runner._pad(made, name, tensor) for name, tensor in sample.inputs.items()]
+    padded = [runner._pad(trace, name, tensor) for name, tensor in sample.inputs.items()]
     unmasked = [torch.ones_like(t) if "mask" in n else t for n, t in zip(sample.inputs, padded, strict=True)]
     # A decoder looks only back: its own padding, to the right, has no effect.
     if subject.architecture == "gpt2":
         unmasked[0] = unmasked[0].flip(-1)
-    name = next(iter(made.outputs))
-    other = made(*unmasked)[0].numpy()[:, :7]
+    name = next(iter(trace.outputs))
+    other = trace(*unmasked)[0].numpy()[:, :7]
     assert np.abs(other - runner(sample.inputs)[name].numpy()).max() > 1e-3
 
 
@@ -99,8 +99,8 @@ def test_longer_requests_are_refused(case):
 @pytest.fixture(scope="module")
 def buckets():
     """The bert subject and its traces at 4, 8 and 16 tokens, in no order."""
-    made = [traced(("bert", "default"), length) for length in (8, 16, 4)]
-    return made[0][0], [trace for _, trace in made]
+    pairs = [trace_subject(("bert", "default"), length) for length in (8, 16, 4)]
+    return pairs[0][0], [trace for _, trace in pairs]
 
 
 @pytest.mark.parametrize(("length", "bucket"), [(1, 4), (4, 4), (5, 8), (9, 16), (16, 16)])
@@ -109,16 +109,18 @@ def test_request_runs_in_the_smallest_bucket(buckets, length, bucket):
     from parity.torchscript import Runner
 
     subject, traces = buckets
-    seen = []
+    lengths = []
 
-    def watched(trace):
+    def watch(trace):
         own = trace.module
-        return dataclasses.replace(trace, module=lambda *tensors: (seen.append(tensors[0].shape[1]), own(*tensors))[1])
+        return dataclasses.replace(
+            trace, module=lambda *tensors: (lengths.append(tensors[0].shape[1]), own(*tensors))[1]
+        )
 
-    runner = Runner(*map(watched, traces))
-    found = runner(subject.source.resize({"sequence": length}).inputs)
-    assert seen == [bucket]
-    assert found["last_hidden_state"].shape[1] == length
+    runner = Runner(*map(watch, traces))
+    answer = runner(subject.source.resize({"sequence": length}).inputs)
+    assert lengths == [bucket]
+    assert answer["last_hidden_state"].shape[1] == length
     assert runner.longest == {"sequence": 16}
 
 
@@ -131,11 +133,11 @@ def test_files_serve_as_traces(buckets, tmp_path):
     subject, traces = buckets
     export(subject.fresh_model(), dict(traces[0].example), tmp_path / "bert8.pt")
     inputs = dict(subject.source.resize({"sequence": 5}, seed=2).inputs)
-    expected = Runner(traces[0])(inputs)
+    reference = Runner(traces[0])(inputs)
     inputs.pop("attention_mask")
-    found = Runner(tmp_path / "bert8.pt")(**inputs)
-    assert torch.allclose(found["last_hidden_state"], expected["last_hidden_state"], rtol=0, atol=1e-5)
-    assert found["pooler_output"].shape == (2, 32)
+    actual = Runner(tmp_path / "bert8.pt")(**inputs)
+    assert torch.allclose(actual["last_hidden_state"], reference["last_hidden_state"], rtol=0, atol=1e-5)
+    assert actual["pooler_output"].shape == (2, 32)
 
 
 def test_batch_can_be_padded_too(buckets):
@@ -156,13 +158,13 @@ def test_traces_that_cannot_be_padded_are_refused(buckets):
     """No mask, a past, no text, answers that change with padding, other inputs, none at all: each says why."""
     from parity.torchscript import Runner
 
-    without_mask = traced(("bert", "default"), 8, ("input_ids", "token_type_ids"))[1]
+    without_mask = trace_subject(("bert", "default"), 8, ("input_ids", "token_type_ids"))[1]
     with pytest.raises(UsageError, match="no attention_mask, so padding would be read as text"):
         Runner(without_mask)
     with pytest.raises(UsageError, match="with past key values requests cannot be padded"):
-        Runner(traced(("gpt2", "causal-lm-with-past"), 8)[1])
+        Runner(trace_subject(("gpt2", "causal-lm-with-past"), 8)[1])
     with pytest.raises(UsageError, match="axes: none to pad, the trace has batch"):
-        Runner(traced(("vit", "image-classification"))[1])
+        Runner(trace_subject(("vit", "image-classification"))[1])
     with pytest.raises(UsageError, match="answers of bert default change with padding, in PyTorch too"):
         Runner(dataclasses.replace(buckets[1][0], padding=False))
     with pytest.raises(UsageError, match="their inputs or outputs are not the same"):
@@ -174,10 +176,13 @@ def test_traces_that_cannot_be_padded_are_refused(buckets):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda given: given.pop("token_type_ids"), "should be input_ids, attention_mask, token_type_ids"),
-        (lambda given: given.update(pixel_values=given["input_ids"]), "got input_ids, .*pixel_values"),
-        (lambda given: given.update(input_ids=given["input_ids"][0]), r"shape \(5,\), should have the axes batch, seq"),
-        (lambda given: given.update(token_type_ids=given["input_ids"][:, :3]), "sequence is 3 in token_type_ids, 5"),
+        (lambda inputs: inputs.pop("token_type_ids"), "should be input_ids, attention_mask, token_type_ids"),
+        (lambda inputs: inputs.update(pixel_values=inputs["input_ids"]), "got input_ids, .*pixel_values"),
+        (
+            lambda inputs: inputs.update(input_ids=inputs["input_ids"][0]),
+            r"shape \(5,\), should have the axes batch, seq",
+        ),
+        (lambda inputs: inputs.update(token_type_ids=inputs["input_ids"][:, :3]), "sequence is 3 in token_type_ids, 5"),
     ],
     ids=["missing", "unknown", "too few axes", "other length"],
 )
@@ -186,7 +191,7 @@ def test_requests_that_cannot_be_right_are_refused(buckets, change, message):
     from parity.torchscript import Runner
 
     subject, traces = buckets
-    given = dict(subject.source.resize({"sequence": 5}).inputs)
-    change(given)
+    inputs = dict(subject.source.resize({"sequence": 5}).inputs)
+    change(inputs)
     with pytest.raises(UsageError, match=message):
-        Runner(traces[0])(given)
+        Runner(traces[0])(inputs)

@@ -15,7 +15,7 @@ TIED = {
     ("gpt2", "causal-lm"): ["transformer.wte"],
     ("t5", "seq2seq-lm"): ["shared", "encoder.embed_tokens", "decoder.embed_tokens"],
 }
-IDS = [of[0] for of in TIED]
+IDS = [pair[0] for pair in TIED]
 
 
 def untie(model):
@@ -24,7 +24,7 @@ def untie(model):
     return untie(model)
 
 
-def tied(model):
+def find_tied(model):
     from parity.torchscript.untying import tied_embeddings
 
     return tied_embeddings(model)
@@ -37,40 +37,40 @@ def places(module):
     return {name: storage_of(tensor) for name, tensor in module.named_parameters(remove_duplicate=False)}
 
 
-@pytest.mark.parametrize("of", TIED, ids=IDS)
-def test_output_embedding_shares_no_storage_with_an_input_embedding(of):
+@pytest.mark.parametrize("pair", TIED, ids=IDS)
+def test_output_embedding_shares_no_storage_with_an_input_embedding(pair):
     """In the copy the output embedding has weights of its own, with equal values; before, it had not."""
     import torch
 
-    model = tiny_model(*of)
+    model = tiny_model(*pair)
     own = untie(model)
-    assert tied(model) == TIED[of]
-    assert tied(own) == []
+    assert find_tied(model) == TIED[pair]
+    assert find_tied(own) == []
     assert torch.equal(own.get_output_embeddings().weight, own.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("of", TIED, ids=IDS)
-def test_other_sharing_stays(of):
+@pytest.mark.parametrize("pair", TIED, ids=IDS)
+def test_other_sharing_stays(pair):
     """Every other weight is the very tensor of the model: encoder and decoder still share, and no memory is spent."""
-    model = tiny_model(*of)
+    model = tiny_model(*pair)
     before, after = places(model), places(untie(model))
     changed = [name for name in before if after[name] != before[name]]
     output = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
     assert changed == [f"{output}.weight"]
 
 
-@pytest.mark.parametrize("of", TIED, ids=IDS)
-def test_callers_weights_are_still_tied(of):
+@pytest.mark.parametrize("pair", TIED, ids=IDS)
+def test_callers_weights_are_still_tied(pair):
     """Exporting leaves the model with the weights, the ties and the modes that it had."""
     from parity.fixtures import subjects
     from parity.torchscript import export
 
-    subject = subjects.subject(*of)
+    subject = subjects.subject(*pair)
     model = subject.fresh_model().train()
     before = places(model)
-    made = export(model, subject.source.generate().inputs, prove=False)
-    assert list(made.untied) == TIED[of]
-    assert (places(model), tied(model)) == (before, TIED[of])
+    trace = export(model, subject.source.generate().inputs, prove=False)
+    assert list(trace.untied) == TIED[pair]
+    assert (places(model), find_tied(model)) == (before, TIED[pair])
     assert all(module.training for module in model.modules())
     assert model.config.to_dict() == subject.fresh_model().config.to_dict()
     model.train(True)
@@ -145,10 +145,10 @@ def test_copy_of_an_untied_copy_refuses_training_too():
     assert own.eval() is own
 
 
-@pytest.mark.parametrize("of", [("bert", "default"), ("vit", "image-classification"), ("t5", "default")], ids=str)
-def test_model_without_a_head_needs_none_of_it(of):
+@pytest.mark.parametrize("pair", [("bert", "default"), ("vit", "image-classification"), ("t5", "default")], ids=str)
+def test_model_without_a_head_needs_none_of_it(pair):
     """Nothing is copied, and the copy can be trained."""
-    model = tiny_model(*of)
+    model = tiny_model(*pair)
     own = untie(model)
     assert places(own) == places(model)
     assert own.train().training
@@ -178,7 +178,7 @@ def test_flag_is_honoured_where_it_exists(tmp_path):
     config.torchscript = True
     model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager").eval()
     made = export(model, subjects.subject("bert", "masked-lm").source.generate().inputs, tmp_path / "model.pt")
-    assert (tied(model), made.untied, is_proven(made)) == ([], (), True)
+    assert (find_tied(model), made.untied, is_proven(made)) == ([], (), True)
     with pytest.raises(UsageError, match="drift"):
         untie(model).train()
 
@@ -188,5 +188,5 @@ def test_flag_that_is_silently_ignored_costs_nothing():
     """On transformers 5 the flag is an item like any other, and untying is ours."""
     model = tiny_model("bert", "masked-lm")
     model.config.torchscript = True
-    assert tied(model) == TIED["bert", "masked-lm"]
-    assert tied(untie(model)) == []
+    assert find_tied(model) == TIED["bert", "masked-lm"]
+    assert find_tied(untie(model)) == []

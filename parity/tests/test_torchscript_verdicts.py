@@ -170,18 +170,18 @@ def test_verdicts_are_json():
 @pytest.mark.parametrize("specimen", [each for each in SPECIMENS if each.outcome != "generalises"], ids=str)
 def test_a_verdict_is_held_against_its_declaration_in_both_directions(specimen):
     """Declared as it is, nothing is said; declared to generalise, or with another text, or another axis, it is told."""
-    found = specimen.judgement()[1]
+    verdicts = specimen.judgement()[1]
     own = of_axis(specimen)
     declared = TracedAxis(own.axis, own.outcome, own.text[:40], issue="https://example.org/1")
-    assert differences(found, {own.axis: declared}) == []
-    (undeclared,) = differences(found, {})
+    assert differences(verdicts, {own.axis: declared}) == []
+    (undeclared,) = differences(verdicts, {})
     assert undeclared.startswith(f"{own.axis}: declared as generalises, found {own.outcome}")
-    (other_text,) = differences(found, {own.axis: dataclasses.replace(declared, text="something else")})
+    (other_text,) = differences(verdicts, {own.axis: dataclasses.replace(declared, text="something else")})
     assert "something else" in other_text
-    (healthy, *_) = (each for each in found if each.axis != own.axis)
-    wrong = differences(found, {own.axis: declared, healthy.axis: dataclasses.replace(declared, axis=healthy.axis)})
+    (healthy, *_) = (each for each in verdicts if each.axis != own.axis)
+    wrong = differences(verdicts, {own.axis: declared, healthy.axis: dataclasses.replace(declared, axis=healthy.axis)})
     assert wrong == [f"{healthy.axis}: declared as {own.outcome}, found generalises: "]
-    assert "depth: is declared" in differences(found, {own.axis: declared, "depth": declared})[0]
+    assert "depth: is declared" in differences(verdicts, {own.axis: declared, "depth": declared})[0]
 
 
 @pytest.mark.parametrize(

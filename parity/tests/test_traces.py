@@ -26,17 +26,17 @@ def gpt2():
 
 
 @pytest.fixture
-def traced(monkeypatch):
+def trace_calls(monkeypatch):
     """How often the exporter has traced."""
-    counted, exporter = [], _exporter()
+    calls, exporter = [], _exporter()
     trace = exporter._trace_and_get_graph_from_model
 
-    def counting(traceable, arguments):
-        counted.append(traceable)
+    def count_and_trace(traceable, arguments):
+        calls.append(traceable)
         return trace(traceable, arguments)
 
-    monkeypatch.setattr(exporter, "_trace_and_get_graph_from_model", counting)
-    return counted
+    monkeypatch.setattr(exporter, "_trace_and_get_graph_from_model", count_and_trace)
+    return calls
 
 
 def exporter(traces):
@@ -46,18 +46,18 @@ def exporter(traces):
     return TraceExporter(traces=traces)
 
 
-def test_shared_traces_give_the_same_files(gpt2, traced, tmp_path):
+def test_shared_traces_give_the_same_files(gpt2, trace_calls, tmp_path):
     """Four opsets take two traces, one with the operators that the lower ones have, and the files are the same."""
     model, config, traces = gpt2
     shared = {opset: tmp_path / f"{opset}.onnx" for opset in OPSETS}
     for opset, path in shared.items():
         export_with(exporter(traces), preprocessor("gpt2"), model, config, opset, path)
-    assert len(traced) == 2
+    assert len(trace_calls) == 2
     for opset, path in shared.items():
-        alone = tmp_path / "alone.onnx"
-        export(preprocessor("gpt2"), model, config, opset, alone)
-        assert alone.read_bytes() == path.read_bytes()
-    assert len(traced) == 2 + len(OPSETS)
+        own = tmp_path / "alone.onnx"
+        export(preprocessor("gpt2"), model, config, opset, own)
+        assert own.read_bytes() == path.read_bytes()
+    assert len(trace_calls) == 2 + len(OPSETS)
 
 
 def test_a_foreign_graph_is_seen(gpt2, tmp_path):
@@ -74,14 +74,14 @@ def test_a_foreign_graph_is_seen(gpt2, tmp_path):
     assert (tmp_path / "ours.onnx").read_bytes() != (tmp_path / "alone.onnx").read_bytes()
 
 
-def test_other_inputs_are_traced_anew(gpt2, traced, tmp_path, monkeypatch):
+def test_other_inputs_are_traced_anew(gpt2, trace_calls, tmp_path, monkeypatch):
     """A trace is not used for inputs of other sizes."""
     model, config, _ = gpt2
     traces = SharedTraces(model, config)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     monkeypatch.setattr(type(config), "default_batch_size", 3)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
-    assert len(traced) == 2
+    assert len(trace_calls) == 2
 
 
 def test_traces_are_those_of_one_model(gpt2, tmp_path):
@@ -91,12 +91,12 @@ def test_traces_are_those_of_one_model(gpt2, tmp_path):
         export_with(exporter(traces), preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx")
 
 
-def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
+def test_a_trace_that_fails_is_not_kept(gpt2, trace_calls, tmp_path, monkeypatch):
     """The next export traces again, and the exporter is left as it was."""
     model, config, _ = gpt2
     traces, before = SharedTraces(model, config), _exporter()._trace_and_get_graph_from_model
 
-    def fail(*arguments, **named):
+    def fail(*arguments, **options):
         raise RuntimeError("out of paper")
 
     with monkeypatch.context() as broken:
@@ -105,7 +105,7 @@ def test_a_trace_that_fails_is_not_kept(gpt2, traced, tmp_path, monkeypatch):
             export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
     assert _exporter()._trace_and_get_graph_from_model is before
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
-    assert len(traced) == 2
+    assert len(trace_calls) == 2
 
 
 def test_a_row_that_sees_nothing_is_zero_in_an_older_exporter_too(monkeypatch):

@@ -15,7 +15,7 @@ TRIED = NEWEST_TESTED["transformers"]
 
 
 @pytest.fixture
-def installed(monkeypatch):
+def set_version(monkeypatch):
     """Say which transformers is installed; everything else is the newest that was tried."""
 
     def say(version):
@@ -25,38 +25,38 @@ def installed(monkeypatch):
     return say
 
 
-def test_a_newer_package_is_named(installed):
+def test_a_newer_package_is_named(set_version):
     """The line has both versions."""
-    installed("5.99.0")
+    set_version("5.99.0")
     assert newer_than_tested() == f"transformers 5.99.0 is newer than any that was tried ({TRIED})"
 
 
 @pytest.mark.parametrize("version", [TRIED, f"{TRIED}+local", "4.46.3", None])
-def test_an_older_one_is_not(installed, version):
+def test_an_older_one_is_not(set_version, version):
     """Neither what was tried, whatever its build, nor what is older or not installed."""
-    installed(version)
+    set_version(version)
     assert newer_than_tested() == ""
 
 
-def failing():
+def fail():
     raise CheckpointError("it is broken")
 
 
-def misused():
+def misuse():
     raise UsageError("no such feature")
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
-    [(failing, 1, True), (lambda: 1, 1, True), (lambda: 0, 0, False), (misused, 2, False)],
+    ("body", "status", "has_note"),
+    [(fail, 1, True), (lambda: 1, 1, True), (lambda: 0, 0, False), (misuse, 2, False)],
     ids=["error", "failed", "passed", "usage"],
 )
-def test_failures_say_so(installed, capsys, body, status, told):
+def test_failures_say_so(set_version, capsys, body, status, has_note):
     """A command that fails ends with the note; one that passes, or was misused, has none."""
-    installed("5.99.0")
+    set_version("5.99.0")
     assert console.run_guarded("parity x", body) == status
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert notes == ([f"note: {newer_than_tested()}"] if told else [])
+    assert notes == ([f"note: {newer_than_tested()}"] if has_note else [])
 
 
 def test_what_the_readme_installs_was_tried():

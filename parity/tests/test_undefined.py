@@ -14,61 +14,61 @@ TEXT = {0: "batch", 1: "sequence"}
 MASK = np.array([[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
 
 
-def of(mask, axes, shape, output, **options):
+def undefined_places(mask, axes, shape, output, **options):
     name = options.pop("name", "attention_mask")
     return undefined.places({name: mask}, {name: axes}, {"o": np.zeros(shape)}, {"o": output}, **options)["o"]
 
 
 def test_masked_tokens_and_fully_masked_rows():
     """A text's output is undefined at its masked tokens; one without a text in rows that are masked throughout."""
-    assert np.array_equal(of(MASK, TEXT, (3, 4, 2), TEXT)[..., 0], MASK == 0)
-    assert of(MASK, TEXT, (3, 2), {0: "batch"}).tolist() == [[False] * 2, [False] * 2, [True] * 2]
+    assert np.array_equal(undefined_places(MASK, TEXT, (3, 4, 2), TEXT)[..., 0], MASK == 0)
+    assert undefined_places(MASK, TEXT, (3, 2), {0: "batch"}).tolist() == [[False] * 2, [False] * 2, [True] * 2]
 
 
 def test_past_and_sequence():
     """With a past the mask ends with the sequence's; a cache is as long as all of it."""
     axes = {0: "batch", 1: "past_sequence + sequence"}
-    assert np.array_equal(of(MASK, axes, (3, 1, 5), TEXT)[:, 0, 0], [False, False, True])
-    cache = of(MASK, axes, (3, 2, 4, 5), {0: "batch", 2: "past_sequence + sequence"})
+    assert np.array_equal(undefined_places(MASK, axes, (3, 1, 5), TEXT)[:, 0, 0], [False, False, True])
+    cache = undefined_places(MASK, axes, (3, 2, 4, 5), {0: "batch", 2: "past_sequence + sequence"})
     assert np.array_equal(cache[:, 0, :, 0], MASK == 0)
 
 
 def test_each_side_has_its_mask():
     """The encoder's mask says nothing of the decoder's tokens, unless a row sees nothing at all."""
     axes = {0: "batch", 1: "encoder_sequence"}
-    found = of(MASK, axes, (3, 7, 2), {0: "batch", 1: "decoder_sequence"})
-    assert found.any(axis=(1, 2)).tolist() == [False, False, True]
-    own = of(MASK, axes, (3, 7, 2), {0: "batch", 1: "decoder_sequence"}, name="decoder_attention_mask")
-    assert np.array_equal(own, found)
+    places = undefined_places(MASK, axes, (3, 7, 2), {0: "batch", 1: "decoder_sequence"})
+    assert places.any(axis=(1, 2)).tolist() == [False, False, True]
+    own = undefined_places(MASK, axes, (3, 7, 2), {0: "batch", 1: "decoder_sequence"}, name="decoder_attention_mask")
+    assert np.array_equal(own, places)
 
 
 def test_a_text_of_one_length_has_no_axis_for_it():
     """Where the length has no name (block-sparse BigBird) only fully masked rows are left out: no more is known."""
-    found = of(MASK, {0: "batch"}, (3, 4, 2), {0: "batch"})
+    found = undefined_places(MASK, {0: "batch"}, (3, 4, 2), {0: "batch"})
     assert found.all(axis=(1, 2)).tolist() == found.any(axis=(1, 2)).tolist() == [False, False, True]
 
 
 def test_choices_are_rows():
     """In multiple choice a choice can be masked throughout, beside others."""
     axes = {0: "batch", 1: "choice", 2: "sequence"}
-    assert of(MASK[None], axes, (1, 3), {0: "batch", 1: "choice"}).tolist() == [[False, False, True]]
+    assert undefined_places(MASK[None], axes, (1, 3), {0: "batch", 1: "choice"}).tolist() == [[False, False, True]]
 
 
 def test_pooled_token():
     """An output that is made of one token's answer is undefined where that is masked."""
-    assert of(MASK, TEXT, (3, 2), {0: "batch"}, pooled={"o": 0})[:, 0].tolist() == [False, True, True]
+    assert undefined_places(MASK, TEXT, (3, 2), {0: "batch"}, pooled={"o": 0})[:, 0].tolist() == [False, True, True]
 
 
 def test_the_mask_of_global_attention_is_none():
     """Longformer's second mask marks what looks at everything; its zeros are tokens like others."""
-    assert not of(MASK, TEXT, (3, 4, 2), TEXT, name="global_attention_mask").any()
+    assert not undefined_places(MASK, TEXT, (3, 4, 2), TEXT, name="global_attention_mask").any()
 
 
 def test_images_have_no_text():
     """A mask of pixels leaves out images that are masked from end to end, and no part of others."""
     pixels = np.stack([np.zeros((4, 4)), np.eye(4)])
     axes = {0: "batch", 1: "height", 2: "width"}
-    assert of(pixels, axes, (2, 3), {0: "batch"}, name="pixel_mask").tolist() == [[True] * 3, [False] * 3]
+    assert undefined_places(pixels, axes, (2, 3), {0: "batch"}, name="pixel_mask").tolist() == [[True] * 3, [False] * 3]
 
 
 UNLIKE = [("gpt2", "causal-lm"), ("bart", "seq2seq-lm"), ("m2m-100", "default-with-past")]
@@ -78,15 +78,15 @@ UNLIKE = [("gpt2", "causal-lm"), ("bart", "seq2seq-lm"), ("m2m-100", "default-wi
 def unlike(request, tmp_path_factory):
     """An eager file's session, and a pool that a model with sdpa has answered."""
     name, feature = request.param
-    of = subjects.subject(name, feature)
-    path = subjects.artifact(of, 17, tmp_path_factory.mktemp(name) / "model.onnx")
+    subject = subjects.subject(name, feature)
+    path = subjects.artifact(subject, 17, tmp_path_factory.mktemp(name) / "model.onnx")
     assert tiny_model(name, feature, attention="sdpa").config._attn_implementation == "sdpa"
-    return of, OnnxSession(path), subjects.pool(name, feature, "other", "sdpa")
+    return subject, OnnxSession(path), subjects.pool(name, feature, "other", "sdpa")
 
 
-def judged(unlike, spoil=None, **options):
+def judge(unlike, spoil=None, **options):
     """The verdict on the file, whose answers `spoil` changes in place, given inputs and answers."""
-    of, session, pool = unlike
+    subject, session, pool = unlike
 
     def run(inputs):
         answers = {name: array.copy() for name, array in session.run(inputs).items()}
@@ -96,28 +96,28 @@ def judged(unlike, spoil=None, **options):
 
     from parity.validation import Criteria, compare
 
-    return compare(run, of.onnx_config, pool, Criteria(**options))
+    return compare(run, subject.onnx_config, pool, Criteria(**options))
 
 
-def output_of(of):
+def output_of(subject):
     """The first output, and the mask of its tokens."""
-    name = next(iter(of.onnx_config.outputs))
-    side = "decoder_" if "decoder_input_ids" in of.onnx_config.inputs else ""
+    name = next(iter(subject.onnx_config.outputs))
+    side = "decoder_" if "decoder_input_ids" in subject.onnx_config.inputs else ""
     return name, f"{side}attention_mask"
 
 
 def test_an_eager_file_of_an_sdpa_model_passes(unlike):
     """Compared where answers are defined it passes."""
-    found = judged(unlike, same_attention=False)
-    assert found.message() == ""
-    assert max(found.ratios().values()) < 4
-    assert 0 < found.masked < found.values / 3
+    verdict = judge(unlike, same_attention=False)
+    assert verdict.message() == ""
+    assert max(verdict.ratios().values()) < 4
+    assert 0 < verdict.masked < verdict.values / 3
 
 
 @pytest.mark.parametrize("unlike", UNLIKE[:1], ids="-".join, indirect=True)
 def test_compared_everywhere_it_fails(unlike):
     """GPT-2's rows that see nothing are answered otherwise by sdpa in every release: there is much to leave out."""
-    assert {row.check for row in judged(unlike).failures} >= {"ratio"}
+    assert {row.check for row in judge(unlike).failures} >= {"ratio"}
 
 
 @pytest.mark.parametrize("place", ["first after the padding", "last"])
@@ -133,10 +133,10 @@ def test_a_fault_at_a_real_token_fails(unlike, place):
         index = int(real.argmax()) if "first" in place else len(real) - 1 - int(real[::-1].argmax())
         answers[name][-1, index, 0] += 0.01
 
-    found = judged(unlike, spoil, same_attention=False)
+    found = judge(unlike, spoil, same_attention=False)
     assert {row.check for row in found.failures} >= {"ratio", "values"}
     with pytest.raises(ValueMismatch):
-        judged(unlike, spoil, same_attention=False, atol=1e-3).raise_on_failure()
+        judge(unlike, spoil, same_attention=False, atol=1e-3).raise_on_failure()
 
 
 def test_what_is_masked_has_to_be_finite(unlike):
@@ -148,6 +148,6 @@ def test_what_is_masked_has_to_be_finite(unlike):
         masked = inputs[mask][-1][-answers[name].shape[1] :] == 0
         answers[name][-1, masked, 0] = np.nan
 
-    (row, *_) = failures(judged(unlike, spoil, same_attention=False).findings)
+    (row, *_) = failures(judge(unlike, spoil, same_attention=False).findings)
     assert row.check == "nonfinite"
     assert "values at masked positions are not finite" in row.message

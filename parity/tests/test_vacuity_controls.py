@@ -13,12 +13,12 @@ from parity.judge.findings import failures
 from parity.judge.vacuity import Effects
 
 
-def effects(of, run, dead):
-    pool = subjects.pool(of.architecture, of.feature, "varied")
-    first, changed = subjects.single_changes(pool)
-    with subjects.float64(of) as exactly:
-        reference = test_vacuity.effects_on(exactly, first, changed)
-    file = reference if run is None else test_vacuity.effects_on(run, first, changed)
+def effects(subject, run, dead):
+    pool = subjects.pool(subject.architecture, subject.feature, "varied")
+    first, changes = subjects.single_changes(pool)
+    with subjects.float64(subject) as exactly:
+        reference = test_vacuity.effects_on(exactly, first, changes)
+    file = reference if run is None else test_vacuity.effects_on(run, first, changes)
     return failures(vacuity.judge_effects(reference, file, pool.noise, dead=dead))
 
 
@@ -50,7 +50,7 @@ def moves(**outputs):
 def test_effects_of_the_file_alone_are_caught():
     """A file that moves where the reference does not fails; so does an output that nothing moves."""
     before, noise = moves(y=1, z=1), {"y": 1e-7, "z": 1e-7}
-    told = [
+    messages = [
         [
             row.message
             for row in failures(
@@ -64,7 +64,7 @@ def test_effects_of_the_file_alone_are_caught():
         )
     ]
     unmoved = ["y: no input has an effect on it, should have", "z: no input has an effect on it, should have"]
-    assert told == [
+    assert messages == [
         [],
         ["x: has an effect on z of the file, should have none", unmoved[1]],
         ["x: is declared dead, but z of the file depends on it", *unmoved],
@@ -77,20 +77,20 @@ def test_an_output_that_says_nothing_is_caught(bert):
 
     model = bert.fresh_model()
     norm = model.encoder.layer[-1].output.LayerNorm
-    told = []
+    messages = []
     for gain, bias in ((0, 0), (1e-9, 0), (0, 1)):
         norm.weight.data.fill_(gain)
         norm.bias.data.fill_(bias)
         found = answers(model, bert.onnx_config, subjects.pool("bert", "default", "traced").samples, exact=False)
         (row,) = vacuity.judge_outputs([answer.eager for answer in found])
-        told.append(row.message)
-    assert [" ".join(message.split()[1:3]) for message in told] == ["rms 0", "rms 1e-09", "the same"]
+        messages.append(row.message)
+    assert [" ".join(message.split()[1:3]) for message in messages] == ["rms 0", "rms 1e-09", "the same"]
 
 
 # What the commands judge: on the file alone, and where that fails, on the float64 model too.
 
 
-def claimed(bert, run, answers, exactly, dead=(), place=0):
+def judge_claims(bert, run, answers, exactly, dead=(), place=0):
     """Failures of the claims on effects of a file whose error ratio passes, because anything does."""
     from parity.validation import Criteria, claims_of, compare
 
@@ -104,7 +104,7 @@ def claimed(bert, run, answers, exactly, dead=(), place=0):
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
 def test_a_claimed_input_without_effect_is_told(bert, specimen):
     """The commands' verdict names the input that the file does not heed and the model does."""
-    found = claimed(bert, specimen.session().run, None, lambda: subjects.float64(bert))
+    found = judge_claims(bert, specimen.session().run, None, lambda: subjects.float64(bert))
     assert f"{specimen.caught_by}: no effect on last_hidden_state of the file, should have as in the reference" in [
         row.message for row in found
     ]
@@ -116,12 +116,12 @@ def never():
 
 def test_of_a_healthy_file_the_model_is_not_asked(bert):
     """The control: all inputs move the file, nothing fails and nothing is loaded."""
-    assert claimed(bert, HEALTHY.session().run, None, never) == []
+    assert judge_claims(bert, HEALTHY.session().run, None, never) == []
 
 
 def test_a_claimed_dead_input_that_is_alive_is_told(bert):
     """An input that is declared dead and moves the file fails."""
-    (row,) = claimed(bert, HEALTHY.session().run, None, lambda: subjects.float64(bert), dead=("token_type_ids",))
+    (row,) = judge_claims(bert, HEALTHY.session().run, None, lambda: subjects.float64(bert), dead=("token_type_ids",))
     assert row.message.startswith("token_type_ids: is declared dead, but last_hidden_state of the reference")
 
 
@@ -151,5 +151,5 @@ def test_a_claimed_output_that_says_nothing_is_told(bert):
         calls.append(inputs)
         return answers[max(len(calls) - 2, 0)].eager  # the first sample is run twice
 
-    (row,) = claimed(bert, run, answers, never, place=None)
+    (row,) = judge_claims(bert, run, answers, never, place=None)
     assert "any file would pass" in row.message

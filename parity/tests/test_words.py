@@ -16,15 +16,15 @@ from parity.scope import Scope
 
 ROOT = Path(__file__).parents[2]
 # What a test of the matrix asks for: the cell, or what is made of it.
-OF_A_CELL = {"cell", "subject", "artifact", "session", "traced", "compiled"}
+OF_A_CELL = {"cell", "subject", "artifact", "session", "trace_and_model", "neuron_model"}
 
 
 def checks():
     """The names of the tests that run on cells."""
     for path in (ROOT / "architectures" / "conformance").glob("test_*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            asked = {each.arg for each in node.args.args} if isinstance(node, ast.FunctionDef) else set()
-            if asked & OF_A_CELL and node.name.startswith("test_"):
+            arguments = {each.arg for each in node.args.args} if isinstance(node, ast.FunctionDef) else set()
+            if arguments & OF_A_CELL and node.name.startswith("test_"):
                 yield node.name.removeprefix("test_")
 
 
@@ -77,7 +77,7 @@ def a_preprocessor():
 
 
 @pytest.mark.parametrize(
-    ("scope", "known", "covered"),
+    ("scope", "facts", "covered"),
     [
         (Scope(), {"feature": "default", "opset": 11, "attention": "sdpa"}, True),
         (Scope(features=("default",)), {"feature": "default"}, True),
@@ -91,6 +91,6 @@ def a_preprocessor():
         (Scope(versions="torch>=99 or transformers>=4"), {}, True),
     ],
 )
-def test_a_fact_holds_in_its_scope(scope, known, covered):
+def test_a_fact_holds_in_its_scope(scope, facts, covered):
     """Every part that is known must fit; what is not known is not asked."""
-    assert scope.covers(**known) is covered
+    assert scope.covers(**facts) is covered

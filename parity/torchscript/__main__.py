@@ -72,14 +72,14 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
         onnx_config = checkpoint.onnx_config(args.feature)
         inputs = checkpoint.inputs(onnx_config)
-        companions = Companions.staged(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
+        companions = Companions.write(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
         sample, model = _prepare(args, console, checkpoint, inputs)
         console.say(
             f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
         )
         console.progress("tracing")
         path = stage / destination.name
-        traced = export(
+        trace = export(
             model,
             {name: value for name, value in sample.inputs.items() if value is not None},
             path,
@@ -90,16 +90,16 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         )
         verdicts = (
             verdict(
-                traced, model, preprocessor=checkpoint.preprocessor, onnx_config=onnx_config, progress=console.progress
+                trace, model, preprocessor=checkpoint.preprocessor, onnx_config=onnx_config, progress=console.progress
             )
-            if traced.sizes
+            if trace.sizes
             else []
         )
         console.clear()
         console.say("At other sizes:")
         for line in table(verdicts):
             console.say(f"    {line}")
-        console.say(f"Needs torch>={traced.minimum_torch}")
+        console.say(f"Needs torch>={trace.minimum_torch}")
         _warn(verdicts)
         companions.publish()
         files.replace(path, destination)
@@ -109,8 +109,8 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             "status": "passed",
             "checkpoint": args.model,
             "model": destination.as_posix(),
-            **traced.facts(),
-            "proof": traced.proof,
+            **trace.facts(),
+            "proof": trace.proof,
             "verdicts": [each.as_json() for each in verdicts],
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
@@ -159,11 +159,11 @@ def _warn(verdicts: Iterable[Verdict]) -> None:
 
     for each in verdicts:
         if each.outcome == SILENTLY_WRONG:
-            where = (
+            sizes = (
                 f"{each.axis} other than {each.traced}" if each.traced is not None else "several axes changed at once"
             )
             print(
-                f"warning: the file is silently wrong at {where}; run it at its traced sizes only, for example through"
+                f"warning: the file is silently wrong at {sizes}; run it at its traced sizes only, for example through"
                 " parity.torchscript.Runner, which pads to them",
                 file=sys.stderr,
             )

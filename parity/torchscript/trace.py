@@ -70,11 +70,11 @@ class Declaration:
         from parity.features import FeaturesManager, constructor
 
         try:
-            known = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
+            features = FeaturesManager.get_supported_features_for_model_type(model.config.model_type)
         except KeyError as error:
             raise UsageError(f"model: {error.args[0]}; or give export an onnx_config") from error
         names = list(example_inputs) if isinstance(example_inputs, Mapping) else []
-        feature = feature or _feature_of(model, known, any(name.startswith(PAST) for name in names))
+        feature = feature or _feature_of(model, features, any(name.startswith(PAST) for name in names))
         return cls(constructor(model.config.model_type, feature)(model.config), feature)
 
 
@@ -181,17 +181,17 @@ def trace_model(
     return trace
 
 
-def _feature_of(model: torch.nn.Module, known: Iterable[str], past: bool) -> str:
+def _feature_of(model: torch.nn.Module, features: Iterable[str], past: bool) -> str:
     from parity.features import heads
 
-    for name in known:
+    for name in features:
         # A model of one's own is often a class below that of transformers.
         if name.endswith("-with-past") == past and isinstance(model, heads(model.config, name)):
             return name
     with_past = " with past key values" if past else ""
     raise UsageError(
-        f"feature: none of {', '.join(known)} loads a {type(model).__name__}{with_past}; name the one it is traced for,"
-        " or give export an onnx_config"
+        f"feature: none of {', '.join(features)} loads a {type(model).__name__}{with_past}; name the one it is traced"
+        " for, or give export an onnx_config"
     )
 
 

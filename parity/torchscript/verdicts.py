@@ -209,7 +209,7 @@ class TrialSetup:
     @classmethod
     def for_trace(
         cls,
-        traced: TracedModel,
+        trace: TracedModel,
         model: torch.nn.Module,
         *,
         preprocessor: Any = None,
@@ -219,10 +219,10 @@ class TrialSetup:
         if onnx_config is None:
             from parity.features import constructor
 
-            onnx_config = constructor(traced.model_type, traced.feature)(model.config)
-        own = _with_names_of(traced, onnx_config)
-        source = ExampleSource(own, traced.example, model.config, preprocessor)
-        return cls(traced, model, own, source, onnx_config.longest_sequence(model))
+            onnx_config = constructor(trace.model_type, trace.feature)(model.config)
+        own = _with_names_of(trace, onnx_config)
+        source = ExampleSource(own, trace.example, model.config, preprocessor)
+        return cls(trace, model, own, source, onnx_config.longest_sequence(model))
 
 
 class ExampleSource(SampleSource):
@@ -261,17 +261,17 @@ class _Specials:
 class _WithNamesOf:
     """An OnnxConfig whose inputs and outputs are those of the trace."""
 
-    def __init__(self, traced: TracedModel, onnx_config: OnnxConfig) -> None:
+    def __init__(self, trace: TracedModel, onnx_config: OnnxConfig) -> None:
         self._own = onnx_config
-        self.inputs = dict(traced.inputs)
-        self.outputs = dict(traced.outputs)
+        self.inputs = dict(trace.inputs)
+        self.outputs = dict(trace.outputs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
 
-def _with_names_of(traced: TracedModel, onnx_config: OnnxConfig) -> OnnxConfig:
-    return _WithNamesOf(traced, onnx_config)  # type: ignore[return-value]  # has all else through __getattr__
+def _with_names_of(trace: TracedModel, onnx_config: OnnxConfig) -> OnnxConfig:
+    return _WithNamesOf(trace, onnx_config)  # type: ignore[return-value]  # has all else through __getattr__
 
 
 def trial(subject: TrialSetup, sample: Sample) -> Trial:
@@ -280,7 +280,7 @@ def trial(subject: TrialSetup, sample: Sample) -> Trial:
     A difference in any bit is judged on a pool of inputs of the same sizes, by the error ratio.
     """
     try:
-        expected = _eager(subject, [sample])[0].eager
+        reference = _eager(subject, [sample])[0].eager
         refusal = None
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         refusal = operator_text(error)
@@ -290,14 +290,14 @@ def trial(subject: TrialSetup, sample: Sample) -> Trial:
         return Trial(sample, RAISES, str(error)) if refusal is None else Trial(sample, REFUSED, refusal)
     if refusal is not None:
         return Trial(sample, WRONG, f"the model refuses this size ({refusal}), and the trace answers")
-    if _equal(expected, actual):
+    if _equal(reference, actual):
         return Trial(sample, RIGHT, "bit-equal")
-    return _pool_trial(subject, sample, min(array.size for array in expected.values()))
+    return _pool_trial(subject, sample, min(array.size for array in reference.values()))
 
 
-def at_traced_shape(traced: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
+def at_traced_shape(trace: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
     """The trace on its own example and on other values of the same shape; three runs, so that it is optimised too."""
-    subject = TrialSetup.for_trace(traced, model, onnx_config=onnx_config)
+    subject = TrialSetup.for_trace(trace, model, onnx_config=onnx_config)
     example = subject.source.generate()
     others = subject.source.generate(seed=1)
     first = trial(subject, example)
@@ -314,10 +314,10 @@ def _eager(subject: TrialSetup, samples: Sequence[Sample], *, exact: bool = Fals
     return answers(twin(subject.model), subject.onnx_config, samples, exact=exact)
 
 
-def _equal(expected: Arrays, actual: Arrays) -> bool:
+def _equal(reference: Arrays, actual: Arrays) -> bool:
     return all(
         actual[name].dtype == array.dtype and actual[name].shape == array.shape and _bits(actual[name]) == _bits(array)
-        for name, array in expected.items()
+        for name, array in reference.items()
     )
 
 

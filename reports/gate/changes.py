@@ -101,10 +101,10 @@ def change_lines(items: Iterable[Change]) -> list[str]:
         stem, opset, rest = split(cell)
         cells.setdefault((stem, rest, before, after, _first_names(names)), []).append(opset)
     lines = []
-    for (stem, rest, before, after, listed), opsets in cells.items():
+    for (stem, rest, before, after, label), opsets in cells.items():
         cell = f"{stem}{ranges(int(opset) for opset in opsets if opset)}{rest}"
         advice = f"; {ADVICE[after]}" if after in ADVICE else ""
-        subject = f"{cell} {listed}".rstrip()
+        subject = f"{cell} {label}".rstrip()
         lines.append(f"{subject}: {before or 'not there'} → {after or 'not there'}{advice}")
     return lines
 

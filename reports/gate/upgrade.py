@@ -77,11 +77,11 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
 
 def packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
     """What decides about a result and is another now: packages, Python, parity, the platform."""
-    one, other = (
+    first, second = (
         {**run["packages"], **{n: run.get(n) for n in ("python", "parity", "platform")}} for run in (before, after)
     )
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return {name: [one.get(name), other.get(name)] for name in names}
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    return {name: [first.get(name), second.get(name)] for name in names}
 
 
 def ratios(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -119,10 +119,10 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     )
     lines += ["", *_packages(comparison["packages"], markdown)]
     for kind in KINDS:
-        for what in ("cells", "checks"):
-            items = comparison["lines"][what].get(kind, ())
-            number = len(comparison["cells"][kind]) if what == "cells" else counts[kind]
-            heading = f"{kind}: {count_text(number, what[:-1])}, {KINDS[kind]}"
+        for unit in ("cells", "checks"):
+            items = comparison["lines"][unit].get(kind, ())
+            number = len(comparison["cells"][kind]) if unit == "cells" else counts[kind]
+            heading = f"{kind}: {count_text(number, unit[:-1])}, {KINDS[kind]}"
             lines += ["", f"## {heading}" if markdown else heading, "", *_list(items, markdown)] if items else []
     if comparison["ratios"]:
         heading = f"Error ratios that moved by {FACTOR} × or more"
@@ -143,10 +143,10 @@ def _packages(versions: Mapping[str, Sequence[Any]], markdown: bool) -> list[str
 
 
 def _list(lines: Sequence[str], markdown: bool) -> list[str]:
-    shown = [f"- {line}" if markdown else f"  {line}" for line in lines[:SHOWN]]
+    rows = [f"- {line}" if markdown else f"  {line}" for line in lines[:SHOWN]]
     if len(lines) > SHOWN:
-        shown += ["", f"… and {len(lines) - SHOWN:,} lines more, see JSON."]
-    return shown
+        rows += ["", f"… and {len(lines) - SHOWN:,} lines more, see JSON."]
+    return rows
 
 
 def _lines_with_errors(items: Iterable[Change], errors: Mapping[tuple[str, str], str]) -> list[str]:

@@ -66,24 +66,28 @@ def measure() -> dict[str, Any]:
     return result(run(1), run(2))
 
 
-def result(alone: Mapping[str, float], together: Mapping[str, float]) -> dict[str, Any]:
+def result(one_worker: Mapping[str, float], two_workers: Mapping[str, float]) -> dict[str, Any]:
     """The rows of the two runs; ratios are to the budgets, and of two workers to one."""
 
     def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
         return measurements.ratio_verdict({"median": value, "min": value, "max": value}, budget)
 
-    def row(what: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return measurements.row(subject, what, [figure], ratio)
+    def row(quantity: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return measurements.row(subject, quantity, [figure], ratio)
 
-    subject = f"the fifty, {together['cells']:.0f} files, {together['checks']:.0f} checks"
+    subject = f"the fifty, {two_workers['cells']:.0f} files, {two_workers['checks']:.0f} checks"
     rows = [
-        row(f"CPU minutes, two workers, budget {CPU:g}", together["cpu"], ratio_to_budget(together["cpu"] / CPU)),
-        row(f"MiB of the largest worker, budget {PEAK:g}", together["peak"], ratio_to_budget(together["peak"] / PEAK)),
-        row("wall minutes, one worker", alone["wall"]),
+        row(f"CPU minutes, two workers, budget {CPU:g}", two_workers["cpu"], ratio_to_budget(two_workers["cpu"] / CPU)),
+        row(
+            f"MiB of the largest worker, budget {PEAK:g}",
+            two_workers["peak"],
+            ratio_to_budget(two_workers["peak"] / PEAK),
+        ),
+        row("wall minutes, one worker", one_worker["wall"]),
         row(
             "wall minutes, two workers",
-            together["wall"],
-            ratio_to_budget(together["wall"] / alone["wall"], 1 / SPEEDUP),
+            two_workers["wall"],
+            ratio_to_budget(two_workers["wall"] / one_worker["wall"], 1 / SPEEDUP),
         ),
     ]
     method = (

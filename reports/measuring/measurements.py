@@ -61,10 +61,10 @@ def outcome(name: str, unit: str, rows: Sequence[Mapping[str, Any]], **more: Any
 
 
 def row(
-    subject: str, what: str, figures: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
+    subject: str, quantity: str, figures: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
 ) -> dict[str, Any]:
     """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
-    return {"subject": subject, "what": what, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
+    return {"subject": subject, "what": quantity, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
 
 
 def cpu_model() -> str:

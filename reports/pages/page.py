@@ -152,11 +152,11 @@ def _finite(value: float | None) -> float | str | None:
 
 def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
     """Cell → name and text of the scripts that show its failures; an older run may have left those of other cells."""
-    known = set(cells)
+    names = set(cells)
     texts: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(path for directory in directories for path in directory.glob("*.py")):
         cell = path.stem.rpartition("-")[0].removesuffix("-episode")
-        if cell in known:
+        if cell in names:
             texts.setdefault(cell, []).append((path.name, path.read_text(encoding="utf-8")))
     return texts
 

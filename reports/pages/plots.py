@@ -121,11 +121,11 @@ def verdicts(lines: Sequence[Mapping[str, Any]]) -> Plot:
         key=lambda v: list(_VERDICTS).index(v) if v in _VERDICTS else 9,
     )
     figure, axes = _figure(0.3 * len(axes_of) + 1.3)
-    left = [0] * len(axes_of)
+    offsets = [0] * len(axes_of)
     for name in names:
         values = [counts[axis][name] for axis in axes_of]
-        axes.barh(axes_of, values, left=left, color=_COLOURS[_VERDICTS.get(name, "skipped")], label=name)
-        left = [one + other for one, other in zip(left, values, strict=True)]
+        axes.barh(axes_of, values, left=offsets, color=_COLOURS[_VERDICTS.get(name, "skipped")], label=name)
+        offsets = [one + other for one, other in zip(offsets, values, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("traces")
     caption = "A trace at other sizes of one axis: right at all, raising at some, or silently wrong at some."
