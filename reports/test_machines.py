@@ -211,7 +211,8 @@ PARTS = (
 
 def ci(directory, failing="nothing"):
     """Exit status and commands of `.ci/run` with a stub in the place of each."""
-    for name in ("python3", "python", "pip", "pytest", "ruff", "mypy", "timeout", "tox", "pyenv", "python3.10", "chromium"):
+    python, others = ("python3", "python", "pip", "python3.10"), ("timeout", "tox", "pyenv", "chromium")
+    for name in (*python, "pytest", "ruff", "mypy", *others):
         (directory / name).write_text(STUB)
         (directory / name).chmod(0o755)
     calls = directory / "calls"
