@@ -121,7 +121,7 @@ def test_trace_in_training_mode_would_be_seen(other_trace, tmp_path, monkeypatch
 
     model, inputs = bert()
     other_trace(lambda own: own.train())
-    monkeypatch.setattr(trace, "prepared", training)
+    monkeypatch.setattr(trace, "evaluation_mode", training)
     with pytest.raises(ValueMismatch):
         export(model, inputs, tmp_path / "model.pt")
 
