@@ -68,7 +68,7 @@ def supported_features_mapping(
 
     Args:
         onnx_config_cls: the OnnxConfig class, or its dotted name (`parity.architectures.bert.BertOnnxConfig`; names of
-            the old package, `loading.bert.BertOnnxConfig`, are found there too).
+            the old package, `models.bert.BertOnnxConfig`, are found there too).
 
     Raises:
         ValueError: no class is given, or the old name of one that there is not.

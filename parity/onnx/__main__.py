@@ -72,17 +72,17 @@ def _export(args: argparse.Namespace, console: Console) -> int:
 
         options = {"framework": args.framework, "cache_dir": args.cache_dir, "preprocessor": args.preprocessor}
         checkpoint = Checkpoint(args.model, **options)
-        job = CheckpointExport(checkpoint, args.feature, args.opset, console)
+        export = CheckpointExport(checkpoint, args.feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
-        jobs = {destination.name: job}
+        exports = {destination.name: export}
         if args.prefill:
-            jobs = {"prefill.onnx": job.prefill(), **jobs}
-        outputs = [destination.with_name(name) for name in jobs]
+            exports = {"prefill.onnx": export.prefill(), **exports}
+        outputs = [destination.with_name(name) for name in exports]
         rejected = [*map(onnx_files.rejected_path, outputs)]
         companions = Companions.write(
             checkpoint, stage, outputs, instead=rejected, overwrite=args.overwrite, say=console.say
         )
-        summaries = {name: _prove(each, stage / name, args, console) for name, each in jobs.items()}
+        summaries = {name: _export_and_judge(each, stage / name, args, console) for name, each in exports.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
         if passed:
             companions.publish()
@@ -97,16 +97,16 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     return 0 if passed else 1
 
 
-def _prove(job: CheckpointExport, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _export_and_judge(export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
-    job.export(path)
-    validation = job.validate(path, atol=args.atol)
+    export.export(path)
+    validation = export.validate(path, atol=args.atol)
     console.clear()
-    for line in job.lines(validation, args.atol):
+    for line in export.lines(validation, args.atol):
         console.say(line)
     if not validation.passed:
         print(f"error: {validation.message()}", file=sys.stderr)
-    return job.summary(validation, args.atol)
+    return export.summary(validation, args.atol)
 
 
 def _place(path: Path, destination: Path, summary: dict[str, Any], console: Console, *, deliver: bool) -> None:

@@ -51,7 +51,7 @@ class CheckpointExport:
         return opset
 
     def prefill(self) -> CheckpointExport:
-        """The job of the second file, which makes the cross-attention caches.
+        """The export of the second file, which makes the cross-attention caches.
 
         Raises:
             UsageError: the feature has none.
@@ -104,7 +104,7 @@ class CheckpointExport:
         ]
 
     def summary(self, result: validation.Validation, atol: float | None) -> dict[str, Any]:
-        """The job and its validation as one JSON object."""
+        """The export and its validation as one JSON object."""
         return {
             "status": "passed" if result.passed else "failed",
             "checkpoint": self.checkpoint.source,
