@@ -97,7 +97,9 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     return 0 if passed else 1
 
 
-def _export_and_judge(export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _export_and_judge(
+    export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console
+) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
     export.export(path)
     validation = export.validate(path, atol=args.atol)
