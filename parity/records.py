@@ -49,6 +49,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 # What not every machine can tell, and not every format has.
 OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "cause": (dict, "of a failure: exception (its class) and place (the innermost frame of parity or upstream)"),
     "exporter": (str, "what wrote the ONNX file, if not the tracing exporter"),
     "dtype": (str, "type of the model's weights, if not float32"),
     "warnings": (list, "warnings of upstream packages during the check: category, module and first line of each"),

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         _write(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
         return 0
     if args.check:
-        verdict = baseline.verdict(path, environment, statuses(lines), _accept_command(args))
+        verdict = baseline.verdict(path, environment, lines, _accept_command(args))
         _print(args, verdict, baseline.report(verdict, markdown=args.format == "markdown"))
         return 0 if verdict["ok"] else 1
     return _page(args, environment, lines)

@@ -10,6 +10,7 @@ import pytest
 from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
+from parity.reports.gate import causes
 from parity.reports.gate.changes import WORST
 from parity.reports.pages import page, plots, screenshots
 
@@ -141,9 +142,9 @@ def test_equal_records_make_equal_pages(page_file, tmp_path):
 def test_the_command_of_a_check_finds_it():
     """With the options that made the cells of the run; without them there is no emulated cell."""
     arguments = ["-n", "2", "--neuron-emulate", "--architecture", "bert", "--architecture=vit", "-k", "bert"]
-    command = page.rerun_command({**specimens.environment(), "arguments": arguments})
-    assert command == f"{page.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
-    assert page.rerun_command(specimens.environment()) == page.COMMAND
+    command = causes.rerun_command({**specimens.environment(), "arguments": arguments})
+    assert command == f"{causes.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
+    assert causes.rerun_command(specimens.environment()) == causes.COMMAND
     selection = [
         "-k",
         "test_neuron_graph[bert-default-neuron-b1-l16-emulation]",
@@ -151,8 +152,8 @@ def test_the_command_of_a_check_finds_it():
         "-p",
         "no:cacheprovider",
     ]
-    emulating = page.rerun_command({**specimens.environment(), "arguments": ["--neuron-emulate"]})
-    for exists, invocation in ((True, emulating), (False, page.COMMAND)):
+    emulating = causes.rerun_command({**specimens.environment(), "arguments": ["--neuron-emulate"]})
+    for exists, invocation in ((True, emulating), (False, causes.COMMAND)):
         run = subprocess.run([sys.executable, "-m", *invocation.split(), *selection], capture_output=True, text=True)
         assert (run.returncode == 0) == exists, run.stdout
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.errors import UsageError
+from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import KINDS, Statuses, by_kind, change_lines, changes, count_text
+from parity.reports.gate.changes import statuses as statuses_of
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
@@ -80,13 +82,19 @@ def accept(path: Path, statuses: Statuses, *, prune: bool = False) -> str:
     return f"{path}: {size}; {summary}{rest}"
 
 
-def verdict(path: Path, environment: Mapping[str, Any], statuses: Statuses, command: str) -> dict[str, Any]:
-    """What the gate says of a run.
+def verdict(
+    path: Path, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], command: str
+) -> dict[str, Any]:
+    """What the gate says of the records of a run.
 
     Returns:
-        ok; environment; counts of statuses; changes: kind → lines; accept: the command that accepts them all.
+        ok; environment; counts of statuses; causes of what is red and was not accepted so; changes: kind → lines;
+        accept: the command that accepts them all.
     """
     before = read(path) if path.exists() else {}
+    statuses = statuses_of(lines)
+    causes = causes_of(line for line in lines if before.get((line["id"], line["check"])) != line["status"])
+    run = rerun_command(environment)
     kinds = by_kind(changes(before, statuses))
     counts: dict[str, int] = {}
     for status in statuses.values():
@@ -97,6 +105,7 @@ def verdict(path: Path, environment: Mapping[str, Any], statuses: Statuses, comm
         "baseline": str(path) if path.exists() else None,
         "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
+        "causes": {"lines": cause_lines(causes, run), "all": [cause.as_json(run) for cause in causes]},
         "changed": {kind: len(each) for kind, each in kinds.items()},
         "changes": {kind: change_lines(each) for kind, each in kinds.items()} if path.exists() else {},
         # A part of a matrix takes nothing away unless it is told to.
@@ -111,6 +120,10 @@ def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
     lines = [f"{outcome['environment']}: {count_text(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
     if outcome["baseline"] is None:
         lines += ["", "This environment has no baseline yet: all its cells are new."]
+    if outcome["causes"]["lines"]:
+        count = f"{count_text(len(outcome['causes']['all']), 'cause')} of what is red and was not accepted"
+        fence = ["```"] if markdown else []
+        lines += ["", f"### {count}" if markdown else f"{count}:", "", *fence, *outcome["causes"]["lines"], *fence]
     for kind, changes_of_kind in outcome["changes"].items():
         count = count_text(outcome["changed"][kind], "check")
         lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}", ""]

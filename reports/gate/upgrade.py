@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.reports.gate import baseline
+from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import (
     KINDS,
     Change,
@@ -42,6 +43,8 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     checks, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     ratio_rows = ratios(old_lines, new_lines)
+    run = rerun_command(after)
+    causes = causes_of(line for line in new_lines if was.get((line["id"], line["check"])) != line["status"])
     growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
         "worse": bool("regressed" in checks or "disappeared" in checks or growths),
@@ -57,6 +60,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             "ratios that grew": len(growths),
             "ratios that shrank": len(ratio_rows) - len(growths),
         },
+        "causes": {"lines": cause_lines(causes, run), "all": [cause.as_json(run) for cause in causes]},
         "changes": {
             kind: [
                 {**vars(change), "error": errors.get((change.cell, change.check))} for change in checks.get(kind, ())
@@ -118,6 +122,10 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
         f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
     )
     lines += ["", *_packages(comparison["packages"], markdown)]
+    if comparison["causes"]["lines"]:
+        heading = f"{count_text(len(comparison['causes']['all']), 'cause')} of what is red now and was not"
+        fence = ["```"] if markdown else []
+        lines += ["", f"## {heading}" if markdown else heading, "", *fence, *comparison["causes"]["lines"], *fence]
     for kind in KINDS:
         for unit in ("cells", "checks"):
             items = comparison["lines"][unit].get(kind, ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports.gate import baseline
+from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import WORST, Run, ranges, split
 from parity.reports.gate.upgrade import worst_ratio
 
@@ -24,10 +24,6 @@ MEANINGS = {
     "passed": "the claim holds",
     "skipped": "not tried here, for the reason given",
 }
-# What runs a check again, before `-k`; installed, the tests are in the package.
-COMMAND = "pytest --pyargs parity.architectures"
-# Options of a run without which some of its cells are not there.
-_CELLS_OF = ("--architecture", "--neuron-emulate")
 SUMMARY_LINES = 40
 _CELL = ("id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant")
 
@@ -74,21 +70,12 @@ def write(
     }
     data = {**compact(lines, scripts), "command": rerun_command(environment)}
     page = templates.get_template("page.html.j2").render(data=data, **context)
-    summary = templates.get_template("summary.md.j2").render(problems=problems(lines), shown=SUMMARY_LINES, **context)
+    causes = cause_lines(causes_of(lines), rerun_command(environment))
+    summary = templates.get_template("summary.md.j2").render(
+        causes=causes, problems=problems(lines), shown=SUMMARY_LINES, **context
+    )
     path.write_text(page, encoding="utf-8")
     path.with_suffix(".md").write_text(summary, encoding="utf-8")
-
-
-def rerun_command(environment: Mapping[str, Any]) -> str:
-    """What runs checks of this run again, up to its `-k`: with the options that its cells come from."""
-    arguments: list[str] = list(environment.get("arguments", ()))
-    options: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument in _CELLS_OF[:1]:
-            options += arguments[position : position + 2]
-        elif argument.partition("=")[0] in _CELLS_OF:
-            options.append(argument)
-    return shlex.join([*COMMAND.split(), *options])
 
 
 def _library(name: str) -> ModuleType:

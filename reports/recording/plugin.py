@@ -15,7 +15,10 @@ import pytest
 from parity import records
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
+from parity.reports.gate.causes import LISTED, RED, cause_lines, causes_of, rerun_command
+from parity.reports.gate.changes import count_text
 from parity.reports.recording.stash import SHARD
+from parity.reports.recording.upstream import UPSTREAM
 
 if TYPE_CHECKING:
     import warnings
@@ -98,10 +101,27 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and hasattr(item, "callspec"):
         error = call.excinfo.value
         stage = getattr(error, "stage", "test")
-        report.user_properties.append((_FAILURE, {"stage": stage, "error": str(error)[:2000]}))
+        cause = {"exception": type(error).__name__, "place": place_of(error)}
+        report.user_properties.append((_FAILURE, {"stage": stage, "error": str(error)[:2000], "cause": cause}))
     if call.when == "teardown" and _Peak.restarted:
         report.user_properties.append((_PEAK, _Peak.now()))
     return report
+
+
+def place_of(error: BaseException) -> str:
+    """The innermost frame of parity or of a package that it stands on, as `module:function`; empty if there is none.
+
+    Of an error that was raised from another it is the place of that one.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in ("parity", *UPSTREAM):
+            place = f"{module}:{trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return place
 
 
 class _Recorder:
@@ -134,6 +154,26 @@ class _Recorder:
         earlier = self._warnings.setdefault(nodeid, [])
         if warning and warning not in earlier:
             earlier.append(warning)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+        """Of each of the largest causes the first failure stands in pytest's own lists; all are counted, after them."""
+        lines = {nodeid: record(phases) for nodeid, phases in self._reports.items()}
+        causes = causes_of(lines.values())
+        first = {id(cause.lines[0]) for cause in causes[:LISTED]}
+        folded = {nodeid for nodeid, line in lines.items() if line["status"] in RED and id(line) not in first}
+        stats = terminalreporter.stats
+        own = {name: stats[name] for name in ("failed", "error") if name in stats}
+        stats.update({name: [each for each in reports if each.nodeid not in folded] for name, reports in own.items()})
+        try:
+            yield
+        finally:
+            stats.update(own)
+        if causes:
+            checks = sum(len(cause.lines) for cause in causes)
+            terminalreporter.section(f"{count_text(len(causes), 'cause')} of {count_text(checks, 'red check')}")
+            for line in cause_lines(causes, rerun_command({"arguments": self._arguments})):
+                terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -182,6 +222,7 @@ def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, 
         "seconds": round(sum(report.duration for report in phases), 4),
         **{name: value for name, value in properties if name == _PEAK},
         **{name: value for name, value in measurements.items() if name == "neuron"},
+        **({"cause": failure["cause"]} if status in RED and "cause" in failure else {}),
         **({"warnings": warnings} if warnings else {}),
     }
 

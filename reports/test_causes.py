@@ -1,0 +1,222 @@
+"""What fails alike is one cause: in pytest's own summary, in the gate, in a difference and in the page's summary."""
+
+import json
+
+import pytest
+
+from parity import records
+from parity.fixtures.controls import specimens
+from parity.reports.__main__ import main
+from parity.reports.gate import causes
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
+RENAMED = {"exception": "TypeError", "place": "transformers.models.gpt2.modeling_gpt2:forward"}
+WRONG = {"exception": "ValueMismatch", "place": "parity.validation:raise_on_failure"}
+
+
+def red(architecture, feature, opset, number, cause=RENAMED, **more):
+    """A record of a failure whose message differs from all others in names and numbers alone."""
+    text = f"{architecture.upper()}Model.forward() got an unexpected keyword argument 'past_{number}' at {number}.5"
+    if cause is WRONG:
+        where = f"at batch {number} × sequence 9, padded left: output_{number}"
+        text = f"{where}: error ratio {number}.2e+05, should be at most 4"
+    fields = {"status": "failed", "error": text, "cause": cause, "seconds": 1 + number, **more}
+    return specimens.line(architecture, feature, opset, **fields)
+
+
+def two_causes():
+    """500 cells of two causes, and some that pass."""
+    names = [f"model{number}" for number in range(50)]
+    features = ("causal-lm-with-past", "default-with-past")
+    caches = [red(n, f, o, i) for i, n in enumerate(names) for f in features for o in (11, 12, 13, 14)]
+    values = [red(n, "default", o, i, WRONG) for i, n in enumerate(names) for o in (11, 12)]
+    return [*values, *caches, *(specimens.line(name, "default", 17) for name in names)]
+
+
+def test_two_causes_over_500_cells_are_two_entries():
+    """The larger first, each with a pattern of what it affects, a whole message and its smallest case's command."""
+    lines = two_causes()
+    assert len({line["id"] for line in lines if line["status"] == "failed"}) == 500
+    first, second = causes.causes_of(lines)
+    assert (first.cells, first.exception, second.cells) == (400, "TypeError", 100)
+    text = causes.cause_lines([first, second])
+    assert text == [
+        "1. 400 checks of 400 cells: *-with-past (100): TypeError in transformers.models.gpt2.modeling_gpt2:forward",
+        "   MODEL0Model.forward() got an unexpected keyword argument 'past_0' at 0.5",
+        '   pytest --pyargs parity.architectures -k "test_traced_sizes[model0-causal-lm-with-past-onnx11]"',
+        "2. 100 checks of 100 cells: * default (50): ValueMismatch in parity.validation:raise_on_failure",
+        "   at batch 0 × sequence 9, padded left: output_0: error ratio 0.2e+05, should be at most 4",
+        '   pytest --pyargs parity.architectures -k "test_traced_sizes[model0-default-onnx11]"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "other"),
+    [
+        ("'cache' is no argument of GPT2Model", "'past' is no argument of T5ForConditionalGeneration"),
+        ("logits: 2 of 12 values differ", "last_hidden_state: 40 of 96 values differ"),
+        ("opset 11: bert-default-onnx11 has 3e-5", "opset 17: gpt2-causal-lm-with-past-onnx17-sdpa has -1.5"),
+        ("/tmp/a/model.onnx: cannot be read", "/home/b_2/other.onnx: cannot be read"),
+        (
+            "at batch 1 × sequence 9: y: NaN at 3 of 9 places",
+            "at batch 3 × past_sequence 1, padded left: z: NaN at 1 of 2 places",
+        ),
+        ("wrong in self.attn.out_proj and `a`", "wrong in encoder.layers and `b`"),
+        ("one line\nand another", "one line\nand a third"),
+    ],
+)
+def test_names_numbers_ids_and_paths_tell_no_causes_apart(message, other):
+    """Nor do the sizes that a message is about, or the lines after its first."""
+    assert causes.pattern_of(message) == causes.pattern_of(other)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"error": "MODEL0Model.forward() lacks an argument 'past_0' at 0.5"},
+        {"cause": {**RENAMED, "exception": "RuntimeError"}},
+        {"cause": {**RENAMED, "place": "torch.nn.modules.module:_call_impl"}},
+        {"cause": None},
+    ],
+    ids=["message", "exception", "place", "unknown"],
+)
+def test_what_else_differs_is_another_cause(field):
+    """The control: another message, class or place; a record of before that has none."""
+    line = red("gpt2", "default", 11, 1)
+    other = {**red("bert", "default", 11, 2), **field}
+    assert len(causes.causes_of([line, other])) == 2
+    assert len(causes.causes_of([line, {**other, **red("bert", "default", 11, 2)}])) == 1
+
+
+def test_a_red_run_is_told_in_less_than_40_lines():
+    """The ten largest causes; the others are counted."""
+    lines = [red("bert", f"f{number}", 11, 1, {"exception": f"E{number}", "place": ""}) for number in range(30)]
+    text = causes.cause_lines(causes.causes_of(lines))
+    assert len(text) == 31
+    assert text[-1] == "and 20 causes more, of 20 checks"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "fields", "text"),
+    [
+        (["gpt2 default"], {}, "gpt2 default"),
+        (["gpt2 a", "bert b"], {"attention": "sdpa"}, "gpt2 a, bert b, sdpa"),
+        (["gpt2 a", "gpt2 b", "gpt2 c"], {}, "gpt2 * (3)"),
+        (["gpt2 a-with-past", "gpt2 b-with-past", "gpt2 c-with-past"], {}, "gpt2 *-with-past (3)"),
+        ([f"m{n} {'ab'[n % 2]}" for n in range(7)], {}, "m0 a, m1 b, m2 a, m3 b, m4 a … (7)"),
+        (["a x", "b x", "c x"], {"format": "torchscript"}, "* x (3), torchscript"),
+    ],
+)
+def test_what_is_affected_is_told_in_a_few_words(pairs, fields, text):
+    """By what all have in common, else the first five and how many."""
+    assert causes.affected([specimens.line(*pair.split(), **fields) for pair in pairs]) == text
+
+
+def test_an_error_that_was_raised_from_another_has_its_place():
+    """The innermost frame of parity or upstream in the error that began it; none where there is no such frame."""
+    from parity.errors import UsageError
+    from parity.opsets import check_opset
+    from parity.reports.recording.plugin import place_of
+
+    def wrapped():
+        try:
+            check_opset(99)
+        except UsageError as error:
+            raise RuntimeError("outer") from error
+
+    with pytest.raises(RuntimeError) as outer:
+        wrapped()
+    assert place_of(outer.value) == "parity.opsets:check_opset"
+    namespace = {"__name__": "elsewhere"}
+    exec("def act():\n    raise ValueError('no')", namespace)
+    with pytest.raises(ValueError, match="no") as other:
+        namespace["act"]()
+    frames = other.value.with_traceback(other.value.__traceback__.tb_next)
+    assert place_of(frames) == ""
+
+
+SUITE = """
+import pytest
+
+@pytest.fixture
+def broken(cell):
+    raise KeyError(f"no {cell.id}")
+
+def test_wrong(cell):
+    raise ValueError(f"{cell.id}: got {cell.opset} at 0.{cell.opset}")
+
+def test_unbuilt(cell, broken):
+    pass
+
+def test_right(cell):
+    pass
+
+def test_without_a_cell():
+    assert not "this has no cell"
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
+def test_pytest_ends_with_the_causes(pytester, monkeypatch, workers):
+    """At 80 columns too: one traceback each, all failures counted, what has no cell as ever, the causes at the end."""
+    monkeypatch.setenv("COLUMNS", "80")
+    pytester.makepyfile(test_suite=SUITE)
+    result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default or without", *workers)
+    _, lines = records.read(pytester.path / "out.jsonl")
+    cells = len({line["id"] for line in lines})
+    assert cells > 5
+    result.assert_outcomes(failed=cells + 1, errors=cells, passed=cells)
+    text = result.outlines
+    assert sum(line.startswith("E   ") and "ValueError" in line for line in text) == 1
+    assert sum(line.startswith("E   ") and "KeyError" in line for line in text) == 1
+    assert any("this has no cell" in line for line in text)
+    start = next(number for number, line in enumerate(text) if f"2 causes of {2 * cells} red checks" in line)
+    entries = text[start + 1 :]
+    assert entries[0].startswith(("1. ", "2. "))
+    assert {line.rpartition(": ")[2].partition(" ")[0] for line in entries if line[:2] in ("1.", "2.")} == {
+        "KeyError",
+        "ValueError",
+    }
+    assert sum('-k "test_' in line for line in entries) == 2
+    assert all(line["cause"]["exception"] for line in lines if line["status"] != "passed")
+    assert not any("cause" in line for line in lines if line["status"] == "passed")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The records of a run that is green, and of one with two causes."""
+    green = [{**line, "status": "passed", "error": None} for line in two_causes()]
+    for name, lines in {"green": green, "red": two_causes()}.items():
+        lines = [{key: value for key, value in line.items() if key != "cause" or line["error"]} for line in lines]
+        records.write(tmp_path / f"{name}.jsonl", specimens.environment(), lines)
+    return tmp_path
+
+
+def test_check_and_diff_begin_with_the_causes(files, capsys):
+    """Before the cells; what was accepted as it is, is none of them; JSON has all."""
+    old, new, baseline = str(files / "green.jsonl"), str(files / "red.jsonl"), ["--baseline", str(files / "baseline")]
+    assert main(["--accept", old, *baseline]) == 0
+    capsys.readouterr()
+    assert main(["--check", new, *baseline]) == 1
+    check = capsys.readouterr().out.splitlines()
+    assert check[2] == "2 causes of what is red and was not accepted:"
+    assert check[4].startswith("1. 400 checks of 400 cells: *-with-past (100): TypeError")
+    assert main(["--diff", old, new]) == 1
+    difference = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(difference) if line == "2 causes of what is red now and was not")
+    assert place < next(number for number, line in enumerate(difference) if line.startswith("regressed"))
+    assert main(["--diff", old, new, "--format", "json"]) == 1
+    assert [cause["cells"] for cause in json.loads(capsys.readouterr().out)["causes"]["all"]] == [400, 100]
+    assert main(["--accept", new, *baseline]) == 0
+    capsys.readouterr()
+    assert main(["--check", new, *baseline]) == 0
+    assert "cause" not in capsys.readouterr().out
+
+
+def test_the_summary_beside_the_page_begins_with_the_causes(files):
+    """In front of the lists by status."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    assert main([str(files / "red.jsonl"), "--output", str(files / "page.html")]) == 0
+    text = (files / "page.md").read_text(encoding="utf-8")
+    assert text.index("1. 400 checks of 400 cells: *-with-past (100)") < text.index("## failed")
