@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 OF_A_CELL = {"cell", "subject", "artifact", "session", "trace_and_model", "neuron_model"}
 
 
-def checks():
+def matrix_tests():
     """The names of the tests that run on cells."""
     for path in (ROOT / "architectures" / "conformance").glob("test_*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -29,8 +29,8 @@ def checks():
 
 
 def test_the_words_are_those_of_the_judge_the_fixtures_and_the_matrix():
-    """A check, a relation, an exception, a preprocessor or a format that comes is a word at once."""
-    assert sorted(checks()) == sorted(words.CHECKS)
+    """A test, a relation, an exception, a preprocessor or a format that comes is a word at once."""
+    assert sorted(matrix_tests()) == sorted(words.TESTS)
     assert tuple(relations.RELATIONS) == words.RELATIONS
     classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
     assert {*words.EXCEPTIONS} == classes
