@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from parity.configs import OnnxConfig
 
-GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
+OUTCOMES = GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
 # The joint trial of all axes that generalise one by one.
 TOGETHER = "all of these together"
 
