@@ -1,4 +1,4 @@
-"""What the names of axes and inputs mean, said once: kinds of axes, sums of axes, roles of inputs, and a signature."""
+"""What names of axes, inputs and outputs mean, said once: kinds of axes, sums of axes, roles, and a signature."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from typing import Protocol
 Axes = Mapping[str, Mapping[int, str]]
 
 BATCHES = ("batch", "image_batch")
-TEXTS = ("sequence", "encoder_sequence", "decoder_sequence")
-PASTS = ("past_sequence", "past_decoder_sequence")
+ENCODER_TEXT, DECODER_TEXT = "encoder_sequence", "decoder_sequence"
+# The texts that `seq_length` of `generate_dummy_inputs` is the length of.
+FIRST_TEXTS = ("sequence", ENCODER_TEXT)
+TEXTS = (*FIRST_TEXTS, DECODER_TEXT)
+# Text → the past before it.
+PAST_OF = {"sequence": "past_sequence", DECODER_TEXT: "past_decoder_sequence"}
+PASTS = tuple(PAST_OF.values())
 IMAGES = ("height", "width")
 CHOICE = "choice"
 SOUND = "sound"
@@ -34,13 +39,23 @@ def is_text(axis: str) -> bool:
     return "sequence" in axis and not axis.startswith("past_")
 
 
+def is_past(axis: str) -> bool:
+    """Whether the axis counts tokens of a past, be it together with those of a text."""
+    return "past" in axis
+
+
+def text_of_output(name: str) -> str:
+    """The axis of the tokens in an output of an encoder-decoder: the encoder's in its own, else the decoder's."""
+    return ENCODER_TEXT if "encoder" in name else DECODER_TEXT
+
+
 def size_of(axis: str, sizes: Mapping[str, int]) -> int | None:
     """The size of an axis by those of its parts; None if one of them is not known."""
     return sum(sizes[part] for part in parts(axis)) if all(part in sizes for part in parts(axis)) else None
 
 
 class Role(Enum):
-    """What an input is to the model."""
+    """What an input or an output is to the model."""
 
     TOKENS = "tokens"
     MASK = "mask"
@@ -49,6 +64,7 @@ class Role(Enum):
     SOUND = "sound"
     CACHE = "cache"
     BOXES = "boxes"
+    LOGITS = "logits"
     OTHER = "other"
 
 
@@ -70,15 +86,19 @@ MASK_OF = {
 }
 PADDING_MASKS = tuple(dict.fromkeys(MASK_OF.values()))
 PIXEL_MASK = MASK_OF["pixel_values"]
+# Longformer's mask of global attention: it tells no padding, so any of its values may be 0 or 1.
+GLOBAL_MASK = "global_attention_mask"
 TOKENS = ("input_ids", "decoder_input_ids", "inputs")
 
 
 def role_of(name: str) -> Role:
-    """The role of an input of that name."""
+    """The role of an input or an output of that name."""
     if name in _ROLES:
         return _ROLES[name]
-    if name.startswith("past_key_values."):
+    if name.startswith(("past_key_values.", "present.")):
         return Role.CACHE
+    if "logits" in name:
+        return Role.LOGITS
     if name.endswith("input_ids"):
         return Role.TOKENS
     if "mask" in name:

@@ -72,7 +72,7 @@ class Deviation(Scope):
         raises: the exception's class name in `parity.errors`.
         reason: what goes wrong, in one sentence.
         issue: the upstream thread.
-        checks: what fails; empty means all checks.
+        checks: the tests of the matrix that fail, among `words.TESTS`; empty means all.
         versions: the requirement that the environment must meet for it, such as `transformers>=5`.
         features, opsets, attention, …: where it holds; see `Scope`.
     """
@@ -88,7 +88,7 @@ class Deviation(Scope):
             if not getattr(self, name):
                 raise ValueError(f"deviation: {name} is empty, should say it")
         words.require("deviation: raises", [self.raises], words.EXCEPTIONS)
-        words.require("deviation: checks", self.checks, words.CHECKS)
+        words.require("deviation: checks", self.checks, words.TESTS)
 
     def matches(self, cell: Cell, check: str) -> bool:
         """Whether this check of this cell is expected to fail in this environment."""

@@ -12,11 +12,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from parity.errors import UsageError
+from parity import errors
+from parity.errors import ParityError, UsageError
 
 SCHEMA = 4
 # Fields of schema 3 that have another name now.
 _RENAMED = {3: {"engine": "runtime"}}
+
+# Stages of what is no error of ours: any other exception, and the end of the process.
+TEST, CRASH = "test", "crash"
+_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, ParityError)]
+STAGES = (*dict.fromkeys(error.stage for error in _ERRORS), TEST, CRASH)
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
@@ -38,7 +44,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "status": (str, f"one of {', '.join(STATUSES)}"),
     "stage": (
         (str, type(None)),
-        "where it failed: load, export, contract, session, names, dtype, shape, values, crash",
+        f"where it failed: one of {', '.join(STAGES)}",
     ),
     "error": ((str, type(None)), "the message of the failure, or the reason of a skip or an expected failure"),
     "outputs": (dict, "output → ratio (error against float64 over float32's own) and worst (absolute difference)"),

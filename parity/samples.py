@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parity.configs.base import Preprocessor
 
 # Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
-_DRAWN = (Role.PIXELS, Role.SOUND)
+_DRAWN = (Role.PIXELS, Role.SOUND, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
 # What tokenizers give to the first and second text of a pair.
@@ -160,7 +160,7 @@ class SampleSource:
     @property
     def token_types(self) -> int:
         """How many token types the inputs can mix; 0 where these are no input."""
-        return self._token_types if "token_type_ids" in self.layout.names else 0
+        return self._token_types if any(role_of(name) is Role.TOKEN_TYPES for name in self.layout.names) else 0
 
     @property
     def vocabulary(self) -> int:
@@ -223,10 +223,9 @@ class SampleSource:
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
             role = role_of(name)
-            is_drawn = role in _DRAWN or name == "inputs"
-            if (is_drawn and tensor.is_floating_point()) or role is Role.CACHE:
+            if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif name in TOKENS and self._vocabulary:
+            elif role is Role.TOKENS and self._vocabulary:
                 keep = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
                     keep |= tensor == special
@@ -242,11 +241,11 @@ class SampleSource:
                     run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
                     ids = run[((~keep).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
                 flat[name] = torch.where(keep, tensor, ids.to(tensor.dtype))
-            elif name == "token_type_ids":
+            elif role is Role.TOKEN_TYPES:
                 flat[name] = torch.randint(self._token_types, tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif name == "global_attention_mask":
+            elif name == axes.GLOBAL_MASK:
                 flat[name] = torch.randint(2, tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif name == "bbox":
+            elif role is Role.BOXES:
                 shape = (2, *tensor.shape[:-1], 2)
                 corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)
                 flat[name] = torch.cat(list(corners.sort(0).values), -1)

@@ -12,8 +12,8 @@ FORMATS = ("onnx", "torchscript", "neuron")
 ATTENTIONS = ("eager", "sdpa")
 TRACE_OUTCOMES = ("raises", "fixed by the model", "silently wrong")
 RELATIONS = ("batch-permutation", "batch-of-one", "padding-right", "padding-left")
-# Each is a test of the matrix, without `test_`.
-CHECKS = (
+# Each is a test of the matrix, without `test_`; `parity.judge.findings.CHECKS` are the checks of a finding.
+TESTS = (
     "attention_of_file",
     "attention_on_record",
     "beyond_the_maximum",

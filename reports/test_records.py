@@ -6,6 +6,7 @@ import re
 import pytest
 
 from parity import records
+from parity.errors import ParityError
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 
@@ -93,6 +94,19 @@ def test_measured_figures_are_on_record(run):
     assert right["outputs"] == {"logits": {"ratio": 0.5, "worst": 1e-7}}
     assert right["sizes"] == [{"sizes": {"batch": 2}}]
     assert (right["architecture"], right["feature"], right["opset"]) == ("resnet", "default", 11)
+
+
+def test_every_stage_is_in_the_schema():
+    """Those of all errors, of any other exception and of a crash; the schema names each."""
+    stages = {error.stage for error in [ParityError, *_subclasses(ParityError)]} | {"test", "crash"}
+    assert {*records.STAGES} == stages
+    assert all(stage in records.FIELDS["stage"][1].split(": one of ")[1].split(", ") for stage in stages)
+
+
+def _subclasses(error):
+    for each in error.__subclasses__():
+        if each.__module__ == error.__module__:
+            yield from (each, *_subclasses(each))
 
 
 def test_a_run_with_failures_fails(run):

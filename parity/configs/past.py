@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from parity.axes import Role, is_text, role_of, text_of_output
+
 from .base import OnnxConfig, PatchingSpec
 
 if TYPE_CHECKING:
@@ -177,9 +179,8 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             return super().outputs
         own = self._task_outputs()
         for name, axes in own.items():
-            side = "encoder_sequence" if "encoder" in name else "decoder_sequence"
             for axis, axis_name in axes.items():
-                axes[axis] = side if "sequence" in axis_name else axis_name
+                axes[axis] = text_of_output(name) if is_text(axis_name) else axis_name
         outputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(own)
         if self.use_past:
             self.fill_with_past_key_values_(outputs, direction="outputs")
@@ -305,8 +306,11 @@ def _prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqCon
 
         @property
         def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
-            later = ("decoder_", "past_key_values.")
-            return OrderedDict((name, axes) for name, axes in super().inputs.items() if not name.startswith(later))
+            return OrderedDict(
+                (name, axes)
+                for name, axes in super().inputs.items()
+                if not name.startswith("decoder_") and role_of(name) is not Role.CACHE
+            )
 
         @property
         def outputs(self) -> OrderedDict[str, Mapping[int, str]]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from parity.axes import Role, role_of
 from parity.judge.findings import Finding
 from parity.judge.pool import Pool
 from parity.judge.ratio import LIMIT
@@ -23,14 +24,14 @@ TOP = 5
 def judge_decisions(
     pool: Pool, noise: Mapping[str, float], *, limit: float = LIMIT, eager: bool = True
 ) -> list[Finding]:
-    """One finding for each output that is decided by (its name has `logits`), of the first bad input if there is one.
+    """One finding for each output that is decided by (logits, by its name), of the first bad input if there is one.
 
     Args:
         noise: the pooled noise of each output, in units of its rms, as the pool measures it.
         eager: whether a candidate that PyTorch's own float32 answer puts there is excused.
     """
     findings = []
-    for name in (name for name in pool.exact[0] if "logits" in name and name in noise):
+    for name in (name for name in pool.exact[0] if role_of(name) is Role.LOGITS and name in noise):
         bad = []
         for exact, answer, actual, sizes in zip(pool.exact, pool.eager, pool.actual, pool.sizes, strict=True):
             own = answer[name] if eager else None

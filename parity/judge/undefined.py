@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parity.axes import PADDING_MASKS, PIXEL_MASK, Axes, parts
+from parity.axes import BATCHES, CHOICE, PADDING_MASKS, PIXEL_MASK, Axes, parts
 from parity.dtypes import is_floating
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays
@@ -34,7 +34,7 @@ def places(
     undefined = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
     for mask in (name for name in PADDING_MASKS if name in inputs):
         masked, names = inputs[mask] == 0, input_axes.get(mask, {})
-        rows = [axis for axis in range(masked.ndim) if names.get(axis) in ("batch", "choice")]
+        rows = [axis for axis in range(masked.ndim) if names.get(axis) in (*BATCHES, CHOICE)]
         row_names = [names[axis] for axis in rows]
         blank = masked.all(axis=tuple(axis for axis in range(masked.ndim) if axis not in rows))
         for name, place in undefined.items():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.axes import TEXTS
 from parity.console import PREPROCESSORS, Console, leave, run_guarded, whole_number
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
     checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
     onnx_config = checkpoint.onnx_config(args.feature)
     inputs = checkpoint.inputs(onnx_config)
-    text = [axis for axis in ("sequence", "encoder_sequence", "decoder_sequence") if axis in inputs.axes]
+    text = [axis for axis in TEXTS if axis in inputs.axes]
     lengths = args.buckets or ([args.sequence_length] if args.sequence_length else [])
     if lengths and not text:
         raise UsageError(

@@ -1,13 +1,25 @@
 """Every check is shown to fail on a specimen that is wrong in just that way, and to pass on the healthy control."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from parity.errors import ParityError
 from parity.fixtures import subjects
-from parity.fixtures.controls.faults import DATA_BESIDE, HEALTHY, OPSET, SPECIMENS
+from parity.fixtures.controls.faults import DATA_BESIDE, DEAD_SPECIMENS, HEALTHY, OPSET, RELATION_SPECIMENS, SPECIMENS
+from parity.judge.findings import CHECKS
 from parity.sessions import OnnxSession
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
+# Check that no specimen of `parity.fixtures.controls` is made for → the file and the test in which it fails.
+ELSEWHERE = {
+    "load": ("test_artifact_controls.py", "test_a_file_that_needs_more_than_it_names_does_not_load_alone"),
+    "determinism": ("test_oracle_controls.py", "test_a_noisy_session_is_caught"),
+    "decision": ("test_oracle_controls.py", "test_a_file_with_another_argmax_alone_is_caught"),
+    "values": ("test_values.py", "test_values_are_told_with_count_worst_difference_and_index"),
+    "tokens": ("test_decode_controls.py", "test_a_wrong_token_is_told_with_its_gap"),
+}
 
 
 def judge(bert, path):
@@ -38,9 +50,25 @@ def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
 
 
 def test_every_check_has_a_specimen():
-    """No check of the contract, of one call's values or of the pool is without a specimen."""
-    checks = {"checker", "names", "opset", "mode", "dtype", "axes", "duplicates", "data", "shape", "nonfinite", "ratio"}
-    assert {specimen.caught_by for specimen in SPECIMENS} == checks
+    """Each check that a finding can be of fails on a specimen, or in the test that `ELSEWHERE` names, never in both."""
+    from parity.fixtures.controls import cache_faults
+
+    checks = [specimen.caught_by for specimen in SPECIMENS]
+    # The catcher of these is a relation, or an input; the check is always the same.
+    checks += ["relation" for _ in RELATION_SPECIMENS] + ["vacuity" for _ in DEAD_SPECIMENS]
+    # `a or b` is a control of neither: which of them fails depends on the version of transformers.
+    checks += [check for fault in cache_faults.FAULTS for check in (fault.greedy, fault.split, fault.episode)]
+    specimens = {check for check in checks if " or " not in check}
+    assert sorted([*specimens, *ELSEWHERE]) == sorted(CHECKS)
+
+
+@pytest.mark.parametrize("check", ELSEWHERE)
+def test_a_control_elsewhere_is_there(check):
+    """The test exists, and names the check."""
+    file, name = ELSEWHERE[check]
+    functions = ast.parse(Path(__file__).with_name(file).read_text(encoding="utf-8")).body
+    (function,) = [node for node in functions if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert check in [node.value for node in ast.walk(function) if isinstance(node, ast.Constant)]
 
 
 def test_a_baked_sequence_is_told_by_its_axis(bert, tmp_path):

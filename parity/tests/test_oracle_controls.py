@@ -22,6 +22,7 @@ def test_a_noisy_session_is_caught(bert):
     array = answer["last_hidden_state"].copy()
     array[0, 0, 0] = np.nextafter(array[0, 0, 0], np.float32(9))
     (row,) = relations.judge_determinism(answer, {"last_hidden_state": array}, "somewhere")
+    assert (row.check, row.passed) == ("determinism", False)
     assert "two runs on one input differ at 1 of" in row.message
     empty = {"y": np.array([np.nan, np.inf])}
     assert failures(relations.judge_determinism(empty, {"y": empty["y"].copy()})) == []

@@ -1,5 +1,7 @@
 """Inputs at chosen sizes: every axis gets its size, padding stands where it was asked for, values vary."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from parity.fixtures import subjects
@@ -135,3 +137,18 @@ def test_names_that_contradict_themselves_are_noticed():
     assert Sizes({"a": {0: "batch", 1: "sequence"}, "b": {0: "batch"}}, flat).consistent
     assert not Sizes({"a": {0: "batch", 1: "sequence"}, "b": {0: "batch", 1: "sequence"}}, flat).consistent
     assert not Sizes({"a": {1: "sequence"}, "b": {1: "past + sequence"}}, flat).consistent
+
+
+def test_token_types_and_tokens_are_known_by_their_roles():
+    """Those of a decoder, and of inputs with names of their own, are varied as `token_type_ids` and `input_ids` are."""
+    import torch
+
+    from parity.samples import SampleSource
+
+    layout = SimpleNamespace(names=("decoder_token_type_ids",))
+    assert SampleSource.token_types.fget(SimpleNamespace(_token_types=2, layout=layout)) == 2
+    names = ("token_type_ids", "decoder_token_type_ids", "input_ids", "query_input_ids")
+    flat = {name: torch.zeros(4, 32, dtype=torch.long) for name in names}
+    source = SimpleNamespace(_vocabulary=96, _token_types=2, _special=set())
+    SampleSource._vary(source, flat, torch.Generator().manual_seed(0))
+    assert [name for name, tensor in flat.items() if len(tensor.unique()) < 2] == []

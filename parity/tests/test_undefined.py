@@ -71,6 +71,13 @@ def test_images_have_no_text():
     assert undefined_places(pixels, axes, (2, 3), {0: "batch"}, name="pixel_mask").tolist() == [[True] * 3, [False] * 3]
 
 
+def test_images_with_a_batch_of_their_own_are_rows():
+    """Where texts and images have one batch each, a masked image leaves out its own row and no other."""
+    pixels, axes = np.stack([np.zeros((4, 4)), np.eye(4)]), {0: "image_batch", 1: "height", 2: "width"}
+    places = undefined_places(pixels, axes, (2, 3), {0: "image_batch"}, name="pixel_mask")
+    assert places.tolist() == [[True] * 3, [False] * 3]
+
+
 UNLIKE = [("gpt2", "causal-lm"), ("bart", "seq2seq-lm"), ("m2m-100", "default-with-past")]
 
 

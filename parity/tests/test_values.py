@@ -67,7 +67,9 @@ def test_values_are_told_with_count_worst_difference_and_index():
     actual = EXPECTED["logits"].copy()
     actual[0, 1] += 0.5
     actual[2, 3] += 2
-    message = only(actual, atol=1e-3).message
+    row = only(actual, atol=1e-3)
+    assert (row.check, row.passed) == ("values", False)
+    message = row.message
     assert message.startswith("logits: 2 of 12 values differ by more than 0.001 (16.7 %)")
     assert "worst difference 2 at index (2, 3): got 13, should be 11" in message
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 OF_A_CELL = {"cell", "subject", "artifact", "session", "trace_and_model", "neuron_model"}
 
 
-def checks():
+def matrix_tests():
     """The names of the tests that run on cells."""
     for path in (ROOT / "architectures" / "conformance").glob("test_*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -28,15 +28,60 @@ def checks():
                 yield node.name.removeprefix("test_")
 
 
-def test_the_words_are_those_of_the_judge_the_fixtures_and_the_matrix():
-    """A check, a relation, an exception, a preprocessor or a format that comes is a word at once."""
-    assert sorted(checks()) == sorted(words.CHECKS)
-    assert tuple(relations.RELATIONS) == words.RELATIONS
-    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    assert {*words.EXCEPTIONS} == classes
-    assert {*words.PREPROCESSORS} == {*preprocessors._TOKENIZERS, "palette", "detr", "clip", "layoutlmv3"}
-    assert matrix.FORMATS == words.FORMATS
+def outcomes():
+    """What a declaration can say of an axis of a trace: that it generalises needs no declaration."""
+    from parity.torchscript import verdicts
+
+    return [outcome for outcome in verdicts.OUTCOMES if outcome != verdicts.GENERALISES]
+
+
+# List of `words` → the same words where they are used.
+USES = {
+    "TESTS": matrix_tests,
+    "RELATIONS": lambda: relations.RELATIONS,
+    "EXCEPTIONS": lambda: [name for name, value in vars(errors).items() if isinstance(value, type)],
+    "PREPROCESSORS": lambda: [*preprocessors._TOKENIZERS, *preprocessors._MAKERS],
+    "FORMATS": lambda: {cell.format for cell in matrix.cells()},
+    "TRACE_OUTCOMES": outcomes,
+}
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_the_words_are_those_of_the_judge_the_fixtures_and_the_matrix(kind):
+    """A test, a relation, an exception, a preprocessor, a format or an outcome that comes is a word at once."""
+    assert sorted(USES[kind]()) == sorted(getattr(words, kind))
+
+
+def test_the_attentions_of_the_matrix_are_words():
+    """Not the other way round: an environment may have no sdpa."""
     assert {cell.attention for cell in matrix.cells()} <= {*words.ATTENTIONS}
+
+
+def add_outcome(monkeypatch):
+    from parity.torchscript import verdicts
+
+    monkeypatch.setattr(verdicts, "OUTCOMES", (*verdicts.OUTCOMES, "new"))
+
+
+def add_cell(monkeypatch):
+    cells = (*matrix.cells(), matrix.Cell("bert", "default", "new", "new"))
+    monkeypatch.setattr(matrix, "cells", lambda: cells)
+
+
+ADDITIONS = {
+    "RELATIONS": lambda monkeypatch: monkeypatch.setitem(relations.RELATIONS, "new", None),
+    "EXCEPTIONS": lambda monkeypatch: monkeypatch.setattr(errors, "new", type("new", (), {}), raising=False),
+    "PREPROCESSORS": lambda monkeypatch: monkeypatch.setitem(preprocessors._MAKERS, "new", None),
+    "FORMATS": add_cell,
+    "TRACE_OUTCOMES": add_outcome,
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_a_word_that_is_missing_would_be_seen(kind, monkeypatch):
+    """The control: what comes where the words are used is in the comparison, and no word yet."""
+    ADDITIONS[kind](monkeypatch)
+    assert {*USES[kind]()} - {*getattr(words, kind)} == {"new"}
 
 
 MISSPELT = {

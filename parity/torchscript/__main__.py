@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parity.axes import FIRST_TEXTS
 from parity.console import ATTENTIONS, PREPROCESSORS, Console, leave, run_guarded, whole_number
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _prepare(
     from parity import loading
     from parity.errors import UsageError
 
-    text = next((axis for axis in ("sequence", "encoder_sequence") if axis in inputs.axes), None)
+    text = next((axis for axis in FIRST_TEXTS if axis in inputs.axes), None)
     if args.sequence_length is not None and text is None:
         raise UsageError(
             f"--sequence-length: {checkpoint.model_type} {args.feature} has no text whose length could be set"

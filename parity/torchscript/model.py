@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from parity import __version__, releases
+from parity.axes import Role, role_of
 from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
@@ -231,4 +232,4 @@ def _placeholder(value: Mapping[str, Any]) -> torch.Tensor:
     dtype = getattr(torch, value["dtype"])
     if dtype.is_floating_point:
         return torch.randn(value["shape"], generator=torch.Generator().manual_seed(0)).to(dtype)
-    return (torch.ones if "mask" in value["name"] else torch.zeros)(value["shape"], dtype=dtype)
+    return (torch.ones if role_of(value["name"]) is Role.MASK else torch.zeros)(value["shape"], dtype=dtype)

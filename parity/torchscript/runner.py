@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from parity.axes import Role, role_of
+from parity.axes import TEXTS, Role, role_of
 from parity.errors import UsageError
 from parity.torchscript.model import TracedModel, load
 
 _TOKENS_OF = {"attention_mask": ("input_ids", "inputs"), "decoder_attention_mask": ("decoder_input_ids",)}
-_TEXT = ("sequence", "encoder_sequence", "decoder_sequence")
 
 
 class Runner:
@@ -41,7 +40,7 @@ class Runner:
         for trace in self._traces:
             if (list(trace.inputs), list(trace.outputs)) != (list(first.inputs), list(first.outputs)):
                 raise UsageError("traces: their inputs or outputs are not the same; trace one model at several lengths")
-        self.axes = tuple(axes if axes is not None else (name for name in first.sizes if name in _TEXT))
+        self.axes = tuple(axes if axes is not None else (name for name in first.sizes if name in TEXTS))
         unknown = [axis for axis in self.axes if axis not in first.sizes]
         if unknown or not self.axes:
             raise UsageError(f"axes: {', '.join(unknown) or 'none'} to pad, the trace has {', '.join(first.sizes)}")
@@ -103,7 +102,7 @@ class Runner:
             if missing > 0:
                 shape = list(tensor.shape)
                 shape[axis] = missing
-                if axis_name in _TEXT:
+                if axis_name in TEXTS:
                     blank = tensor.new_full(shape, trace.pad if role_of(name) is Role.TOKENS else 0)
                 else:
                     blank = tensor.narrow(axis, tensor.shape[axis] - 1, 1).expand(shape)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files, loading, releases
+from parity.axes import Role, role_of
 from parity.errors import (
     ExportError,
     SessionError,
@@ -234,7 +235,7 @@ def _output_names(
     absent = ("encoder_last_hidden_state",) if past and len(past[0]) == 4 else ()
     tensors = [name for name, value in returned.items() if isinstance(value, torch.Tensor)]
     # Some models return caches although use_cache is off.
-    further = [name for name in tensors if name not in (*names, *absent) and not name.startswith("present.")]
+    further = [name for name in tensors if name not in (*names, *absent) and role_of(name) is not Role.CACHE]
     return [*names, *further]
 
 

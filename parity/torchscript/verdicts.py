@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from parity import validation
+from parity.axes import PAST_OF, PASTS, TEXTS
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
@@ -30,12 +31,11 @@ if TYPE_CHECKING:
 
     from parity.configs import OnnxConfig
 
-GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
+OUTCOMES = GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
 # The joint trial of all axes that generalise one by one.
 TOGETHER = "all of these together"
 
 RIGHT, WRONG, REFUSED = "right", "wrong", "refused"
-_PAST = {"sequence": "past_sequence", "decoder_sequence": "past_decoder_sequence"}
 _LONG = 64
 _PRIME = 13
 
@@ -164,10 +164,10 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
         sizes = [here // 2, here - 1, here + 1, 2 * here]
     else:
         sizes = [1, here - 1, here + 1, _PRIME, 2 * here + 1, longest or max(_LONG, 3 * here)]
-        if axis in _PAST.values():
+        if axis in PASTS:
             sizes[0] = 0
     allowed = source.axis_sizes.get(axis)
-    smallest = 0 if axis in _PAST.values() else 1
+    smallest = 0 if axis in PASTS else 1
     room = _room(source.axes, axis, longest)
     possible = [nearest(min(size, room), allowed) for size in sizes]
     return [size for size in dict.fromkeys(possible) if size >= smallest and size != here]
@@ -175,9 +175,9 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
 
 def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
     """The longest that the axis can be while a sequence and its past fit into `longest` together."""
-    if longest is None or axis not in (*_PAST, *_PAST.values(), "encoder_sequence"):
+    if longest is None or axis not in (*TEXTS, *PASTS):
         return 10**9
-    other = _PAST.get(axis) or next((name for name, past in _PAST.items() if past == axis), "")
+    other = PAST_OF.get(axis) or next((name for name, past in PAST_OF.items() if past == axis), "")
     return longest - sizes.get(other, 0)
 
 
@@ -189,7 +189,7 @@ def _joint_samples(
         return
     for turn, padding in enumerate(("", "left", "right") if source.masked else ("", "")):
         sizes = {axis: others[(turn + place) % len(others)] for place, (axis, others) in enumerate(candidates.items())}
-        for axis, past in _PAST.items():
+        for axis, past in PAST_OF.items():
             if axis in sizes and past in sizes and longest is not None:
                 sizes[past] = min(sizes[past], longest - 1)
                 sizes[axis] = min(sizes[axis], longest - sizes[past])

@@ -100,7 +100,7 @@ def pytest_runtest_makereport(
     report = yield
     if call.excinfo is not None and hasattr(item, "callspec"):
         error = call.excinfo.value
-        stage = getattr(error, "stage", "test")
+        stage = getattr(error, "stage", records.TEST)
         cause = {"exception": type(error).__name__, "place": place_of(error)}
         report.user_properties.append((_FAILURE, {"stage": stage, "error": str(error)[:2000], "cause": cause}))
     if call.when == "teardown" and _Peak.restarted:
@@ -195,7 +195,7 @@ def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
         return []
     return [
         (_CELL, {**cell.as_json(), "check": check.removeprefix("test_")}),
-        (_FAILURE, {"stage": "crash", "error": str(report.longrepr)}),
+        (_FAILURE, {"stage": records.CRASH, "error": str(report.longrepr)}),
     ]
 
 
