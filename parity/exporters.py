@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET
+from parity.opsets import OPSETS
 
 DEFAULT_EXPORTER = "trace"
 
@@ -18,5 +18,5 @@ class Entry:
 
 
 EXPORTERS: dict[str, Entry] = {
-    "trace": Entry("TraceExporter", range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)),
+    "trace": Entry("TraceExporter", OPSETS),
 }

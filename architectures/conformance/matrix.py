@@ -6,7 +6,7 @@ import argparse
 import functools
 import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -142,11 +142,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
         print(json.dumps({"cells": objects, "count": len(matrix), "counts": {"all": every, "fifty": fifty}}))
         return 0
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
-    lowest = {cell.group: cell.opset for cell in reversed(matrix) if cell.format == "onnx"}
+    opsets: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for cell in matrix:
+        opsets[cell.architecture, cell.feature].update(() if cell.opset is None else [cell.opset])
     print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
-        opsets = f"{lowest[f'{architecture}-{feature}']}–{MAXIMUM_OPSET}"
-        print(f"{architecture:16}{feature:28}{opsets:10}{count}")
+        own = opsets[architecture, feature]
+        print(f"{architecture:16}{feature:28}{f'{min(own)}–{max(own)}':10}{count}")
     for totals, name in ((fifty, "of the document: "), (every, "")):
         print(
             f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"
