@@ -154,6 +154,26 @@ def test_nothing_goes_in_a_circle():
     assert circles(packages(edges, ROOT)) == []
 
 
+def own_axes(text):
+    """The lines of a source that call `dynamic_axes` anything but those of a Signature."""
+    for node in ast.walk(ast.parse(text)):
+        values = []
+        if isinstance(node, ast.keyword):
+            values = [node.value] * (node.arg == "dynamic_axes")
+        elif isinstance(node, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
+            values = [value for key, value in zip(keys, node.values, strict=True) if key == "dynamic_axes"]
+        yield from (value.lineno for value in values if not ast.unparse(value).endswith(".dynamic_axes"))
+
+
+def test_dynamic_axes_come_from_a_signature_alone():
+    """Whatever is handed to `torch.onnx.export` under that name, in the kit and the benchmarks too."""
+    lines = {name: [*own_axes(path.read_text(encoding="utf-8"))] for name, path in modules(ROOT).items()}
+    assert {name: each for name, each in lines.items() if each} == {}
+    control = "f(dynamic_axes=axes)\noptions = {**more, 'dynamic_axes': {}}\nf(dynamic_axes=signature.dynamic_axes)\n"
+    assert sorted(own_axes(control)) == [1, 2]
+
+
 def test_the_library_needs_no_test_tools():
     """No module of the library imports pytest or its like; those of the kit and the plug-ins may."""
     for name, path in modules(ROOT).items():
