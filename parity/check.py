@@ -47,6 +47,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     from parity.checkpoint import Checkpoint
     from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
+    from parity.exporters import EXPORTERS
     from parity.judge import contract
     from parity.onnx import proof
     from parity.onnx.log import validation_lines
@@ -67,9 +68,12 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
     attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
 
+    for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
+        if name in file.metadata and file.metadata[name] not in valid:
+            raise UsageError(
+                f"file {args.file}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}"
+            )
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
-    if dtype not in DTYPES:
-        raise UsageError(f"file {args.file}: its dtype is {dtype}, should be one of {', '.join(DTYPES)}")
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from parity import words
 from parity.configs import OnnxConfig
+from parity.dtypes import DEFAULT_DTYPE
 from parity.environment import at_least, meets, version_of
+from parity.exporters import DEFAULT_EXPORTER
 from parity.scope import Scope
 from parity.tasks import TASKS, task_of
 from parity.words import KINDS, TRACE_OUTCOMES
@@ -55,13 +57,17 @@ class Floor(Scope):
     Args:
         reason, issue: what the opset below lacks, and where that is written.
         error: what the failure one opset below says of it.
-        features, versions, …: where it holds; see `Scope`.
+        features, versions, …: where it holds; see `Scope`. It is about every opset: `opsets` stays empty.
     """
 
     opset: int
     reason: str
     issue: str
     error: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_no_opsets()
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ class TracedAxis(Scope):
         outcome: `raises`, `fixed by the model` or `silently wrong`.
         text: how the error, or what is told of the difference, begins.
         issue: the upstream thread; what is silently wrong needs one.
-        features, versions, …: where it holds; see `Scope`.
+        features, versions, …: where it holds; see `Scope`. A trace has no opset: `opsets` stays empty.
     """
 
     axis: str
@@ -128,6 +134,7 @@ class TracedAxis(Scope):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require_no_opsets()
         if self.outcome not in TRACE_OUTCOMES or not self.text:
             raise ValueError(
                 f"{self.axis}: got {self.outcome!r}, should be one of {', '.join(TRACE_OUTCOMES)}, with a text"
@@ -230,14 +237,36 @@ class Architecture:
         """The name of the tiny preprocessor that goes with a feature."""
         return self.preprocessors.get(feature, self.preprocessor)
 
-    def floor_of(self, feature: str) -> Floor | None:
+    def floor_of(
+        self,
+        feature: str,
+        *,
+        attention: str = "eager",
+        exporter: str = DEFAULT_EXPORTER,
+        dtype: str = DEFAULT_DTYPE,
+    ) -> Floor | None:
         """The floor that applies to a feature in this environment; None where the exporter's own does."""
-        floors = [floor for floor in self.floors if floor.covers(feature=feature)]
+        floors = [
+            floor
+            for floor in self.floors
+            if floor.covers(feature=feature, attention=attention, exporter=exporter, dtype=dtype)
+        ]
         return max(floors, key=lambda floor: floor.opset, default=None)
 
-    def traced_axes(self, feature: str) -> dict[str, TracedAxis]:
+    def traced_axes(
+        self,
+        feature: str,
+        *,
+        attention: str = "eager",
+        exporter: str = DEFAULT_EXPORTER,
+        dtype: str = DEFAULT_DTYPE,
+    ) -> dict[str, TracedAxis]:
         """The axes of a feature's trace that do not generalise in this environment, by name."""
-        return {each.axis: each for each in self.traces if each.covers(feature=feature)}
+        return {
+            each.axis: each
+            for each in self.traces
+            if each.covers(feature=feature, attention=attention, exporter=exporter, dtype=dtype)
+        }
 
     @property
     def has_sdpa(self) -> bool:

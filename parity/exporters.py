@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import Any
 
-from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET
+from parity.opsets import OPSETS
 
 DEFAULT_EXPORTER = "trace"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an exporter is, and the opsets that it can write.
+    """The class of an exporter, by its name in `parity.onnx.exporter`, which loads it; and the opsets it can write."""
 
-    Args:
-        target: the dotted name of its class, imported when it is used: naming exporters costs no torch.
-    """
-
-    target: str
+    class_name: str
     opsets: range
 
 
 EXPORTERS: dict[str, Entry] = {
-    "trace": Entry("parity.onnx.exporter.TraceExporter", range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)),
+    "trace": Entry("TraceExporter", OPSETS),
 }
-
-
-def load(name: str = DEFAULT_EXPORTER) -> type[Any]:
-    """The class of an exporter.
-
-    Raises:
-        KeyError: there is none of that name.
-    """
-    module, _, attribute = EXPORTERS[name].target.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)

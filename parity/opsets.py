@@ -13,12 +13,21 @@ SDPA_MINIMUM_OPSET = 14
 TRILU_MINIMUM_OPSET = 14
 
 
-def check_opset(opset: int, minimum: int = MINIMUM_OPSET, subject: str = "this exporter", reason: str = "") -> None:
+# Those of the tracing exporter.
+OPSETS = range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)
+
+
+def check_opset(opset: int, opsets: range = OPSETS, subject: str = "this exporter", reason: str = "") -> None:
     """Refuse an opset that the exporter, or the model, cannot deliver.
+
+    Args:
+        opsets: those that can be delivered.
+        subject: what delivers them, for the message.
+        reason: why none is below.
 
     Raises:
         UsageError
     """
-    if not minimum <= opset <= MAXIMUM_OPSET:
-        why = f" ({reason})" if reason and opset < minimum else ""
-        raise UsageError(f"opset: got {opset}, should be {minimum} to {MAXIMUM_OPSET} for {subject}{why}")
+    if not opsets.start <= opset < opsets.stop:
+        why = f" ({reason})" if reason and opset < opsets.start else ""
+        raise UsageError(f"opset: got {opset}, should be {opsets.start} to {opsets.stop - 1} for {subject}{why}")

@@ -35,6 +35,16 @@ class Scope:
         if self.versions:
             words.require_versions(subject, self.versions)
 
+    def require_no_opsets(self) -> None:
+        """Refuse opsets in the scope of a fact that is never asked at one opset.
+
+        Raises:
+            ValueError
+        """
+        if self.opsets:
+            opsets = ", ".join(map(str, self.opsets))
+            raise ValueError(f"{type(self).__name__.lower()}: opsets: got {opsets}, should be empty; leave them out")
+
     def covers(
         self,
         *,

@@ -6,7 +6,7 @@ import argparse
 import functools
 import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -77,10 +77,18 @@ class Cell:
         return {"id": self.id, **{name: value for name, value in asdict(self).items() if name not in omissions}}
 
 
-def minimum_opset(architecture: Architecture, feature: str) -> int:
+def minimum_opset(
+    architecture: Architecture,
+    feature: str,
+    *,
+    attention: str = "eager",
+    exporter: str = DEFAULT_EXPORTER,
+    dtype: str = DEFAULT_DTYPE,
+) -> int:
     """The lowest opset that the files of a feature are claimed for."""
-    floor = architecture.floor_of(feature)
-    return floor.opset if floor else MINIMUM_OPSET
+    floor = architecture.floor_of(feature, attention=attention, exporter=exporter, dtype=dtype)
+    own = EXPORTERS[exporter].opsets.start
+    return max(own, floor.opset) if floor else own
 
 
 @functools.cache
@@ -92,17 +100,18 @@ def cells() -> tuple[Cell, ...]:
 def _cells() -> Iterator[Cell]:
     for architecture in architectures():
         for feature in architecture.features:
-            lowest = minimum_opset(architecture, feature)
-            smoke_opsets = {max(opset, lowest) for opset in _SMOKE_OPSETS}
+            attentions = ("eager", "sdpa") if architecture.has_sdpa else ("eager",)
             for exporter, dtype in itertools.product(EXPORTERS, DTYPES):
                 options = {"exporter": exporter, "dtype": dtype}
-                for opset in (opset for opset in EXPORTERS[exporter].opsets if opset >= lowest):
+                lowest = {each: minimum_opset(architecture, feature, attention=each, **options) for each in attentions}
+                for opset, attention in itertools.product(EXPORTERS[exporter].opsets, attentions):
+                    if opset < lowest[attention] or (attention == "sdpa" and opset not in SDPA_OPSETS):
+                        continue
+                    smoke_opsets = {max(each, lowest[attention]) for each in _SMOKE_OPSETS}
                     smoke = feature in architecture.smoke and opset in smoke_opsets
-                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, smoke=smoke, **options)
-                    if architecture.has_sdpa and opset in SDPA_OPSETS:
-                        yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, "sdpa", smoke, **options)
+                    yield Cell(architecture.name, feature, "onnx", "onnxruntime", opset, attention, smoke, **options)
             smoke = feature in architecture.smoke
-            for attention in ("eager", "sdpa") if architecture.has_sdpa else ("eager",):
+            for attention in attentions:
                 yield Cell(architecture.name, feature, "torchscript", "torch", None, attention, smoke)
             if feature in NEURON_FEATURES.get(architecture.name, ()):
                 sizes = NEURON_IMAGE_SIZES if architecture.kind == "vision" else NEURON_SIZES
@@ -133,11 +142,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
         print(json.dumps({"cells": objects, "count": len(matrix), "counts": {"all": every, "fifty": fifty}}))
         return 0
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
-    lowest = {cell.group: cell.opset for cell in reversed(matrix) if cell.format == "onnx"}
+    opsets: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for cell in matrix:
+        opsets[cell.architecture, cell.feature].update(() if cell.opset is None else [cell.opset])
     print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
-        opsets = f"{lowest[f'{architecture}-{feature}']}–{MAXIMUM_OPSET}"
-        print(f"{architecture:16}{feature:28}{opsets:10}{count}")
+        own = opsets[architecture, feature]
+        print(f"{architecture:16}{feature:28}{f'{min(own)}–{max(own)}':10}{count}")
     for totals, name in ((fifty, "of the document: "), (every, "")):
         print(
             f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"

@@ -18,6 +18,12 @@ def trace_and_model(cell, subject, tmp_path_factory):
     subjects.free_traces()
 
 
+def traced_axes(cell):
+    """The axes that are declared not to generalise in the cell's trace, by name."""
+    facts = {"attention": cell.attention, "exporter": cell.exporter, "dtype": cell.dtype}
+    return architecture(cell.architecture).traced_axes(cell.feature, **facts)
+
+
 def test_trace(trace_and_model):
     """At the traced shape the file answers as the eager model, on its example and on another, by the error ratio."""
     assert is_proven(trace_and_model[0])
@@ -30,7 +36,7 @@ def test_trace_verdicts(cell, subject, trace_and_model, measurements):
     verdicts = verdict(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
     measurements(verdicts=[each.as_json() for each in verdicts])
     assert set(trace_and_model[0].sizes) <= {each.axis for each in verdicts}
-    assert differences(verdicts, architecture(cell.architecture).traced_axes(cell.feature)) == []
+    assert differences(verdicts, traced_axes(cell)) == []
 
 
 @pytest.mark.cells(formats=("torchscript",), attention=("eager",))
@@ -39,7 +45,7 @@ def test_trace_at_drawn_sizes(cell, subject, trace_and_model):
     from parity.torchscript.verdicts import TrialSetup, trial
 
     setup = TrialSetup.for_trace(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
-    fixed = {axis: trace_and_model[0].sizes[axis] for axis in architecture(cell.architecture).traced_axes(cell.feature)}
+    fixed = {axis: trace_and_model[0].sizes[axis] for axis in traced_axes(cell)}
 
     def judge(example):
         result = trial(

@@ -13,11 +13,12 @@ from parity.configs import OnnxSeq2SeqConfigWithPast
 from parity.console import Console
 from parity.environment import describe
 from parity.errors import UsageError
+from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.onnx.convert import export
 from parity.onnx.log import validation_lines
 from parity.onnx.proof import Artifact, Reference, free, judge_file
 from parity.onnx_files import append_metadata
-from parity.opsets import MINIMUM_OPSET, check_opset
+from parity.opsets import check_opset
 from parity.registry import architecture
 from parity.traceable import attention_of
 
@@ -43,11 +44,12 @@ class CheckpointExport:
     def _choose_opset(self, opset: int | None) -> int:
         model_type = self.checkpoint.model_type
         floor = architecture(model_type).floor_of(self.feature)
-        minimum = floor.opset if floor else MINIMUM_OPSET
+        opsets = EXPORTERS[DEFAULT_EXPORTER].opsets
+        opsets = range(floor.opset, opsets.stop) if floor else opsets
         subject = f"{model_type} {self.feature}" if floor and floor.features else model_type
         if opset is None:
-            return max(self.onnx_config.default_onnx_opset, minimum)
-        check_opset(opset, minimum, subject, floor.reason if floor else "")
+            return max(self.onnx_config.default_onnx_opset, opsets.start)
+        check_opset(opset, opsets, subject, floor.reason if floor else "")
         return opset
 
     def prefill(self) -> CheckpointExport:

@@ -18,7 +18,7 @@ from parity.configs.base import OnnxConfig, one_preprocessor
 from parity.dtypes import DEFAULT_DTYPE, array_of
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
-from parity.exporters import DEFAULT_EXPORTER
+from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.files import staging_directory
 from parity.judge import contract
 from parity.judge.findings import failures
@@ -119,7 +119,7 @@ def export_with(
     """`export` by that exporter; see there."""
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
-    check_opset(opset)
+    check_opset(opset, EXPORTERS[exporter.name].opsets)
     if not config.is_torch_support_available:
         logger.warning(
             "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version

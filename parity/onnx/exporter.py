@@ -1,4 +1,4 @@
-"""The exporter that records a trace of the model: `torch.onnx.export` without dynamo."""
+"""The exporters of `parity.exporters`: one, which records a trace of the model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from parity.axes import Signature
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
+from parity.exporters import EXPORTERS
 from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
@@ -20,7 +21,7 @@ from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_no
 
 
 class TraceExporter:
-    """Writes a model as an ONNX file, by what its operators do to one example.
+    """Writes a model as an ONNX file, by what its operators do to one example: `torch.onnx.export` without dynamo.
 
     Args:
         device: where the model runs while it is traced, `cpu` or `cuda`.
@@ -82,3 +83,12 @@ class TraceExporter:
                 stack.enter_context(zeros_where_nothing_is_seen())
             stack.enter_context(traceable_masks())
             yield
+
+
+def load(name: str) -> type[TraceExporter]:
+    """The class of an exporter.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return globals()[EXPORTERS[name].class_name]

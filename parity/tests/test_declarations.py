@@ -1,17 +1,18 @@
 """Declarations: complete, one file each, and an unknown word in one is refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
-from parity import registry
+from parity import dtypes, exporters, registry
 from parity.architectures.conformance import matrix
-from parity.declaration import KINDS, Deviation
+from parity.declaration import KINDS, Deviation, Floor, TracedAxis
 from parity.environment import meets, version_of
 from parity.errors import UsageError
 from parity.fixtures import plugin
 from parity.registry import architecture, architectures
+from parity.scope import Scope
 
 FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", "vit"}
 
@@ -113,6 +114,83 @@ def test_a_deviation_outside_its_versions_does_not_apply(monkeypatch):
     assert [mark for mark in plugin.marks(cell, "contract") if mark.name == "xfail"] == []
 
 
+@pytest.fixture
+def more_words(monkeypatch):
+    """An exporter and a dtype more, so that a scope can name another than the usual ones."""
+    monkeypatch.setitem(exporters.EXPORTERS, "stamped", exporters.Entry("Stamped", range(14, 21)))
+    monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
+
+
+# Field of Scope → a value of it, a fact that it covers and one that it does not; what is not said is the default.
+SCOPES = {
+    "features": (("masked-lm",), {"feature": "masked-lm"}, {"feature": "default"}),
+    "attention": ("sdpa", {"attention": "sdpa"}, {}),
+    "exporter": ("stamped", {"exporter": "stamped"}, {}),
+    "dtype": ("float16", {"dtype": "float16"}, {}),
+    "versions": ("torch>=99", None, {}),
+    "opsets": ((14,), {"opset": 14}, {"opset": 17}),
+}
+
+
+def scoped(**scope):
+    """BERT with a floor, a deviation and an axis of that scope."""
+    versions = {"versions": "torch>=1", **scope}
+    # Neither a floor nor a trace is about some opsets; see below.
+    scope = {name: value for name, value in scope.items() if name != "opsets"}
+    return replace(
+        architecture("bert"),
+        floors=(Floor(18, "reason", "https://example.org/1", **scope),),
+        deviations=(Deviation("ValueMismatch", "reason", "https://example.org/1", **versions),),
+        traces=(TracedAxis("sequence", "raises", "text", **scope),),
+    )
+
+
+def test_each_field_of_a_scope_is_tried():
+    """One that is added to Scope is to be honoured too."""
+    assert {*SCOPES} == {each.name for each in fields(Scope)}
+
+
+@pytest.mark.parametrize("field", SCOPES)
+def test_floors_deviations_and_traced_axes_honour_their_scope(more_words, field):
+    """They hold where each field covers what is known; what is not known is the default, not anything."""
+    value, inside, outside = SCOPES[field]
+    bert = scoped(**{field: value})
+    for facts, holds in ((inside, True), (outside, False)):
+        if facts is not None:
+            cell = replace(matrix.cells()[0], **{"feature": "default", "opset": 17, **facts})
+            assert bert.deviations[0].matches(cell, "contract") is holds
+            if field != "opsets":
+                facts = {"feature": "default", **facts}
+                assert (bert.floor_of(**facts) is not None) is holds
+                assert ("sequence" in bert.traced_axes(**facts)) is holds
+
+
+@pytest.mark.parametrize("field", ["attention", "exporter", "dtype"])
+def test_a_floor_of_some_cells_raises_no_others(more_words, monkeypatch, field):
+    """The matrix has every opset but for the cells that the floor covers."""
+    value = SCOPES[field][0]
+    monkeypatch.setattr(matrix, "architectures", lambda: (scoped(**{field: value}),))
+    opsets = {True: set(), False: set()}
+    for cell in (cell for cell in matrix.cells.__wrapped__() if cell.format == "onnx"):
+        opsets[getattr(cell, field) == value].add(cell.opset)
+    assert opsets[False] == {*range(11, 21)}
+    assert opsets[True] == ({20} if field == "attention" else {18, 19, 20})
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        lambda **scope: Floor(18, "reason", "issue", **scope),
+        lambda **scope: TracedAxis("sequence", "raises", "text", **scope),
+    ],
+)
+def test_what_has_no_opset_takes_none(fact):
+    """A floor and a trace hold at every opset: a list of them would be ignored, so it is refused."""
+    assert fact()
+    with pytest.raises(ValueError, match="opsets: got 14, 15, should be empty"):
+        fact(opsets=(14, 15))
+
+
 def test_every_deviation_matches_a_cell():
     """A deviation that matches nothing is an error."""
     cells = list(matrix.cells())
@@ -130,7 +208,7 @@ def test_the_matrix_has_every_opset_from_the_lowest_to_twenty():
     for cell in (cell for cell in matrix.cells() if cell.format == "onnx"):
         opsets.setdefault((cell.architecture, cell.feature, cell.attention), []).append(cell.opset)
     for (name, feature, attention), found in opsets.items():
-        lowest = matrix.minimum_opset(architecture(name), feature)
+        lowest = matrix.minimum_opset(architecture(name), feature, attention=attention)
         assert found == (list(range(lowest, 21)) if attention == "eager" else [14, 20])
 
 

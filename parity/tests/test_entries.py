@@ -10,10 +10,12 @@ import pytest
 from parity import check, dtypes, exporters, records, registry
 from parity.architectures.conformance import matrix
 from parity.check import guess_feature
+from parity.errors import UsageError
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.fixtures.controls import specimens
 from parity.onnx.config import OnnxConfig
+from parity.opsets import MAXIMUM_OPSET
 from parity.registry import architecture
 from parity.scope import Scope
 from parity.tasks import TASKS, Task
@@ -57,21 +59,24 @@ def test_without_its_entry_a_task_is_none():
         type("Config", (OnnxConfig,), {"inputs": {}})(tiny_config("bert"), task="next-sentence")
 
 
-class Stamped:
-    """An exporter of somebody else's: the tracing one under another name."""
+def stamped():
+    """The class of one more exporter: the tracing one under another name, and with opset 21, which changes nothing."""
+    from parity.onnx.exporter import TraceExporter
 
-    name = "stamped"
+    class Stamped(TraceExporter):
+        name = "stamped"
 
-    def __new__(cls, *args, **kwargs):
-        from parity.onnx.exporter import TraceExporter
+        def export(self, traceable, tensors, signature, opset, path):
+            super().export(traceable, tensors, signature, min(opset, MAXIMUM_OPSET), path)
+            model = onnx.load(path)
+            model.opset_import[0].version = opset
+            onnx.save(model, path)
 
-        made = TraceExporter(*args, **kwargs)
-        made.name = cls.name
-        return made
+    return Stamped
 
 
 ENTRIES = {
-    "exporter": (exporters.EXPORTERS, "stamped", exporters.Entry(f"{__name__}.Stamped", range(14, 16))),
+    "exporter": (exporters.EXPORTERS, "stamped", exporters.Entry("Stamped", range(20, 22))),
     "dtype": (dtypes.DTYPES, "float16", "half precision"),
 }
 
@@ -81,6 +86,7 @@ def entry(request, monkeypatch):
     """One more exporter, or one more dtype: what it is, its name, and the cells with it."""
     table, name, value = ENTRIES[request.param]
     monkeypatch.setitem(table, name, value)
+    monkeypatch.setattr("parity.onnx.exporter.Stamped", stamped(), raising=False)
     cells = [cell for cell in matrix.cells.__wrapped__() if getattr(cell, request.param) == name]
     monkeypatch.setattr(matrix, "cells", matrix.cells.__wrapped__)
     return request.param, name, cells
@@ -90,15 +96,15 @@ def test_an_exporter_and_a_dtype_are_one_entry_in_the_matrix_and_the_records(ent
     """Its cells have its name in their ids and records, at the opsets that it has; the usual ones have neither."""
     kind, name, cells = entry
     ids = {cell.id: cell for cell in cells}
-    assert f"bert-default-onnx14-{name}" in ids
+    assert f"bert-default-onnx20-{name}" in ids
     opsets = {cell.opset for cell in cells if cell.architecture == "bert"}
-    assert opsets == ({14, 15} if kind == "exporter" else {*range(11, 21)})
-    cell = ids[f"bert-default-onnx14-{name}"]
+    assert opsets == ({20, 21} if kind == "exporter" else {*range(11, 21)})
+    cell = ids[f"bert-default-onnx20-{name}"]
     assert cell.as_json()[kind] == name
-    line = {**specimens.line("bert", "default", opset=14), **cell.as_json()}
+    line = {**specimens.line("bert", "default", opset=20), **cell.as_json()}
     records.validate(line)
     assert (line["id"], line[kind]) == (cell.id, name)
-    usual = next(each for each in matrix.cells() if each.id == "bert-default-onnx14")
+    usual = next(each for each in matrix.cells() if each.id == "bert-default-onnx20")
     assert not {"exporter", "dtype"} & {*usual.as_json()}
     assert Scope(**{kind: name}).covers(**{kind: name})
     assert not Scope(**{kind: name}).covers(**{kind: getattr(usual, kind)})
@@ -106,23 +112,41 @@ def test_an_exporter_and_a_dtype_are_one_entry_in_the_matrix_and_the_records(ent
 
 def test_parity_check_judges_its_files_as_what_they_are(entry, tmp_path, capsys):
     """The file says what wrote it and in which type, the log too, and the model is loaded in that type."""
-    kind, name, _ = entry
+    kind, name, cells = entry
+    opset = max(cell.opset for cell in cells)
     save_checkpoint(tmp_path / "model", "bert", "default")
     of, path = subjects.subject("bert", "default"), tmp_path / "model.onnx"
-    subjects.artifact(of, 14, path, **{kind: name})
+    subjects.artifact(of, opset, path, **{kind: name})
     metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert metadata[kind] == name
     assert check.main([str(tmp_path / "model"), str(path)]) == 0
-    assert f"Judging {path}: feature default, opset 14, {kind} {name}" in capsys.readouterr().out
+    assert f"Judging {path}: feature default, opset {opset}, {kind} {name}" in capsys.readouterr().out
 
 
-def test_a_file_of_an_unknown_dtype_is_refused(monkeypatch, tmp_path, capsys):
+def test_a_file_of_an_unknown_exporter_or_dtype_is_refused(entry, monkeypatch, tmp_path, capsys):
     """The control: once the entry is gone, so is the check."""
-    monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
+    kind, name, _ = entry
+    table = ENTRIES[kind][0]
     save_checkpoint(tmp_path / "model", "bert", "default")
-    subjects.artifact(subjects.subject("bert", "default"), 14, tmp_path / "model.onnx", dtype="float16")
-    monkeypatch.delitem(dtypes.DTYPES, "float16")
+    subjects.artifact(subjects.subject("bert", "default"), 20, tmp_path / "model.onnx", **{kind: name})
+    monkeypatch.delitem(table, name)
     assert check.main([str(tmp_path / "model"), str(tmp_path / "model.onnx")]) == 2
-    assert "its dtype is float16, should be one of float32" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="'float16', should be among float32"):
-        Scope(dtype="float16")
+    assert f"its {kind} is {name}, should be one of {', '.join(table)}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"'{name}', should be among {', '.join(table)}"):
+        Scope(**{kind: name})
+
+
+@pytest.mark.parametrize("entry", ["exporter"], indirect=True)
+@pytest.mark.parametrize("opset", [19, 22])
+def test_an_exporter_is_asked_for_its_own_opsets_only(entry, tmp_path, opset):
+    """19 is one of the usual exporter's; each is refused with the range of the one that is to write the file."""
+    with pytest.raises(UsageError, match=f"opset: got {opset}, should be 20 to 21"):
+        subjects.artifact(subjects.subject("bert", "default"), opset, tmp_path / "model.onnx", exporter=entry[1])
+
+
+@pytest.mark.parametrize("entry", ["exporter"], indirect=True)
+def test_the_table_of_the_matrix_has_the_opsets_of_the_cells(entry, capsys):
+    """From the lowest of any exporter to the highest."""
+    assert matrix.main([]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["bert", "masked-lm", "11–21"] in [line[:3] for line in lines]

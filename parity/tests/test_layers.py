@@ -53,7 +53,9 @@ def modules(root):
 
 
 def list_imports(name, path):
-    """The names that a module imports, inside functions too, and those of the plug-ins that it asks for."""
+    """The names that a module imports, inside functions too, and those of ours that its strings say, which may be
+    imported by them; stubs of lazy packages are not read, as each names what is in its own package.
+    """
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
@@ -69,8 +71,8 @@ def list_imports(name, path):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytest_plugins":
-            yield from ast.literal_eval(node.value)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"parity(\.\w+)+\.?", str(node.value)):
+            yield node.value.rstrip(".")
 
 
 def graph(root):
@@ -146,10 +148,30 @@ def test_imports_follow_the_table():
 
 
 def test_nothing_goes_in_a_circle():
-    """Neither modules nor sub-packages import each other, through functions and plug-in names neither."""
+    """Neither modules nor sub-packages import each other, through functions and strings neither."""
     edges = graph(ROOT)
     assert circles(edges) == []
     assert circles(packages(edges, ROOT)) == []
+
+
+def own_axes(text):
+    """The lines of a source that call `dynamic_axes` anything but those of a Signature."""
+    for node in ast.walk(ast.parse(text)):
+        values = []
+        if isinstance(node, ast.keyword):
+            values = [node.value] * (node.arg == "dynamic_axes")
+        elif isinstance(node, ast.Dict):
+            keys = [key.value if isinstance(key, ast.Constant) else None for key in node.keys]
+            values = [value for key, value in zip(keys, node.values, strict=True) if key == "dynamic_axes"]
+        yield from (value.lineno for value in values if not ast.unparse(value).endswith(".dynamic_axes"))
+
+
+def test_dynamic_axes_come_from_a_signature_alone():
+    """Whatever is handed to `torch.onnx.export` under that name, in the kit and the benchmarks too."""
+    lines = {name: [*own_axes(path.read_text(encoding="utf-8"))] for name, path in modules(ROOT).items()}
+    assert {name: each for name, each in lines.items() if each} == {}
+    control = "f(dynamic_axes=axes)\noptions = {**more, 'dynamic_axes': {}}\nf(dynamic_axes=signature.dynamic_axes)\n"
+    assert sorted(own_axes(control)) == [1, 2]
 
 
 def test_the_library_needs_no_test_tools():
@@ -170,7 +192,7 @@ def test_the_folders_have_no_second_name(folder):
 
 
 def test_a_trespass_would_be_seen(tmp_path):
-    """Each kind: up the table, out of a row that may less, in a circle of modules or packages, by a plug-in's name."""
+    """Each kind: up the table, out of a row that may less, in a circle of modules or packages, by a string."""
     for folder in ("judge", "onnx", "reports/pages", "fixtures"):
         (tmp_path / "parity" / folder).mkdir(parents=True)
         (tmp_path / "parity" / folder / "__init__.py").write_text("")
@@ -179,6 +201,8 @@ def test_a_trespass_would_be_seen(tmp_path):
         "judge/ratio": "from ..onnx.checkpoint_export import x\n",
         "onnx/checkpoint_export": "import parity.judge.ratio\nfrom parity import check\n",
         "check": "",
+        "exporters": "EXPORTERS = {'trace': 'parity.onnx.checkpoint_export.TraceExporter'}\n",
+        "registry": "NAME = f'parity.onnx.{1}'\n",
         "reports/pages/page": "import parity.check\n",
         "fixtures/plugin": "pytest_plugins = ('parity.fixtures.outside',)\n",
         "fixtures/outside": "from parity.fixtures.plugin import x\nfrom parity.reports.pages.page import y\n",
@@ -188,9 +212,11 @@ def test_a_trespass_would_be_seen(tmp_path):
     edges = graph(tmp_path)
     assert list(trespasses(edges)) == [
         "parity.errors (base) imports parity.onnx.checkpoint_export (exporters)",
+        "parity.exporters (base) imports parity.onnx.checkpoint_export (exporters)",
         "parity.fixtures.outside (kit) imports parity.reports.pages.page (gate)",
         "parity.judge.ratio (judge) imports parity.onnx.checkpoint_export (exporters)",
         "parity.onnx.checkpoint_export (exporters) imports parity.check (commands)",
+        "parity.registry (declarations) imports parity.onnx (exporters)",
         "parity.reports.pages.page (gate) imports parity.check (commands)",
     ]
     assert circles(edges) == [

@@ -173,6 +173,7 @@ def _bare_call(
 ) -> Callable[[], None]:
     import torch
 
+    from parity.axes import Signature
     from parity.traceable import Layout, Traceable
 
     nested = config.generate_dummy_inputs(preprocessor, framework="pt")
@@ -181,8 +182,8 @@ def _bare_call(
     traceable, tensors = Traceable(model, config, layout, outputs), tuple(flat[name] for name in layout.names)
     for name, value in (config.values_override or {}).items():
         setattr(model.config, name, value)
-    axes = {name: dict(each) for name, each in {**config.inputs, **config.outputs}.items()}
-    names = {"input_names": list(layout.names), "output_names": outputs, "dynamic_axes": axes}
+    signature = Signature.from_config(config, layout.names)
+    names = {"input_names": list(layout.names), "output_names": outputs, "dynamic_axes": signature.dynamic_axes}
     options = {"do_constant_folding": True, "opset_version": opset, "dynamo": False}
 
     def bare() -> None:
