@@ -63,13 +63,12 @@ def _check(args: argparse.Namespace, console: Console) -> int:
                 " have; name the -with-past feature of an encoder-decoder with --feature"
             )
         onnx_config = onnx_config.prefill()
-    inputs = checkpoint.inputs(onnx_config)
-    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
-
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
     if dtype not in DTYPES:
         raise UsageError(f"file {args.file}: its dtype is {dtype}, should be one of {', '.join(DTYPES)}")
+    inputs = checkpoint.inputs(onnx_config, dtype)
+    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
+    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)

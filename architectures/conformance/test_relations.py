@@ -12,7 +12,8 @@ from parity.sessions import OnnxSession
 
 def pool_of(cell, relation):
     """Padding is added to inputs without any; the others take inputs padded on either side."""
-    return subjects.pool(cell.architecture, cell.feature, "varied" if relation.startswith("padding") else "other")
+    sizes = "varied" if relation.startswith("padding") else "other"
+    return subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype)
 
 
 def judge(pool, relation, first, second, **limits):

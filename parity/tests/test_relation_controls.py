@@ -17,7 +17,7 @@ from parity.registry import architecture
 from parity.reruns import RerunClaims
 from parity.sessions import OnnxSession
 
-BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
+BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default", dtype="float32")
 WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
 
 
