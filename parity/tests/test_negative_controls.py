@@ -68,6 +68,8 @@ def test_a_pool_of_traced_sizes_alone_misses_a_baked_sequence(bert, tmp_path):
 def test_a_limit_of_400_lets_a_fault_through(bert, limit, passed, tmp_path):
     """A bias off by a ten-thousandth has a ratio well between 4 and 400: it is the limit of 4 that catches it."""
     BY_NAME["slightly-wrong-value"].write(bert, tmp_path / "model.onnx")
+    from parity.validation import Criteria
+
     session, pool = OnnxSession(tmp_path / "model.onnx"), subjects.pool("bert", "default", "other")
-    found = subjects.verdict(bert, session, pool, limit=limit)
+    found = subjects.verdict(bert, session, pool, Criteria(limit=limit))
     assert found.passed is passed
