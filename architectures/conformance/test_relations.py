@@ -18,7 +18,7 @@ def pool_of(cell, relation):
 
 def judge(pool, relation, first, second, **limits):
     """Findings on one relation, in units of the reference's noise."""
-    return relations.judge_relation(relation, pool.with_actual(first), second, pool.noise, **limits)
+    return relations.judge_relation(relation, pool.with_actual(first), second, **limits)
 
 
 def ask(subject, pool, relation, run, first):

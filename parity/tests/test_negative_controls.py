@@ -28,6 +28,17 @@ def test_the_healthy_control_passes(bert, specimen, tmp_path):
     assert {row.check for row in found.findings} >= {"checker", "duplicates", "ratio", "relation", "vacuity"}
 
 
+def test_the_reference_gives_one_pool(bert):
+    """Samples, answers, the file's inputs and the longest sequence are one thing."""
+    from parity.judge.pool import Pool
+    from parity.onnx.proof import Reference
+
+    pool = Reference(bert.fresh_model, bert.source).pool()
+    assert isinstance(pool, Pool)
+    assert (pool.longest, pool.traced, pool.has_exact) == (bert.longest, bert.source.axes, True)
+    assert len(pool.inputs) == len(pool.samples) == len(pool)
+
+
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
     """The first failure is that of the check made for this fault, and its message names something."""
