@@ -64,16 +64,15 @@ def _check(args: argparse.Namespace, console: Console) -> int:
                 " have; name the -with-past feature of an encoder-decoder with --feature"
             )
         onnx_config = onnx_config.prefill()
-    inputs = checkpoint.inputs(onnx_config)
-    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
-
     for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
         if name in file.metadata and file.metadata[name] not in valid:
             raise UsageError(
                 f"file {args.file}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}"
             )
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
+    inputs = checkpoint.inputs(onnx_config, dtype)
+    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
+    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)

@@ -69,11 +69,11 @@ class Checkpoint:
         """
         return loading.require_preprocessor(self.source, self._kind, self.cache_dir)
 
-    def inputs(self, onnx_config: OnnxConfig) -> SampleSource:
-        """What makes inputs for a configuration."""
+    def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
+        """What makes inputs for a configuration and a model of that type."""
         preprocessor = self.preprocessor
         with loading.quiet_transformers():
-            return SampleSource(onnx_config, preprocessor, self.config)
+            return SampleSource(onnx_config, preprocessor, self.config, dtype)
 
     @functools.cached_property
     def fingerprint(self) -> str:

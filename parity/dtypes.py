@@ -1,17 +1,14 @@
-"""Element types: which are floating point, how exact they are, and how a tensor becomes an array of its own type."""
+"""Element types: which are floating point, how exact they are, what float64 widens, and tensors of a type."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
-
-# The largest relative error of rounding to the type, by its name.
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-
 
 DEFAULT_DTYPE = "float32"
 # The types that models are exported in, by their names in PyTorch. One entry is all that a new one takes.
@@ -25,18 +22,41 @@ def torch_dtype(name: str) -> torch.dtype:
     return getattr(torch, name)
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of PyTorch's type: the inverse of `torch_dtype`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def float64_replaces() -> frozenset[torch.dtype]:
+    """PyTorch's types that are float64 while a model runs in float64: the floating ones that models are exported in."""
+    return frozenset(dtype for dtype in map(torch_dtype, DTYPES) if dtype.is_floating_point)
+
+
+def cast_floats(value: Any, dtype: torch.dtype) -> Any:
+    """Nested tensors, those of floating point in that type."""
+    if isinstance(value, Mapping):
+        return {name: cast_floats(item, dtype) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(cast_floats(item, dtype) for item in value)
+    return value.to(dtype) if value.is_floating_point() else value
+
+
 def is_floating(dtype: np.dtype) -> bool:
     """Whether values of the type have a rounding error; numpy itself does not count bfloat16."""
-    return dtype.name in UNIT_ROUNDOFF
+    return "float" in dtype.name
 
 
 def unit_roundoff(dtype: np.dtype) -> float:
     """The largest relative error of rounding to the type.
 
     Raises:
-        KeyError: it is not a floating point type that is known here.
+        ValueError: it is not a floating point type.
     """
-    return UNIT_ROUNDOFF[dtype.name]
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).eps) / 2
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
@@ -49,3 +69,13 @@ def array_of(tensor: torch.Tensor) -> np.ndarray:
     import ml_dtypes
 
     return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def tensor_of(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor of its own type: the inverse of `array_of`."""
+    import torch
+
+    array = np.ascontiguousarray(array)
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""What the PyTorch model answers: in float32, in float64, and in float32 after every weight moved by one ulp."""
+"""What the PyTorch model answers: in its own dtype, in float64, and in its own after every weight moved by one ulp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from parity.dtypes import array_of
+from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
 from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
 from parity.traceable import Layout, call, evaluation_mode
@@ -45,7 +45,8 @@ def answers(
         progress: called with one line for each stage.
     """
     tell = progress or (lambda line: None)
-    tell(f"PyTorch float32 on {len(samples)} inputs")
+    dtype = dtype_name(_dtype_of(model))
+    tell(f"PyTorch {dtype} on {len(samples)} inputs")
     eager = _run(model, onnx_config, samples)
     if not exact:
         return [Answers(values) for values in eager]
@@ -53,7 +54,7 @@ def answers(
     tell(f"PyTorch float64 on {len(samples)} inputs")
     reference = _exact_answers(own, onnx_config, samples)
     move_weights(own)
-    tell(f"PyTorch float32 with moved weights on {len(samples)} inputs")
+    tell(f"PyTorch {dtype} with moved weights on {len(samples)} inputs")
     jittered = _run(own, onnx_config, samples)
     return [Answers(*parts) for parts in zip(eager, reference, jittered, strict=True)]
 
@@ -65,11 +66,15 @@ def _exact_answers(
         # A module that reads another's weights meets two dtypes and raises: then the whole model has to be cast.
         with contextlib.suppress(RuntimeError), float64_by_module(model):
             return _run(model, onnx_config, samples, torch.float64)
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = _dtype_of(model)
     model.double()
     answers = _run(model, onnx_config, samples, torch.float64)
     model.to(dtype)  # exact: every value was a `dtype` value before
     return answers
+
+
+def _dtype_of(model: torch.nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch_dtype(DEFAULT_DTYPE))
 
 
 @contextlib.contextmanager
@@ -83,7 +88,7 @@ def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> 
     ask = _Float64Call(model, onnx_config)
 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
-        flat = {name: torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in layout.names}
+        flat = {name: tensor_of(inputs[name]) for name in layout.names}
         results = ask(layout.nest(flat))
         return {name: array_of(results[name]) for name in names if name in results}
 
@@ -195,7 +200,7 @@ def _run(
 def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
     """Inside, tensors that a model makes without naming a dtype have this one; None leaves the default.
 
-    With float64, what a model casts to float32 is float64 too.
+    With float64, what a model casts to a type of `float64_replaces` is float64 too.
     """
     with _default_dtype(dtype), _Widening() if dtype == torch.float64 else contextlib.nullcontext():
         yield
@@ -212,7 +217,7 @@ def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 class _Widening(TorchFunctionMode):
-    """Inside, float64 stands wherever a model asks for float32.
+    """Inside, float64 stands wherever a model asks for float32, or another type of `float64_replaces`.
 
     Attention often computes its softmax in float32: the float64 mask of a row that sees nothing is infinite there, and
     the row NaN.
@@ -223,6 +228,16 @@ class _Widening(TorchFunctionMode):
 
     acted = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._types = float64_replaces()
+        methods = {torch.Tensor.float: torch.float32, torch.Tensor.half: torch.float16}
+        methods[torch.Tensor.bfloat16] = torch.bfloat16
+        self._methods = frozenset(method for method, dtype in methods.items() if dtype in self._types)
+
+    def _asks(self, value: Any) -> bool:
+        return isinstance(value, torch.dtype) and value in self._types
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -230,13 +245,13 @@ class _Widening(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.Tensor.float:
+        if func in self._methods:
             self.acted = True
             return args[0].double()
-        if any(value is torch.float32 for value in args):
+        if any(self._asks(value) for value in args):
             self.acted = True
-            args = tuple(torch.float64 if value is torch.float32 else value for value in args)
-        if kwargs and kwargs.get("dtype") is torch.float32:
+            args = tuple(torch.float64 if self._asks(value) else value for value in args)
+        if kwargs and self._asks(kwargs.get("dtype")):
             self.acted = True
             kwargs = {**kwargs, "dtype": torch.float64}
         return func(*args, **(kwargs or {}))
@@ -257,7 +272,7 @@ class _Float64Call:
         like = _likeness(nested)
         widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()
         with _default_dtype(torch.float64), widening:
-            results = call(self._model, self._onnx_config, _cast(nested, torch.float64))
+            results = call(self._model, self._onnx_config, cast_floats(nested, torch.float64))
         if not getattr(widening, "acted", True):
             self._nothing_to_widen.add(like)
         return results
@@ -272,13 +287,3 @@ def _likeness(value: Any) -> Hashable:
         return value.dtype, value.shape
     first = value.flatten()[0]
     return value.dtype, value.shape, first.item() if bool((value == first).all()) else None
-
-
-def _cast(value: Any, dtype: torch.dtype | None) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _cast(item, dtype) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_cast(item, dtype) for item in value)
-    if dtype is not None and value.is_floating_point():
-        return value.to(dtype)
-    return value

@@ -64,27 +64,24 @@ class RerunClaims:
     longest: int | None = None
     allowed: Mapping[str, range] = field(default_factory=dict)
 
-    def judge(self, run: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
+    def judge(self, run: Run, pool: Pool) -> list[Finding]:
         """The findings on all claims, relations first.
 
         Args:
             run: the file.
             pool: with its inputs, and what the file and the float64 model answer to them; the samples are `Sample`s.
-            noise: of each floating output, as the pool measures it.
         """
         with contextlib.ExitStack() as stack:
             model = _LazyBackend(self.exactly, stack)
             findings: list[Finding] = []
             for relation in self.relations:
                 if relations.applies(relation, self.signature):
-                    findings += self._judge_relation(relation, run, model, pool, noise)
+                    findings += self._judge_relation(relation, run, model, pool)
             if self.place is not None and not failures(findings):
-                findings += self._judge_effects(self.place, run, model, pool, noise)
+                findings += self._judge_effects(self.place, run, model, pool)
             return findings
 
-    def _judge_relation(
-        self, relation: str, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]
-    ) -> list[Finding]:
+    def _judge_relation(self, relation: str, run: Run, model: Run, pool: Pool) -> list[Finding]:
         """Findings on one relation; an output fails only where the float64 model has the relation."""
         room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
 
@@ -96,17 +93,17 @@ class RerunClaims:
         except SessionError as error:
             finding = Finding("run", "session", False, f"{relation}: {error}")
             return [] if _raises(lambda: ask(model, pool.exact)) else [finding]
-        findings = relations.judge_relation(relation, pool, second, noise)
+        findings = relations.judge_relation(relation, pool, second)
         if not failures(findings):
             return findings
         exact, answers = pool.with_actual(pool.exact), ask(model, pool.exact)
-        of_model = relations.judge_relation(relation, exact, answers, noise, limit=relations.EXACT_LIMIT)
+        of_model = relations.judge_relation(relation, exact, answers, limit=relations.EXACT_LIMIT)
         lacking = {finding.subject for finding in failures(of_model)}
         return [finding for finding in findings if finding.passed or finding.subject not in lacking]
 
-    def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool, noise: Mapping[str, float]) -> list[Finding]:
+    def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool) -> list[Finding]:
         """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
-        first = pool.inputs[place]
+        first, noise = pool.inputs[place], pool.noise
         changes = single_changes(first, self.others())
         try:
             moved = {name: run(inputs) for name, inputs in changes.items()}

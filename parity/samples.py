@@ -10,6 +10,7 @@ import torch
 
 from parity import axes
 from parity.axes import TOKENS, Role, role_of
+from parity.dtypes import DEFAULT_DTYPE, cast_floats, torch_dtype
 from parity.errors import ExportError
 from parity.traceable import Layout
 
@@ -115,13 +116,19 @@ class SampleSource:
         onnx_config: an OnnxConfig.
         preprocessor: what its `generate_dummy_inputs` wants.
         model_config: the model's configuration, for the sizes of its vocabularies.
+        dtype: the type of the model's weights, and so of images, sounds and caches.
     """
 
     def __init__(
-        self, onnx_config: OnnxConfig, preprocessor: Preprocessor | None, model_config: PretrainedConfig
+        self,
+        onnx_config: OnnxConfig,
+        preprocessor: Preprocessor | None,
+        model_config: PretrainedConfig,
+        dtype: str = DEFAULT_DTYPE,
     ) -> None:
         self.onnx_config = onnx_config
         self.preprocessor = preprocessor
+        self.dtype = dtype
         self.dummy = self._generate()
         # What is generated and not declared is no input of the file: the reference does not get it either.
         self.layout = Layout.from_inputs(onnx_config, self.dummy).select(onnx_config.inputs)
@@ -175,7 +182,8 @@ class SampleSource:
                 "the checkpoint has no tokenizer, image processor or feature extractor to make inputs with; save the"
                 " model's own one beside its weights with save_pretrained"
             )
-        return dict(self.onnx_config.generate_dummy_inputs(self.preprocessor, framework=TensorType.PYTORCH, **sizes))
+        inputs = self.onnx_config.generate_dummy_inputs(self.preprocessor, framework=TensorType.PYTORCH, **sizes)
+        return dict(inputs) if self.dtype == DEFAULT_DTYPE else cast_floats(dict(inputs), torch_dtype(self.dtype))
 
     def generate(
         self, *, batch_size: int = -1, seq_length: int = -1, padding: str = "", seed: int | None = None

@@ -176,15 +176,20 @@ class Criteria:
 
 
 def pool_of(
-    source: SampleSource, samples: Sequence[Sample], answers: Sequence[Answers], derived: Sequence[str] = ()
+    source: SampleSource,
+    samples: Sequence[Sample],
+    answers: Sequence[Answers],
+    derived: Sequence[str] = (),
+    longest: int | None = None,
 ) -> Pool:
     """Samples and the reference's answers to them, as they are judged.
 
     Args:
         derived: inputs of the file that `complete_inputs` computes from the others.
+        longest: the longest sequence that the model takes, in tokens.
     """
     inputs = [backend_inputs(source.onnx_config, sample, derived) for sample in samples]
-    return Pool(tuple(samples), tuple(answers), inputs, traced=source.axes)
+    return Pool(tuple(samples), tuple(answers), inputs, traced=source.axes, longest=longest)
 
 
 def compare(
@@ -225,8 +230,9 @@ def compare(
         findings.extend(_judge_pool(defined, criteria, failures(findings)))
         if criteria.claims is not None and not failures(findings):
             tell("relations and effects")
-            whole = pool.with_actual([answer.actual for answer in judgements])
-            findings.extend(criteria.claims.judge(run, whole, defined.noise))
+            # Values that are not defined have no part in the unit.
+            whole = replace(pool, actual=[answer.actual for answer in judgements], unit=defined.noise)
+            findings.extend(criteria.claims.judge(run, whole))
             findings.extend(vacuity.judge_outputs(pool.exact))
     shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
     counts = [sum(getattr(answer, name) for answer in judgements) for name in ("values", "masked")]
@@ -279,7 +285,7 @@ def _judge_pool(pool: Pool, criteria: Criteria, failed: Sequence[Finding]) -> li
     located = any(finding.check == "values" for finding in failed)
     return [
         *ratio.judge_ratio(pool, limit=criteria.limit, locate=not located),
-        *decisions.judge_decisions(pool, pool.noise),
+        *decisions.judge_decisions(pool),
     ]
 
 

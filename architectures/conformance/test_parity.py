@@ -6,7 +6,7 @@ from parity.fixtures import subjects
 
 
 def judge(cell, subject, session, measurements, sizes):
-    pool = subjects.pool(cell.architecture, cell.feature, sizes, cell.attention)
+    pool = subjects.pool(cell.architecture, cell.feature, sizes, cell.attention, dtype=cell.dtype)
     verdict = subjects.verdict(subject, session, pool)
     measurements(**verdict.as_json())
     verdict.raise_on_failure()
@@ -31,7 +31,9 @@ def test_verdict_of_the_commands(cell, subject, artifact, measurements):
 
     def answer_from_pools(model, onnx_config, samples, **_):
         # The pools have those of the same samples, by the same function.
-        traced, other = (subjects.pool(cell.architecture, cell.feature, sizes) for sizes in ("traced", "other"))
+        traced, other = (
+            subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype) for sizes in ("traced", "other")
+        )
         assert subjects.are_equal((*traced.samples[:1], *other.samples), samples, subject)
         return [*traced.answers[:1], *other.answers]
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from parity.fixtures import subjects
-from parity.fixtures.checkpoints import tiny_model
 from parity.judge import ratio
 from parity.judge.contract import read
 from parity.onnx import export, validate_model_outputs
@@ -20,7 +19,7 @@ def test_python_api(cell, subject, artifact, tmp_path):
     """
     from parity.traceable import attention_of
 
-    model = tiny_model(cell.architecture, cell.feature, attention=None)
+    model = subject.fresh_model(attention=None)
     assert attention_of(model) == "sdpa"
     # transformers 4 chooses the attention when a model is built.
     stays = not hasattr(model, "set_attn_implementation")
@@ -37,7 +36,7 @@ def test_python_api_eager(cell, subject, artifact):
     from parity.traceable import attention_of
 
     if not architecture(cell.architecture).has_sdpa:
-        assert attention_of(tiny_model(cell.architecture, cell.feature, attention=None)) == "eager"
+        assert attention_of(subject.fresh_model(attention=None)) == "eager"
     validate(cell, subject, artifact)
 
 
@@ -48,7 +47,7 @@ def test_python_api_sdpa(cell, subject, artifact):
 
 
 def validate(cell, subject, artifact):
-    config, model = subject.onnx_config, tiny_model(cell.architecture, cell.feature, attention=cell.attention)
+    config, model = subject.onnx_config, subject.fresh_model(cell.attention)
     validate_model_outputs(
         config, subject.preprocessor, model, artifact, list(config.outputs), tolerance(cell, subject)
     )
@@ -56,7 +55,8 @@ def validate(cell, subject, artifact):
 
 def tolerance(cell, subject):
     """The recommended one, or what float32 needs by its noise, in units of the largest value of an output."""
-    pool, own = subjects.pool(cell.architecture, cell.feature, "other"), subject.onnx_config.atol_for_validation
+    pool = subjects.pool(cell.architecture, cell.feature, "other", dtype=cell.dtype)
+    own = subject.onnx_config.atol_for_validation
     return max(max(own, ratio.LIMIT * noise) * max(1.0, largest(pool, name)) for name, noise in pool.noise.items())
 
 

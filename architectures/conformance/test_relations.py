@@ -12,12 +12,13 @@ from parity.sessions import OnnxSession
 
 def pool_of(cell, relation):
     """Padding is added to inputs without any; the others take inputs padded on either side."""
-    return subjects.pool(cell.architecture, cell.feature, "varied" if relation.startswith("padding") else "other")
+    sizes = "varied" if relation.startswith("padding") else "other"
+    return subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype)
 
 
 def judge(pool, relation, first, second, **limits):
     """Findings on one relation, in units of the reference's noise."""
-    return relations.judge_relation(relation, pool.with_actual(first), second, pool.noise, **limits)
+    return relations.judge_relation(relation, pool.with_actual(first), second, **limits)
 
 
 def ask(subject, pool, relation, run, first):

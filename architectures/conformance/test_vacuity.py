@@ -11,7 +11,7 @@ from parity.judge.findings import failures
 def test_outputs_say_something(cell, subject):
     """No output of the reference is near zero or the same everywhere: there any file would pass."""
     for sizes in ("traced", "other"):
-        pool = subjects.pool(cell.architecture, cell.feature, sizes)
+        pool = subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype)
         findings = vacuity.judge_outputs(pool.exact)
         assert [finding.subject for finding in findings] == list(subject.onnx_config.outputs)
         assert [finding.message for finding in failures(findings)] == []
@@ -20,7 +20,7 @@ def test_outputs_say_something(cell, subject):
 @pytest.mark.cells(every_opset=False)
 def test_inputs_have_effect(cell, subject, session):
     """Each input moves the same outputs of reference and file; exactly those declared dead move nothing, to the bit."""
-    pool = subjects.pool(cell.architecture, cell.feature, "varied")
+    pool = subjects.pool(cell.architecture, cell.feature, "varied", dtype=cell.dtype)
     first, changes = subjects.single_changes(pool)
     assert set(changes) == set(subject.onnx_config.inputs)
     assert set(subject.onnx_config.dead_inputs) <= set(changes)

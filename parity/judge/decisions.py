@@ -9,8 +9,6 @@ of the decisions is exempt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from parity.axes import Role, role_of
@@ -21,16 +19,13 @@ from parity.judge.ratio import LIMIT
 TOP = 5
 
 
-def judge_decisions(
-    pool: Pool, noise: Mapping[str, float], *, limit: float = LIMIT, eager: bool = True
-) -> list[Finding]:
+def judge_decisions(pool: Pool, *, limit: float = LIMIT, eager: bool = True) -> list[Finding]:
     """One finding for each output that is decided by (logits, by its name), of the first bad input if there is one.
 
     Args:
-        noise: the pooled noise of each output, in units of its rms, as the pool measures it.
         eager: whether a candidate that PyTorch's own float32 answer puts there is excused.
     """
-    findings = []
+    findings, noise = [], pool.noise
     for name in (name for name in pool.exact[0] if role_of(name) is Role.LOGITS and name in noise):
         bad = []
         for exact, answer, actual, sizes in zip(pool.exact, pool.eager, pool.actual, pool.sizes, strict=True):

@@ -57,6 +57,8 @@ class Pool:
         inputs: the inputs as the backend gets them.
         actual: the backend's answers.
         traced: the size of every named axis at the export.
+        longest: the longest sequence that the model takes, in tokens.
+        unit: the noise of each floating output, if it is not the pool's own: that of a tolerance, say.
     """
 
     samples: Sequence[Any]
@@ -64,6 +66,8 @@ class Pool:
     inputs: Sequence[Arrays] = ()
     actual: Sequence[Arrays] = ()
     traced: Mapping[str, int] = field(default_factory=dict)
+    longest: int | None = None
+    unit: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("samples", "inputs", "actual"):
@@ -159,8 +163,10 @@ class Pool:
         return Measurement(ratio, worst, len(self), math.sqrt(below / len(self)))
 
     @functools.cached_property
-    def noise(self) -> dict[str, float]:
-        """What the error ratio of each floating output is measured in; see `Measured`."""
+    def noise(self) -> Mapping[str, float]:
+        """What the error ratio of each floating output is measured in; see `Measurement`."""
+        if self.unit is not None:
+            return self.unit
         itself = self.with_actual(self.eager)
         return {name: itself.measure(name).noise for name in self.floating}
 

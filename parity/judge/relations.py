@@ -139,22 +139,19 @@ def _change_batch(arrays: Arrays, axes: Axes, change: Callable[[np.ndarray, int]
     return {name: array if axis is None else change(array, axis) for name, array, axis in places}
 
 
-def judge_relation(
-    relation: str, pool: Pool, second: Sequence[Arrays], noise: Mapping[str, float], *, limit: float = ratio.LIMIT
-) -> list[Finding]:
+def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit: float = ratio.LIMIT) -> list[Finding]:
     """One finding for each floating output: passed when both sides, pooled, differ by at most `limit` times the noise.
 
     Args:
         pool: with a backend's answers.
         second: what the relation makes of the backend's other answers.
-        noise: the floating outputs, each with its noise over the pool, as the pool measures it.
 
     Raises:
         ValueError: fewer inputs than `ratio.MINIMUM_POOL`.
     """
     ratio.require_size(pool)
     findings = []
-    for name, unit in noise.items():
+    for name, unit in pool.noise.items():
         reference, first, other = ([answers[name] for answers in side] for side in (pool.exact, pool.actual, second))
         shapes = [(a.shape, b.shape) for a, b in zip(first, other, strict=True) if a.shape != b.shape]
         if shapes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,8 @@ def judge_answers(reference: Sequence[Arrays], actual: Sequence[Arrays], toleran
             continue
         findings.append(_judge(name, [w[name] for w in reference], [g[name] for g in actual], tolerances))
     noise = {finding.subject: tolerances.relative / LIMIT for finding in findings if finding.passed}
-    pool = Pool.from_answers(reference, reference, reference, actual)
-    return [*findings, *(judge_decisions(pool, noise, eager=False) if noise else [])]
+    pool = replace(Pool.from_answers(reference, reference, reference, actual), unit=noise)
+    return [*findings, *(judge_decisions(pool, eager=False) if noise else [])]
 
 
 def _judge(name: str, reference: Sequence[np.ndarray], actual: Sequence[np.ndarray], tolerances: Tolerances) -> Finding:

@@ -15,7 +15,7 @@ from packaging.version import Version, parse
 from parity import __version__
 from parity.axes import Axes, Signature
 from parity.configs.base import OnnxConfig, one_preprocessor
-from parity.dtypes import DEFAULT_DTYPE, array_of
+from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
@@ -131,7 +131,7 @@ def export_with(
         logger.info("Using framework PyTorch: %s", version_of("torch"))
         for name, value in (config.values_override or {}).items():
             logger.info("Overriding configuration item %s -> %s", name, value)
-        nested = _accepted_inputs(model, config, _generate(config, preprocessor))
+        nested = _accepted_inputs(model, config, _generate(config, preprocessor, model.dtype))
         _, names = ensure_model_and_config_inputs_match(model, nested)
         layout = Layout.from_inputs(config, nested)
         undeclared = [name for name in layout.names if name not in config.inputs]
@@ -176,10 +176,11 @@ def export_tensorflow(
     return export(preprocessor, model, config, opset, output, tokenizer=tokenizer)
 
 
-def _generate(config: OnnxConfig, preprocessor: Preprocessor) -> dict[str, Any]:
+def _generate(config: OnnxConfig, preprocessor: Preprocessor, dtype: torch.dtype) -> dict[str, Any]:
     from transformers.utils import TensorType
 
-    return dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
+    inputs = dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
+    return inputs if dtype_name(dtype) == DEFAULT_DTYPE else cast_floats(inputs, dtype)
 
 
 def _accepted_inputs(model: PreTrainedModel, config: OnnxConfig, nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +234,7 @@ def _require_contract(path: Path, opset: int, config: OnnxConfig, flat: Mapping[
 
 def _metadata(model: PreTrainedModel, config: OnnxConfig, opset: int, attention: str, exporter: str) -> dict[str, str]:
     past = "-with-past" if getattr(config, "use_past", False) else ""
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.dtype)
     return {
         "parity": __version__,
         "torch": version_of("torch") or "",
@@ -278,7 +279,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
 
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
-    source = SampleSource(config, preprocessor, reference_model.config)
+    source = SampleSource(config, preprocessor, reference_model.config, dtype_name(reference_model.dtype))
     samples = shapes.choose_samples(source, longest=config.longest_sequence(reference_model), resize=False)
     references = answers(reference_model, config, samples, exact=False)
     require_outputs(onnx_named_outputs, references[0].eager)

@@ -14,10 +14,10 @@ from parity import files, shapes, validation
 from parity.errors import SessionError
 from parity.judge import artifact, contract
 from parity.judge.findings import Finding, failures
-from parity.judge.pool import Answers
+from parity.judge.pool import Answers, Pool
 from parity.judge.relations import Run
 from parity.reference import answers, float64
-from parity.samples import Sample, SampleSource
+from parity.samples import SampleSource
 from parity.sessions import OnnxSession
 
 if TYPE_CHECKING:
@@ -83,8 +83,12 @@ class Reference:
     relations: Sequence[str] = ()
     answers: Callable[..., list[Answers]] = answers
 
-    def pool(self, progress: Callable[[str], None] | None = None) -> tuple[list[Sample], list[Answers], int | None]:
-        """Samples, the model's answers to them, and the longest sequence that it takes; the model is freed."""
+    def pool(self, derived: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Pool:
+        """Samples and the model's answers to them; the model is freed.
+
+        Args:
+            derived: see `validation.pool_of`.
+        """
         model, config = self.load(), self.source.onnx_config
         longest = config.longest_sequence(model)
         samples = shapes.choose_samples(self.source, longest=longest)
@@ -92,7 +96,7 @@ class Reference:
         alive = weakref.ref(model)
         del model
         free(alive)
-        return samples, references, longest
+        return validation.pool_of(self.source, samples, references, derived, longest)
 
     def float64(self) -> AbstractContextManager[Run]:
         """The model in float64 as a backend, loaded anew: a context."""
@@ -117,25 +121,25 @@ def judge_file(
     """
     source = reference.source
     findings = file.judge(source)
-    samples, references, longest = reference.pool(progress)
+    pool = reference.pool(list(file.derived_inputs), progress)
     try:
         session = load_isolated(file.path, file.contract.data)
     except SessionError as error:
-        shapes = {name: array.shape for name, array in references[0].eager.items()}
+        shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         refusal = Finding("load", "session", False, str(error))
         return validation.Validation((), shapes, (*findings, refusal), source.axes)
     claims = validation.claims_of(
         source,
-        samples,
+        pool.samples,
         reference.float64,
         relations=reference.relations,
-        longest=longest,
+        longest=pool.longest,
         derived=file.derived_inputs,
     )
     return validation.compare(
         session.run,
         source.onnx_config,
-        validation.pool_of(source, samples, references, list(file.derived_inputs)),
+        pool,
         validation.Criteria(atol, same_attention=same_attention, claims=claims),
         first=findings,
         progress=progress,

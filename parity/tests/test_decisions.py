@@ -1,6 +1,7 @@
 """What the numbers decide: a ranking may differ only where the exact gap is no more than the noise."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ def make_logits(*values, width=96, rows=3):
 
 def judge(exact, actual, name="logits", eager=None, place=""):
     sides = [{name: exact}], [{name: exact if eager is None else eager}], [{name: exact}], [{name: actual}]
-    return decisions.judge_decisions(Pool.from_answers(*sides, [place]), NOISE, eager=eager is not None)
+    pool = replace(Pool.from_answers(*sides, [place]), unit=NOISE)
+    return decisions.judge_decisions(pool, eager=eager is not None)
 
 
 def swap(array, first, second):
@@ -102,9 +104,9 @@ def test_it_costs_next_to_nothing():
     """Eight inputs of a tiny model are judged in less than 2 ms (ten times as much here, for a busy machine)."""
     exact = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
     actual = [{"logits": array["logits"].astype(np.float32)} for array in exact]
-    pool = Pool.from_answers(exact, actual, actual, actual)
+    pool = replace(Pool.from_answers(exact, actual, actual, actual), unit=NOISE)
     start = time.process_time()
-    (row,) = decisions.judge_decisions(pool, NOISE)
+    (row,) = decisions.judge_decisions(pool)
     assert time.process_time() - start < 0.02
     assert row.passed
 

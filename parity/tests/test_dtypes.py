@@ -17,6 +17,8 @@ def test_an_array_has_the_type_of_its_tensor(name):
     array = dtypes.array_of(tensor)
     assert (array.dtype.name, array.shape) == (name, (2, 2))
     assert array.astype(np.float64).tolist() == tensor.double().tolist()
+    assert torch.equal(dtypes.tensor_of(array), tensor)
+    assert dtypes.tensor_of(array).dtype is tensor.dtype
     assert dtypes.is_floating(array.dtype) is tensor.is_floating_point()
     if tensor.is_floating_point():
         assert dtypes.unit_roundoff(array.dtype) == torch.finfo(tensor.dtype).eps / 2

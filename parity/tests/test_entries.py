@@ -1,6 +1,7 @@
 """One entry makes a task, an exporter or a dtype: it is in the matrix, in `parity check` and in the records."""
 
 import importlib
+import pathlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,15 +10,18 @@ import pytest
 
 from parity import check, dtypes, exporters, records, registry
 from parity.architectures.conformance import matrix
+from parity.architectures.conformance.matrix import Cell
 from parity.check import guess_feature
 from parity.errors import UsageError
-from parity.fixtures import subjects
+from parity.fixtures import reproducer, subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_config
 from parity.fixtures.controls import specimens
+from parity.fixtures.sizes import Example
 from parity.onnx.config import OnnxConfig
 from parity.opsets import MAXIMUM_OPSET
 from parity.registry import architecture
 from parity.scope import Scope
+from parity.sessions import OnnxSession
 from parity.tasks import TASKS, Task
 
 
@@ -110,13 +114,20 @@ def test_an_exporter_and_a_dtype_are_one_entry_in_the_matrix_and_the_records(ent
     assert not Scope(**{kind: name}).covers(**{kind: getattr(usual, kind)})
 
 
+def export_entry(kind, name, architecture, feature, path, opset=14):
+    """The file of a cell with that exporter or dtype; returns its subject."""
+    subject = subjects.subject(architecture, feature, **({"dtype": name} if kind == "dtype" else {}))
+    subjects.artifact(subject, opset, path, **({"exporter": name} if kind == "exporter" else {}))
+    return subject
+
+
 def test_parity_check_judges_its_files_as_what_they_are(entry, tmp_path, capsys):
     """The file says what wrote it and in which type, the log too, and the model is loaded in that type."""
     kind, name, cells = entry
     opset = max(cell.opset for cell in cells)
     save_checkpoint(tmp_path / "model", "bert", "default")
-    of, path = subjects.subject("bert", "default"), tmp_path / "model.onnx"
-    subjects.artifact(of, opset, path, **{kind: name})
+    path = tmp_path / "model.onnx"
+    export_entry(kind, name, "bert", "default", path, opset)
     metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert metadata[kind] == name
     assert check.main([str(tmp_path / "model"), str(path)]) == 0
@@ -128,7 +139,7 @@ def test_a_file_of_an_unknown_exporter_or_dtype_is_refused(entry, monkeypatch, t
     kind, name, _ = entry
     table = ENTRIES[kind][0]
     save_checkpoint(tmp_path / "model", "bert", "default")
-    subjects.artifact(subjects.subject("bert", "default"), 20, tmp_path / "model.onnx", **{kind: name})
+    export_entry(kind, name, "bert", "default", tmp_path / "model.onnx", 20)
     monkeypatch.delitem(table, name)
     assert check.main([str(tmp_path / "model"), str(tmp_path / "model.onnx")]) == 2
     assert f"its {kind} is {name}, should be one of {', '.join(table)}" in capsys.readouterr().err
@@ -150,3 +161,61 @@ def test_the_table_of_the_matrix_has_the_opsets_of_the_cells(entry, capsys):
     assert matrix.main([]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["bert", "masked-lm", "11–21"] in [line[:3] for line in lines]
+
+
+PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
+HALF = "from parity import dtypes\n\ndtypes.DTYPES['float16'] = 'half precision'\n"
+
+
+@pytest.mark.parametrize("group", ["bert-default", "gpt2-causal-lm-with-past"])
+def test_the_suite_judges_a_cell_of_a_new_dtype(group, pytester):
+    """With the entry alone its model, file, inputs and answers are of that type, and so is what its ratio is in."""
+    conformance = pathlib.Path(matrix.__file__).parent
+    pytester.makepyfile(half=HALF)
+    cell = f"{group}-onnx17-float16"
+    checks = [("contract", "contract"), ("parity", "traced_sizes"), ("relations", "relations")]
+    nodes = [f"{conformance / f'test_{file}.py'}::test_{check}[{cell}]" for file, check in checks]
+    result = pytester.runpytest_subprocess("-p", "half", *PLUGINS, "--records", "out.jsonl", *nodes)
+    result.assert_outcomes(passed=len(checks))
+    _, lines = records.read(pytester.path / "out.jsonl")
+    assert {(line["id"], line["dtype"], line["status"]) for line in lines} == {(cell, "float16", "passed")}
+
+
+def test_a_float16_file_is_judged_in_roundoffs_of_float16(monkeypatch, tmp_path):
+    """Its noise is at least float16's; the answers of the float32 model are of another type."""
+    monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
+    half, path = export_entry("dtype", "float16", "bert", "default", tmp_path / "model.onnx"), tmp_path / "model.onnx"
+    pools = [subjects.pool("bert", "default", "traced", dtype=name) for name in ("float16", "float32")]
+    assert [pool.noise["last_hidden_state"] > 2.0**-11 for pool in pools] == [True, False]
+    verdicts = [subjects.verdict(half, OnnxSession(path), pool) for pool in pools]
+    assert [verdict.passed for verdict in verdicts] == [True, False]
+    assert {finding.check for finding in verdicts[1].failures} == {"dtype"}
+
+
+def test_a_reproducer_makes_its_own_cell(monkeypatch, tmp_path):
+    """Its script has the exporter and the dtype of the cell, and exports with them."""
+    monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
+    cell = Cell("bert", "default", "onnx", "onnxruntime", 17, dtype="float16", exporter="stamped")
+    text = reproducer.write(tmp_path, cell, 1, Example({"batch": 1}), "wrong").read_text(encoding="utf-8")
+    assert "subjects.subject('bert', 'default', dtype='float16')" in text
+    assert "'eager', exporter='stamped')" in text
+    usual = replace(cell, dtype="float32", exporter="trace")
+    text = reproducer.write(tmp_path, usual, 1, Example({"batch": 1}), "wrong").read_text(encoding="utf-8")
+    assert "dtype" not in text
+    assert "exporter" not in text
+
+
+def test_float64_replaces_every_type_of_an_entry(monkeypatch):
+    """What a model casts to half precision is float64 too once half precision is an entry."""
+    import torch
+
+    from parity.reference import default_dtype
+
+    def casts():
+        ones = torch.ones(1, dtype=torch.float64)
+        with default_dtype(torch.float64):
+            return [each.dtype for each in (ones.float(), ones.half(), ones.to(torch.float16), ones.bfloat16())]
+
+    assert casts() == [torch.float64, torch.float16, torch.float16, torch.bfloat16]
+    monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
+    assert casts() == [torch.float64, torch.float64, torch.float64, torch.bfloat16]

@@ -26,12 +26,12 @@ def plain(t5, pool):
     """The answers of `.double()` alone: t5 casts to float32 in its norms and its softmax."""
     import torch
 
-    from parity import reference
+    from parity.dtypes import cast_floats
     from parity.traceable import call, evaluation_mode
 
     model = t5.fresh_model().double()
     with evaluation_mode(model, t5.onnx_config.values_override):
-        found = [call(model, t5.onnx_config, reference._cast(s.inputs, torch.float64)) for s in pool.samples]
+        found = [call(model, t5.onnx_config, cast_floats(s.inputs, torch.float64)) for s in pool.samples]
     return [{name: answers[name].numpy() for name in t5.onnx_config.outputs} for answers in found]
 
 

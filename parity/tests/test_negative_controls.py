@@ -40,6 +40,17 @@ def test_the_healthy_control_passes(bert, specimen, tmp_path):
     assert {row.check for row in found.findings} >= {"checker", "duplicates", "ratio", "relation", "vacuity"}
 
 
+def test_the_reference_gives_one_pool(bert):
+    """Samples, answers, the file's inputs and the longest sequence are one thing."""
+    from parity.judge.pool import Pool
+    from parity.onnx.proof import Reference
+
+    pool = Reference(bert.fresh_model, bert.source).pool()
+    assert isinstance(pool, Pool)
+    assert (pool.longest, pool.traced, pool.has_exact) == (bert.longest, bert.source.axes, True)
+    assert len(pool.inputs) == len(pool.samples) == len(pool)
+
+
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
     """The first failure is that of the check made for this fault, and its message names something."""
@@ -96,6 +107,8 @@ def test_a_pool_of_traced_sizes_alone_misses_a_baked_sequence(bert, tmp_path):
 def test_a_limit_of_400_lets_a_fault_through(bert, limit, passed, tmp_path):
     """A bias off by a ten-thousandth has a ratio well between 4 and 400: it is the limit of 4 that catches it."""
     BY_NAME["slightly-wrong-value"].write(bert, tmp_path / "model.onnx")
+    from parity.validation import Criteria
+
     session, pool = OnnxSession(tmp_path / "model.onnx"), subjects.pool("bert", "default", "other")
-    found = subjects.verdict(bert, session, pool, limit=limit)
+    found = subjects.verdict(bert, session, pool, Criteria(limit=limit))
     assert found.passed is passed

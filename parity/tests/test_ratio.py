@@ -1,5 +1,7 @@
 """The error ratio: its formula on numbers that can be checked by hand, and what it must not do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,15 @@ def test_a_pool_without_answers_of_a_backend_is_no_pass():
     assert pool.noise["logits"] > 0
     with pytest.raises(ValueError, match="no answers of a backend"):
         ratio.judge_ratio(pool)
+
+
+def test_a_pool_brings_the_noise_that_it_is_judged_in():
+    """Its own, or the unit that it was given, which its parts and its other answers keep."""
+    own = pool(1e-6)
+    assert own.noise["logits"] > 0
+    other = replace(own, unit={"logits": 0.5})
+    for each in (other, other[1:], other.with_actual(own.eager)):
+        assert each.noise == {"logits": 0.5}
 
 
 def test_inputs_without_an_answer_are_an_error():

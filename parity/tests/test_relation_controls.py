@@ -17,7 +17,7 @@ from parity.registry import architecture
 from parity.reruns import RerunClaims
 from parity.sessions import OnnxSession
 
-BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
+BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default", dtype="float32")
 WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong-value")
 
 
@@ -65,11 +65,11 @@ def test_unoptimised_session_is_another(bert, tmp_path):
 def test_a_relation_of_another_shape_fails():
     """Sides of different shapes differ, whatever broadcasts."""
     two_rows, one_row = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
-    pool = Pool.from_answers(two_rows, two_rows, two_rows, two_rows)
-    (finding,) = relations.judge_relation("any", pool, one_row, {"y": 1e-7})
+    pool = dataclasses.replace(Pool.from_answers(two_rows, two_rows, two_rows, two_rows), unit={"y": 1e-7})
+    (finding,) = relations.judge_relation("any", pool, one_row)
     assert "shape (1, 3), should be (2, 3)" in finding.message
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
-        relations.judge_relation("any", pool[1:], two_rows[1:], {})
+        relations.judge_relation("any", pool[1:], two_rows[1:])
 
 
 TOKENS = {0: "batch", 1: "sequence"}
@@ -199,14 +199,14 @@ def test_a_question_that_the_file_refuses(raises, failed):
         return answer(inputs)
 
     claims = RerunClaims(FORM, Model, relations=["batch-of-one"])
-    findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)), {"y": 1e-7})
+    findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)))
     assert [finding.check for finding in failures(findings)] == failed
 
 
 def asked_of(samples, answer):
     """A pool of one input, of which file and model have the same answer."""
     answers = [Answers(answer, answer, answer)] * len(samples)
-    return Pool(samples, answers, [BATCH] * len(samples), [answer] * len(samples))
+    return Pool(samples, answers, [BATCH] * len(samples), [answer] * len(samples), unit={"y": 1e-7})
 
 
 @pytest.mark.parametrize(
@@ -229,5 +229,5 @@ def test_only_inputs_with_room_are_padded(limits, room):
 
     claims = RerunClaims(FORM, never, relations=["padding-right"], **limits)
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
-    assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}), {"y": 1e-7})) == []
+    assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}))) == []
     assert lengths == [4 + relations.PADDING] * room

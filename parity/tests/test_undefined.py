@@ -1,5 +1,7 @@
 """What attends to nothing is judged for being finite alone, and nothing else is left out."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -144,6 +146,17 @@ def test_a_fault_at_a_real_token_fails(unlike, place):
     assert {row.check for row in found.failures} >= {"ratio", "values"}
     with pytest.raises(ValueMismatch):
         judge(unlike, spoil, same_attention=False, atol=1e-3).raise_on_failure()
+
+
+def test_claims_are_judged_in_the_noise_of_what_is_defined(unlike):
+    """The claims get all answers; their unit is the noise without the masked ones, which is another."""
+    pools = []
+    claims = SimpleNamespace(judge=lambda run, pool: pools.append(pool) or [])
+    assert judge(unlike, same_attention=False, claims=claims).passed
+    (whole,), (_, _, pool) = pools, unlike
+    assert whole.answers == pool.answers
+    assert whole.noise.keys() == pool.noise.keys()
+    assert whole.noise != pool.noise
 
 
 def test_what_is_masked_has_to_be_finite(unlike):
