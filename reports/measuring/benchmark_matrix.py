@@ -20,10 +20,10 @@ from parity.reports.measuring import measurements
 CPU, PEAK, SPEEDUP = 18.0, 2048.0, 1.7
 # The checks that every file of every opset gets.
 EVERY_OPSET = (
-    "architectures/test_contract.py::test_contract",
-    "architectures/test_contract.py::test_checker",
-    "architectures/test_parity.py::test_traced_sizes",
-    "architectures/test_parity.py::test_other_sizes",
+    "architectures/conformance/test_contract.py::test_contract",
+    "architectures/conformance/test_contract.py::test_checker",
+    "architectures/conformance/test_parity.py::test_traced_sizes",
+    "architectures/conformance/test_parity.py::test_other_sizes",
 )
 
 
