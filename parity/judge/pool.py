@@ -160,7 +160,7 @@ class Pool:
 
     @functools.cached_property
     def noise(self) -> dict[str, float]:
-        """What the error ratio of each floating output is measured in; see `Measured`."""
+        """What the error ratio of each floating output is measured in; see `Measurement`."""
         itself = self.with_actual(self.eager)
         return {name: itself.measure(name).noise for name in self.floating}
 
