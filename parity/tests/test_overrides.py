@@ -1,6 +1,8 @@
 """Each method and property of a configuration, overridden: the effect shows in the file or in the validation."""
 
+import typing
 from collections import OrderedDict
+from collections.abc import MutableMapping
 
 import numpy as np
 import onnx
@@ -160,6 +162,34 @@ def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
         side = "inputs" if name.startswith("past_key_values") else "outputs"
         assert cache_axes == ("rows", 4, f"{side}_length", 8)
     validate(config, gpt2, path)
+
+
+@pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
+def test_fill_with_past_key_values_writes_into_what_it_is_given(base):
+    """And says so: a mapping that can be changed, in which what was there stays."""
+    assert typing.get_origin(typing.get_type_hints(base.fill_with_past_key_values_)["inputs_or_outputs"]) is (
+        MutableMapping
+    )
+    config = base.with_past(tiny_model(base.__module__.rpartition(".")[-1]).config)
+    names = {"input_ids": {0: "batch"}}
+    assert config.fill_with_past_key_values_(names, direction="inputs") is None
+    assert list(names)[:2] == ["input_ids", next(name for name in names if name.startswith("past_key_values.0"))]
+
+
+@pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
+def test_head_size_decides_the_shape_of_the_caches(base):
+    """A configuration of another package, whose model has heads of a size that the model's configuration lacks."""
+
+    class Custom(base):
+        def head_size(self, heads):
+            return heads + 1
+
+    model_type = base.__module__.rpartition(".")[-1]
+    config = tiny_model(model_type).config
+    for onnx_config in (Custom.with_past(config), Custom.with_past(config, task="causal-lm")):
+        caches = onnx_config.generate_dummy_inputs(preprocessor(model_type), framework="pt")["past_key_values"]
+        shapes = [tensor.shape for layer in caches for tensor in layer]
+        assert {shape[-1] - shape[1] for shape in shapes} == {1}
 
 
 def test_flatten_output_collection_property_names_the_caches(gpt2, path):

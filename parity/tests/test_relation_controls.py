@@ -1,5 +1,6 @@
 """Relations: each is shown to fail on a file that leaks, on the model of one line without it, and off the record."""
 
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool
 from parity.registry import architecture
-from parity.reruns import RerunClaims
+from parity.reruns import RerunClaims, _LazyBackend
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default")
@@ -231,3 +232,21 @@ def test_only_inputs_with_room_are_padded(limits, room):
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
     assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}), {"y": 1e-7})) == []
     assert lengths == [4 + relations.PADDING] * room
+
+
+def test_the_float64_model_is_loaded_once_and_only_when_it_is_run():
+    """It is large: claims that the file keeps never need it, and it is closed with what opened it."""
+    events = []
+
+    @contextlib.contextmanager
+    def model():
+        events.append("loaded")
+        yield lambda inputs: {"y": inputs["x"] + 1}
+        events.append("closed")
+
+    with contextlib.ExitStack() as stack:
+        run = _LazyBackend(model, stack)
+        assert events == []
+        assert [run({"x": value}) for value in (1, 2)] == [{"y": 2}, {"y": 3}]
+        assert events == ["loaded"]
+    assert events == ["loaded", "closed"]
