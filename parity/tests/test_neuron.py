@@ -176,6 +176,15 @@ def test_limits_are_called_uncalibrated_until_a_device_has_run(tmp_path):
     assert "uncalibrated" in Tolerances.calibrated(path, "vit").origin
 
 
+def test_a_summary_takes_the_old_name_of_its_argument():
+    """Users may have given `rows`; findings by either name make the same line."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import judge_answers
+
+    findings = judge_answers(EXPECTED, [{"logits": EXPECTED[0]["logits"] + 0.01}], Tolerances())
+    assert Tolerances().summary(rows=findings) == Tolerances().summary(findings) != Tolerances().summary([])
+
+
 def test_only_a_device_calibrates(tmp_path):
     """The first run that a device has passed writes the file; an emulation writes none, a later run changes none."""
     from types import SimpleNamespace
