@@ -108,8 +108,8 @@ def test_parity_check_judges_its_files_as_what_they_are(entry, tmp_path, capsys)
     """The file says what wrote it and in which type, the log too, and the model is loaded in that type."""
     kind, name, _ = entry
     save_checkpoint(tmp_path / "model", "bert", "default")
-    of, path = subjects.subject("bert", "default"), tmp_path / "model.onnx"
-    subjects.artifact(of, 14, path, **{kind: name})
+    subject, path = subjects.subject("bert", "default"), tmp_path / "model.onnx"
+    subjects.artifact(subject, 14, path, **{kind: name})
     metadata = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert metadata[kind] == name
     assert check.main([str(tmp_path / "model"), str(path)]) == 0

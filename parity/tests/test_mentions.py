@@ -40,10 +40,10 @@ def texts():
 
 def test_each_path_that_is_named_exists():
     """In code, its comments, the README, the documents and what continuous integration runs."""
-    named = dict(texts())
-    assert {"README.md", "docs/glossary.md", "tox.ini", ".ci/run", ".github/workflows/parity.yml"} <= {*named}
-    assert sum(len(PATH.findall(text)) for text in named.values()) > 20
-    assert {file: missing for file, text in named.items() if (missing := missing_paths(text))} == {}
+    by_file = dict(texts())
+    assert {"README.md", "docs/glossary.md", "tox.ini", ".ci/run", ".github/workflows/parity.yml"} <= {*by_file}
+    assert sum(len(PATH.findall(text)) for text in by_file.values()) > 20
+    assert {file: missing for file, text in by_file.items() if (missing := missing_paths(text))} == {}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_relation_of_another_shape_fails():
 
 
 TOKENS = {0: "batch", 1: "sequence"}
-FORM = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
+SIGNATURE = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
 BATCH = {
     "input_ids": np.array([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]]),
     "attention_mask": np.ones((3, 4), np.int64),
@@ -106,7 +106,7 @@ def toy(relative, masked):
 def test_each_relation_on_a_model_of_one_line(run, broken):
     """Every relation is broken by the model without it, and by no other."""
     first = run(BATCH)
-    second = {name: ask(run, BATCH, FORM, first)["y"] for name, ask in relations.RELATIONS.items()}
+    second = {name: ask(run, BATCH, SIGNATURE, first)["y"] for name, ask in relations.RELATIONS.items()}
     found = {name for name, array in second.items() if not np.allclose(array, first["y"])}
     assert found == broken
 
@@ -199,7 +199,7 @@ def test_a_question_that_the_file_refuses(raises, failed):
             raise SessionError("no batch of one")
         return answer(inputs)
 
-    claims = RerunClaims(FORM, Model, relations=["batch-of-one"])
+    claims = RerunClaims(SIGNATURE, Model, relations=["batch-of-one"])
     findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)), {"y": 1e-7})
     assert [finding.check for finding in failures(findings)] == failed
 
@@ -228,7 +228,7 @@ def test_only_inputs_with_room_are_padded(limits, room):
         lengths.append(inputs["input_ids"].shape[1])
         return {"y": np.zeros(inputs["input_ids"].shape)}
 
-    claims = RerunClaims(FORM, never, relations=["padding-right"], **limits)
+    claims = RerunClaims(SIGNATURE, never, relations=["padding-right"], **limits)
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
     assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}), {"y": 1e-7})) == []
     assert lengths == [4 + relations.PADDING] * room

@@ -72,8 +72,8 @@ def result(one_worker: Mapping[str, float], two_workers: Mapping[str, float]) ->
     def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
         return measurements.ratio_verdict({"median": value, "min": value, "max": value}, budget)
 
-    def row(quantity: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return measurements.row(subject, quantity, [figure], ratio)
+    def row(quantity: str, value: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return measurements.row(subject, quantity, [value], ratio)
 
     subject = f"the fifty, {two_workers['cells']:.0f} files, {two_workers['checks']:.0f} checks"
     rows = [
