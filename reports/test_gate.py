@@ -80,7 +80,7 @@ SEEDED = {
         "gpt2-default-onnx17 traced_sizes: not there → passed",
     ),
     "a check that is gone": (
-        lambda run: [of for of in run if of["check"] != "contract"],
+        lambda run: [line for line in run if line["check"] != "contract"],
         "disappeared: 6 checks",
         "bert-default-onnx11–13 contract: passed → not there",
     ),

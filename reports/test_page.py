@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from math import inf
 
 import pytest
 
@@ -32,8 +33,8 @@ def lines():
         specimens.line(
             "vit", "masked-lm", None, format="neuron", runtime="emulation", id="vit-masked-lm-neuron-emulation"
         ),
-        specimens.line("gpt2", status="skipped", ratio=None),
-        specimens.line("t5", status="error", ratio=float("inf"), error="no file"),
+        specimens.line("gpt2", status="skipped", outputs={}),
+        specimens.line("t5", status="error", outputs={"logits": {"ratio": inf, "worst": inf}}, error="no file"),
         specimens.line("whisper", status="xpassed", error="[XPASS(strict)] upstream"),
     ]
 
@@ -124,7 +125,7 @@ def test_error_ratios_are_on_a_log_scale(monkeypatch):
 
 def test_plots_of_nothing_say_so():
     """Records without ratios, verdicts, ONNX cells or an earlier run have a sentence in the place of a plot."""
-    bare = [specimens.line(format="neuron", opset=None, ratio=None, peak=None)]
+    bare = [specimens.line(format="neuron", opset=None, outputs={}, peak=None)]
     del bare[0]["peak"]
     by_name = {plot.name: plot for plot in plots.all_plots(specimens.environment(), bare)}
     assert {name for name, plot in by_name.items() if not plot.svg} == {"ratios", "opsets", "verdicts", "history"}

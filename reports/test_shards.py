@@ -61,7 +61,7 @@ def test_the_merge_of_all_shards_is_the_whole(suite, pytester, monkeypatch):
     assert command.main(["--merge", "2.jsonl", "1.jsonl", "--output", "merged.jsonl"]) == 0
     environment, lines = records.read(pytester.path / "merged.jsonl")
     _, expected = records.read(pytester.path / "whole.jsonl")
-    statuses = [{(line["id"], line["check"]): line["status"] for line in of} for of in (lines, expected)]
+    statuses = [{(line["id"], line["check"]): line["status"] for line in each} for each in (lines, expected)]
     assert statuses[0] == statuses[1]
     assert "failed" in statuses[0].values()
     assert len(environment["workers"]) == 3
@@ -90,7 +90,7 @@ def test_the_division_is_balanced():
     """No shard has more than a third above the mean, with one model without a record."""
     seconds = shards.weights({f"m{i}": 10 for i in range(40)}, {f"m{i}": float(i + 1) for i in range(39)})
     shares = shards.assignment(seconds, 4)
-    loads = [sum(of for unit, of in seconds.items() if shares[unit] == index) for index in (1, 2, 3, 4)]
+    loads = [sum(weight for unit, weight in seconds.items() if shares[unit] == index) for index in (1, 2, 3, 4)]
     assert sorted(set(shares.values())) == [1, 2, 3, 4]
     assert max(loads) < 1.05 * sum(loads) / 4
 

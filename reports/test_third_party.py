@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from parity.fixtures.controls import wheels
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = """
@@ -199,20 +200,13 @@ ARCHITECTURE = sound(
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory):
-    """Our wheel, and that of the outside package twice: with an entry point, and without.
-
-    Built from copies of the sources, since a build leaves files beside them.
-    """
+def wheel_files(tmp_path_factory):
+    """Our wheel, and that of the outside package twice: with an entry point, and without."""
     directory = tmp_path_factory.mktemp("wheels")
     ours = directory / "parity"
     ours.mkdir()
-    for name in ("parity", "architectures", "fixtures", "reports"):
-        ignored = shutil.ignore_patterns("__pycache__", "out")
-        shutil.copytree(ROOT / name, ours / name, ignore=ignored, symlinks=True)
-    for name in ("pyproject.toml", "setup.py", "README.md"):
-        shutil.copy(ROOT / name, ours)
-    wheel_files = {"parity": build(ours, directory / "built")}
+    wheels.copy_sources(ours)
+    files = {"parity": wheels.build(ours, directory / "built")}
     for name, entry in {"declared": ENTRY_POINT, "named": ""}.items():
         outside = directory / name
         (outside / "toy_mixer").mkdir(parents=True)
@@ -221,20 +215,12 @@ def wheels(tmp_path_factory):
         modules |= {"waves": WAVES, "sound": SOUND, "baked": BAKED}
         for module, text in modules.items():
             (outside / "toy_mixer" / f"{module}.py").write_text(text)
-        wheel_files[name] = build(outside, directory / f"built-{name}")
-    return wheel_files
-
-
-def build(source, into):
-    """The wheel of a source tree, made without the network."""
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--wheel-dir", into, source], check=True)
-    (wheel,) = into.glob("*.whl")
-    return wheel
+        files[name] = wheels.build(outside, directory / f"built-{name}")
+    return files
 
 
 @pytest.fixture(scope="session")
-def environment(wheels, tmp_path_factory):
+def environment(wheel_files, tmp_path_factory):
     """A fresh virtual environment with our wheel and that of the outside package, made once for each of its kinds.
 
     torch and what else we depend on are not downloaded again: a .pth names the directory that has them here. It brings
@@ -247,7 +233,7 @@ def environment(wheels, tmp_path_factory):
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
         pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
         install = [*pip, "install", "--quiet", "--no-deps", "--no-index"]
-        subprocess.run([*install, wheels["parity"], wheels[outside]], check=True)
+        subprocess.run([*install, wheel_files["parity"], wheel_files[outside]], check=True)
         # Not before: pip would take the parity that is installed here for the one that it is to install there.
         (site,) = directory.glob("lib/python*/site-packages")
         (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

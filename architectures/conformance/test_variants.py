@@ -48,9 +48,9 @@ def test_longt5_with_summaries(variant, feature, opset, tmp_path):
 @pytest.mark.parametrize("changes", [{"local_radius": 3}, {"local_radius": 7}, {"local_radius": 3, **GLOBAL}], ids=str)
 def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
     """Where the sample has whole blocks, the file cuts other lengths into blocks all the same."""
-    of = variant("longt5", "default", changes)
-    assert of.source.axes["encoder_sequence"] % (changes["local_radius"] + 1) == 0
-    require_parity(of, MAXIMUM_OPSET, tmp_path / "model.onnx")
+    subject = variant("longt5", "default", changes)
+    assert subject.source.axes["encoder_sequence"] % (changes["local_radius"] + 1) == 0
+    require_parity(subject, MAXIMUM_OPSET, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("feature", ["default", "seq2seq-lm", "sequence-classification", "question-answering"])

@@ -1,1 +1,1 @@
-"""Expected and actual → verdict rows; works on numpy arrays and ONNX files, knows neither torch nor transformers."""
+"""Expected and actual → findings; works on numpy arrays and ONNX files, knows neither torch nor transformers."""

@@ -57,9 +57,9 @@ class Tolerances:
             return cls()
         return cls(_SLACK * worst["relative"], 1 - _SLACK * (1 - worst["cosine"]), f"calibrated on {file['sdk']}")
 
-    def summary(self, findings: Sequence[Finding]) -> str:
-        """The worst measurements of the findings, and what is allowed."""
-        measurements = [finding.measurements for finding in findings if finding.measurements]
+    def summary(self, findings: Sequence[Finding] = (), *, rows: Sequence[Finding] = ()) -> str:
+        """The worst measurements of the findings, and what is allowed; `rows` is the old name of `findings`."""
+        measurements = [finding.measurements for finding in (*findings, *rows) if finding.measurements]
         relative = max((each["relative"] for each in measurements), default=0.0)
         cosine = min((each["cosine"] for each in measurements), default=1.0)
         return (

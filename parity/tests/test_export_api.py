@@ -28,16 +28,10 @@ BERT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 @pytest.fixture(scope="module")
-def bert():
-    """A tiny BertModel."""
-    return tiny_model("bert")
-
-
-@pytest.fixture(scope="module")
-def bert_file(bert, tmp_path_factory):
+def bert_file(bert_model, tmp_path_factory):
     """The tiny BertModel, exported at opset 13."""
     path = tmp_path_factory.mktemp("bert") / "model.onnx"
-    export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), 13, path)
+    export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, path)
     return path
 
 
@@ -59,14 +53,14 @@ def state(model):
     }
 
 
-def test_export_returns_the_two_lists(bert, tmp_path):
+def test_export_returns_the_two_lists(bert_model, tmp_path):
     """The inputs come in the order of the model's `forward`, whatever the configuration's, and the outputs in its."""
 
     class Reversed(BertOnnxConfig):
         inputs = property(lambda self: OrderedDict(reversed(super().inputs.items())))
 
-    config, path = Reversed(bert.config), tmp_path / "model.onnx"
-    assert export(preprocessor("bert"), bert, config, 13, path) == (BERT_INPUTS, ["last_hidden_state"])
+    config, path = Reversed(bert_model.config), tmp_path / "model.onnx"
+    assert export(preprocessor("bert"), bert_model, config, 13, path) == (BERT_INPUTS, ["last_hidden_state"])
     assert [value.name for value in read(path).inputs] == BERT_INPUTS[::-1]
 
 
@@ -147,46 +141,46 @@ def test_a_failing_export_leaves_the_model_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_export_leaves_the_file_that_stood_there(bert, tmp_path):
+def test_a_failing_export_leaves_the_file_that_stood_there(bert_model, tmp_path):
     """An existing good file survives byte for byte, with nothing beside it."""
     path = tmp_path / "model.onnx"
-    export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), 13, path)
+    export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, path)
     before = path.read_bytes()
     with pytest.raises(ExportError):
-        export(preprocessor("bert"), bert, failing(bert), 13, path)
+        export(preprocessor("bert"), bert_model, failing(bert_model), 13, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_good_export_replaces_the_file_that_stood_there(bert, bert_file, tmp_path):
+def test_a_good_export_replaces_the_file_that_stood_there(bert_model, bert_file, tmp_path):
     """The file appears under its own name alone, without temporary files."""
     path = tmp_path / "model.onnx"
     path.write_text("an old file")
-    export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), 13, path)
+    export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, path)
     assert path.read_bytes() == bert_file.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_output_that_cannot_be_written_is_an_os_error(bert, bert_file):
+def test_an_output_that_cannot_be_written_is_an_os_error(bert_model, bert_file):
     """A path below a file is refused, naming it."""
     with pytest.raises(OutputError, match=re.escape(f"output {bert_file / 'model.onnx'}: cannot be written")):
-        export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), 13, bert_file / "model.onnx")
+        export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, bert_file / "model.onnx")
 
 
 @pytest.mark.parametrize("opset", range(11, 21))
-def test_the_file_has_the_opset_that_was_asked_for(bert, opset, tmp_path):
+def test_the_file_has_the_opset_that_was_asked_for(bert_model, opset, tmp_path):
     """From 11 to 20 the opset read back is the one asked for, and ONNX Runtime loads the file."""
     path = tmp_path / "model.onnx"
-    export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), opset, path)
+    export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), opset, path)
     assert [(entry.domain, entry.version) for entry in onnx.load(path).opset_import] == [("", opset)]
     assert OnnxSession(path).input_names == tuple(BERT_INPUTS)
 
 
 @pytest.mark.parametrize("opset", [-1, 5, 10, 21, 99])
-def test_any_other_opset_is_refused(bert, opset, tmp_path):
+def test_any_other_opset_is_refused(bert_model, opset, tmp_path):
     """An opset out of range is a ValueError that names the range, before any work, and writes nothing."""
     with pytest.raises(ValueError, match=f"opset: got {opset}, should be 11 to 20"):
-        export(preprocessor("bert"), bert, BertOnnxConfig(bert.config), opset, tmp_path / "model.onnx")
+        export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), opset, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,29 +234,29 @@ class Sentimental(BertOnnxConfig):
         return {**inputs, "sentiment": inputs["input_ids"]}
 
 
-def test_inputs_that_the_model_does_not_take_are_refused(bert, tmp_path):
+def test_inputs_that_the_model_does_not_take_are_refused(bert_model, tmp_path):
     """A declared input that `forward` has no parameter for is a ValueError that names it."""
 
     class Custom(Sentimental):
         inputs = property(lambda self: {**super().inputs, "sentiment": {0: "batch", 1: "sequence"}})
 
     with pytest.raises(UsageError, match=r"sentiment declared by Custom, but BertModel\.forward does not take them"):
-        export(preprocessor("bert"), bert, Custom(bert.config), 13, tmp_path / "model.onnx")
+        export(preprocessor("bert"), bert_model, Custom(bert_model.config), 13, tmp_path / "model.onnx")
 
 
-def test_what_only_the_tokenizer_makes_is_left_out(bert, bert_file, tmp_path, caplog):
+def test_what_only_the_tokenizer_makes_is_left_out(bert_model, bert_file, tmp_path, caplog):
     """Tensors that neither the configuration declares nor `forward` takes change nothing, and are told in the log."""
     caplog.set_level("INFO", "parity.onnx")
     path = tmp_path / "model.onnx"
-    assert export(preprocessor("bert"), bert, Sentimental(bert.config), 13, path)[0] == BERT_INPUTS
+    assert export(preprocessor("bert"), bert_model, Sentimental(bert_model.config), 13, path)[0] == BERT_INPUTS
     assert path.read_bytes() == bert_file.read_bytes()
     assert "Left out, because BertModel does not take them: sentiment" in caplog.text
 
 
-def test_the_tolerance_is_a_hard_limit(bert, bert_file):
+def test_the_tolerance_is_a_hard_limit(bert_model, bert_file):
     """A tolerance below float32 raises ValueError with the output, the count, the worst difference and its index."""
-    config = BertOnnxConfig(bert.config)
-    arguments = (config, preprocessor("bert"), bert, bert_file, ["last_hidden_state"])
+    config = BertOnnxConfig(bert_model.config)
+    arguments = (config, preprocessor("bert"), bert_model, bert_file, ["last_hidden_state"])
     validate_model_outputs(*arguments, 1e-5)
     message = (
         r"batch 3 × sequence 9: last_hidden_state: \d+ of 864 values differ by more than 1e-12 \([\d.]+ %\);"
@@ -280,14 +274,16 @@ def test_the_longest_sequence_is_what_the_position_table_holds(gpt2):
     assert [constructor(m.config.model_type, "default")(m.config).longest_sequence(m) for m in tried] == [48, 48, 40]
 
 
-def test_output_names_that_the_model_does_not_return_are_a_value_error(bert, bert_file):
+def test_output_names_that_the_model_does_not_return_are_a_value_error(bert_model, bert_file):
     """The message has the wrong name and those that the model returns."""
     with pytest.raises(NameMismatch, match="logits in the file, but the reference model returns last_hidden_state"):
-        validate_model_outputs(BertOnnxConfig(bert.config), preprocessor("bert"), bert, bert_file, ["logits"], 1e-4)
+        validate_model_outputs(
+            BertOnnxConfig(bert_model.config), preprocessor("bert"), bert_model, bert_file, ["logits"], 1e-4
+        )
     assert issubclass(NameMismatch, ValueError)
 
 
-def test_scattered_weights_are_gathered_into_one_file(bert, bert_file, tmp_path):
+def test_scattered_weights_are_gathered_into_one_file(bert_model, bert_file, tmp_path):
     """What a model over 2 GB leaves, a file for each tensor, becomes one, and works from a copy of the directory."""
     scattered = tmp_path / "scattered" / "model.onnx"
     scattered.parent.mkdir()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from parity.fixtures.controls import wheels
+
 ROOT = Path(__file__).parents[2]
 LINKS = ("architectures", "fixtures", "reports")
 
@@ -23,11 +25,7 @@ def source(tmp_path_factory):
     @functools.cache
     def copy(kind):
         directory = tmp_path_factory.mktemp(kind)
-        ignored = shutil.ignore_patterns("__pycache__", "out", "baseline", "upgrades", "screenshots", "*.egg-info")
-        for name in ("parity", *LINKS):
-            shutil.copytree(ROOT / name, directory / name, ignore=ignored, symlinks=True)
-        for name in ("pyproject.toml", "setup.py", "README.md"):
-            shutil.copy(ROOT / name, directory)
+        wheels.copy_sources(directory)
         for name in LINKS if kind == "files" else ():
             link = directory / "parity" / name
             target = os.readlink(link)
@@ -44,11 +42,7 @@ def wheel(source, tmp_path_factory):
 
     @functools.cache
     def build(kind):
-        into = tmp_path_factory.mktemp("built")
-        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        subprocess.run([*pip, "--wheel-dir", into, source(kind)], check=True, capture_output=True)
-        (path,) = into.glob("*.whl")
-        return path
+        return wheels.build(source(kind), tmp_path_factory.mktemp("built"))
 
     return build
 

@@ -20,12 +20,15 @@ EXCEPTIONS = {
 
 
 def definitions(tree):
-    """Line and name of every function, class, fixture and argument, those of methods and lambdas too."""
+    """Line and name of every function, class, fixture and argument, those of methods and lambdas too; and `of`."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
             yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "of":
+            # Also of a value that lives for one line.
+            yield node.lineno, node.id
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("fixture"):
             yield from ((node.lineno, ast.literal_eval(each.value)) for each in node.keywords if each.arg == "name")
 
@@ -73,6 +76,7 @@ CONTROLS = {
     "more arguments": ("def f(*said): pass", "said"),
     "more keywords": ("def f(**named): pass", "named"),
     "argument of a lambda": ("g = lambda of: of", "of"),
+    "value": ("print([of for of in lines])", "of"),
 }
 
 

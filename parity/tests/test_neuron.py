@@ -1,5 +1,6 @@
 """`parity.neuron` without the SDK: what an emulation says of itself, fixed shapes, coverage, tolerances, commands."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from parity.errors import EnvironmentGap, ExportError, SessionError, ShapeMismatch, UsageError, ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.controls import commands
 from parity.neuron.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +176,15 @@ def test_limits_are_called_uncalibrated_until_a_device_has_run(tmp_path):
     assert "uncalibrated" in Tolerances.calibrated(path, "vit").origin
 
 
+def test_a_summary_takes_the_old_name_of_its_argument():
+    """Users may have given `rows`; findings by either name make the same line."""
+    from parity.neuron import Tolerances
+    from parity.neuron.tolerances import judge_answers
+
+    findings = judge_answers(EXPECTED, [{"logits": EXPECTED[0]["logits"] + 0.01}], Tolerances())
+    assert Tolerances().summary(rows=findings) == Tolerances().summary(findings) != Tolerances().summary([])
+
+
 def test_only_a_device_calibrates(tmp_path):
     """The first run that a device has passed writes the file; an emulation writes none, a later run changes none."""
     from types import SimpleNamespace
@@ -304,36 +315,32 @@ def checkpoint(tmp_path_factory):
     return directory
 
 
-def run(capsys, *arguments):
-    """The command in this process: exit status, standard output, standard error."""
-    capsys.readouterr()
-    status = main([str(argument) for argument in arguments])
-    return status, *capsys.readouterr()
+run = functools.partial(commands.run, command=main)
 
 
-def test_the_command_needs_the_sdk(checkpoint, tmp_path, capsys):
+def test_the_command_needs_the_sdk(checkpoint, tmp_path):
     """Without it, exit status 1 and the sentence of the gate, before the model is loaded; nothing is written."""
-    status, out, err = run(capsys, "-m", checkpoint, tmp_path / "out")
+    status, out, err = run("-m", checkpoint, tmp_path / "out")
     assert (status, out) == (1, "")
     assert "is not installed; the README's section on AWS Neuron has the order of installation" in err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_emulates_and_says_so(checkpoint, tmp_path, capsys):
+def test_the_command_emulates_and_says_so(checkpoint, tmp_path):
     """Every line is labelled, and the JSON calls nothing passed."""
     options = ("--feature", "token-classification", "--emulate", "--sequence-length", "16")
-    status, out, _ = run(capsys, "-m", checkpoint, *options, tmp_path / "out")
+    status, out, _ = run("-m", checkpoint, *options, tmp_path / "out")
     assert status == 0
     assert all(line.startswith("emulation: ") for line in out.splitlines())
     assert (tmp_path / "out" / "tokenizer.json").exists()
-    status, out, _ = run(capsys, "-m", checkpoint, *options, "--json", tmp_path / "other.pt")
+    status, out, _ = run("-m", checkpoint, *options, "--json", tmp_path / "other.pt")
     found = json.loads(out)
     assert (status, found["status"], found["engine"]) == (0, "emulation", "emulation")
 
 
-def test_the_command_tells_coverage_without_the_sdk(checkpoint, capsys):
+def test_the_command_tells_coverage_without_the_sdk(checkpoint):
     """Before a host is rented: what would be left to the CPU, and where the list is from."""
-    status, out, _ = run(capsys, "-m", checkpoint, "--feature", "token-classification", "--coverage")
+    status, out, _ = run("-m", checkpoint, "--feature", "token-classification", "--coverage")
     assert status == 0
     assert (
         "operators are on the list (AWS Neuron documentation" in out.splitlines()[-2 - out.count("compiled with")]
@@ -353,15 +360,12 @@ def test_the_command_tells_coverage_without_the_sdk(checkpoint, capsys):
         (("--emulate",), "the following arguments are required: output"),
     ],
 )
-def test_wrong_usage_is_told(checkpoint, capsys, monkeypatch, tmp_path, options, says):
+def test_wrong_usage_is_told(checkpoint, monkeypatch, tmp_path, options, says):
     """Exit status 2 and one message."""
     monkeypatch.chdir(tmp_path)
-    try:
-        status = main(["-m", str(checkpoint), "--feature", "token-classification", *options])
-    except SystemExit as ended:
-        status = ended.code
+    status, _, err = run("-m", checkpoint, "--feature", "token-classification", *options)
     assert status == 2
-    assert says in capsys.readouterr().err
+    assert says in err
 
 
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxruntime', 'onnxscript']))\n"

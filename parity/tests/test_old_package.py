@@ -41,7 +41,7 @@ def old_types():
     """Architecture → feature → constructor, of the old package."""
     from transformers.onnx.features import FeaturesManager
 
-    return {name.replace("_", "-"): of for name, of in FeaturesManager._SUPPORTED_MODEL_TYPE.items()}
+    return {name.replace("_", "-"): features for name, features in FeaturesManager._SUPPORTED_MODEL_TYPE.items()}
 
 
 def old_configs(architecture):
@@ -72,7 +72,9 @@ def test_the_names_are_those_of_the_old_package(declaration):
 
 def missing(declared):
     """Architecture and feature of the old package for which there is no declaration."""
-    return [(name, feature) for name, of in old_types().items() for feature in of if (name, feature) not in declared]
+    return [
+        (name, feature) for name, types in old_types().items() for feature in types if (name, feature) not in declared
+    ]
 
 
 def test_nothing_of_the_old_package_is_missing():

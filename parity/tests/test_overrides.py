@@ -1,6 +1,8 @@
 """Each method and property of a configuration, overridden: the effect shows in the file or in the validation."""
 
+import typing
 from collections import OrderedDict
+from collections.abc import MutableMapping
 
 import numpy as np
 import onnx
@@ -17,12 +19,6 @@ from parity.judge.contract import read
 from parity.onnx import OnnxConfigWithPast, PatchingSpec, export, validate_model_outputs
 from parity.onnx.features import constructor
 from parity.sessions import OnnxSession
-
-
-@pytest.fixture(scope="module")
-def bert():
-    """A tiny BertModel."""
-    return tiny_model("bert")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def operators(path):
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-def test_inputs_decide_the_files_inputs(bert, path):
+def test_inputs_decide_the_files_inputs(bert_model, path):
     """The file has the inputs that `inputs` names, in its order and under its axis names, and no others."""
 
     class Custom(BertOnnxConfig):
@@ -66,16 +62,16 @@ def test_inputs_decide_the_files_inputs(bert, path):
         def inputs(self):
             return OrderedDict(attention_mask={0: "rows", 1: "tokens"}, input_ids={0: "rows", 1: "tokens"})
 
-    config = Custom(bert.config)
-    file = export_and_read(config, bert, path)
+    config = Custom(bert_model.config)
+    file = export_and_read(config, bert_model, path)
     assert list(axes(file.inputs).items()) == [
         ("attention_mask", ("rows", "tokens")),
         ("input_ids", ("rows", "tokens")),
     ]
-    validate(config, bert, path)
+    validate(config, bert_model, path)
 
 
-def test_outputs_decide_the_files_outputs(bert, path):
+def test_outputs_decide_the_files_outputs(bert_model, path):
     """The file has the outputs that `outputs` names, in its order, and all of them are validated."""
 
     class Custom(BertOnnxConfig):
@@ -83,15 +79,15 @@ def test_outputs_decide_the_files_outputs(bert, path):
         def outputs(self):
             return OrderedDict(pooler_output={0: "rows"}, last_hidden_state={0: "rows", 1: "tokens"})
 
-    config = Custom(bert.config)
-    file = export_and_read(config, bert, path)
+    config = Custom(bert_model.config)
+    file = export_and_read(config, bert_model, path)
     assert axes(file.outputs) == {"pooler_output": ("rows", 32), "last_hidden_state": ("rows", "tokens", 32)}
-    validate(config, bert, path)
+    validate(config, bert_model, path)
     with pytest.raises(ValueError, match=r"pooler_output: .*\n(.*\n)*.*last_hidden_state: "):
-        validate(config, bert, path, atol=1e-12)
+        validate(config, bert_model, path, atol=1e-12)
 
 
-def test_generate_dummy_inputs_decides_the_traced_sizes(bert, path):
+def test_generate_dummy_inputs_decides_the_traced_sizes(bert_model, path):
     """A fixed axis of the file is as long as `generate_dummy_inputs` made it."""
 
     class Custom(BertOnnxConfig):
@@ -102,13 +98,13 @@ def test_generate_dummy_inputs_decides_the_traced_sizes(bert, path):
         def generate_dummy_inputs(self, preprocessor, batch_size=-1, seq_length=-1, framework=None):
             return super().generate_dummy_inputs(preprocessor, batch_size, seq_length=5, framework=framework)
 
-    config = Custom(bert.config)
-    file = export_and_read(config, bert, path)
+    config = Custom(bert_model.config)
+    file = export_and_read(config, bert_model, path)
     assert set(axes(file.inputs).values()) == {("batch", 5)}
-    validate(config, bert, path)
+    validate(config, bert_model, path)
 
 
-def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert, path):
+def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert_model, path):
     """Validation calls `generate_dummy_inputs` with at least eight other sizes: more rows, fewer, longer, shorter."""
     requests = []
 
@@ -117,10 +113,10 @@ def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert, path):
             requests.append((batch_size, seq_length))
             return super().generate_dummy_inputs(preprocessor, batch_size, seq_length, **options)
 
-    config = Custom(bert.config)
-    export_and_read(config, bert, path)
+    config = Custom(bert_model.config)
+    export_and_read(config, bert_model, path)
     assert requests == [(-1, -1)]
-    validate(config, bert, path)
+    validate(config, bert_model, path)
     sizes = set(requests[2:])
     assert requests[1] == (-1, -1)
     assert len(sizes) >= 8
@@ -128,7 +124,7 @@ def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert, path):
     assert min(length for _, length in sizes) < 8 < max(length for _, length in sizes)
 
 
-def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert, path):
+def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert_model, path):
     """What it returns is what ONNX Runtime is given, while the model gets the reference inputs."""
 
     class Custom(BertOnnxConfig):
@@ -136,10 +132,10 @@ def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert, p
             tokens = reference_model_inputs["input_ids"]
             return {**reference_model_inputs, "input_ids": tokens.new_full(tokens.shape, 7)}
 
-    export_and_read(BertOnnxConfig(bert.config), bert, path)
-    validate(BertOnnxConfig(bert.config), bert, path)
+    export_and_read(BertOnnxConfig(bert_model.config), bert_model, path)
+    validate(BertOnnxConfig(bert_model.config), bert_model, path)
     with pytest.raises(ValueMismatch, match="last_hidden_state"):
-        validate(Custom(bert.config), bert, path)
+        validate(Custom(bert_model.config), bert_model, path)
 
 
 def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
@@ -160,6 +156,34 @@ def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
         side = "inputs" if name.startswith("past_key_values") else "outputs"
         assert cache_axes == ("rows", 4, f"{side}_length", 8)
     validate(config, gpt2, path)
+
+
+@pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
+def test_fill_with_past_key_values_writes_into_what_it_is_given(base):
+    """And says so: a mapping that can be changed, in which what was there stays."""
+    assert typing.get_origin(typing.get_type_hints(base.fill_with_past_key_values_)["inputs_or_outputs"]) is (
+        MutableMapping
+    )
+    config = base.with_past(tiny_model(base.__module__.rpartition(".")[-1]).config)
+    names = {"input_ids": {0: "batch"}}
+    assert config.fill_with_past_key_values_(names, direction="inputs") is None
+    assert list(names)[:2] == ["input_ids", next(name for name in names if name.startswith("past_key_values.0"))]
+
+
+@pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
+def test_head_size_decides_the_shape_of_the_caches(base):
+    """A configuration of another package, whose model has heads of a size that the model's configuration lacks."""
+
+    class Custom(base):
+        def head_size(self, heads):
+            return heads + 1
+
+    model_type = base.__module__.rpartition(".")[-1]
+    config = tiny_model(model_type).config
+    for onnx_config in (Custom.with_past(config), Custom.with_past(config, task="causal-lm")):
+        caches = onnx_config.generate_dummy_inputs(preprocessor(model_type), framework="pt")["past_key_values"]
+        shapes = [tensor.shape for layer in caches for tensor in layer]
+        assert {shape[-1] - shape[1] for shape in shapes} == {1}
 
 
 def test_flatten_output_collection_property_names_the_caches(gpt2, path):
@@ -198,24 +222,24 @@ class HiddenStates(BertOnnxConfig):
         return {f"layer_{index}": tensor for index, tensor in enumerate(field)}
 
 
-def test_values_override_holds_while_the_model_is_exported_and_validated(bert, path):
+def test_values_override_holds_while_the_model_is_exported_and_validated(bert_model, path):
     """A configuration item set by `values_override` shows in the file and in the reference, and is put back."""
-    config = HiddenStates(bert.config)
-    file = export_and_read(config, bert, path)
+    config = HiddenStates(bert_model.config)
+    file = export_and_read(config, bert_model, path)
     assert list(axes(file.outputs)) == ["layer_0", "layer_1", "layer_2"]
-    assert bert.config.output_hidden_states is False
-    validate(config, bert, path)
-    assert bert.config.output_hidden_states is False
+    assert bert_model.config.output_hidden_states is False
+    validate(config, bert_model, path)
+    assert bert_model.config.output_hidden_states is False
 
 
-def test_without_values_override_the_outputs_are_missing(bert, path):
+def test_without_values_override_the_outputs_are_missing(bert_model, path):
     """The same configuration without `values_override` is refused: the model does not return what it declares."""
 
     class Custom(HiddenStates):
         values_override = None
 
     with pytest.raises(ValueError, match="layer_0, layer_1, layer_2 are declared, but the model returns"):
-        export_and_read(Custom(bert.config), bert, path)
+        export_and_read(Custom(bert_model.config), bert_model, path)
 
 
 class BareDecoder(OnnxConfigWithPast):
@@ -340,19 +364,19 @@ class Pooled(BertOnnxConfig):
         return OrderedDict(pooler_output={0: "batch"})
 
 
-def test_a_patching_spec_holds_during_the_export_only(bert, path):
+def test_a_patching_spec_holds_during_the_export_only(bert_model, path):
     """The custom op is what the file has; the original is back afterwards, so validation tells the two apart."""
     import torch
 
     original = torch.tanh
-    export_and_read(Pooled(bert.config), bert, path)
+    export_and_read(Pooled(bert_model.config), bert_model, path)
     assert "Tanh" in operators(path)
-    config = Pooled(bert.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=torch.sin)])
-    export_and_read(config, bert, path)
+    config = Pooled(bert_model.config, patching_specs=[PatchingSpec(o=torch, name="tanh", custom_op=torch.sin)])
+    export_and_read(config, bert_model, path)
     assert {"Sin", "Tanh"} & operators(path) == {"Sin"}
     assert torch.tanh is original
     with pytest.raises(ValueMismatch, match="pooler_output"):
-        validate(config, bert, path)
+        validate(config, bert_model, path)
 
 
 def test_a_patching_spec_wraps_both_ops():
@@ -371,7 +395,7 @@ def test_a_patching_spec_wraps_both_ops():
     assert (Owner().double(5), isinstance(Owner.__dict__["double"], staticmethod)) == (10, True)
 
 
-def test_patch_ops_and_restore_ops_surround_the_trace(bert, path):
+def test_patch_ops_and_restore_ops_surround_the_trace(bert_model, path):
     """What an overridden `patch_ops` does is in the file, and `restore_ops` undoes it, each called once."""
     from torch.nn import Sigmoid, Tanh
 
@@ -380,41 +404,41 @@ def test_patch_ops_and_restore_ops_surround_the_trace(bert, path):
     class Custom(Pooled):
         def patch_ops(self):
             called.append("patch")
-            bert.pooler.activation = Sigmoid()
+            bert_model.pooler.activation = Sigmoid()
 
         def restore_ops(self):
             called.append("restore")
-            bert.pooler.activation = Tanh()
+            bert_model.pooler.activation = Tanh()
 
-    export_and_read(Custom(bert.config), bert, path)
+    export_and_read(Custom(bert_model.config), bert_model, path)
     assert called == ["patch", "restore"]
     assert {"Sigmoid", "Tanh"} & operators(path) == {"Sigmoid"}
 
 
-def test_default_onnx_opset_is_the_opset_of_the_file(bert, path):
+def test_default_onnx_opset_is_the_opset_of_the_file(bert_model, path):
     """An overridden `default_onnx_opset`, handed to `export`, is read back from the file."""
 
     class Custom(BertOnnxConfig):
         default_onnx_opset = 16
 
-    config = Custom(bert.config)
-    assert export_and_read(config, bert, path, config.default_onnx_opset).opset == 16
+    config = Custom(bert_model.config)
+    assert export_and_read(config, bert_model, path, config.default_onnx_opset).opset == 16
 
 
-def test_atol_for_validation_decides(bert, path):
+def test_atol_for_validation_decides(bert_model, path):
     """The same file passes under one configuration's tolerance and fails under a stricter one's."""
 
     class Strict(BertOnnxConfig):
         atol_for_validation = 1e-12
 
-    loose, strict = BertOnnxConfig(bert.config), Strict(bert.config)
-    export_and_read(loose, bert, path)
-    validate(loose, bert, path, loose.atol_for_validation)
+    loose, strict = BertOnnxConfig(bert_model.config), Strict(bert_model.config)
+    export_and_read(loose, bert_model, path)
+    validate(loose, bert_model, path, loose.atol_for_validation)
     with pytest.raises(ValueMismatch, match="by more than 1e-12"):
-        validate(strict, bert, path, strict.atol_for_validation)
+        validate(strict, bert_model, path, strict.atol_for_validation)
 
 
-def test_complete_inputs_becomes_part_of_the_graph(bert, path):
+def test_complete_inputs_becomes_part_of_the_graph(bert_model, path):
     """Arguments that `complete_inputs` computes need no input: the file answers as the model does with them."""
     import torch
 
@@ -428,12 +452,14 @@ def test_complete_inputs_becomes_part_of_the_graph(bert, path):
             ids = inputs["input_ids"]
             return {"input_ids": ids, "token_type_ids": ids.new_ones(ids.shape)}
 
-    config = Custom(bert.config)
-    export_and_read(config, bert, path)
-    validate(config, bert, path)
+    config = Custom(bert_model.config)
+    export_and_read(config, bert_model, path)
+    validate(config, bert_model, path)
     ids = torch.tensor([[9, 8, 7]])
     with torch.no_grad():
-        first, second = (bert(ids, token_type_ids=torch.full_like(ids, kind)).last_hidden_state for kind in (0, 1))
+        first, second = (
+            bert_model(ids, token_type_ids=torch.full_like(ids, kind)).last_hidden_state for kind in (0, 1)
+        )
     got = OnnxSession(path).run({"input_ids": ids.numpy()})["last_hidden_state"]
     np.testing.assert_allclose(got, second.numpy(), rtol=0, atol=1e-5)
     assert (first - second).abs().max() > 0.1
@@ -446,17 +472,17 @@ class Blind(BertOnnxConfig):
         return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
-def test_dead_inputs_stay_inputs_of_the_file(bert, path):
+def test_dead_inputs_stay_inputs_of_the_file(bert_model, path):
     """An input that no output depends on is refused, unless `dead_inputs` names it: then the file takes it."""
 
     class Custom(Blind):
         dead_inputs = {"token_type_ids": "never read"}  # noqa: RUF012
 
     with pytest.raises(ExportError, match=r"input names: .*should be input_ids, attention_mask, token_type_ids"):
-        export_and_read(Blind(bert.config), bert, path)
-    config = Custom(bert.config)
-    file = export_and_read(config, bert, path)
+        export_and_read(Blind(bert_model.config), bert_model, path)
+    config = Custom(bert_model.config)
+    file = export_and_read(config, bert_model, path)
     assert axes(file.inputs) == dict.fromkeys(["input_ids", "attention_mask", "token_type_ids"], ("batch", "sequence"))
-    validate(config, bert, path)
+    validate(config, bert_model, path)
     with pytest.raises(SessionError, match="the file wants token_type_ids"):
         OnnxSession(path).run({name: np.ones((1, 3), np.int64) for name in ("input_ids", "attention_mask")})

@@ -7,6 +7,7 @@ import pytest
 from parity.check import main as check
 from parity.fixtures import decoding_checks, subjects
 from parity.fixtures.checkpoints import earlier_export, save_checkpoint
+from parity.fixtures.controls import commands
 from parity.judge import contract
 from parity.onnx.__main__ import main
 from parity.sessions import OnnxSession
@@ -20,13 +21,16 @@ def checkpoint(tmp_path_factory):
 
 
 def run(checkpoint, output, *options):
-    return main([f"--model={checkpoint}", "--feature=seq2seq-lm-with-past", "--json", *options, str(output)])
+    """An export with caches: exit status, standard output and standard error."""
+    arguments = (f"--model={checkpoint}", "--feature=seq2seq-lm-with-past", "--json", *options, output)
+    return commands.run(*arguments, command=main)
 
 
-def test_both_files_are_delivered(checkpoint, tmp_path, capsys):
+def test_both_files_are_delivered(checkpoint, tmp_path):
     """--prefill writes prefill.onnx beside model.onnx: the encoder's inputs in, every cross-attention cache out."""
-    assert run(checkpoint, tmp_path, "--prefill") == 0
-    summary = json.loads(capsys.readouterr().out)
+    status, out, _ = run(checkpoint, tmp_path, "--prefill")
+    assert status == 0
+    summary = json.loads(out)
     assert (summary["status"], summary["prefill"]["status"]) == ("passed", "passed")
     assert len(summary["prefill"]["validated_at"]) >= 8
     first, second = contract.read(tmp_path / "prefill.onnx"), contract.read(tmp_path / "model.onnx")
@@ -39,13 +43,13 @@ def test_both_files_are_delivered(checkpoint, tmp_path, capsys):
 
 def test_without_the_option_there_is_one_file(checkpoint, tmp_path):
     """The files of transformers.onnx stay what they were."""
-    assert run(checkpoint, tmp_path) == 0
+    assert run(checkpoint, tmp_path)[0] == 0
     assert not (tmp_path / "prefill.onnx").exists()
 
 
 def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
     """The file says what it is; held against another checkpoint's weights it is rejected."""
-    assert run(checkpoint, tmp_path / "onnx", "--prefill") == 0
+    assert run(checkpoint, tmp_path / "onnx", "--prefill")[0] == 0
     assert check([str(checkpoint), str(tmp_path / "onnx" / "prefill.onnx"), "--quiet"]) == 0
     save_checkpoint(tmp_path / "other", "t5", "seq2seq-lm", seed=1)
     assert check([str(tmp_path / "other"), str(tmp_path / "onnx" / "prefill.onnx"), "--quiet"]) == 1
@@ -55,7 +59,7 @@ def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
     assert "fills cross-attention caches, which t5 seq2seq-lm does not have" in capsys.readouterr().err
 
 
-def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch, capsys):
+def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch):
     """If one of the two fails, neither is delivered, both are told, and the files that stood there survive."""
     import torch
 
@@ -71,10 +75,11 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
 
     monkeypatch.setattr(checkpoint_export, "export", export_spoiled)
     (tmp_path / "model.onnx").write_bytes(earlier_export("t5"))
-    assert run(checkpoint, tmp_path, "--prefill") == 1
+    status, _, err = run(checkpoint, tmp_path, "--prefill")
+    assert status == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "prefill.rejected.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == earlier_export("t5")
-    lines = capsys.readouterr().err.splitlines()
+    lines = err.splitlines()
     assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in lines)
     assert lines[-1] == "model.onnx passed, and was not written: it goes with the rejected file."
 

@@ -1,27 +1,18 @@
 """Checkpoint directories as the Hub has them: tokenizer files that name no class."""
 
-import contextlib
-import io
 import json
 
 import pytest
 
 from parity.check import main as check
 from parity.fixtures.checkpoints import tiny_model
+from parity.fixtures.controls import commands
 from parity.fixtures.preprocessors import WORDS
 from parity.neuron.__main__ import main as neuron
 from parity.onnx.__main__ import main as onnx
 from parity.torchscript.__main__ import main as torchscript
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-def run(main, *argv):
-    """A command in this process: exit status and errors."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(argument) for argument in argv])
-    return status, err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +38,12 @@ def checkpoint(tmp_path_factory):
 )
 def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(checkpoint, tmp_path, main, options, file):
     """transformers 5 takes it for BERT's, whose token types DistilBERT does not know: the export goes on without."""
-    assert run(main, "-m", checkpoint, "--quiet", *options, tmp_path) == (0, "")
+    status, _, err = commands.run("-m", checkpoint, "--quiet", *options, tmp_path, command=main)
+    assert (status, err) == (0, "")
     assert (tmp_path / file).is_file()
     if main is onnx:
         from parity.judge.contract import read
 
         assert [value.name for value in read(tmp_path / file).inputs] == ["input_ids", "attention_mask"]
-        assert run(check, checkpoint, tmp_path / file, "--quiet") == (0, "")
+        status, _, err = commands.run(checkpoint, tmp_path / file, "--quiet", command=check)
+        assert (status, err) == (0, "")

@@ -1,5 +1,6 @@
 """Relations: each is shown to fail on a file that leaks, on the model of one line without it, and off the record."""
 
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool
 from parity.registry import architecture
-from parity.reruns import RerunClaims
+from parity.reruns import RerunClaims, _LazyBackend
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default", dtype="float32")
@@ -73,7 +74,7 @@ def test_a_relation_of_another_shape_fails():
 
 
 TOKENS = {0: "batch", 1: "sequence"}
-FORM = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
+SIGNATURE = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
 BATCH = {
     "input_ids": np.array([[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8]]),
     "attention_mask": np.ones((3, 4), np.int64),
@@ -105,7 +106,7 @@ def toy(relative, masked):
 def test_each_relation_on_a_model_of_one_line(run, broken):
     """Every relation is broken by the model without it, and by no other."""
     first = run(BATCH)
-    second = {name: ask(run, BATCH, FORM, first)["y"] for name, ask in relations.RELATIONS.items()}
+    second = {name: ask(run, BATCH, SIGNATURE, first)["y"] for name, ask in relations.RELATIONS.items()}
     found = {name for name, array in second.items() if not np.allclose(array, first["y"])}
     assert found == broken
 
@@ -198,7 +199,7 @@ def test_a_question_that_the_file_refuses(raises, failed):
             raise SessionError("no batch of one")
         return answer(inputs)
 
-    claims = RerunClaims(FORM, Model, relations=["batch-of-one"])
+    claims = RerunClaims(SIGNATURE, Model, relations=["batch-of-one"])
     findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)))
     assert [finding.check for finding in failures(findings)] == failed
 
@@ -227,7 +228,25 @@ def test_only_inputs_with_room_are_padded(limits, room):
         lengths.append(inputs["input_ids"].shape[1])
         return {"y": np.zeros(inputs["input_ids"].shape)}
 
-    claims = RerunClaims(FORM, never, relations=["padding-right"], **limits)
+    claims = RerunClaims(SIGNATURE, never, relations=["padding-right"], **limits)
     samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
     assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}))) == []
     assert lengths == [4 + relations.PADDING] * room
+
+
+def test_the_float64_model_is_loaded_once_and_only_when_it_is_run():
+    """It is large: claims that the file keeps never need it, and it is closed with what opened it."""
+    events = []
+
+    @contextlib.contextmanager
+    def model():
+        events.append("loaded")
+        yield lambda inputs: {"y": inputs["x"] + 1}
+        events.append("closed")
+
+    with contextlib.ExitStack() as stack:
+        run = _LazyBackend(model, stack)
+        assert events == []
+        assert [run({"x": value}) for value in (1, 2)] == [{"y": 2}, {"y": 3}]
+        assert events == ["loaded"]
+    assert events == ["loaded", "closed"]

@@ -132,8 +132,8 @@ def test_compared_everywhere_it_fails(unlike):
 @pytest.mark.parametrize("place", ["first after the padding", "last"])
 def test_a_fault_at_a_real_token_fails(unlike, place):
     """One wrong value at one real token of one padded row is told, as a wrong value and by the ratio."""
-    of, _, _ = unlike
-    name, mask = output_of(of)
+    subject, _, _ = unlike
+    name, mask = output_of(subject)
 
     def spoil(inputs, answers):
         real = inputs[mask][-1][-answers[name].shape[1] :]
@@ -161,8 +161,8 @@ def test_claims_are_judged_in_the_noise_of_what_is_defined(unlike):
 
 def test_what_is_masked_has_to_be_finite(unlike):
     """A NaN at a masked token fails: in a cache it would spread."""
-    of, _, _ = unlike
-    name, mask = output_of(of)
+    subject, _, _ = unlike
+    name, mask = output_of(subject)
 
     def spoil(inputs, answers):
         masked = inputs[mask][-1][-answers[name].shape[1] :] == 0

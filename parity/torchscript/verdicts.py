@@ -247,7 +247,7 @@ class ExampleSource(SampleSource):
 
 
 class _Specials:
-    """What a Source asks a tokenizer, answered from the model's configuration."""
+    """What a SampleSource asks a tokenizer, answered from the model's configuration."""
 
     unk_token_id = None
 

@@ -49,7 +49,7 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     """(cell, check) → status.
 
     Raises:
-        UsageError: the file is not one that `written` has made.
+        UsageError: the file is not one that `as_csv` has made.
     """
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))

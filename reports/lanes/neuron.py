@@ -44,7 +44,9 @@ def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, 
                 for name, count in part[kind].items():
                     row[kind][name] = max(row[kind].get(name, 0), count)
     if not by_feature:
-        raise ValueError("records: none is about a graph for Neuron; run architectures/test_neuron.py --neuron-emulate")
+        raise ValueError(
+            "records: none is about a graph for Neuron; run architectures/conformance/test_neuron.py --neuron-emulate"
+        )
     return by_feature
 
 

@@ -20,10 +20,10 @@ from parity.reports.measuring import measurements
 CPU, PEAK, SPEEDUP = 18.0, 2048.0, 1.7
 # The checks that every file of every opset gets.
 EVERY_OPSET = (
-    "architectures/test_contract.py::test_contract",
-    "architectures/test_contract.py::test_checker",
-    "architectures/test_parity.py::test_traced_sizes",
-    "architectures/test_parity.py::test_other_sizes",
+    "architectures/conformance/test_contract.py::test_contract",
+    "architectures/conformance/test_contract.py::test_checker",
+    "architectures/conformance/test_parity.py::test_traced_sizes",
+    "architectures/conformance/test_parity.py::test_other_sizes",
 )
 
 
@@ -72,8 +72,8 @@ def result(one_worker: Mapping[str, float], two_workers: Mapping[str, float]) ->
     def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
         return measurements.ratio_verdict({"median": value, "min": value, "max": value}, budget)
 
-    def row(quantity: str, figure: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return measurements.row(subject, quantity, [figure], ratio)
+    def row(quantity: str, value: float, ratio: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return measurements.row(subject, quantity, [value], ratio)
 
     subject = f"the fifty, {two_workers['cells']:.0f} files, {two_workers['checks']:.0f} checks"
     rows = [

@@ -214,18 +214,18 @@ def measure_command(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_alternately(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
-    """The figures of every command, in turn, each given an output directory that is not there yet; see `process`."""
+    """Measurements of every command, in turn, each given an output directory that is not there yet; see `process`."""
     by_command: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for turn in range(runs + 1):
         for name, command in commands.items():
             _tell(f"{name}: run {turn} of {runs}")
             with tempfile.TemporaryDirectory() as directory:
                 output = Path(directory) / "out"
-                figures = process([*command, str(output)])
+                measurement = process([*command, str(output)])
                 if not (output / "model.onnx").is_file():
                     raise ParityError(f"{name}: ended well and wrote no model.onnx")
             if turn:
-                by_command[name].append(figures)
+                by_command[name].append(measurement)
     return by_command
 
 
@@ -261,12 +261,12 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def command_rows(subject: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """Two rows for each figure: the peer, which is the base, and parity with its ratio."""
+    """Two rows for each quantity: the peer, which is the base, and parity with its ratio."""
     rows = []
-    for figure, budget in COMMAND_BUDGETS.items():
-        ours, theirs = ([run[figure] for run in runs[name]] for name in ("parity", "optimum-cli"))
-        rows.append(row(subject, "optimum-cli", theirs, None, figure=figure))
-        rows.append(row(subject, "parity", ours, ratio_verdict(of_medians(ours, theirs), budget), figure=figure))
+    for quantity, budget in COMMAND_BUDGETS.items():
+        ours, theirs = ([run[quantity] for run in runs[name]] for name in ("parity", "optimum-cli"))
+        rows.append(row(subject, "optimum-cli", theirs, None, figure=quantity))
+        rows.append(row(subject, "parity", ours, ratio_verdict(of_medians(ours, theirs), budget), figure=quantity))
     return rows
 
 

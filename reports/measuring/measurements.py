@@ -26,12 +26,12 @@ OUTPUT = Path("reports/benchmarks")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of the figures."""
+    """Median, smallest and largest of the values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def pairwise(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """The spread of the ratios of figures that were measured in the same round."""
+    """The spread of the ratios of values that were measured in the same round."""
     return spread([value / other for value, other in zip(values, base, strict=True)])
 
 
@@ -47,7 +47,7 @@ def ratio_verdict(ratio: Mapping[str, float], budget: float | None) -> dict[str,
 
 
 def outcome(name: str, unit: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-    """A whole result: the environment, the raw figures, and whether every budget holds."""
+    """A whole result: the environment, the raw measurements, and whether every budget holds."""
     return {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -61,10 +61,10 @@ def outcome(name: str, unit: str, rows: Sequence[Mapping[str, Any]], **more: Any
 
 
 def row(
-    subject: str, quantity: str, figures: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
+    subject: str, quantity: str, values: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
 ) -> dict[str, Any]:
-    """One line of a result: raw figures, their spread and, except for the base itself, the judged ratio to it."""
-    return {"subject": subject, "what": quantity, **more, "figures": list(figures), **spread(figures), "ratio": ratio}
+    """One line of a result: raw measurements, their spread and, except for the base itself, the judged ratio to it."""
+    return {"subject": subject, "what": quantity, **more, "figures": list(values), **spread(values), "ratio": ratio}
 
 
 def cpu_model() -> str:
@@ -134,8 +134,8 @@ def _versions(versions: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name))
 
 
-def _range(figures: Mapping[str, float], digits: str) -> str:
-    return f"{figures['median']:{digits}} ({figures['min']:{digits}}–{figures['max']:{digits}})"
+def _range(values: Mapping[str, float], digits: str) -> str:
+    return f"{values['median']:{digits}} ({values['min']:{digits}}–{values['max']:{digits}})"
 
 
 def _verdict(ratio: Mapping[str, Any] | None) -> tuple[str, str]:

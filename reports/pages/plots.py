@@ -55,35 +55,35 @@ def ratios(lines: Sequence[Mapping[str, Any]]) -> Plot:
     title = "Error ratio by architecture"
     if not by_architecture:
         return Plot("ratios", title, "No error ratio is on record.")
-    figures = []
+    rows = []
     for name, values in by_architecture.items():
         ordered = sorted(values)
-        figures.append(
+        rows.append(
             (name, statistics.median(ordered), ordered[int(0.9 * (len(ordered) - 1))], ordered[-1], len(ordered))
         )
-    figures.sort(key=lambda row: -row[3])
-    figure, axes = _figure(0.19 * len(figures) + 1.2)
-    places = range(len(figures))
-    points = [[max(value, _SMALLEST) for value in row[1:4]] for row in figures]
+    rows.sort(key=lambda row: -row[3])
+    figure, axes = _figure(0.19 * len(rows) + 1.2)
+    places = range(len(rows))
+    points = [[max(value, _SMALLEST) for value in row[1:4]] for row in rows]
     axes.hlines(places, [row[0] for row in points], [row[2] for row in points], color=_INK, linewidth=1)
     for column, marker, label in ((0, "o", "median"), (1, "|", "nine tenths"), (2, "D", "maximum")):
         axes.plot([row[column] for row in points], places, marker, color=_INK, markersize=4, label=label)
     axes.axvline(2, color=_COLOURS["xfailed"], linestyle="--", label="reported above 2")
     axes.axvline(4, color=_COLOURS["failed"], linestyle="--", label="failed above 4")
     _scale_logarithmically(axes)
-    axes.set_yticks(places, [row[0] for row in figures])
+    axes.set_yticks(places, [row[0] for row in rows])
     axes.invert_yaxis()
-    axes.set_ylim(len(figures) - 0.5, -0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("error of the file against float64, in units of PyTorch's own")
     caption = (
         "Of each check, the worst output; near 1 is as good as PyTorch itself, above 4 fails. A ratio below"
         f" {_SMALLEST} (0 is bit-equal) is drawn there."
     )
-    rows = [
-        (name, *(f"{value:.3g}" for value in (median, most, top)), count) for name, median, most, top, count in figures
+    texts = [
+        (name, *(f"{value:.3g}" for value in (median, most, top)), count) for name, median, most, top, count in rows
     ]
     head = ("architecture", "median", "nine tenths", "maximum", "checks")
-    return Plot("ratios", title, caption, _svg(figure, axes), head, rows)
+    return Plot("ratios", title, caption, _svg(figure, axes), head, texts)
 
 
 def opsets(lines: Sequence[Mapping[str, Any]]) -> Plot:
