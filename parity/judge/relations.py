@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.axes import Axes, Role, is_text, parts, role_of
+from parity.axes import Role, Signature, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays, Pool
@@ -26,11 +26,9 @@ EXACT_LIMIT = 1.0
 
 
 @dataclass(frozen=True)
-class PaddedSignature:
-    """The named axes of inputs and outputs, as an OnnxConfig declares them, and the token that padding is made of."""
+class PaddedSignature(Signature):
+    """A signature, and the token that padding is made of."""
 
-    inputs: Axes
-    outputs: Axes
     pad: int = 0
 
     def padding_axes(self, side: str) -> set[str]:
