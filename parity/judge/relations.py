@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.axes import Role, Signature, is_text, parts, role_of
+from parity.axes import Axes, Role, Signature, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays, Pool
