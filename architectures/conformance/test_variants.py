@@ -25,7 +25,7 @@ def variant(monkeypatch):
         declared = architecture(name)
         declaration = replace(declared, tiny={**declared.tiny, **changes})
         monkeypatch.setattr(checkpoints, "find", lambda model_type: declaration)
-        return subjects.subject.__wrapped__(name, feature)
+        return subjects.fresh_subject(name, feature)
 
     return make_subject
 
