@@ -1,7 +1,7 @@
-"""What a file must do beyond answering right: keep its model's relations, and let every input have its say.
+"""Checks that run the file again on changed inputs: metamorphic relations, and that every input affects some output.
 
-Both are judged on the file alone, in units of the noise that the error ratio is measured in. Only where it fails is the
-float64 model asked: what that does not do either is no fault of the file.
+The file alone is judged, in units of the noise that the error ratio is measured in. If it fails, the float64 model is
+asked too: a property that the model lacks is no fault of the file.
 """
 
 from __future__ import annotations

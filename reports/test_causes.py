@@ -220,3 +220,21 @@ def test_the_summary_beside_the_page_begins_with_the_causes(files):
     assert main([str(files / "red.jsonl"), "--output", str(files / "page.html")]) == 0
     text = (files / "page.md").read_text(encoding="utf-8")
     assert text.index("1. 400 checks of 400 cells: *-with-past (100)") < text.index("## failed")
+
+
+MANY = """
+def test_wrong(cell):
+    raise ValueError("x" * cell.opset)
+
+def test_other(cell):
+    raise TypeError("x" * cell.opset)
+"""
+
+
+def test_no_cause_loses_its_traceback(pytester):
+    """Each opset and class is a cause here, more than are listed at the end."""
+    pytester.makepyfile(test_suite=MANY)
+    result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx")
+    _, lines = records.read(pytester.path / "out.jsonl")
+    assert len(causes.causes_of(lines)) == len(lines) > causes.LISTED
+    assert sum(line.startswith("E   ") and "Error: x" in line for line in result.outlines) == len(lines)

@@ -137,3 +137,21 @@ def test_a_row_that_sees_nothing_is_zero_in_an_older_exporter_too(monkeypatch):
     assert plain.equal(attend(states, states, states))
     assert added.equal(attend(states, states, states, torch.zeros(3, 3)))
     assert functional.scaled_dot_product_attention is attend
+
+
+@pytest.mark.parametrize(("minimum", "is_patched"), [("2.8", True), ("2.9", False)])
+def test_the_release_of_torch_decides_about_rows_that_see_nothing(monkeypatch, minimum, is_patched):
+    """The exporter asks before 2.9 only, and puts torch's own function back."""
+    import torch
+    from packaging.version import Version
+
+    from parity.onnx import exporter
+
+    def is_at_least(package, version):
+        return Version(minimum) >= Version(version)
+
+    own = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(exporter, "at_least", is_at_least)
+    with exporter.TraceExporter()._patches(None, (), 17):
+        assert (torch.nn.functional.scaled_dot_product_attention is not own) is is_patched
+    assert torch.nn.functional.scaled_dot_product_attention is own

@@ -15,7 +15,7 @@ import pytest
 from parity import records
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
-from parity.reports.gate.causes import LISTED, RED, cause_lines, causes_of, rerun_command
+from parity.reports.gate.causes import RED, cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import count_text
 from parity.reports.recording.stash import SHARD
 from parity.reports.recording.upstream import UPSTREAM
@@ -157,10 +157,10 @@ class _Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-        """Of each of the largest causes the first failure stands in pytest's own lists; all are counted, after them."""
+        """Of each cause the first failure stands in pytest's own lists; the largest causes come after them."""
         lines = {nodeid: record(phases) for nodeid, phases in self._reports.items()}
         causes = causes_of(lines.values())
-        first = {id(cause.lines[0]) for cause in causes[:LISTED]}
+        first = {id(cause.lines[0]) for cause in causes}
         folded = {nodeid for nodeid, line in lines.items() if line["status"] in RED and id(line) not in first}
         stats = terminalreporter.stats
         own = {name: stats[name] for name in ("failed", "error") if name in stats}
