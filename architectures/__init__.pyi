@@ -1,4 +1,6 @@
 from .declaration import Architecture as Architecture
 from .declaration import Deviation as Deviation
 from .declaration import Floor as Floor
+from .declaration import Relations as Relations
+from .declaration import Scope as Scope
 from .declaration import TracedAxis as TracedAxis

@@ -5,7 +5,7 @@ from __future__ import annotations
 from packaging import version
 
 from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture
+from parity.declaration import RELATIONS, Architecture, Relations
 
 
 class BloomOnnxConfig(GPT2OnnxConfig):
@@ -33,5 +33,5 @@ ARCHITECTURE = Architecture(
     tiny={"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
-    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
 )

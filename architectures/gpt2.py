@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.configs import OnnxConfigWithPast
-from parity.declaration import RELATIONS, Architecture, decoder_axes
+from parity.declaration import RELATIONS, Architecture, Relations, decoder_axes
 
 
 class GPT2OnnxConfig(OnnxConfigWithPast):
@@ -65,7 +65,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="gpt2",
     # There the head looks for the first padding token, which on the left is the first of all.
-    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
     smoke=("causal-lm-with-past",),
 )

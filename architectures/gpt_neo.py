@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture
+from parity.declaration import RELATIONS, Architecture, Relations
 
 
 class GPTNeoOnnxConfig(GPT2OnnxConfig):
@@ -36,5 +36,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
-    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
 )

@@ -2,7 +2,7 @@
 
 from parity.architectures.gpt2 import ARCHITECTURE as GPT2
 from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Floor
+from parity.declaration import RELATIONS, Architecture, Floor, Relations
 
 
 class GPTJOnnxConfig(GPT2OnnxConfig):
@@ -25,7 +25,7 @@ ARCHITECTURE = Architecture(
     preprocessor="gpt2",
     sdpa="transformers>=5.24",
     # As GPT-2's: there the head looks for the first padding token.
-    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     floors=(
         Floor(
             opset=13,

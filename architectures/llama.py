@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture
+from parity.declaration import RELATIONS, Architecture, Relations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +51,6 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
-    relations={("sequence-classification", "transformers<5"): RELATIONS["encoder"]},
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
 )

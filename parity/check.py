@@ -72,7 +72,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
     inputs = checkpoint.inputs(onnx_config, dtype)
     attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa else "eager"
+    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa(feature) else "eager"
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -144,6 +144,33 @@ class TracedAxis(Scope):
 
 
 @dataclass(frozen=True)
+class Relations(Scope):
+    """Where a model has which metamorphic relations.
+
+    Args:
+        names: of those that the float64 model has, among `words.RELATIONS`, with spaces between them.
+        features, versions, …: where it holds; see `Scope`. A float64 model has no opset: `opsets` stays empty.
+    """
+
+    names: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_no_opsets()
+        words.require("relation", self.names.split(), words.RELATIONS)
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str | tuple[str, str], str]) -> tuple[Relations, ...]:
+        """Those of feature → names: `*` is every feature that is not named, `(feature, requirement)` goes first."""
+        declared = [
+            cls(names, features=(feature,) if feature != "*" else (), versions=versions)
+            for key, names in entries.items()
+            for feature, versions in [key if isinstance(key, tuple) else (key, "")]
+        ]
+        return tuple(sorted(declared, key=lambda each: (not each.features, not each.versions)))
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -164,11 +191,10 @@ class Architecture:
         deviations: tracked upstream bugs.
         traces: the axes of a TorchScript trace that do not generalise; all others do.
         smoke: features that `pytest -m smoke` tries.
-        relations: feature → the metamorphic relations that its float64 model has, where they are not `RELATIONS` of
-            the kind; the feature `*` stands for all that are not named. A key `(feature, requirement)` goes before
-            `feature` in environments that meet the requirement.
-        sdpa: the requirement that the environment must meet for the model to have scaled_dot_product_attention;
-            empty where it never has.
+        relations: the metamorphic relations that its float64 model has, where they are not `RELATIONS` of the kind;
+            of those that apply the first counts. A mapping is read by `Relations.from_mapping`.
+        sdpa: where the model has scaled_dot_product_attention: a Scope, or only the requirement that the environment
+            must meet; empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
     """
@@ -185,8 +211,8 @@ class Architecture:
     deviations: tuple[Deviation, ...] = ()
     traces: tuple[TracedAxis, ...] = ()
     smoke: tuple[str, ...] = field(default=())
-    relations: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
-    sdpa: str = ""
+    relations: Sequence[Relations] | Mapping[str | tuple[str, str], str] = ()
+    sdpa: Scope | str = ""
     versions: str = "transformers"
     kinds: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
@@ -196,38 +222,35 @@ class Architecture:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
         for name in (self.preprocessor, *self.preprocessors.values()):
             words.require_preprocessor(self.model_type, name)
-        for names in self.relations.values():
-            words.require(f"{self.model_type}: relation", names.split(), words.RELATIONS)
-        requirements = [key[1] for key in self.relations if isinstance(key, tuple)]
-        for requirement in filter(None, (self.sdpa, self.versions, *self.needs.values(), *requirements)):
+        for requirement in filter(None, (self.versions, *self.needs.values())):
             words.require_versions(self.model_type, requirement)
         words.require(f"{self.model_type}: features", map(task_of, self.features), tuple(TASKS))
         if not self.features or len(set(self.features)) != len(self.features):
             raise ValueError(
                 f"{self.model_type}: features {', '.join(self.features)}: should be one or more, each once"
             )
-        parts = (*self.floors, *self.deviations, *self.traces)
+        scopes: dict[str, Iterable[Scope]] = {
+            "relations": _relations(self.relations),
+            "sdpa": _sdpa(self.sdpa),
+            "floors": self.floors,
+            "deviations": self.deviations,
+            "traces": self.traces,
+        }
         own: dict[str, Iterable[str]] = {
-            "relations": [key if isinstance(key, str) else key[0] for key in self.relations if key != "*"],
             "preprocessors": self.preprocessors,
             "heads": self.heads,
             "needs": self.needs,
             "kinds": self.kinds,
             "smoke": self.smoke,
-            "floors, deviations and traces": [feature for part in parts for feature in part.features],
+            **{name: [feature for each in some for feature in each.features] for name, some in scopes.items()},
         }
         for name, features in own.items():
             words.require(f"{self.model_type}: features of {name}", features, self.features)
 
     def relations_of(self, feature: str) -> list[str]:
         """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
-        for subject in (feature, "*"):
-            for key, names in self.relations.items():
-                if isinstance(key, tuple) and key[0] == subject and meets(key[1]):
-                    return names.split()
-            if subject in self.relations:
-                return self.relations[subject].split()
-        return RELATIONS[self.kind_of(feature)].split()
+        declared = (each.names for each in _relations(self.relations) if each.covers(feature=feature))
+        return next(declared, RELATIONS[self.kind_of(feature)]).split()
 
     def kind_of(self, feature: str) -> str:
         """The kind of a feature's model."""
@@ -268,10 +291,9 @@ class Architecture:
             if each.covers(feature=feature, attention=attention, exporter=exporter, dtype=dtype)
         }
 
-    @property
-    def has_sdpa(self) -> bool:
-        """Whether the model has scaled_dot_product_attention in this environment; transformers asks for torch 2.1.1."""
-        return bool(self.sdpa) and at_least("torch", "2.1.1") and meets(self.sdpa)
+    def has_sdpa(self, feature: str) -> bool:
+        """Whether its model has scaled_dot_product_attention in this environment; transformers asks for torch 2.1.1."""
+        return at_least("torch", "2.1.1") and any(scope.covers(feature=feature) for scope in _sdpa(self.sdpa))
 
     @property
     def gap(self) -> str:
@@ -290,6 +312,17 @@ class Architecture:
 
 # Model type → declaration: the registry puts itself here, for a model that is made of two.
 FINDERS: list[Callable[[str], Architecture]] = []
+
+
+def _relations(declared: Sequence[Relations] | Mapping[str | tuple[str, str], str]) -> Sequence[Relations]:
+    return Relations.from_mapping(declared) if isinstance(declared, Mapping) else declared
+
+
+def _sdpa(declared: Scope | str) -> list[Scope]:
+    if isinstance(declared, str):
+        return [Scope(versions=declared)] if declared else []
+    declared.require_no_opsets()
+    return [declared]
 
 
 def _gap(subject: str, requirement: str) -> str:

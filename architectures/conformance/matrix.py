@@ -100,7 +100,7 @@ def cells() -> tuple[Cell, ...]:
 def _cells() -> Iterator[Cell]:
     for architecture in architectures():
         for feature in architecture.features:
-            attentions = ("eager", "sdpa") if architecture.has_sdpa else ("eager",)
+            attentions = ("eager", "sdpa") if architecture.has_sdpa(feature) else ("eager",)
             for exporter, dtype in itertools.product(EXPORTERS, DTYPES):
                 options = {"exporter": exporter, "dtype": dtype}
                 lowest = {each: minimum_opset(architecture, feature, attention=each, **options) for each in attentions}

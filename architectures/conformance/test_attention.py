@@ -15,7 +15,7 @@ def test_attention_on_record(cell, subject):
     # transformers 5 asks for a torch that always has it.
     with_torch = getattr(utils, "is_torch_sdpa_available", lambda: True)()
     offered = with_torch and bool(getattr(subject.model, "_supports_sdpa", False))
-    recorded = architecture(cell.architecture).has_sdpa
+    recorded = architecture(cell.architecture).has_sdpa(cell.feature)
     assert offered == recorded, f"{cell.group}: sdpa is {'there' if offered else 'not there'}; correct the declaration"
 
 

@@ -35,7 +35,7 @@ def test_python_api_eager(cell, subject, artifact):
     """`validate_model_outputs` passes the file of an eager model, at every position; a model without sdpa is one."""
     from parity.traceable import attention_of
 
-    if not architecture(cell.architecture).has_sdpa:
+    if not architecture(cell.architecture).has_sdpa(cell.feature):
         assert attention_of(subject.fresh_model(attention=None)) == "eager"
     validate(cell, subject, artifact)
 

@@ -12,12 +12,14 @@ from parity.declaration import (
     Architecture,
     Deviation,
     Floor,
+    Relations,
     TracedAxis,
     decoder_axes,
     encoder_decoder_axes,
     image_sizes,
     token_axes,
 )
+from parity.scope import Scope
 
 __all__ = [
     "BIDIRECTIONAL_FEATURES",
@@ -31,6 +33,8 @@ __all__ = [
     "Architecture",
     "Deviation",
     "Floor",
+    "Relations",
+    "Scope",
     "TracedAxis",
     "decoder_axes",
     "encoder_decoder_axes",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.axes import Axes, HasAxes
+from parity.axes import Axes, HasAxes, Signature
 from parity.errors import ExportError
 from parity.judge import artifact
 from parity.judge.findings import Finding
@@ -99,12 +99,11 @@ class Claim:
     """What a file was asked to have.
 
     Args:
-        inputs, outputs: declared names, in order, with their dynamic axes.
+        signature: the declared inputs and outputs.
         dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
     """
 
-    inputs: Axes
-    outputs: Axes
+    signature: Signature
     dtypes: Mapping[str, str]
     ranks: Mapping[str, int]
 
@@ -112,8 +111,7 @@ class Claim:
     def from_config(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
         """That of an OnnxConfig and the inputs that the file was exported with, tensors of any framework by name."""
         return cls(
-            {name: axes for name, axes in onnx_config.inputs.items() if name in tensors},
-            onnx_config.outputs,
+            Signature.from_config(onnx_config, [name for name in onnx_config.inputs if name in tensors]),
             {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
             {name: tensor.ndim for name, tensor in tensors.items()},
         )
@@ -121,7 +119,8 @@ class Claim:
     def with_inputs(self, also: Axes, contract: Contract) -> Claim:
         """The claim with those of further inputs that the file has."""
         extra = {name: axes for name, axes in also.items() if any(value.name == name for value in contract.inputs)}
-        return replace(self, inputs={**self.inputs, **extra})
+        inputs = {**self.signature.inputs, **extra}
+        return replace(self, signature=replace(self.signature, inputs=inputs))
 
 
 def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, ordered: bool = True) -> list[Finding]:
@@ -142,9 +141,10 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
         findings.append(Finding("mode", "file", False, message))
     else:
         findings.append(Finding("mode", "file", True))
-    findings.append(_names("input", [value.name for value in contract.inputs], list(claim.inputs), ordered))
-    findings.append(_names("output", [value.name for value in contract.outputs], list(claim.outputs), ordered))
-    sides = (("input", contract.inputs, claim.inputs), ("output", contract.outputs, claim.outputs))
+    inputs, outputs = claim.signature.inputs, claim.signature.outputs
+    findings.append(_names("input", [value.name for value in contract.inputs], list(inputs), ordered))
+    findings.append(_names("output", [value.name for value in contract.outputs], list(outputs), ordered))
+    sides = (("input", contract.inputs, inputs), ("output", contract.outputs, outputs))
     for kind, values, declared in sides:
         for value in values:
             if value.name in declared:

@@ -42,7 +42,7 @@ def bert():
 def test_file_is_equal_to_eager(pair, attention, tmp_path):
     """At the traced shape the loaded file and the model agree by the error ratio, on the example and other values."""
     subject = subjects.subject(*pair)
-    attention = attention if architecture(pair[0]).has_sdpa else "eager"
+    attention = attention if architecture(pair[0]).has_sdpa(pair[1]) else "eager"
     model = tiny_model(*pair, attention=attention)
     lines = []
     trace = export(model, subject.source.generate().inputs, tmp_path / "model.pt", feature=pair[1], say=lines.append)

@@ -8,7 +8,7 @@ import pytest
 
 from parity import errors, words
 from parity.architectures.conformance import matrix
-from parity.declaration import Deviation, Floor, TracedAxis
+from parity.declaration import Deviation, Floor, Relations, TracedAxis
 from parity.fixtures import preprocessors
 from parity.judge import relations
 from parity.registry import architecture
@@ -139,3 +139,47 @@ def a_preprocessor():
 def test_a_fact_holds_in_its_scope(scope, facts, covered):
     """Every part that is known must fit; what is not known is not asked."""
     assert scope.covers(**facts) is covered
+
+
+def test_relations_hold_in_their_scope():
+    """A mapping says it in short: a feature with a requirement, the feature, all others with one, all others."""
+    short = {"*": "batch-of-one", ("default", "torch>=99"): "", "default": "padding-left", ("*", "torch>=2"): ""}
+    full = (
+        Relations("", features=("default",), versions="torch>=99"),
+        Relations("padding-left", features=("default",)),
+        Relations("", versions="torch>=2"),
+        Relations("batch-of-one"),
+    )
+    assert Relations.from_mapping(short) == full
+    for spelling in (short, full):
+        declared = replace(architecture("bert"), relations=spelling)
+        assert declared.relations_of("default") == ["padding-left"]
+        assert declared.relations_of("masked-lm") == []
+    everywhere = replace(architecture("bert"), relations=full[3:])
+    assert everywhere.relations_of("masked-lm") == ["batch-of-one"]
+
+
+def test_sdpa_has_a_scope():
+    """Of features too; a requirement alone is a scope."""
+    assert replace(architecture("bert"), sdpa="torch>=2.1.1").has_sdpa("default")
+    assert not replace(architecture("bert"), sdpa="").has_sdpa("default")
+    only = replace(architecture("bert"), sdpa=Scope(features=("default",)))
+    assert only.has_sdpa("default")
+    assert not only.has_sdpa("masked-lm")
+
+
+@pytest.mark.parametrize("field", [{"relations": (Relations("", features=("x",)),)}, {"sdpa": Scope(features=("x",))}])
+def test_the_scope_of_a_fact_names_features_of_its_architecture(field):
+    """Others are refused with those that it has."""
+    with pytest.raises(ValueError, match=r"bert: features of .*: got 'x', should be"):
+        replace(architecture("bert"), **field)
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [lambda: Relations("", opsets=(11,)), lambda: replace(architecture("bert"), sdpa=Scope(opsets=(11,)))],
+)
+def test_what_is_never_asked_at_one_opset_has_none(fact):
+    """Relations and sdpa are a float64 model's, as floors and traced axes are of no opset."""
+    with pytest.raises(ValueError, match="opsets: got 11, should be empty"):
+        fact()
