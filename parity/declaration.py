@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from parity import words
+from parity import errors, words
 from parity.configs import OnnxConfig
 from parity.dtypes import DEFAULT_DTYPE
 from parity.environment import at_least, meets, version_of
@@ -33,6 +35,9 @@ EITHER_PADDING = f"{_BATCH} padding-right padding-left"
 
 class Cell(Protocol):
     """What a deviation reads of a cell; `parity.architectures.conformance.matrix.Cell` has it."""
+
+    @property
+    def architecture(self) -> str: ...
 
     @property
     def feature(self) -> str: ...
@@ -72,13 +77,19 @@ class Floor(Scope):
 
 @dataclass(frozen=True)
 class Deviation(Scope):
-    """A tracked upstream bug: the cells it matches are expected to fail, strictly, with that exception.
+    """A tracked upstream bug: cells that are expected to fail with that exception, in the test or in its fixtures.
+
+    Strictly: without a `message` every check in the scope must fail so, and each that passes turns red. With one, the
+    checks that fail so are found by it, wherever they are in the scope; when all of the scope has run and none did, the
+    run turns red.
 
     Args:
-        raises: the exception's class name in `parity.errors`.
+        raises: the exception's class: one of `parity.errors`, or of Python, such as `TypeError`.
         reason: what goes wrong, in one sentence.
         issue: the upstream thread.
         checks: the tests of the matrix that fail, among `words.TESTS`; empty means all.
+        message: a regular expression that is found in the message of the exception; empty for any message.
+        architectures: their names; empty means all, and those of an architecture are about itself.
         versions: the requirement that the environment must meet for it, such as `transformers>=5`.
         features, opsets, attention, …: where it holds; see `Scope`.
     """
@@ -87,21 +98,34 @@ class Deviation(Scope):
     reason: str
     issue: str
     checks: tuple[str, ...] = ()
+    message: str = ""
+    architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("raises", "reason", "issue", "versions"):
             if not getattr(self, name):
                 raise ValueError(f"deviation: {name} is empty, should say it")
-        words.require("deviation: raises", [self.raises], words.EXCEPTIONS)
+        words.require_exception("deviation: raises", self.raises)
         words.require("deviation: checks", self.checks, words.TESTS)
+        words.require_pattern("deviation: message", self.message)
+
+    @property
+    def sentence(self) -> str:
+        """The reason, with the thread and the versions."""
+        return f"{self.reason} ({self.issue}; {self.versions})"
 
     def matches(self, cell: Cell, check: str) -> bool:
-        """Whether this check of this cell is expected to fail in this environment."""
+        """Whether this check of this cell is in the scope, in this environment."""
         where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
-        of_cell = self.covers(**where)
+        of_cell = self.covers(**where) and (not self.architectures or cell.architecture in self.architectures)
         # A cell without an opset is none of those that are listed.
         return of_cell and (not self.opsets or cell.opset is not None) and (not self.checks or check in self.checks)
+
+    def explains(self, error: BaseException) -> bool:
+        """Whether a failure is the one that is expected."""
+        kind = getattr(errors, self.raises, None) or getattr(builtins, self.raises)
+        return isinstance(error, kind) and re.search(self.message, str(error)) is not None
 
 
 # For every encoder-decoder that has no `prepare_inputs_for_generation` of its own.
@@ -244,6 +268,8 @@ class Architecture:
             "smoke": self.smoke,
             **{name: [feature for each in some for feature in each.features] for name, some in scopes.items()},
         }
+        others = [name for each in self.deviations for name in each.architectures]
+        words.require(f"{self.model_type}: architectures of deviations", others, (self.name,))
         for name, features in own.items():
             words.require(f"{self.model_type}: features of {name}", features, self.features)
 

@@ -121,9 +121,12 @@ class FeaturesManager:
         """
         types = FeaturesManager._SUPPORTED_MODEL_TYPE
         if model_type not in types:
+            from parity.registry import refused
+
             subject = f"{model_type} ({model_name})" if model_name else model_type
             raise KeyError(
                 f"{subject} is not supported yet; supported: {', '.join(types)}. One file under architectures/ adds it"
+                f"{refused()}"
             )
         return types[model_type]
 

@@ -1,12 +1,17 @@
-"""Finds declarations: modules in `parity/architectures`, entry points of other packages, and named modules."""
+"""Finds declarations: modules in `parity/architectures`, entry points of other packages, and named modules.
+
+One that cannot be loaded is refused, and keeps no other from being found.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import TracebackType
 
 import parity.architectures as package
 from parity.declaration import FINDERS, Architecture
@@ -15,22 +20,61 @@ ENTRY_POINT = "parity.architectures"
 # Modules that were named on a command line.
 _extra_modules: list[str] = []
 
+# Where a declaration should be, and what loads it.
+_Source = tuple[str, Callable[[], object]]
+
+
+def architectures() -> tuple[Architecture, ...]:
+    """All declarations, by name, but those that are refused. A module is one file: it needs no other edit."""
+    return _load()[0]
+
+
+def refusals() -> dict[str, str]:
+    """Module or entry point whose declaration is refused → why, in one sentence."""
+    return dict(_load()[1])
+
 
 @functools.cache
-def architectures() -> tuple[Architecture, ...]:
-    """All declarations, by name. A module is one file: it needs no other edit.
-
-    Raises:
-        ValueError: a module without the object ARCHITECTURE, or two declarations of one model type.
-    """
+def _load() -> tuple[tuple[Architecture, ...], dict[str, str]]:
     declarations: dict[str, Architecture] = {}
-    for source, architecture in [*_from_package(), *_from_entry_points(), *_from_extra_modules()]:
-        if not isinstance(architecture, Architecture):
-            raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
-        if declarations.get(architecture.name, architecture) is not architecture:
-            raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
-        declarations[architecture.name] = architecture
-    return tuple(declarations[name] for name in sorted(declarations))
+    refusals: dict[str, str] = {}
+    for source, load in itertools.chain(_from_package(), _from_entry_points(), _from_extra_modules()):
+        try:
+            architecture = _require_architecture(source, load())
+            if declarations.setdefault(architecture.name, architecture) is not architecture:
+                raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
+        except Exception as error:
+            # Whatever a module raises when it is imported: the others are declared all the same.
+            refusals[source] = why_refused(source, error)
+    return tuple(declarations[name] for name in sorted(declarations)), refusals
+
+
+def _require_architecture(source: str, declaration: object) -> Architecture:
+    if not isinstance(declaration, Architecture):
+        raise ValueError(f"{source}: has no ARCHITECTURE of type Architecture")
+    return declaration
+
+
+def why_refused(source: str, error: Exception) -> str:
+    """One sentence: the module and the line that raised, and what is wrong there.
+
+    Args:
+        source: the module that was to be loaded; it may be refused for another that it imports.
+    """
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    text = f"{kind}{' '.join(str(error).split())}"
+    place = _innermost_module(error.__traceback__)
+    return text if text.startswith(source) else f"{place or source}: {text}"
+
+
+def _innermost_module(trace: TracebackType | None) -> str:
+    """Name and line of the module that was being imported; empty where none was."""
+    place = ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "<module>":
+            place = f"{trace.tb_frame.f_globals.get('__name__')}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
 
 
 def architecture(model_type: str) -> Architecture:
@@ -41,8 +85,13 @@ def architecture(model_type: str) -> Architecture:
     """
     declaration = _by_name().get(model_type.lower().replace("_", "-"))
     if declaration is None:
-        raise KeyError(f"{model_type} is not declared; declared: {', '.join(_by_name())}")
+        raise KeyError(f"{model_type} is not declared; declared: {', '.join(_by_name())}{refused()}")
     return declaration
+
+
+def refused() -> str:
+    """What a message that lists the declared architectures has to add: those that are refused."""
+    return "".join(f"; refused: {sentence}" for sentence in dict.fromkeys(refusals().values()))
 
 
 def include(name: str) -> Architecture:
@@ -53,14 +102,18 @@ def include(name: str) -> Architecture:
     """
     if name.lower().replace("_", "-") in _by_name():
         return architecture(name)
+    own = refusals().get(f"{package.__name__}.{name.lower().replace('-', '_')}")
+    if own:
+        raise ValueError(own)
     try:
-        declaration = getattr(importlib.import_module(name), "ARCHITECTURE", None)
+        module = importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"{name}: is no declared architecture, and cannot be imported: {error}") from error
-    if not isinstance(declaration, Architecture):
-        raise ValueError(f"{name}: has no ARCHITECTURE of type Architecture")
+        raise ValueError(f"{name}: is no declared architecture, and cannot be imported: {error}{refused()}") from error
+    except Exception as error:
+        raise ValueError(why_refused(name, error)) from error
+    declaration = _require_architecture(name, getattr(module, "ARCHITECTURE", None))
     _extra_modules.append(name)
-    architectures.cache_clear()
+    _load.cache_clear()
     _by_name.cache_clear()
     return architecture(declaration.name)
 
@@ -70,23 +123,26 @@ def _by_name() -> dict[str, Architecture]:
     return {each.name: each for each in architectures()}
 
 
-def _from_package() -> Iterator[tuple[str, object]]:
-    """Where each declaration should be, and what is there."""
+def _from_package() -> Iterator[_Source]:
     for module in pkgutil.iter_modules(package.__path__):
         # Packages are none.
         if not module.ispkg:
-            name = f"parity.architectures.{module.name}"
-            yield name, getattr(importlib.import_module(name), "ARCHITECTURE", None)
+            name = f"{package.__name__}.{module.name}"
+            yield name, functools.partial(_of_module, name)
 
 
-def _from_entry_points() -> Iterator[tuple[str, object]]:
+def _of_module(name: str) -> object:
+    return getattr(importlib.import_module(name), "ARCHITECTURE", None)
+
+
+def _from_entry_points() -> Iterator[_Source]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT):
-        yield entry.value, entry.load()
+        yield entry.value, entry.load
 
 
-def _from_extra_modules() -> Iterator[tuple[str, object]]:
+def _from_extra_modules() -> Iterator[_Source]:
     for name in _extra_modules:
-        yield name, importlib.import_module(name).ARCHITECTURE
+        yield name, functools.partial(_of_module, name)
 
 
 FINDERS[:] = [architecture]

@@ -8,6 +8,7 @@ from parity import words
 from parity.dtypes import DTYPES
 from parity.environment import meets
 from parity.exporters import EXPORTERS
+from parity.tasks import TASKS, task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Scope:
 
     def __post_init__(self) -> None:
         subject = type(self).__name__.lower()
+        words.require(f"{subject}: features", map(task_of, self.features), tuple(TASKS))
         words.require(f"{subject}: attention", filter(None, [self.attention]), words.ATTENTIONS)
         words.require(f"{subject}: exporter", filter(None, [self.exporter]), tuple(EXPORTERS))
         words.require(f"{subject}: dtype", filter(None, [self.dtype]), tuple(DTYPES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Iterable, Sequence
 
@@ -88,6 +89,29 @@ def require(subject: str, words: Iterable[str], valid: Sequence[str]) -> None:
         raise ValueError(
             f"{subject}: got {', '.join(map(repr, unknown))}, should be among {', '.join(map(str, valid))}"
         )
+
+
+def require_exception(subject: str, name: str) -> None:
+    """Refuse what is neither an exception of `parity.errors` nor one of Python; `Exception` would be all of them.
+
+    Raises:
+        ValueError: the message lists the valid ones.
+    """
+    built_in = getattr(builtins, name, None)
+    is_one = isinstance(built_in, type) and issubclass(built_in, Exception) and built_in is not Exception
+    require(subject, [] if is_one else [name], (*EXCEPTIONS, "the exceptions of Python, such as TypeError"))
+
+
+def require_pattern(subject: str, text: str) -> None:
+    """Refuse what is no regular expression.
+
+    Raises:
+        ValueError
+    """
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{subject}: got {text!r}, should be a regular expression: {error}") from error
 
 
 def require_preprocessor(subject: str, name: str) -> None:

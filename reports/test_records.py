@@ -208,3 +208,33 @@ def test_a_file_of_schema_3_is_read_by_todays_names(tmp_path):
     path.write_text("\n".join(map(json.dumps, (first, old))) + "\n")
     with pytest.raises(ValueError, match="runtime, engine"):
         records.read(path)
+
+
+ELSEWHERE = """
+import pytest
+from parity.fixtures.sizes import Example
+
+@pytest.mark.cells(opsets=(17,), attention=("eager",))
+def test_contract(cell, reproductions):
+    print(reproductions(1, Example({"batch": 1}), "wrong"))
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
+def test_records_are_where_pytest_was_started(pytester, workers):
+    """Not below its rootdir, which is that of a configuration further up; reproductions neither."""
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\nminversion = '9'\n")
+    pytester.makepyfile(test_suite=ELSEWHERE)
+    work = pytester.mkdir("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        result = pytester.runpytest_subprocess(
+            *PLUGINS, "--architecture=resnet", *workers, pytester.path / "test_suite.py"
+        )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines([f"rootdir: {pytester.path}"])
+    _, lines = records.read(work / "reports" / "out" / "records.jsonl")
+    assert len(lines) == 2
+    scripts = {path.name for path in (work / "reports" / "out" / "reproductions").iterdir()}
+    assert scripts == {f"resnet-{feature}-onnx17-1.py" for feature in ("default", "image-classification")}
+    assert not (pytester.path / "reports").exists()

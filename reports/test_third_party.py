@@ -282,6 +282,18 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     assert "toy-mixer-default-onnx11" in lost.stdout
 
 
+def test_records_and_page_are_where_pytest_was_started(run, tmp_path_factory, tmp_path):
+    """Whatever pytest takes for its rootdir."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    options = (f"--rootdir={elsewhere}", "-k", "test_attention_on_record", "-p", "no:cacheprovider")
+    ran = run("named", "pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *options)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert f"rootdir: {elsewhere}" in ran.stdout
+    assert run("named", "parity.reports").returncode == 0
+    assert {path.name for path in (tmp_path / "reports/out").iterdir()} >= {"records.jsonl", "report.html", "report.md"}
+    assert not list(elsewhere.iterdir())
+
+
 def test_an_entry_point_puts_it_in_the_matrix(run, environment):
     """Installing it is enough; the wheel has the page's templates too."""
     found = json.loads(run("declared", "parity.cli", "matrix", "--json").stdout)["cells"]

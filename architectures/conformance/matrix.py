@@ -6,6 +6,7 @@ import argparse
 import functools
 import itertools
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from parity.declaration import Architecture
 from parity.dtypes import DEFAULT_DTYPE, DTYPES
 from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
-from parity.registry import architectures
+from parity.registry import architectures, refusals
 from parity.words import FORMATS as FORMATS
 
 # Where scaled_dot_product_attention is tried beside the eager implementation.
@@ -131,16 +132,19 @@ def counts(cells: Collection[Cell]) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
-    """List and count the cells; returns the exit status."""
+    """List and count the cells; returns the exit status, 1 where a declaration is refused."""
     parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
     parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
     args = parser.parse_args(argv)
     matrix = cells()
+    for sentence in dict.fromkeys(refusals().values()):
+        print(f"{prog}: error: {sentence}", file=sys.stderr)
+    status = 1 if refusals() else 0
     every, fifty = counts(matrix), counts([cell for cell in matrix if cell.architecture in FIFTY])
     if args.json:
         objects = [cell.as_json() for cell in matrix]
         print(json.dumps({"cells": objects, "count": len(matrix), "counts": {"all": every, "fifty": fifty}}))
-        return 0
+        return status
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
     opsets: dict[tuple[str, str], set[int]] = defaultdict(set)
     for cell in matrix:
@@ -154,7 +158,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
             f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"
             f" {totals['files']:,} ONNX files, {totals['cells']} cells"
         )
-    return 0
+    return status
 
 
 if __name__ == "__main__":

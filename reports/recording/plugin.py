@@ -15,6 +15,7 @@ import pytest
 from parity import records
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
+from parity.fixtures.selection import directory_of
 from parity.reports.gate.causes import RED, cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import count_text
 from parity.reports.recording.stash import SHARD
@@ -128,7 +129,7 @@ class _Recorder:
     def __init__(self, config: pytest.Config) -> None:
         # Records of a part do not take the place of those that they were chosen by.
         name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
-        self._path = config.getoption("records") or config.rootpath / "reports" / "out" / name
+        self._path = config.getoption("records") or directory_of(config) / "reports" / "out" / name
         self._stash = config.stash
         self._arguments = [str(argument) for argument in config.invocation_params.args]
         self._reports: dict[str, list[pytest.TestReport]] = {}

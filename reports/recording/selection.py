@@ -6,18 +6,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from parity import records
 from parity.errors import UsageError
+from parity.fixtures.selection import cell_of, check_of, directory_of
 from parity.reports.gate.changes import Statuses, statuses
 from parity.reports.gate.shards import SECONDS, assignment, read_seconds, shard, weights
 from parity.reports.recording.stash import SHARD
-
-if TYPE_CHECKING:
-    from parity.architectures.conformance.matrix import Cell
 
 _BEFORE = pytest.StashKey[Statuses]()
 
@@ -70,16 +68,6 @@ def _keep(config: pytest.Config, items: list[pytest.Item], selection: Sequence[p
     items[:] = selection
 
 
-def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell that a test is about; None where it is about none."""
-    return item.callspec.params.get("cell") if hasattr(item, "callspec") else None
-
-
-def check_of(item: pytest.Item) -> str:
-    """The claim of a test: its name without `test_`."""
-    return item.originalname.removeprefix("test_")
-
-
 def items_to_rerun(items: Sequence[pytest.Item], before: Statuses) -> list[pytest.Item]:
     """The items of cells that failed before, then those that have no result there; a skip is none."""
     known = {item: before.get((cell.id, check_of(item))) for item in items if (cell := cell_of(item))}
@@ -110,4 +98,4 @@ def _unit(item: pytest.Item) -> str:
 
 
 def _seconds_file(config: pytest.Config) -> Path:
-    return config.getoption("shard_seconds") or config.rootpath / SECONDS
+    return config.getoption("shard_seconds") or directory_of(config) / SECONDS
