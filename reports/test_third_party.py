@@ -257,11 +257,18 @@ def run(environment, tmp_path):
 
 
 def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run, tmp_path):
-    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught."""
+    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught.
+
+    A part of it begins no baseline, and takes nothing from one.
+    """
     listing = run("named", "parity.cli", "matrix", "--json")
     assert "toy-mixer" not in listing.stdout, "the control: without being named it is not there"
-    selection = ("-n", "2", "-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
-    arguments = ("pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *selection)
+    options = ("--architecture=toy_mixer.declared", "-n", "2", "-p", "no:cacheprovider")
+    arguments = ("pytest", "--pyargs", "parity.architectures", *options)
+    assert run("named", *arguments, "-k", "test_contract and onnx17").returncode == 0
+    part = run("named", "parity.reports", "--accept")
+    assert part.returncode == 2
+    assert "are of a part of the matrix" in part.stderr
     process = run("named", *arguments)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "reports/out/records.jsonl").read_text().splitlines()]
@@ -276,6 +283,11 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     assert run("named", "parity.reports", "--accept").returncode == 0
     assert run("named", "parity.reports", "--check").returncode == 0
     assert run("named", *arguments, "-k", "test_contract and onnx17").returncode == 0
+    part = run("named", "parity.reports", "--check")
+    assert part.returncode == 0, part.stdout
+    assert "left them out: " in part.stdout
+    others = [line for line in lines if line.get("id") != "toy-mixer-default-onnx11"]
+    (tmp_path / "reports/out/records.jsonl").write_text("\n".join(map(json.dumps, others)))
     lost = run("named", "parity.reports", "--check")
     assert lost.returncode == 1
     assert "disappeared" in lost.stdout
