@@ -168,10 +168,16 @@ def test_sdpa_has_a_scope():
     assert not only.has_sdpa("masked-lm")
 
 
-@pytest.mark.parametrize("field", [{"relations": (Relations("", features=("x",)),)}, {"sdpa": Scope(features=("x",))}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"relations": (Relations("", features=("object-detection",)),)},
+        {"sdpa": Scope(features=("object-detection",))},
+    ],
+)
 def test_the_scope_of_a_fact_names_features_of_its_architecture(field):
     """Others are refused with those that it has."""
-    with pytest.raises(ValueError, match=r"bert: features of .*: got 'x', should be"):
+    with pytest.raises(ValueError, match=r"bert: features of .*: got 'object-detection', should be"):
         replace(architecture("bert"), **field)
 
 
