@@ -207,7 +207,7 @@ def test_check_and_diff_begin_with_the_causes(files, capsys):
     assert place < next(number for number, line in enumerate(difference) if line.startswith("regressed"))
     assert main(["--diff", old, new, "--format", "json"]) == 1
     assert [cause["cells"] for cause in json.loads(capsys.readouterr().out)["causes"]["all"]] == [400, 100]
-    assert main(["--accept", new, *baseline]) == 0
+    assert main(["--accept", new, *baseline, "--even-failed"]) == 0
     capsys.readouterr()
     assert main(["--check", new, *baseline]) == 0
     assert "cause" not in capsys.readouterr().out

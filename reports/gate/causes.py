@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity.reports.gate.changes import RED as RED
 from parity.reports.gate.changes import count_text
 
-# The statuses that turn a run red.
-RED = ("failed", "error", "xpassed")
 # What runs a check again, before `-k`; installed, the tests are in the package.
 COMMAND = "pytest --pyargs parity.architectures"
 # Options of a run without which some of its cells are not there.
