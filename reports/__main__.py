@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from parity import records
 from parity.console import run_guarded
 from parity.errors import OutputError, UsageError
-from parity.reports.gate import baseline, merge, upgrade
+from parity.reports.gate import baseline, known_warnings, merge, upgrade
 from parity.reports.gate.changes import statuses
 from parity.reports.gate.shards import SECONDS, write_seconds
 
@@ -88,6 +88,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.accept:
         print(_write(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
         _write(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
+        known = args.baseline / known_warnings.FILE
+        _write(known, lambda: known_warnings.accept(known, baseline.environment_of(environment), lines))
         return 0
     if args.check:
         verdict = baseline.verdict(path, environment, lines, _accept_command(args))

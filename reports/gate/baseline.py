@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import UsageError
-from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
+from parity.reports.gate import known_warnings
+from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
 from parity.reports.gate.changes import KINDS, Statuses, by_kind, change_lines, changes, count_text
 from parity.reports.gate.changes import statuses as statuses_of
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
+# Lines in which the gate reports a red run.
+TOLD = 39
 
 
 def environment_of(environment: Mapping[str, Any]) -> str:
@@ -88,12 +91,13 @@ def verdict(
     """What the gate says of the records of a run.
 
     Returns:
-        ok; environment; counts of statuses; causes of what is red and was not accepted so; changes: kind → lines;
-        accept: the command that accepts them all.
+        ok; environment; counts of statuses; causes of what is red and was not accepted so, warnings that were not
+        accepted (see `listing`); changes: kind → lines; accept: the command that accepts them all.
     """
     before = read(path) if path.exists() else {}
     statuses = statuses_of(lines)
     causes = causes_of(line for line in lines if before.get((line["id"], line["check"])) != line["status"])
+    known = known_warnings.read(path.parent / known_warnings.FILE, environment_of(environment))
     run = rerun_command(environment)
     kinds = by_kind(changes(before, statuses))
     counts: dict[str, int] = {}
@@ -105,7 +109,7 @@ def verdict(
         "baseline": str(path) if path.exists() else None,
         "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
-        "causes": {"lines": cause_lines(causes, run), "all": [cause.as_json(run) for cause in causes]},
+        **listing(causes, warning_causes(lines, known), run),
         "changed": {kind: len(each) for kind, each in kinds.items()},
         "changes": {kind: change_lines(each) for kind, each in kinds.items()} if path.exists() else {},
         # A part of a matrix takes nothing away unless it is told to.
@@ -120,15 +124,33 @@ def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
     lines = [f"{outcome['environment']}: {count_text(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
     if outcome["baseline"] is None:
         lines += ["", "This environment has no baseline yet: all its cells are new."]
-    if outcome["causes"]["lines"]:
-        count = f"{count_text(len(outcome['causes']['all']), 'cause')} of what is red and was not accepted"
-        fence = ["```"] if markdown else []
-        lines += ["", f"### {count}" if markdown else f"{count}:", "", *fence, *outcome["causes"]["lines"], *fence]
-    for kind, changes_of_kind in outcome["changes"].items():
-        count = count_text(outcome["changed"][kind], "check")
-        lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}", ""]
-        lines += [f"- {line}" if markdown else f"  {line}" for line in changes_of_kind]
+    lines += sections(outcome, "what is red and was not accepted", markdown="###" if markdown else "")
+    # Behind causes the cells are folded; without any they are the whole news.
+    room = TOLD - len(lines) - 2 if outcome["causes"]["lines"] else None
+    lines += _kind_lines(outcome, room, markdown)
     if not outcome["ok"]:
         command = f"`{outcome['accept']}`" if markdown else outcome["accept"]
         lines += ["", f"If that is how it should be, accept it with: {command}"]
     return "\n".join(lines) + "\n"
+
+
+def _kind_lines(outcome: Mapping[str, Any], room: int | None, markdown: bool) -> list[str]:
+    """The changes of each kind, under a title.
+
+    Args:
+        room: how many lines they may take; None if they may take all that they need.
+    """
+    changes = outcome["changes"]
+    titles = {kind: f"{kind}: {count_text(outcome['changed'][kind], 'check')}" for kind in changes}
+    # A title stands between two empty lines.
+    fits = room is None or sum(len(each) + 3 for each in changes.values()) <= room
+    limit = None if fits or room is None else room // len(changes) - 4
+    if limit is not None and limit < 1:
+        return [*([""] if markdown else []), f"{'; '.join(titles.values())}; --format json lists them"]
+    lines = []
+    for kind, changes_of_kind in changes.items():
+        lines += ["", f"### {titles[kind]}" if markdown else f"{titles[kind]}, {KINDS[kind]}", ""]
+        lines += [f"- {line}" if markdown else f"  {line}" for line in changes_of_kind[:limit]]
+        if len(changes_of_kind[:limit]) < len(changes_of_kind):
+            lines.append(f"  … and {len(changes_of_kind) - len(changes_of_kind[:limit])} lines more: --format json")
+    return lines
