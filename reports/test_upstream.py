@@ -103,7 +103,7 @@ import pytest
 def test_upstream(cell, kind, number):
     names = {"__name__": "transformers.x", "warnings": warnings}
     path = "/anywhere/site-packages/transformers/x.py"
-    text = f"{kind}: gone in 9.{number}"
+    text = f"{kind} is gone in 9.{number}"
     exec(compile(f"warnings.warn({text!r}, FutureWarning)", path, "exec"), names)
 """
 

@@ -36,7 +36,8 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     Returns:
         worse (a result is worse or gone, or a ratio has grown), before and after (the environments' names), packages
         (name → [before, after]), counts of kinds, causes and warnings (see `listing`), cells (kind → cells whose worst
-        status is another), changes (kind → checks with before, after and error), ratios, lines (those of `change_lines` for cells and checks).
+        status is another), changes (kind → checks with before, after and error), ratios, lines (those of
+        `change_lines` for cells and checks).
     """
     (before, old_lines), (after, new_lines) = old, new
     was, now = statuses(old_lines), statuses(new_lines)
