@@ -136,12 +136,20 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> int:
+    from parity.registry import architectures
     from parity.reports.pages import page
 
     output = args.output or PAGE
-    history = [records.load(path) for path in args.history]
-    scripts = [path.parent / "reproductions" for path in args.records or [RECORDS]]
-    _write(output, lambda: page.write(output, environment, lines, history=history, scripts=scripts))
+    accepted = baseline.path_of(args.baseline, environment)
+    context = page.Context(
+        history=[records.load(path) for path in args.history],
+        scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
+        kinds={each.name: each.kind for each in architectures()},
+        baseline=accepted.stem if accepted.exists() else "",
+        accepted=baseline.read(accepted) if accepted.exists() else {},
+        known=known_warnings.read(args.baseline / known_warnings.FILE, accepted.stem),
+    )
+    _write(output, lambda: page.write(output, environment, lines, context))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
     return 0
 
