@@ -403,7 +403,7 @@ def test_what_changed_has_its_own_colour(window):
     assert specimens.NAME in text
     assert "1 check of the baseline without a result here" in text
     window.get_by_role("button", name="1 check regressed").click()
-    window.wait_for_function("document.querySelectorAll('#grids td button').length === 1")
+    window.locator("#grids td button").nth(1).wait_for(state="detached")
     assert squares(window) == {"vit default"}
 
 
@@ -434,7 +434,7 @@ def test_the_page_begins_with_the_causes(window):
     assert window.get_by_role("dialog", name="vit-default-onnx13").is_visible()
     window.keyboard.press("Escape")
     entry.get_by_role("button", name="show in the matrix").click()
-    window.wait_for_function("document.querySelectorAll('#grids td button').length === 1")
+    window.locator("#grids td button").nth(1).wait_for(state="detached")
     assert squares(window) == {"vit default"}
 
 
@@ -498,7 +498,7 @@ def test_each_cell_has_an_address(chromium, page_file, width, address):
         assert dialog.locator("[aria-current]").inner_text() == ("✗ onnx13" if alone else "all cells")
         assert dialog.get_by_text("✓ 1 passed" if alone else "✓ 4 passed").is_visible()
         tab.keyboard.press("Escape")
-        tab.wait_for_function("!location.hash")
+        tab.wait_for_url(re.compile(r"\.html$"))
         open_square(tab, "vit default")
         assert tab.url.endswith("#vit-default")
         dialog.get_by_role("link", name="✓ onnx12").click()
