@@ -335,7 +335,9 @@ function entry(some, cell) {
 }
 
 function passed(some) {
-  const heads = ["cell", "check", "error ratio", "largest difference", "seconds", "peak, MiB", ""];
+  const heads = ["cell", "check", "error ratio", "largest difference", "seconds", "peak, MiB"];
+  const judged = some.some((row) => data.verdicts[row]);
+  if (judged) heads.push("verdicts on axes");
   const head = element("tr", {}, ...heads.map((name) => element("th", { scope: "col" }, name)));
   const body = element("tbody");
   for (const row of some) {
@@ -348,7 +350,7 @@ function passed(some) {
         element("th", { scope: "row" }, shortName(cellOf(row))),
         element("td", {}, data.checks[rows.check[row]]),
         ...values,
-        element("td", {}, ...verdicts),
+        ...(judged ? [element("td", {}, ...verdicts)] : []),
       ),
     );
   }
@@ -377,7 +379,7 @@ function cellLinks(group, cell) {
 }
 
 function show(group, cell) {
-  const some = cell ? cell.rows : group.rows;
+  const some = cell ? cell.rows : group.cells.flatMap((each) => each.rows);
   const quiet = (row) => statusOf(row) === "passed" && !data.warned[row] && rows.change[row] < 0;
   const loud = new Map();
   for (const row of some.filter((each) => !quiet(each))) {
