@@ -1,8 +1,10 @@
 """Records of a run as JSON lines: the environment first, then one line for each check of each cell.
 
 Line 1, `Environment`: kind `environment`, schema, parity, python, platform, cpus, packages (name → version), arguments
-of pytest, workers (CPU seconds and peak memory in MiB of each that ended well), date of the run's end, and, of a run
-with `--shard`, which one it is. Every other line has the fields of `FIELDS` and may have those of `OPTIONAL`.
+of pytest, workers (CPU seconds and peak memory in MiB of each that ended well), date of the run's end, of a run with
+`--shard` which one it is, and, of a run of a part of the matrix, `selection`: the options that chose it, and which
+checks it left out (see `parity.reports.gate.parts`). Every other line has the fields of `FIELDS` and may have those of
+`OPTIONAL`.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ def validate(line: dict[str, Any]) -> None:
     if line.get("kind") == "environment":
         wrong = [name for name in ("schema", "parity", "python", "packages") if name not in line]
         wrong += [] if isinstance(line.get("packages"), dict) or "packages" in wrong else ["packages"]
+        wrong += [] if _is_selection(line.get("selection")) else ["selection"]
     else:
         wrong = [name for name, (types, _) in FIELDS.items() if name not in line or not isinstance(line[name], types)]
         wrong += [name for name, (types, _) in OPTIONAL.items() if name in line and not isinstance(line[name], types)]
@@ -85,6 +88,17 @@ def validate(line: dict[str, Any]) -> None:
             wrong.append(f"status {line.get('status')}")
     if wrong:
         raise ValueError(f"record {line.get('id', line.get('kind'))}: wrong or missing: {', '.join(wrong)}")
+
+
+def _is_selection(value: Any) -> bool:
+    """Whether it is what a run of a part has on record, or nothing."""
+    if value is None:
+        return True
+    fields = (("options", dict), ("tests", list), ("left_out", list))
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), type_) for name, type_ in fields):
+        return False
+    groups = value["left_out"]
+    return all(isinstance(group, dict) and {"models", "checks"} <= set(group) for group in groups)
 
 
 def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:

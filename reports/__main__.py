@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parity import records
-from parity.console import run_guarded
+from parity.console import run_guarded, whole_number
 from parity.errors import OutputError, UsageError
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
 from parity.reports.gate.changes import statuses
+from parity.reports.gate.parts import FIELD, left_out_line, part_of, whole_models, without
 from parity.reports.gate.shards import SECONDS, write_seconds
 
 RECORDS = Path("reports/out/records.jsonl")
@@ -23,7 +24,8 @@ PAGE = Path("reports/out/report.html")
 _Result = TypeVar("_Result")
 
 _EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change, or --diff a result that is worse
-or gone or an error ratio that has grown; 2 for wrong usage, and for records that cannot be read"""
+or gone or an error ratio that has grown; 2 for wrong usage, for records that cannot be read, and when --accept would
+drop or take over what it was not allowed to"""
 
 
 def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
@@ -47,10 +49,14 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
     action.add_argument("--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="what is different in NEW")
     action.add_argument("--merge", action="store_true", help="join the records of all shards")
     p.add_argument(
-        "--prune",
-        action="store_true",
-        help="of --accept: drop checks that have no result in these records; without it they stay as they are",
+        "--drop",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="of --accept: drop the checks that were selected and have no result any more, when there are N of them;"
+        " without it they stay as they are",
     )
+    p.add_argument("--even-failed", action="store_true", help="of --accept: also what has failed, or is an error")
     p.add_argument(
         "--history", nargs="+", type=Path, default=[], metavar="RECORDS", help="of the page: earlier runs, oldest first"
     )
@@ -72,8 +78,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.prune and not args.accept:
-        raise UsageError("--prune: goes with --accept")
+    for name in ("drop", "even_failed"):
+        if getattr(args, name) and not args.accept:
+            raise UsageError(f"--{name.replace('_', '-')}: goes with --accept")
     if args.diff and args.records:
         raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
     if args.diff:
@@ -86,13 +93,14 @@ def _run(args: argparse.Namespace) -> int:
     environment, lines = join_runs(args.records or [RECORDS])
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
-        print(_write(path, lambda: baseline.accept(path, statuses(lines), prune=args.prune)))
-        _write(path, lambda: write_seconds(args.baseline / SECONDS.name, lines))
+        allowance = baseline.Allowance(args.drop, args.even_failed)
+        print(_write(path, lambda: baseline.accept(path, (environment, lines), allowance)))
+        _write(path, lambda: write_seconds(args.baseline / SECONDS.name, whole_models(part_of(environment), lines)))
         known = args.baseline / known_warnings.FILE
         _write(known, lambda: known_warnings.accept(known, baseline.environment_of(environment), lines))
         return 0
     if args.check:
-        verdict = baseline.verdict(path, environment, lines, _accept_command(args))
+        verdict = baseline.verdict(path, (environment, lines), _accept_command(args))
         _print(args, verdict, baseline.report(verdict, markdown=args.format == "markdown"))
         return 0 if verdict["ok"] else 1
     return _page(args, environment, lines)
@@ -113,7 +121,9 @@ def join_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any
             got, should = baseline.environment_of(environment), baseline.environment_of(whole)
             raise UsageError(f"{path}: of {got}, should be of {should} as {paths[0]}; compare them with --diff")
         if whole is not environment:
+            part = part_of(whole).join(part_of(environment))
             whole = {**whole, "workers": [*whole.get("workers", ()), *environment.get("workers", ())]}
+            whole[FIELD] = part.as_json() if part else None
         again: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for line in own:
             again.setdefault((line["id"], line["check"]), []).append(line)
@@ -140,14 +150,19 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
     from parity.reports.pages import page
 
     output = args.output or PAGE
-    accepted = baseline.path_of(args.baseline, environment)
+    own = baseline.path_of(args.baseline, environment)
+    place = own if own.exists() else baseline.nearest(args.baseline, environment)
+    part, present = part_of(environment), statuses(lines)
+    accepted, left_out = without(baseline.read(place) if place else {}, part, present)
     context = page.Context(
         history=[records.load(path) for path in args.history],
         scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
         kinds={each.name: each.kind for each in architectures()},
-        baseline=accepted.stem if accepted.exists() else "",
-        accepted=baseline.read(accepted) if accepted.exists() else {},
-        known=known_warnings.read(args.baseline / known_warnings.FILE, accepted.stem),
+        baseline=place.stem if place else "",
+        differences=baseline.differences(place, environment) if place and place != own else "",
+        accepted=accepted,
+        left_out=left_out_line(left_out, accepted, part.reason),
+        known=known_warnings.read(args.baseline / known_warnings.FILE, place.stem) if place else (),
     )
     _write(output, lambda: page.write(output, environment, lines, context))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
@@ -155,7 +170,7 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
 
 
 def _accept_command(args: argparse.Namespace) -> str:
-    """The command that accepts these records; `verdict` adds --prune where checks have disappeared."""
+    """The command that accepts these records; `verdict` adds what must be allowed besides."""
     arguments = [str(path) for path in args.records]
     if args.baseline != baseline.DIRECTORY:
         arguments += ["--baseline", str(args.baseline)]

@@ -257,7 +257,10 @@ def run(environment, tmp_path):
 
 
 def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run, tmp_path):
-    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught."""
+    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught.
+
+    A part of it begins no baseline, and takes nothing from one.
+    """
     listing = run("named", "parity.cli", "matrix", "--json")
     assert "toy-mixer" not in listing.stdout, "the control: without being named it is not there"
     selection = ("-n", "2", "-k", "onnx11 or onnx17 or torchscript", "-p", "no:cacheprovider")
@@ -273,9 +276,20 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     fresh = run("named", "parity.reports", "--check")
     assert fresh.returncode == 1
     assert "no baseline yet" in fresh.stdout
+    part = run("named", "parity.reports", "--accept")
+    assert part.returncode == 2
+    assert "are of a part of the matrix" in part.stderr
+    # As if these were all cells that it has: all of them take minutes.
+    del lines[0]["selection"]
+    (tmp_path / "reports/out/records.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert run("named", "parity.reports", "--accept").returncode == 0
     assert run("named", "parity.reports", "--check").returncode == 0
     assert run("named", *arguments, "-k", "test_contract and onnx17").returncode == 0
+    part = run("named", "parity.reports", "--check")
+    assert part.returncode == 0, part.stdout
+    assert "left them out: " in part.stdout
+    others = [line for line in lines if line.get("id") != "toy-mixer-default-onnx11"]
+    (tmp_path / "reports/out/records.jsonl").write_text("\n".join(map(json.dumps, others)))
     lost = run("named", "parity.reports", "--check")
     assert lost.returncode == 1
     assert "disappeared" in lost.stdout

@@ -6,11 +6,13 @@ import argparse
 import functools
 import itertools
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from parity.architectures.conformance.choice import add_options, arguments_of, choice_of, require_cells
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.inf1 import EMULATION, NEURON_FEATURES, NEURON_IMAGE_SIZES, NEURON_SIZES
 from parity.declaration import Architecture
@@ -24,6 +26,8 @@ from parity.words import FORMATS as FORMATS
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
 # The lowest, one in the middle and the highest: what smoke tries of the opsets.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
+# What runs the matrix, wherever it is installed.
+_COMMAND = ("pytest", "-n", "auto", "--pyargs", "parity.architectures")
 _DEFAULTS = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
 
 
@@ -134,12 +138,20 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
     """List and count the cells; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
     parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
+    add_options(parser.add_argument)
     args = parser.parse_args(argv)
-    matrix = cells()
+    try:
+        choice = choice_of(vars(args))
+        matrix = [cell for cell in cells() if not choice or choice.has(cell)]
+        require_cells(choice, matrix)
+    except ValueError as error:
+        parser.error(str(error))
+    command = shlex.join([*_COMMAND, *arguments_of(choice)])
     every, fifty = counts(matrix), counts([cell for cell in matrix if cell.architecture in FIFTY])
     if args.json:
         objects = [cell.as_json() for cell in matrix]
-        print(json.dumps({"cells": objects, "count": len(matrix), "counts": {"all": every, "fifty": fifty}}))
+        totals = {"count": len(matrix), "counts": {"all": every, "fifty": fifty}}
+        print(json.dumps({"cells": objects, **totals, "command": command}))
         return 0
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
     opsets: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -148,12 +160,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
     print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
         own = opsets[architecture, feature]
-        print(f"{architecture:16}{feature:28}{f'{min(own)}–{max(own)}':10}{count}")
+        text = f"{min(own)}–{max(own)}" if len(own) > 1 else "".join(map(str, own)) or "–"
+        print(f"{architecture:16}{feature:28}{text:10}{count}")
     for totals, name in ((fifty, "of the document: "), (every, "")):
         print(
             f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"
             f" {totals['files']:,} ONNX files, {totals['cells']} cells"
         )
+    print(f"run by: {command}")
     return 0
 
 

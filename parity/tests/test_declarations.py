@@ -255,8 +255,8 @@ def test_the_fifty_of_the_document_are_counted(capsys, monkeypatch):
 
 
 def test_the_matrix_as_a_table(capsys):
-    """`parity matrix` lists the features and ends with the counts."""
+    """`parity matrix` lists the features and ends with the counts and the command."""
     assert matrix.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["bert", "masked-lm", "11–20", "18"] for line in lines)
-    assert lines[-1].endswith(f"{len(list(matrix.cells()))} cells")
+    assert lines[-2].endswith(f"{len(list(matrix.cells()))} cells")

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from packaging.version import Version
 
 from parity.errors import UsageError
 from parity.reports.gate import known_warnings
 from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
-from parity.reports.gate.changes import KINDS, Statuses, by_kind, change_lines, changes, count_text
+from parity.reports.gate.changes import KINDS, RED, Change, Run, Statuses, by_kind, change_lines, changes, count_text
 from parity.reports.gate.changes import statuses as statuses_of
+from parity.reports.gate.parts import Part, left_out_line, names_of, part_of, without
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
 # Lines in which the gate reports a red run.
 TOLD = 39
+# Kinds of changes that are listed beside the baseline of another environment.
+_WORSE_KINDS = ("regressed", "disappeared")
 
 
 def environment_of(environment: Mapping[str, Any]) -> str:
@@ -66,71 +73,203 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
 
 
-def accept(path: Path, statuses: Statuses, *, prune: bool = False) -> str:
-    """Write the baseline; says what has changed in it.
+def name_of(path: Path) -> dict[str, str]:
+    """Package → version, by the name of a baseline."""
+    return dict(re.findall(rf"(?:^|-)({'|'.join(DECIDING)})-([^-]+)", path.stem))
+
+
+def nearest(directory: Path, environment: Mapping[str, Any]) -> Path | None:
+    """The baseline of the environment that is most like this one: the same packages first, then the closest versions.
+
+    A difference in the first number of a version weighs more than any in the second, and so on; of two that are
+    equally far, the one with the same transformers, then torch, then onnxruntime.
+    """
+    own = name_of(path_of(directory, environment))
+
+    def distance(path: Path) -> tuple[int, list[int], list[list[int]], str]:
+        other = name_of(path)
+        steps = [_steps(own[name], other[name]) for name in DECIDING if name in own and name in other]
+        return len({*own} ^ {*other}), [sum(each) for each in zip(*steps, strict=True)], steps, path.name
+
+    paths = [path for path in directory.glob("*.csv") if name_of(path)]
+    return min(paths, key=distance, default=None)
+
+
+def _steps(version: str, other: str) -> list[int]:
+    """How far two versions are from each other, number by number."""
+    pairs = [(*Version(each).release, 0, 0, 0)[:3] for each in (version, other)]
+    return [abs(first - second) for first, second in zip(*pairs, strict=True)]
+
+
+def differences(path: Path, environment: Mapping[str, Any]) -> str:
+    """The packages that are others than in a baseline: `transformers 5.23.0 → 5.24.0`."""
+    before, after = name_of(path), name_of(path_of(path.parent, environment))
+    names = [name for name in DECIDING if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in names)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What an acceptance may do besides taking over what passes.
 
     Args:
-        statuses: of a run, of the whole matrix or of a part of it.
-        prune: drop the checks that have no status in the run; otherwise they stay as they are.
+        drop: as many checks that have no result any more leave the baseline; 0 leaves them there.
+        even_failed: checks that are red are taken over too.
     """
+
+    drop: int = 0
+    even_failed: bool = False
+
+
+def accept(path: Path, run: Run, allowance: Allowance) -> str:
+    """Write the baseline of a run's environment, of what the run has selected; says what has changed in it.
+
+    Raises:
+        UsageError: what the run has would take more than is allowed, or is a part and there is no baseline yet.
+    """
+    environment, lines = run
+    statuses, part = statuses_of(lines), part_of(environment)
+    _require_whole(path, environment, statuses)
     before = read(path) if path.exists() else {}
-    after = dict(statuses) if prune else {**before, **statuses}
+    compared, left_out = without(before, part, statuses)
+    gone = {key: status for key, status in compared.items() if key not in statuses}
+    red = _newly_red(before, statuses)
+    _require_allowance(allowance, gone, red)
+    after = {**before, **statuses}
+    if allowance.drop:
+        after = {key: status for key, status in after.items() if key not in gone}
     kinds = by_kind(changes(before, after))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(as_csv(after), encoding="utf-8")
     summary = ", ".join(f"{len(each)} {kind}" for kind, each in kinds.items()) or "nothing has changed"
-    others = len(after) - len(statuses)
-    rest = f"; {count_text(others, 'check')} without a result in this run stay" if others else ""
     size = f"{count_text(len(after), 'check')} of {count_text(len({cell for cell, _ in after}), 'cell')}"
-    return f"{path}: {size}; {summary}{rest}"
+    text = f"{path}: {size}; {summary}"
+    text += f"; accepted although red: {_count_red(red)}" if red else ""
+    text += f"; {count_text(len(left_out), 'check')} that the selection left out stay" if left_out else ""
+    if allowance.drop:
+        return "\n".join([f"{text}; dropped:", *_gone_lines(gone)])
+    stay = f"; {count_text(len(gone), 'check')} without a result in this run stay: --drop {len(gone)} drops them"
+    return text + (stay if gone else "")
 
 
-def verdict(
-    path: Path, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], command: str
-) -> dict[str, Any]:
+def _newly_red(before: Statuses, statuses: Statuses) -> list[str]:
+    return [status for key, status in statuses.items() if status in RED and before.get(key) != status]
+
+
+def _count_red(red: Sequence[str]) -> str:
+    return ", ".join(f"{red.count(status):,} {status}" for status in RED if status in red)
+
+
+def _gone_lines(gone: Statuses) -> list[str]:
+    return [f"  {line}" for line in change_lines(Change(*key, status, None) for key, status in gone.items())]
+
+
+def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str]) -> None:
+    if allowance.drop and not gone:
+        raise UsageError(f"--drop {allowance.drop}: every check that was selected has a result; leave it out")
+    if allowance.drop and allowance.drop != len(gone):
+        number = count_text(len(gone), "check")
+        have = "has" if len(gone) == 1 else "have"
+        lines = "\n".join(_gone_lines(gone))
+        raise UsageError(
+            f"--drop {allowance.drop}: {number} {have} no result any more, should be --drop {len(gone)}; nothing was"
+            f" accepted:\n{lines}"
+        )
+    if red and not allowance.even_failed:
+        raise UsageError(
+            f"{_count_red(red)}, and not so in the baseline: a bug of upstream belongs into the declaration, as a"
+            f" deviation; --even-failed accepts what is red; nothing was accepted"
+        )
+
+
+def _require_whole(path: Path, environment: Mapping[str, Any], statuses: Statuses) -> None:
+    """Refuse to begin a baseline with a part: of the architectures of the run, or of what the nearest baseline has."""
+    part = part_of(environment)
+    if path.exists() or not part:
+        return
+    own = {names_of(cell)[0] for cell, _ in statuses}
+    near = nearest(path.parent, environment)
+    keys = [key for key in read(near) if key not in statuses and part.leaves_out(key)] if near else []
+    keys += [key for key in part.checks if names_of(key[0])[0] in own]
+    if keys or part.tests:
+        cells = count_text(len({cell for cell, _ in keys}), "cell")
+        what = f"checks of {cells}" if keys else f"the tests {', '.join(sorted(part.tests))}"
+        raise UsageError(
+            f"{path}: is not there yet, and these records are of a part of the matrix: the selection"
+            f"{f' ({part.reason})' if part.reason else ''} left out {what}; run the whole matrix and accept that"
+        )
+
+
+def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
     """What the gate says of the records of a run.
 
+    Args:
+        path: where the baseline of its environment is, or would be.
+        command: what accepts these records.
+
     Returns:
-        ok; environment; counts of statuses; causes of what is red and was not accepted so, warnings that were not
-        accepted (see `listing`); changes: kind → lines; accept: the command that accepts them all.
+        ok; environment; baseline (what it was compared with) and differences (where that is another environment's);
+        counts of statuses; causes of what is red and was not accepted so, warnings that were not accepted (see
+        `listing`); changes: kind → lines; left_out: a line on what was not compared; accept: the command that accepts
+        all, or None.
     """
-    before = read(path) if path.exists() else {}
-    statuses = statuses_of(lines)
+    environment, lines = run
+    place = path if path.exists() else nearest(path.parent, environment)
+    statuses, part = statuses_of(lines), part_of(environment)
+    whole = read(place) if place else {}
+    before, left_out = without(whole, part, statuses)
     causes = causes_of(line for line in lines if before.get((line["id"], line["check"])) != line["status"])
-    known = known_warnings.read(path.parent / known_warnings.FILE, environment_of(environment))
-    run = rerun_command(environment)
-    kinds = by_kind(changes(before, statuses))
+    known = known_warnings.read(path.parent / known_warnings.FILE, place.stem) if place else set()
+    rerun = rerun_command(environment)
+    items = changes(before, statuses)
+    kinds = by_kind(items)
     counts: dict[str, int] = {}
     for status in statuses.values():
         counts[status] = counts.get(status, 0) + 1
+    own = place == path
     return {
-        "ok": path.exists() and bool(statuses) and not kinds,
+        "ok": place is not None and bool(statuses) and not (kinds if own else any(each.is_worse for each in items)),
         "environment": environment_of(environment),
-        "baseline": str(path) if path.exists() else None,
+        "baseline": str(place) if place else None,
+        "differences": differences(place, environment) if place and not own else "",
         "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
-        **listing(causes, warning_causes(lines, known), run),
+        **listing(causes, warning_causes(lines, known), rerun),
         "changed": {kind: len(each) for kind, each in kinds.items()},
-        "changes": {kind: change_lines(each) for kind, each in kinds.items()} if path.exists() else {},
-        # A part of a matrix takes nothing away unless it is told to.
-        "accept": f"{command} --prune" if any(c.after is None for c in kinds.get("disappeared", ())) else command,
+        "worse": sum(each.is_worse for each in items),
+        "changes": {kind: change_lines(each) for kind, each in kinds.items()} if place else {},
+        "left_out": left_out_line(left_out, before, part.reason),
+        "accept": _accept_command(command, items, part) if own or not part else None,
     }
+
+
+def _accept_command(command: str, items: Iterable[Change], part: Part) -> str:
+    """What accepts all changes; a part of a matrix takes nothing away, and nothing red is taken over, unless told."""
+    items = list(items)
+    gone = sum(change.after is None for change in items)
+    red = any(change.after in RED for change in items)
+    return f"{command}{' --even-failed' if red else ''}{f' --drop {gone}' if gone else ''}"
 
 
 def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The verdict for a person."""
+    near = outcome["differences"]
     counts = ", ".join(f"{number:,} {status}" for status, number in outcome["counts"].items())
-    state = "all is as accepted" if outcome["ok"] else "**not accepted**" if markdown else "not accepted"
+    state = _state(outcome, markdown)
     lines = [f"{outcome['environment']}: {count_text(outcome['cells'], 'cell')}: {counts or 'no result'}: {state}"]
     if outcome["baseline"] is None:
-        lines += ["", "This environment has no baseline yet: all its cells are new."]
+        lines += ["", "This environment has no baseline yet, and there is none near it: all its cells are new."]
+    if near:
+        lines += ["", f"no baseline of its own; compared with the nearest, {outcome['baseline']}: {near}"]
+    if outcome["left_out"]:
+        lines += ["", outcome["left_out"]]
     lines += sections(outcome, "what is red and was not accepted", markdown="###" if markdown else "")
+    advice = _advice(outcome, markdown)
     # Behind causes the cells are folded; without any they are the whole news.
-    room = TOLD - len(lines) - 2 if outcome["causes"]["lines"] else None
-    lines += _kind_lines(outcome, room, markdown)
-    if not outcome["ok"]:
-        command = f"`{outcome['accept']}`" if markdown else outcome["accept"]
-        lines += ["", f"If that is how it should be, accept it with: {command}"]
+    room = TOLD - len(lines) - len(advice) if outcome["causes"]["lines"] else None
+    lines += [*_kind_lines(outcome, room, markdown), *advice]
+    if room is not None and len(lines) > TOLD and not markdown:
+        lines = [line for line in lines if line]
     return "\n".join(lines) + "\n"
 
 
@@ -140,17 +279,38 @@ def _kind_lines(outcome: Mapping[str, Any], room: int | None, markdown: bool) ->
     Args:
         room: how many lines they may take; None if they may take all that they need.
     """
-    changes = outcome["changes"]
-    titles = {kind: f"{kind}: {count_text(outcome['changed'][kind], 'check')}" for kind in changes}
+    titles = {kind: f"{kind}: {count_text(number, 'check')}" for kind, number in outcome["changed"].items()}
+    # Most differences from the baseline of another environment need no look: these are counted.
+    listed = {
+        kind: () if outcome["differences"] and kind not in _WORSE_KINDS else lines
+        for kind, lines in outcome["changes"].items()
+    }
     # A title stands between two empty lines.
-    fits = room is None or sum(len(each) + 3 for each in changes.values()) <= room
-    limit = None if fits or room is None else room // len(changes) - 4
+    fits = room is None or sum(len(lines) + 3 for lines in listed.values()) <= room
+    limit = None if fits or room is None else room // len(listed) - 4
     if limit is not None and limit < 1:
-        return [*([""] if markdown else []), f"{'; '.join(titles.values())}; --format json lists them"]
-    lines = []
-    for kind, changes_of_kind in changes.items():
-        lines += ["", f"### {titles[kind]}" if markdown else f"{titles[kind]}, {KINDS[kind]}", ""]
-        lines += [f"- {line}" if markdown else f"  {line}" for line in changes_of_kind[:limit]]
-        if len(changes_of_kind[:limit]) < len(changes_of_kind):
-            lines.append(f"  … and {len(changes_of_kind) - len(changes_of_kind[:limit])} lines more: --format json")
-    return lines
+        return ["", f"{'; '.join(titles[kind] for kind in listed)}; --format json lists them"]
+    text = []
+    for kind, lines in listed.items():
+        text += ["", f"### {titles[kind]}" if markdown else f"{titles[kind]}, {KINDS[kind]}", *([""] if lines else [])]
+        text += [f"- {line}" if markdown else f"  {line}" for line in lines[:limit]]
+        if len(lines[:limit]) < len(lines):
+            text.append(f"  … and {len(lines) - len(lines[:limit])} lines more: --format json")
+    return text
+
+
+def _state(outcome: Mapping[str, Any], markdown: bool) -> str:
+    if outcome["differences"]:
+        number = "nothing is" if outcome["ok"] else f"{count_text(outcome['worse'], 'check')}"
+        return f"{number} worse than in the nearest baseline"
+    return "all is as accepted" if outcome["ok"] else "**not accepted**" if markdown else "not accepted"
+
+
+def _advice(outcome: Mapping[str, Any], markdown: bool) -> list[str]:
+    """What to do next."""
+    command = f"`{outcome['accept']}`" if markdown else outcome["accept"]
+    if outcome["accept"] is None:
+        return ["", "A baseline of its own is made from a run of the whole matrix."]
+    if outcome["differences"]:
+        return ["", f"A baseline of its own is made with: {command}"]
+    return [] if outcome["ok"] else ["", f"If that is how it should be, accept it with: {command}"]

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity.records import CRASH
+from parity.reports.gate.changes import RED as RED
 from parity.reports.gate.changes import count_text
 
-# The statuses that turn a run red.
-RED = ("failed", "error", "xpassed")
 # What runs a check again, before `-k`; installed, the tests are in the package.
 COMMAND = "pytest --pyargs parity.architectures"
 # Options of a run without which some of its cells are not there.

@@ -10,6 +10,8 @@ from typing import Any
 
 # The worst first; a gate says nothing about a feature.
 WORST = ("failed", "error", "xpassed", "xfailed", "passed", "skipped")
+# The statuses that turn a run red.
+RED = ("failed", "error", "xpassed")
 # Kind → what it means; the worst first.
 KINDS = {
     "regressed": "worse than before",
@@ -48,6 +50,13 @@ class Change:
         if self.after in (None, "skipped"):
             return "disappeared"
         return "regressed" if worse(self.after, self.before) else "fixed"
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether a release engineer must look at it: worse, a result that is gone, or red where there was none."""
+        if self.kind == "new":
+            return self.after in RED
+        return self.kind == "regressed" or (self.kind == "disappeared" and self.before != "skipped")
 
 
 def worse(status: str, other: str) -> bool:

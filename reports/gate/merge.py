@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity import records
 from parity.errors import UsageError
+from parity.reports.gate.parts import FIELD, Part, part_of
 
 # What all shards must have in common, and how a message calls it.
 _COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "schema": "schema"}
@@ -47,6 +49,8 @@ def merge_shards(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict
     ordered = sorted(runs.values(), key=lambda run: run[0]["shard"]["index"])
     lines = [line for _, shard_lines in ordered for line in shard_lines]
     whole = {key: value for key, value in reference.items() if key not in ("kind", "schema", "shard")}
+    part = functools.reduce(Part.join, (part_of(environment) for environment, _ in ordered))
+    whole = {**whole, FIELD: part.as_json()} if part else {k: v for k, v in whole.items() if k != FIELD}
     whole["workers"] = [worker for environment, _ in ordered for worker in environment.get("workers", ())]
     return whole, lines
 

@@ -20,6 +20,7 @@ from parity.reports.gate.changes import (
     statuses,
     verdicts,
 )
+from parity.reports.gate.parts import left_out_line, part_of, without
 
 # Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
 NOTABLE, FACTOR = 1.0, 1.5
@@ -41,6 +42,8 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     """
     (before, old_lines), (after, new_lines) = old, new
     was, now = statuses(old_lines), statuses(new_lines)
+    old_part, new_part = part_of(before), part_of(after)
+    (was, gone), (now, added) = without(was, new_part, now), without(now, old_part, was)
     checks, cells = by_kind(changes(was, now)), by_kind(changes(verdicts(was), verdicts(now)))
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     ratio_rows = ratios(old_lines, new_lines)
@@ -49,7 +52,8 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     known = {cause.key for cause in warning_causes(old_lines)}
     growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
-        "worse": bool("regressed" in checks or "disappeared" in checks or growths),
+        "worse": bool(growths or any(change.is_worse for each in checks.values() for change in each)),
+        "left_out": left_out_line([*gone, *added], {**was, **now}, new_part.reason or old_part.reason),
         "before": baseline.environment_of(before),
         "after": baseline.environment_of(after),
         "packages": packages(before, after),
@@ -123,6 +127,7 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
         f" {', '.join(f'{counts[kind]:,} {kind}' for kind in KINDS)};"
         f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
     )
+    lines += ["", comparison["left_out"]] if comparison["left_out"] else []
     lines += ["", *_packages(comparison["packages"], markdown)]
     lines += sections(comparison, "what is red now and was not", markdown="##" if markdown else "")
     for kind in KINDS:

@@ -48,7 +48,9 @@ class Context:
         scripts: directories with the reproducers that runs have left.
         kinds: architecture → kind of its model, by which the matrix is grouped.
         baseline: the name of the baseline that the records are compared with; empty if there is none.
-        accepted: its statuses.
+        differences: the packages that are others in that baseline; empty if it is of the environment of the records.
+        accepted: its statuses, without those that the selection of the run left out.
+        left_out: a line that counts those.
         known: the warnings that were accepted with it.
     """
 
@@ -56,7 +58,9 @@ class Context:
     scripts: Sequence[Path] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     baseline: str = ""
+    differences: str = ""
     accepted: Statuses = field(default_factory=dict)
+    left_out: str = ""
     known: Collection[Key] = ()
 
 
@@ -144,6 +148,8 @@ def _comparison(data: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], con
     here = {(line["id"], line["check"]) for line in lines}
     return {
         "baseline": context.baseline,
+        "differences": context.differences,
+        "left_out": context.left_out,
         "changes": {kind: numbers[number] for number, kind in enumerate(KINDS) if numbers[number]},
         "missing": sum(key not in here for key in context.accepted),
     }

@@ -17,7 +17,9 @@ from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
 from parity.reports.gate.causes import RED, cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import count_text
-from parity.reports.recording.stash import SHARD
+from parity.reports.gate.parts import FIELD
+from parity.reports.recording.part import options_of
+from parity.reports.recording.stash import PART, SHARD
 from parity.reports.recording.upstream import UPSTREAM
 
 if TYPE_CHECKING:
@@ -25,9 +27,14 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ("parity.reports.recording.selection", "parity.reports.recording.upstream")
+pytest_plugins = (
+    "parity.reports.recording.selection",
+    "parity.reports.recording.part",
+    "parity.reports.recording.upstream",
+)
 
-_CELL, _FAILURE, _MEASUREMENTS, _USAGE, _PEAK, _SHARD = "cell", "failure", "measurements", "usage", "peak", "shard"
+_CELL, _FAILURE, _MEASUREMENTS, _USAGE, _PEAK = "cell", "failure", "measurements", "usage", "peak"
+_SHARD, _PART = "shard", "part"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +53,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_USAGE] = usage()
         session.config.workeroutput[_SHARD] = session.config.stash.get(SHARD, None)
+        session.config.workeroutput[_PART] = session.config.stash.get(PART, None)
 
 
 def usage() -> dict[str, float]:
@@ -130,6 +138,7 @@ class _Recorder:
         name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
         self._path = config.getoption("records") or config.rootpath / "reports" / "out" / name
         self._stash = config.stash
+        self._options = options_of(config)
         self._arguments = [str(argument) for argument in config.invocation_params.args]
         self._reports: dict[str, list[pytest.TestReport]] = {}
         self._warnings: dict[str, list[dict[str, str]]] = {}
@@ -140,6 +149,7 @@ class _Recorder:
         if not error:
             self._workers.append(node.workeroutput[_USAGE])
             self._stash[SHARD] = node.workeroutput[_SHARD]
+            self._stash[PART] = node.workeroutput[_PART]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "???":
@@ -182,6 +192,9 @@ class _Recorder:
             environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
             environment["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             environment.update({"shard": shard} if shard else {})
+            part = self._stash.get(PART, None)
+            if part and (part["tests"] or part["left_out"]):
+                environment[FIELD] = {**part, "options": self._options}
             lines = (record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items())
             records.write(self._path, environment, lines)
 

@@ -6,3 +6,5 @@ import pytest
 
 # Which shard the run is, if it is one.
 SHARD = pytest.StashKey[dict[str, Any]]()
+# What the run left out.
+PART = pytest.StashKey[dict[str, Any]]()
