@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from parity import records
 from parity.console import run_guarded, whole_number
 from parity.errors import OutputError, UsageError
-from parity.reports.gate import baseline, merge, upgrade
-from parity.reports.gate.parts import FIELD, part_of, whole_models
+from parity.reports.gate import baseline, known_warnings, merge, upgrade
+from parity.reports.gate.changes import statuses
+from parity.reports.gate.parts import FIELD, left_out_line, part_of, whole_models, without
 from parity.reports.gate.shards import SECONDS, write_seconds
 
 RECORDS = Path("reports/out/records.jsonl")
@@ -95,6 +96,8 @@ def _run(args: argparse.Namespace) -> int:
         allowance = baseline.Allowance(args.drop, args.even_failed)
         print(_write(path, lambda: baseline.accept(path, (environment, lines), allowance)))
         _write(path, lambda: write_seconds(args.baseline / SECONDS.name, whole_models(part_of(environment), lines)))
+        known = args.baseline / known_warnings.FILE
+        _write(known, lambda: known_warnings.accept(known, baseline.environment_of(environment), lines))
         return 0
     if args.check:
         verdict = baseline.verdict(path, (environment, lines), _accept_command(args))
@@ -143,12 +146,25 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> int:
+    from parity.registry import architectures
     from parity.reports.pages import page
 
     output = args.output or PAGE
-    history = [records.load(path) for path in args.history]
-    scripts = [path.parent / "reproductions" for path in args.records or [RECORDS]]
-    _write(output, lambda: page.write(output, environment, lines, history=history, scripts=scripts))
+    own = baseline.path_of(args.baseline, environment)
+    place = own if own.exists() else baseline.nearest(args.baseline, environment)
+    part, present = part_of(environment), statuses(lines)
+    accepted, left_out = without(baseline.read(place) if place else {}, part, present)
+    context = page.Context(
+        history=[records.load(path) for path in args.history],
+        scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
+        kinds={each.name: each.kind for each in architectures()},
+        baseline=place.stem if place else "",
+        differences=baseline.differences(place, environment) if place and place != own else "",
+        accepted=accepted,
+        left_out=left_out_line(left_out, accepted, part.reason),
+        known=known_warnings.read(args.baseline / known_warnings.FILE, place.stem) if place else (),
+    )
+    _write(output, lambda: page.write(output, environment, lines, context))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
     return 0
 

@@ -103,12 +103,13 @@ def test_a_red_run_is_told_in_less_than_40_lines():
         (["gpt2 a", "bert b"], {"attention": "sdpa"}, "gpt2 a, bert b, sdpa"),
         (["gpt2 a", "gpt2 b", "gpt2 c"], {}, "gpt2 * (3)"),
         (["gpt2 a-with-past", "gpt2 b-with-past", "gpt2 c-with-past"], {}, "gpt2 *-with-past (3)"),
-        ([f"m{n} {'ab'[n % 2]}" for n in range(7)], {}, "m0 a, m1 b, m2 a, m3 b, m4 a … (7)"),
+        (["gpt2 a", "bert b", "vit c"], {}, "gpt2 a, bert b, vit c"),
+        (["gpt2 default", "bert a", "bert b", "vit default", "vit c"], {}, "gpt2 default … (5)"),
         (["a x", "b x", "c x"], {"format": "torchscript"}, "* x (3), torchscript"),
     ],
 )
 def test_what_is_affected_is_told_in_a_few_words(pairs, fields, text):
-    """By what all have in common, else the first five and how many."""
+    """By what all have in common, else all of up to three, else the first and how many."""
     assert causes.affected([specimens.line(*pair.split(), **fields) for pair in pairs]) == text
 
 
@@ -200,10 +201,10 @@ def test_check_and_diff_begin_with_the_causes(files, capsys):
     assert main(["--check", new, *baseline]) == 1
     check = capsys.readouterr().out.splitlines()
     assert check[2] == "2 causes of what is red and was not accepted:"
-    assert check[4].startswith("1. 400 checks of 400 cells: *-with-past (100): TypeError")
+    assert check[3].startswith("1. 400 checks of 400 cells: *-with-past (100): TypeError")
     assert main(["--diff", old, new]) == 1
     difference = capsys.readouterr().out.splitlines()
-    place = next(number for number, line in enumerate(difference) if line == "2 causes of what is red now and was not")
+    place = next(number for number, line in enumerate(difference) if line == "2 causes of what is red now and was not:")
     assert place < next(number for number, line in enumerate(difference) if line.startswith("regressed"))
     assert main(["--diff", old, new, "--format", "json"]) == 1
     assert [cause["cells"] for cause in json.loads(capsys.readouterr().out)["causes"]["all"]] == [400, 100]
@@ -220,6 +221,138 @@ def test_the_summary_beside_the_page_begins_with_the_causes(files):
     assert main([str(files / "red.jsonl"), "--output", str(files / "page.html")]) == 0
     text = (files / "page.md").read_text(encoding="utf-8")
     assert text.index("1. 400 checks of 400 cells: *-with-past (100)") < text.index("## failed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({}, "TypeError in transformers.models.gpt2.modeling_gpt2:forward"),
+        ({"cause": {"exception": "KeyError", "place": ""}}, "KeyError"),
+        ({"cause": None, "status": "xpassed"}, "deviation that passes again"),
+        ({"cause": None, "status": "error", "stage": records.CRASH}, "worker that died"),
+        ({"cause": None}, "failure"),
+    ],
+    ids=["exception", "without-a-frame", "passes-again", "crash", "older-record"],
+)
+def test_every_cause_has_a_title(fields, title):
+    """Exception and frame; what has neither says which kind of failure it is."""
+    (cause,) = causes.causes_of([{**red("gpt2", "default", 11, 1), **fields}])
+    assert cause.title == title
+    assert causes.cause_lines([cause])[0] == f"1. 1 check of 1 cell: gpt2 default: {title}"
+
+
+def warning(text="`device` is deprecated and goes in v5", category="FutureWarning"):
+    """What a record keeps of one."""
+    return {"category": category, "module": "transformers.modeling_utils", "text": text}
+
+
+def with_warnings(*texts, architectures=("bert", "vit")):
+    """Records of checks that pass and warn."""
+    warned = [warning(text) for text in texts]
+    return [specimens.line(name, opset=opset, warnings=warned) for name in architectures for opset in (11, 12)]
+
+
+def test_a_warning_has_a_cause_too():
+    """Category and module for class and place; alike whatever names, numbers, ids and paths are in it."""
+    lines = [*with_warnings("`a` goes in v5 of 9.1"), *with_warnings("`b` goes in v5 of 9.2", "other")]
+    first, second = causes.warning_causes(lines)
+    assert causes.cause_lines([first]) == [
+        "1. 8 checks of 4 cells: bert default, vit default: FutureWarning in transformers.modeling_utils",
+        "   `a` goes in v5 of 9.1",
+        '   pytest --pyargs parity.architectures -k "test_traced_sizes[bert-default-onnx11]"',
+    ]
+    assert causes.warning_causes(lines, {first.key}) == [second]
+    assert causes.causes_of(lines) == []
+
+
+def test_ten_causes_leave_warnings_a_line():
+    """Together they have ten entries; warnings that have none are counted."""
+    red_causes = causes.causes_of(red("bert", "a", 11, 1, {"exception": f"E{n}", "place": ""}) for n in range(12))
+    warnings = causes.warning_causes(with_warnings("one", "two"))
+    assert len(causes.listing(red_causes[:9], warnings)["warnings"]["lines"]) == 4
+    listing = causes.listing(red_causes, warnings)
+    assert (len(listing["causes"]["lines"]), listing["warnings"]["lines"]) == (31, [])
+    assert causes.sections(listing, "a run")[-1] == f"2 new warnings {causes.WARNED}"
+
+
+@pytest.fixture
+def gate(tmp_path, capsys):
+    """Runs the command on records: its exit status and what it prints."""
+
+    def run(*arguments, environment=None, **runs):
+        for name, lines in runs.items():
+            records.write(tmp_path / f"{name}.jsonl", environment or specimens.environment(), lines)
+        paths = [str(tmp_path / each) if each.endswith(".jsonl") else each for each in arguments]
+        capsys.readouterr()
+        status = main([*paths, *([] if "--diff" in paths else ["--baseline", str(tmp_path / "baseline")])])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def test_a_new_warning_is_in_the_gate_until_it_is_accepted(gate, tmp_path):
+    """It fails nothing; another warning is new after that; the known ones stay known when a run has none."""
+    assert gate("--accept", "run.jsonl", run=specimens.run())[0] == 0
+    assert not (tmp_path / "baseline" / "warnings.json").exists()
+    warned = [{**line, "warnings": [warning()]} for line in specimens.run()]
+    status, text = gate("--check", "run.jsonl", run=warned)
+    assert status == 0
+    assert f"1 new warning {causes.WARNED}:" in text
+    assert "FutureWarning in transformers.modeling_utils" in text
+    assert "### 1 new warning of upstream" in gate("--check", "--format", "markdown", "run.jsonl")[1]
+    assert gate("--accept", "run.jsonl")[0] == 0
+    assert "warning" not in gate("--check", "run.jsonl")[1]
+    assert gate("--accept", "run.jsonl", run=specimens.run())[0] == 0
+    assert "warning" not in gate("--check", "run.jsonl", run=warned)[1]
+    other = [{**line, "warnings": [warning(), warning("another one")]} for line in specimens.run()]
+    assert "another one" in gate("--check", "run.jsonl", run=other)[1]
+
+
+def test_a_new_warning_is_in_a_difference(gate):
+    """In text, Markdown and JSON; not one that was there before; it makes nothing worse."""
+    runs = {"old": with_warnings("old", architectures=("bert",)), "new": with_warnings("old", "new")[:2]}
+    status, text = gate("--diff", "old.jsonl", "new.jsonl", **runs)
+    assert status == 0
+    assert text.index(f"1 new warning {causes.WARNED}:") < text.index("   new\n")
+    assert "   old\n" not in text
+    assert f"## 1 new warning {causes.WARNED}" in gate("--diff", "old.jsonl", "new.jsonl", "--format", "markdown")[1]
+    found = json.loads(gate("--diff", "old.jsonl", "new.jsonl", "--format", "json")[1])
+    assert [cause["message"] for cause in found["warnings"]["all"]] == ["new"]
+    assert found["causes"]["all"] == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": [["b"]]}', '{"a": 1}'])
+def test_damaged_warnings_are_refused(gate, tmp_path, capsys, content):
+    """In a sentence that says what to do, with exit status 2."""
+    gate("--accept", "run.jsonl", run=specimens.run())
+    (tmp_path / "baseline" / "warnings.json").write_text(content)
+    assert main(["--check", str(tmp_path / "run.jsonl"), "--baseline", str(tmp_path / "baseline")]) == 2
+    assert "make it anew with --accept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [1, 4, 10, 30])
+@pytest.mark.parametrize("onnxruntime", ["1.32.0", "1.31.0"], ids=["own", "nearest"])
+def test_the_gate_reports_a_red_run_in_less_than_40_lines(gate, number, onnxruntime):
+    """Every cell regressed, some gone and some new: causes first, then as many cells as there is room for."""
+    names, opsets = [f"model{n}" for n in range(60)], (11, 13, 15)
+    before = [specimens.line(name, "default", opset) for name in names for opset in opsets]
+    after = [
+        red(name, "default", o, 1, {"exception": f"E{n % number}", "place": ""})
+        for n, name in enumerate(names)
+        for o in opsets
+    ]
+    before.append(specimens.line("gone"))
+    after.append(specimens.line("added", warnings=[warning()]))
+    gate("--accept", "old.jsonl", old=before)
+    status, text = gate("--check", "new.jsonl", new=after, environment=specimens.environment(onnxruntime=onnxruntime))
+    lines = text.splitlines()
+    assert status == 1
+    assert len(lines) < 40
+    title = f"{number} cause{'s' * (number > 1)} of what is red and was not accepted:"
+    assert lines.index(title) < lines.index(next(line for line in lines if line.startswith("1. "))) < 7
+    for kind, count in (("regressed", "180 checks"), ("disappeared", "1 check"), ("new", "1 check")):
+        assert f"{kind}: {count}" in text
+    assert "--format json" in text
 
 
 MANY = """

@@ -155,8 +155,8 @@ def test_pytest_reports_one_cause(red, engineer):
     assert len(lines) - summary < 40
 
 
-def test_the_gate_and_the_summary_report_one_cause(red, engineer):
-    """Against the nearest baseline or none; on the page's summary before anything else."""
+def test_the_gate_and_the_page_report_one_cause(red, engineer):
+    """Against the nearest baseline or none; on the page and its summary before anything else."""
     status, lines = engineer.call("parity.reports", "--check")
     assert status == 1
     require_one_cause(lines)
@@ -170,6 +170,10 @@ def test_the_gate_and_the_summary_report_one_cause(red, engineer):
     assert status == 0
     text = (engineer.directory / "reports" / "out" / "report.md").read_text(encoding="utf-8").splitlines()
     assert require_one_cause(text) < text.index(next(line for line in text if line.startswith("## error")))
+    page = (engineer.directory / "reports" / "out" / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r'<h2 id="causes">(.*?)</h2>', page) == [f"1 cause of {COUNT} red checks"]
+    assert {*re.findall(r'data-cause="(\d+)"', page)} == {"1"}
+    assert f"<b>{len(CELLS)}</b> cells<br>" in page
 
 
 @pytest.mark.parametrize("declaration", DECLARATIONS)

@@ -94,6 +94,32 @@ def test_who_warns_decides(run, workers):
     assert not [line for line in result.outlines if "warnings summary" in line]
 
 
+MANY = """
+import warnings
+import pytest
+
+@pytest.mark.parametrize("kind", "abcdefg")
+@pytest.mark.parametrize("number", range(3))
+def test_upstream(cell, kind, number):
+    names = {"__name__": "transformers.x", "warnings": warnings}
+    path = "/anywhere/site-packages/transformers/x.py"
+    text = f"{kind} is gone in 9.{number}"
+    exec(compile(f"warnings.warn({text!r}, FutureWarning)", path, "exec"), names)
+"""
+
+
+def test_warnings_that_differ_in_numbers_are_told_once(pytester):
+    """Five kinds have a line each, the first text and how often; the rest is counted."""
+    pytester.makepyfile(test_suite=MANY)
+    pytester.makeini(INI)
+    result = pytester.runpytest_subprocess(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11")
+    result.assert_outcomes(passed=21)
+    told = [line for line in result.outlines if "FutureWarning of transformers.x" in line]
+    assert len(told) == 5
+    assert told[0].startswith("3 × FutureWarning of transformers.x: ")
+    assert "and 2 warnings more, given 6 times" in result.outlines
+
+
 @pytest.mark.parametrize("package", UPSTREAM)
 def test_module_of_a_file(package):
     """A module is named from its package on, wherever that is installed; a directory of the same name is no package."""

@@ -17,7 +17,8 @@ from typing import Any
 from packaging.version import Version
 
 from parity.errors import UsageError
-from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
+from parity.reports.gate import known_warnings
+from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
 from parity.reports.gate.changes import KINDS, RED, Change, Run, Statuses, by_kind, change_lines, changes, count_text
 from parity.reports.gate.changes import statuses as statuses_of
 from parity.reports.gate.parts import Part, left_out_line, names_of, part_of, without
@@ -25,6 +26,8 @@ from parity.reports.gate.parts import Part, left_out_line, names_of, part_of, wi
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
+# Lines in which the gate reports a red run.
+TOLD = 39
 # Kinds of changes that are listed beside the baseline of another environment.
 _WORSE_KINDS = ("regressed", "disappeared")
 
@@ -206,8 +209,9 @@ def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
 
     Returns:
         ok; environment; baseline (what it was compared with) and differences (where that is another environment's);
-        counts of statuses; causes of what is red and was not accepted so; changes: kind → lines; left_out: a line on
-        what was not compared; accept: the command that accepts all, or None.
+        counts of statuses; causes of what is red and was not accepted so, warnings that were not accepted (see
+        `listing`); changes: kind → lines; left_out: a line on what was not compared; accept: the command that accepts
+        all, or None.
     """
     environment, lines = run
     place = path if path.exists() else nearest(path.parent, environment)
@@ -215,6 +219,7 @@ def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
     whole = read(place) if place else {}
     before, left_out = without(whole, part, statuses)
     causes = causes_of(line for line in lines if before.get((line["id"], line["check"])) != line["status"])
+    known = known_warnings.read(path.parent / known_warnings.FILE, place.stem) if place else set()
     rerun = rerun_command(environment)
     items = changes(before, statuses)
     kinds = by_kind(items)
@@ -229,7 +234,7 @@ def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
         "differences": differences(place, environment) if place and not own else "",
         "cells": len({cell for cell, _ in statuses}),
         "counts": dict(sorted(counts.items())),
-        "causes": {"lines": cause_lines(causes, rerun), "all": [cause.as_json(rerun) for cause in causes]},
+        **listing(causes, warning_causes(lines, known), rerun),
         "changed": {kind: len(each) for kind, each in kinds.items()},
         "worse": sum(each.is_worse for each in items),
         "changes": {kind: change_lines(each) for kind, each in kinds.items()} if place else {},
@@ -258,17 +263,40 @@ def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
         lines += ["", f"no baseline of its own; compared with the nearest, {outcome['baseline']}: {near}"]
     if outcome["left_out"]:
         lines += ["", outcome["left_out"]]
-    if outcome["causes"]["lines"]:
-        count = f"{count_text(len(outcome['causes']['all']), 'cause')} of what is red and was not accepted"
-        fence = ["```"] if markdown else []
-        lines += ["", f"### {count}" if markdown else f"{count}:", "", *fence, *outcome["causes"]["lines"], *fence]
-    for kind, changes_of_kind in outcome["changes"].items():
-        count = count_text(outcome["changed"][kind], "check")
-        lines += ["", f"### {kind}: {count}" if markdown else f"{kind}: {count}, {KINDS[kind]}"]
-        # Of another environment's baseline much differs that is nothing to look at.
-        if not near or kind in _WORSE_KINDS:
-            lines += ["", *(f"- {line}" if markdown else f"  {line}" for line in changes_of_kind)]
-    return "\n".join([*lines, *_advice(outcome, markdown)]) + "\n"
+    lines += sections(outcome, "what is red and was not accepted", markdown="###" if markdown else "")
+    advice = _advice(outcome, markdown)
+    # Behind causes the cells are folded; without any they are the whole news.
+    room = TOLD - len(lines) - len(advice) if outcome["causes"]["lines"] else None
+    lines += [*_kind_lines(outcome, room, markdown), *advice]
+    if room is not None and len(lines) > TOLD and not markdown:
+        lines = [line for line in lines if line]
+    return "\n".join(lines) + "\n"
+
+
+def _kind_lines(outcome: Mapping[str, Any], room: int | None, markdown: bool) -> list[str]:
+    """The changes of each kind, under a title.
+
+    Args:
+        room: how many lines they may take; None if they may take all that they need.
+    """
+    titles = {kind: f"{kind}: {count_text(number, 'check')}" for kind, number in outcome["changed"].items()}
+    # Most differences from the baseline of another environment need no look: these are counted.
+    listed = {
+        kind: () if outcome["differences"] and kind not in _WORSE_KINDS else lines
+        for kind, lines in outcome["changes"].items()
+    }
+    # A title stands between two empty lines.
+    fits = room is None or sum(len(lines) + 3 for lines in listed.values()) <= room
+    limit = None if fits or room is None else room // len(listed) - 4
+    if limit is not None and limit < 1:
+        return ["", f"{'; '.join(titles[kind] for kind in listed)}; --format json lists them"]
+    text = []
+    for kind, lines in listed.items():
+        text += ["", f"### {titles[kind]}" if markdown else f"{titles[kind]}, {KINDS[kind]}", *([""] if lines else [])]
+        text += [f"- {line}" if markdown else f"  {line}" for line in lines[:limit]]
+        if len(lines[:limit]) < len(lines):
+            text.append(f"  … and {len(lines) - len(lines[:limit])} lines more: --format json")
+    return text
 
 
 def _state(outcome: Mapping[str, Any], markdown: bool) -> str:

@@ -1,16 +1,19 @@
-"""Failures → causes: what fails alike is one entry, with what it affects, one message and a command that shows it.
+"""Failures and warnings → causes: those that are alike are one entry, with a pattern of the cells that are affected,
+one message and the command that shows it.
 
-Alike are failures of one exception class at one place whose messages differ in names, numbers, ids and paths alone.
+Alike are failures of one exception class at one place whose messages differ in names, numbers, ids and paths alone. A
+warning of an upstream package has a category and a module for class and place.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity.records import CRASH
 from parity.reports.gate.changes import RED as RED
 from parity.reports.gate.changes import count_text
 
@@ -18,11 +21,16 @@ from parity.reports.gate.changes import count_text
 COMMAND = "pytest --pyargs parity.architectures"
 # Options of a run without which some of its cells are not there.
 _CELLS_OF = ("--architecture", "--neuron-emulate")
+# Said of warnings after their number.
+WARNED = "of upstream: no failures, but what the next releases may break"
 # Causes that are listed; the rest is counted.
 LISTED = 10
-# Architectures with their feature that a line names before it counts them.
-NAMED = 5
+# Architecture × feature that a line names before it names the first and counts them.
+NAMED = 3
 _LONGEST = 400
+
+# Exception, place and pattern.
+Key = tuple[str, str, str]
 
 # The first that matches a part of a message takes it.
 _VARIABLE = re.compile(
@@ -44,8 +52,9 @@ class Cause:
     """What several failures have in common.
 
     Args:
-        exception: the class; empty for a failure without one, such as a worker that died.
-        place: the innermost frame of parity or of a package that it stands on, `module:function`.
+        exception: the class; empty for a failure without one, such as a worker that died. The category of a warning.
+        place: the innermost frame of parity or of a package that it stands on, `module:function`. The module of a
+            warning.
         pattern: the first line of the message without what differs.
         lines: the records, in the order of the run.
     """
@@ -56,8 +65,27 @@ class Cause:
     lines: tuple[Mapping[str, Any], ...]
 
     @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return self.exception, self.place, self.pattern
+
+    @property
+    def title(self) -> str:
+        """Exception and place in a few words; of a failure without an exception, what kind of failure it is."""
+        if self.exception:
+            return " in ".join(filter(None, (self.exception, self.place)))
+        if all(line["status"] == "xpassed" for line in self.lines):
+            return "deviation that passes again"
+        return "worker that died" if all(line["stage"] == CRASH for line in self.lines) else "failure"
+
+    @property
+    def size(self) -> str:
+        """How many checks and cells it affects."""
+        return f"{count_text(len(self.lines), 'check')} of {count_text(self.cells, 'cell')}"
+
+    @property
     def cells(self) -> int:
-        """How many cells fail by it."""
+        """How many cells it affects."""
         return len({line["id"] for line in self.lines})
 
     @property
@@ -100,24 +128,42 @@ def pattern_of(message: str) -> str:
     return _VARIABLE.sub(lambda match: _WORDS[match.lastgroup or "name"], first)[:_LONGEST]
 
 
-def key_of(line: Mapping[str, Any]) -> tuple[str, str, str]:
+def key_of(line: Mapping[str, Any]) -> Key:
     """Exception, place and pattern of a record."""
     cause = line.get("cause") or {}
     return cause.get("exception", ""), cause.get("place", ""), pattern_of(line["error"] or "")
 
 
 def causes_of(lines: Iterable[Mapping[str, Any]]) -> list[Cause]:
-    """The causes of what is red, those of most cells first."""
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    """The causes of all red records, those of most cells first."""
+    return _grouped(line for line in lines if line["status"] in RED)
+
+
+def warning_causes(lines: Iterable[Mapping[str, Any]], known: Collection[Key] = ()) -> list[Cause]:
+    """The causes of the warnings in records, those of most cells first.
+
+    Args:
+        known: keys of warnings that are not new and are left out.
+    """
+    # As if each were a failure, so that both are grouped and listed alike.
+    failures = (
+        {**line, "error": each["text"], "cause": {"exception": each["category"], "place": each["module"]}}
+        for line in lines
+        for each in line.get("warnings") or ()
+    )
+    return [cause for cause in _grouped(failures) if cause.key not in known]
+
+
+def _grouped(lines: Iterable[Mapping[str, Any]]) -> list[Cause]:
+    groups: dict[Key, list[Mapping[str, Any]]] = {}
     for line in lines:
-        if line["status"] in RED:
-            groups.setdefault(key_of(line), []).append(line)
+        groups.setdefault(key_of(line), []).append(line)
     causes = [Cause(*key, tuple(group)) for key, group in groups.items()]
     return sorted(causes, key=lambda cause: (-cause.cells, -len(cause.lines)))
 
 
 def affected(lines: Sequence[Mapping[str, Any]]) -> str:
-    """What is affected, in a few words: `*-with-past`, `* default`, `bert *`, or the first few and how many."""
+    """The affected cells in a few words: `*-with-past`, `* default`, `bert *`, or the first and how many."""
     pairs = list(dict.fromkeys((line["architecture"], line["feature"]) for line in lines))
     architectures, features = ({pair[place] for pair in pairs} for place in (0, 1))
     if len(pairs) > 2 and len(features) > 1 and all(feature.endswith("-with-past") for feature in features):
@@ -127,8 +173,8 @@ def affected(lines: Sequence[Mapping[str, Any]]) -> str:
     elif len(pairs) > 2 and len(architectures) == 1:
         text = f"{_single(architectures)}* ({len(pairs)})"
     else:
-        text = ", ".join(f"{architecture} {feature}" for architecture, feature in pairs[:NAMED])
-        text += f" … ({len(pairs)})" if len(pairs) > NAMED else ""
+        names = [f"{architecture} {feature}" for architecture, feature in pairs]
+        text = f"{names[0]} … ({len(names)})" if len(names) > NAMED else ", ".join(names)
     for field, usual in (("format", "onnx"), ("attention", "eager")):
         values = {line[field] for line in lines}
         text += f", {_single(values).strip()}" if len(values) == 1 and usual not in values else ""
@@ -151,20 +197,61 @@ def _single(values: set[str]) -> str:
     return f"{next(iter(values))} " if len(values) == 1 else ""
 
 
-def cause_lines(causes: Sequence[Cause], run: str = COMMAND) -> list[str]:
+def cause_lines(causes: Sequence[Cause], run: str = COMMAND, *, listed: int = LISTED, noun: str = "cause") -> list[str]:
     """The largest causes in three lines each, and one line for all others.
 
     Args:
         run: see `Cause.command`.
+        listed: how many have lines of their own.
+        noun: what the others are called.
     """
     lines = []
-    for number, cause in enumerate(causes[:LISTED], 1):
-        kind = " in ".join(filter(None, (cause.exception or "failure", cause.place)))
-        size = f"{count_text(len(cause.lines), 'check')} of {count_text(cause.cells, 'cell')}"
-        lines.append(f"{number}. {size}: {affected(cause.lines)}: {kind}")
+    for number, cause in enumerate(causes[:listed], 1):
+        lines.append(f"{number}. {cause.size}: {affected(cause.lines)}: {cause.title}")
         lines += [f"   {cause.message}", f"   {cause.command(run)}"]
-    rest = causes[LISTED:]
+    rest = causes[listed:]
     if rest:
         checks = sum(len(cause.lines) for cause in rest)
-        lines.append(f"and {count_text(len(rest), 'cause')} more, of {count_text(checks, 'check')}")
+        lines.append(f"and {count_text(len(rest), noun)} more, of {count_text(checks, 'check')}")
+    return lines
+
+
+def listing(red: Sequence[Cause], warnings: Sequence[Cause], run: str = COMMAND) -> dict[str, Any]:
+    """`causes` and `warnings` of an outcome, each with `lines` for a person and `all` for machines.
+
+    Args:
+        red: the causes of what is red.
+        warnings: the causes of the warnings that are new; they get lines where the red ones leave room.
+        run: see `Cause.command`.
+    """
+    return {
+        name: {
+            "lines": cause_lines(causes, run, listed=listed, noun=noun) if listed else [],
+            "all": [cause.as_json(run) for cause in causes],
+        }
+        for name, causes, listed, noun in (
+            ("causes", red, LISTED, "cause"),
+            ("warnings", warnings, LISTED - min(len(red), LISTED), "warning"),
+        )
+    }
+
+
+def sections(outcome: Mapping[str, Any], subject: str, *, markdown: str = "") -> list[str]:
+    """The causes and warnings of `listing` for a person, each under a title; nothing where there is none.
+
+    Args:
+        subject: what the causes are of.
+        markdown: the marks before a title, such as `##`; empty for text.
+    """
+    lines = []
+    for name, noun, rest in (("causes", "cause", f"of {subject}"), ("warnings", "new warning", WARNED)):
+        causes = outcome[name]
+        title = f"{count_text(len(causes['all']), noun)} {rest}"
+        if not causes["all"]:
+            continue
+        if markdown:
+            fence = ["", "```text", *causes["lines"], "```"] if causes["lines"] else []
+            lines += ["", f"{markdown} {title}", *fence]
+        else:
+            lines += ["", f"{title}{':' if causes['lines'] else ''}", *causes["lines"]]
     return lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.reports.gate import baseline
-from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
+from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
 from parity.reports.gate.changes import (
     KINDS,
     Change,
@@ -36,8 +36,9 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
 
     Returns:
         worse (a result is worse or gone, or a ratio has grown), before and after (the environments' names), packages
-        (name → [before, after]), counts of kinds, cells (kind → cells whose worst status is another), changes (kind →
-        checks with before, after and error), ratios, lines (those of `change_lines` for cells and checks).
+        (name → [before, after]), counts of kinds, causes and warnings (see `listing`), cells (kind → cells whose worst
+        status is another), changes (kind → checks with before, after and error), ratios, lines (those of
+        `change_lines` for cells and checks).
     """
     (before, old_lines), (after, new_lines) = old, new
     was, now = statuses(old_lines), statuses(new_lines)
@@ -48,6 +49,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     ratio_rows = ratios(old_lines, new_lines)
     run = rerun_command(after)
     causes = causes_of(line for line in new_lines if was.get((line["id"], line["check"])) != line["status"])
+    known = {cause.key for cause in warning_causes(old_lines)}
     growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
         "worse": bool(growths or any(change.is_worse for each in checks.values() for change in each)),
@@ -64,7 +66,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             "ratios that grew": len(growths),
             "ratios that shrank": len(ratio_rows) - len(growths),
         },
-        "causes": {"lines": cause_lines(causes, run), "all": [cause.as_json(run) for cause in causes]},
+        **listing(causes, warning_causes(new_lines, known), run),
         "changes": {
             kind: [
                 {**vars(change), "error": errors.get((change.cell, change.check))} for change in checks.get(kind, ())
@@ -127,10 +129,7 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     )
     lines += ["", comparison["left_out"]] if comparison["left_out"] else []
     lines += ["", *_packages(comparison["packages"], markdown)]
-    if comparison["causes"]["lines"]:
-        heading = f"{count_text(len(comparison['causes']['all']), 'cause')} of what is red now and was not"
-        fence = ["```"] if markdown else []
-        lines += ["", f"## {heading}" if markdown else heading, "", *fence, *comparison["causes"]["lines"], *fence]
+    lines += sections(comparison, "what is red now and was not", markdown="##" if markdown else "")
     for kind in KINDS:
         for unit in ("cells", "checks"):
             items = comparison["lines"][unit].get(kind, ())

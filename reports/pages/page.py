@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from parity.errors import EnvironmentGap, UsageError
 from parity.reports.gate import baseline
-from parity.reports.gate.causes import cause_lines, causes_of, rerun_command
-from parity.reports.gate.changes import WORST, Run, ranges, split
-from parity.reports.gate.upgrade import worst_ratio
+from parity.reports.gate.causes import (
+    LISTED,
+    WARNED,
+    Cause,
+    Key,
+    affected,
+    causes_of,
+    listing,
+    rerun_command,
+    sections,
+    warning_causes,
+)
+from parity.reports.gate.changes import KINDS, WORST, Run, Statuses, ranges, split
+from parity.reports.pages.data import compact, group_by_kind, reproducers
 
 TEMPLATES = Path(__file__).parent / "templates"
+SYMBOLS = {"failed": "✗", "error": "!", "xpassed": "↑", "xfailed": "~", "passed": "✓", "skipped": "–"}
 MEANINGS = {
     "failed": "the file does not do what is claimed",
     "error": "no file, or none that could be tried",
@@ -25,22 +37,37 @@ MEANINGS = {
     "skipped": "not tried here, for the reason given",
 }
 SUMMARY_LINES = 40
-_CELL = ("id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant")
 
 
-def write(
-    path: Path,
-    environment: Mapping[str, Any],
-    lines: Sequence[Mapping[str, Any]],
-    *,
-    history: Sequence[Run] = (),
-    scripts: Sequence[Path] = (),
-) -> None:
-    """Write the page, and its summary with the suffix `.md`.
+@dataclass(frozen=True)
+class Context:
+    """What the page puts beside the records.
 
     Args:
         history: earlier runs, the oldest first.
         scripts: directories with the reproducers that runs have left.
+        kinds: architecture → kind of its model, by which the matrix is grouped.
+        baseline: the name of the baseline that the records are compared with; empty if there is none.
+        differences: the packages that are others in that baseline; empty if it is of the environment of the records.
+        accepted: its statuses, without those that the selection of the run left out.
+        left_out: a line that counts those.
+        known: the warnings that were accepted with it.
+    """
+
+    history: Sequence[Run] = ()
+    scripts: Sequence[Path] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    baseline: str = ""
+    differences: str = ""
+    accepted: Statuses = field(default_factory=dict)
+    left_out: str = ""
+    known: Collection[Key] = ()
+
+
+def write(
+    path: Path, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], context: Context | None = None
+) -> None:
+    """Write the page, and its summary with the suffix `.md`.
 
     Raises:
         EnvironmentGap: Jinja2 or matplotlib is not installed.
@@ -52,30 +79,80 @@ def write(
     _library("matplotlib")
     from parity.reports.pages import plots
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
+    context = context or Context()
     templates = jinja2.Environment(
-        loader=loader, autoescape=jinja2.select_autoescape(["html.j2"]), keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        keep_trailing_newline=True,
     )
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
     counts = Counter(line["status"] for line in lines)
-    context = {
+    run = rerun_command(environment)
+    red, warnings = causes_of(lines), warning_causes(lines, context.known)
+    values = {
         "name": baseline.environment_of(environment),
         "environment": environment,
         "packages": {name: version for name, version in environment["packages"].items() if version},
         "cells": len({line["id"] for line in lines}),
         "checks": len(lines),
         "counts": {status: counts[status] for status in WORST if counts[status]},
+        "symbols": SYMBOLS,
         "meanings": MEANINGS,
-        "plots": plots.all_plots(environment, lines, history),
+        "plots": plots.all_plots(environment, lines, context.history),
     }
-    data = {**compact(lines, scripts), "command": rerun_command(environment)}
-    page = templates.get_template("page.html.j2").render(data=data, **context)
-    causes = cause_lines(causes_of(lines), rerun_command(environment))
+    accepted = context.accepted if context.baseline else None
+    data = {
+        **compact(lines, red, accepted),
+        "kinds": group_by_kind(lines, context.kinds),
+        "symbols": SYMBOLS,
+        "scripts": reproducers(
+            context.scripts, {line["id"] for line in lines if line["status"] not in ("passed", "skipped")}
+        ),
+        "command": run,
+    }
+    page = templates.get_template("page.html.j2").render(
+        data=data,
+        red=[_entry(cause, run) for cause in red],
+        warnings=[_entry(cause, run) for cause in warnings],
+        red_checks=sum(len(cause.lines) for cause in red),
+        listed=LISTED,
+        warned=WARNED,
+        comparison=_comparison(data, lines, context),
+        **values,
+    )
     summary = templates.get_template("summary.md.j2").render(
-        causes=causes, problems=problems(lines), shown=SUMMARY_LINES, **context
+        causes=sections(listing(red, warnings, run), "what is red", markdown="##"),
+        problems=problems(lines),
+        shown=SUMMARY_LINES,
+        **values,
     )
     path.write_text(page, encoding="utf-8")
     path.with_suffix(".md").write_text(summary, encoding="utf-8")
+
+
+def _entry(cause: Cause, run: str) -> dict[str, Any]:
+    """A cause for the template."""
+    return {
+        "cells": cause.cells,
+        "checks": len(cause.lines),
+        "affected": affected(cause.lines),
+        "title": cause.title,
+        "message": (cause.smallest["error"] or "").strip(),
+        "command": cause.command(run),
+    }
+
+
+def _comparison(data: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], context: Context) -> dict[str, Any]:
+    """How many checks changed against the baseline, by kind, and how many of its checks have no record here."""
+    numbers = Counter(data["rows"]["change"])
+    here = {(line["id"], line["check"]) for line in lines}
+    return {
+        "baseline": context.baseline,
+        "differences": context.differences,
+        "left_out": context.left_out,
+        "changes": {kind: numbers[number] for number, kind in enumerate(KINDS) if numbers[number]},
+        "missing": sum(key not in here for key in context.accepted),
+    }
 
 
 def _library(name: str) -> ModuleType:
@@ -85,67 +162,6 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise EnvironmentGap(f"the page needs {name}, which is not installed; pip install 'parity[report]'") from error
-
-
-def compact(lines: Sequence[Mapping[str, Any]], scripts: Sequence[Path] = ()) -> dict[str, Any]:
-    """What the page's script reads: cells once, rows as columns of numbers, each message once."""
-    cells: dict[str, int] = {}
-    checks: dict[str, int] = {}
-    errors: dict[str, int] = {}
-    names = ("cell", "check", "status", "error", "ratio", "worst", "seconds", "peak")
-    rows: dict[str, list[Any]] = {name: [] for name in names}
-    verdicts: dict[int, list[str]] = {}
-    for number, line in enumerate(lines):
-        output, ratio = worst_ratio(line)
-        difference = line["outputs"][output].get("worst") if output else None
-        values = (
-            cells.setdefault(line["id"], len(cells)),
-            checks.setdefault(line["check"], len(checks)),
-            WORST.index(line["status"]),
-            errors.setdefault(line["error"], len(errors)) if line["error"] else -1,
-            _finite(ratio),
-            _finite(difference),
-            round(line["seconds"], 3),
-            line.get("peak"),
-        )
-        for name, value in zip(names, values, strict=True):
-            rows[name].append(value)
-        if line["verdicts"]:
-            verdicts[number] = [f"{v.get('axis')}: {v.get('verdict')}; {v.get('text')}" for v in line["verdicts"]]
-    first = {line["id"]: line for line in reversed(lines)}
-    return {
-        "statuses": WORST,
-        "cells": [{name: first[cell][name] for name in _CELL} for cell in cells],
-        "features": sorted({line["feature"] for line in lines}, key=_feature),
-        "checks": list(checks),
-        "errors": list(errors),
-        "rows": rows,
-        "verdicts": verdicts,
-        "scripts": reproducers(scripts, {line["id"] for line in lines if line["status"] not in ("passed", "skipped")}),
-    }
-
-
-def _feature(name: str) -> tuple[bool, str]:
-    """What every architecture has first; with and without past beside each other."""
-    return name.removesuffix("-with-past") != "default", name
-
-
-def _finite(value: float | None) -> float | str | None:
-    """The number in six digits; JSON has no word for others."""
-    if value is None:
-        return None
-    return float(f"{value:.6g}") if math.isfinite(value) else str(value)
-
-
-def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Cell → name and text of the scripts that show its failures; an older run may have left those of other cells."""
-    names = set(cells)
-    texts: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted(path for directory in directories for path in directory.glob("*.py")):
-        cell = path.stem.rpartition("-")[0].removesuffix("-episode")
-        if cell in names:
-            texts.setdefault(cell, []).append((path.name, path.read_text(encoding="utf-8")))
-    return texts
 
 
 def problems(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

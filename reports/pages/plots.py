@@ -22,6 +22,8 @@ _INK = "#010203"
 _COLOURS = {status: f"#0102{16 + number:02x}" for number, status in enumerate(WORST)}
 # Equal answers have ratio 0, which a log scale has no place for.
 _SMALLEST = 0.01
+# Simplified paths lose their lines of no length.
+_WHOLE = {"path.simplify": False}
 _VERDICTS = {"generalises": "passed", "fixed by the model": "skipped", "raises": "xfailed", "silently wrong": "failed"}
 
 
@@ -147,9 +149,7 @@ def costs(lines: Sequence[Mapping[str, Any]]) -> Plot:
     figure, axes = _figure(3.6)
     if peaks:
         shown = list(peaks)
-        axes.plot(
-            [max(seconds[cell], 1e-3) for cell in shown], [peaks[cell] for cell in shown], ".", color=_INK, markersize=3
-        )
+        _dots(axes, [max(seconds[cell], 1e-3) for cell in shown], [peaks[cell] for cell in shown])
         axes.set_ylabel("peak of the process, MiB")
     else:
         axes.hist([max(value, 1e-3) for value in seconds.values()], bins=60, color=_INK)
@@ -207,6 +207,16 @@ def _stack(axes: Axes, places: Sequence[int], values: Mapping[str, Sequence[int]
             bottom = [one + other for one, other in zip(bottom, values[status], strict=True)]
 
 
+def _dots(axes: Axes, horizontal: Sequence[float], vertical: Sequence[float]) -> None:
+    """Thousands of dots as one element of the page: lines of no length with round ends."""
+    import matplotlib
+
+    gap = float("nan")
+    places = [[value for each in values for value in (each, each, gap)] for values in (horizontal, vertical)]
+    with matplotlib.rc_context(_WHOLE):
+        axes.plot(*places, color=_INK, linewidth=2.5, solid_capstyle="round")
+
+
 def _figure(height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
@@ -236,9 +246,13 @@ def _svg(figure: Figure, axes: Axes) -> str:
         figure.legend(loc="outside upper right", ncols=6, frameon=False, labelcolor=_INK, fontsize=8)
     stream = io.StringIO()
     # Without the salt ids differ from run to run.
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": axes.get_xlabel() + axes.get_ylabel(), "font.family": "sans-serif"}
-    ):
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": axes.get_xlabel() + axes.get_ylabel(),
+        "font.family": "sans-serif",
+        **_WHOLE,
+    }
+    with matplotlib.rc_context(settings):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     # Its frame has the name; what is within is decoration.

@@ -52,11 +52,17 @@ def browser() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def open_page(
-    chromium: Browser, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760
+    chromium: Browser, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760, address: str = ""
 ) -> Iterator[Page]:
-    """The page in a window, drawn; leaving closes it."""
+    """The page in a window, drawn; leaving closes it.
+
+    Args:
+        scheme: the colours that the reader prefers, `light` or `dark`.
+        width, height: of the window, in pixels.
+        address: what follows the `#`, such as a cell.
+    """
     window = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    window.goto(path.resolve().as_uri())
+    window.goto(path.resolve().as_uri() + (f"#{address}" if address else ""))
     window.wait_for_selector("html[data-ready]")
     yield window
     window.close()
@@ -80,12 +86,14 @@ def _run(args: argparse.Namespace) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
         with open_page(chromium, args.page) as window:
+            window.evaluate("document.getElementById('matrix').scrollIntoView()")
             _write(args.output / "matrix.png", window.screenshot())
             _write(args.output / "ratios.png", window.locator("#ratios svg").screenshot())
         with open_page(chromium, args.page, scheme="dark") as window:
             # The worst of all: its rows and messages are what the page is for.
-            shown = next(name for name in WORST if window.locator(f"#matrix button.{name}").count())
-            window.locator(f"#matrix button.{shown}").first.click()
+            shown = next(name for name in WORST if window.locator(f"#grids button.{name}").count())
+            window.locator(f"#grids button.{shown}").first.click()
+            window.get_by_role("dialog").wait_for()
             _write(args.output / "checks.png", window.screenshot())
     print(f"{args.output}: matrix.png, ratios.png, checks.png")
     return 0

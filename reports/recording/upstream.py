@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from parity.environment import newer_than_tested
+from parity.reports.gate.causes import pattern_of
+from parity.reports.gate.changes import count_text
 
 UPSTREAM = ("transformers", "torch", "onnx", "onnxruntime", "numpy")
 _MODULES = rf"({'|'.join(UPSTREAM)})(\..*)?\Z"
@@ -28,6 +30,8 @@ FILTERS = (
     # Modules of transformers 4 script functions when they are imported.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 )
+# Kinds of warnings that the end of a run lists; the rest is counted.
+LISTED = 5
 # Decorators of these warn in the name of what they decorate.
 _DECORATORS = ("typing_extensions", "warnings")
 _OWN = pytest.StashKey[Callable[..., None]]()
@@ -50,12 +54,16 @@ class _Summary:
     """Counts what upstream has warned of, and reports it when the run is over, in the place of pytest's own list."""
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, ...]] = Counter()
+        # Category, module and pattern → how often, and the first text.
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._texts: dict[tuple[str, str, str], str] = {}
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         warning = warning_facts(warning_message)
         if warning:
-            self._counts[tuple(warning.values())] += 1
+            key = warning["category"], warning["module"], pattern_of(warning["text"])
+            self._counts[key] += 1
+            self._texts.setdefault(key, warning["text"])
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -69,8 +77,12 @@ class _Summary:
             terminalreporter.write_line(f"note: {newer_than_tested()}")
         if self._counts:
             terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
-        for (category, module, text), count in self._counts.most_common():
-            terminalreporter.write_line(f"{count} × {category} of {module}: {text}")
+        for key, count in self._counts.most_common(LISTED):
+            category, module, _ = key
+            terminalreporter.write_line(f"{count} × {category} of {module}: {self._texts[key]}")
+        rest = sorted(self._counts.values(), reverse=True)[LISTED:]
+        if rest:
+            terminalreporter.write_line(f"and {count_text(len(rest), 'warning')} more, given {sum(rest):,} times")
 
 
 def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
