@@ -63,6 +63,10 @@ def test_two_causes_over_500_cells_are_two_entries():
         ),
         ("wrong in self.attn.out_proj and `a`", "wrong in encoder.layers and `b`"),
         ("one line\nand another", "one line\nand a third"),
+        (
+            "start_logits: error ratio 4.74, should be at most 4",
+            "the smallest (python /tmp/out/electra-default-onnx17-1.py): y: error ratio 5, should be at most 4",
+        ),
     ],
 )
 def test_names_numbers_ids_and_paths_tell_no_causes_apart(message, other):

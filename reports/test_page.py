@@ -13,6 +13,7 @@ from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
 from parity.reports.gate import baseline, causes
 from parity.reports.gate.changes import WORST
+from parity.reports.gate.parts import FIELD, Part
 from parity.reports.pages import data as data_of
 from parity.reports.pages import page, plots, screenshots
 
@@ -414,6 +415,23 @@ def test_without_a_baseline_nothing_has_changed(chromium, tmp_path):
         assert "no baseline of this environment" in tab.locator(".against").inner_text()
         assert tab.locator("[name=change]").count() == 0
         assert tab.locator("#grids .changed").count() == 0
+
+
+def test_the_nearest_baseline_is_named(chromium, tmp_path):
+    """With the packages that differ; what the selection left out is counted, and is not missing."""
+    (tmp_path / "baseline").mkdir()
+    whole_run = {**ACCEPTED, ("bert-default-onnx20", "contract"): "passed"}
+    (tmp_path / "baseline" / f"{specimens.NAME}.csv").write_text(baseline.as_csv(whole_run))
+    selection = Part({"-k": "not onnx20"}, frozenset(), frozenset([("bert-default-onnx20", "contract")])).as_json()
+    environment = {**specimens.environment(onnxruntime="1.31.0"), FIELD: selection}
+    records.write(tmp_path / "new.jsonl", environment, lines())
+    arguments = ["--baseline", str(tmp_path / "baseline"), "--output", str(tmp_path / "page.html")]
+    assert command.main([str(tmp_path / "new.jsonl"), *arguments]) == 0
+    with screenshots.open_page(chromium, tmp_path / "page.html") as tab:
+        text = tab.locator(".against").inner_text()
+    assert f"nearest baseline {specimens.NAME} (onnxruntime 1.32.0 → 1.31.0)" in text
+    assert "1 check of the baseline without a result here" in text
+    assert "Not compared, because the selection (-k 'not onnx20') left them out" in text
 
 
 def test_the_page_begins_with_the_causes(window):

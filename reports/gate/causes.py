@@ -42,7 +42,8 @@ _VARIABLE = re.compile(
     r"|(?P<number>(?<![A-Za-z])(?:0x[0-9a-fA-F]+|[-−]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?:st|nd|rd|th)?\b)"
 )
 _WORDS = {"cell": "CELL", "quoted": "NAME", "path": "PATH", "name": "NAME", "type": "NAME", "number": "N"}
-# Where a message begins with the sizes that it is about, and with an output.
+# Where a message begins with a boundary and its reproducer, with the sizes that it is about, and with an output.
+_BOUNDARY = re.compile(r"^.{1,80}? \(python [^)]*\): ")
 _SIZES = re.compile(r"^at [^:]*: ")
 _SUBJECT = re.compile(r"^[\w.]+: ")
 
@@ -124,7 +125,7 @@ class Cause:
 def pattern_of(message: str) -> str:
     """The first line of a message without the names, numbers, ids and paths in it."""
     first = next((line for line in message.strip().splitlines() if line.strip()), "")
-    first = _SUBJECT.sub("NAME: ", _SIZES.sub("", first))
+    first = _SUBJECT.sub("NAME: ", _SIZES.sub("", _BOUNDARY.sub("", first)))
     return _VARIABLE.sub(lambda match: _WORDS[match.lastgroup or "name"], first)[:_LONGEST]
 
 

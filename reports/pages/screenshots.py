@@ -100,8 +100,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, screenshot: bytes) -> None:
-    # 64 colours are a third of the size, and a page of text loses nothing.
-    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(64).save(path, optimize=True)
+    # A palette is half of the size, and a page of text loses nothing.
+    Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 if __name__ == "__main__":

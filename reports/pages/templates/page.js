@@ -278,6 +278,7 @@ function linked(text) {
 function told(value) {
   if (value === null) return "";
   if (typeof value !== "number") return value;
+  if (Math.abs(value) >= 1e5) return value.toExponential(2);
   return value && Math.abs(value) < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
 }
 
