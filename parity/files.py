@@ -6,13 +6,47 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from parity.errors import OutputError
+from parity.errors import OutputError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+# What a path may lead to that is no regular file, as people call it.
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISLNK, "a link"),
+)
+
+
+def kind_of(mode: int) -> str:
+    """What a file of that `st_mode` is; empty for a regular one."""
+    return next((words for holds, words in _KINDS if holds(mode)), "")
+
+
+def require_regular(path: Path, role: str) -> None:
+    """Refuse, unopened, to read what is no regular file when links are followed.
+
+    Args:
+        role: what the path stands for in messages, such as `file`.
+
+    Raises:
+        UsageError: it is something else, or nothing.
+    """
+    try:
+        kind = kind_of(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        raise UsageError(f"{role} {path}: no such file; give the path of one that exists") from None
+    if kind:
+        raise UsageError(f"{role} {path}: is {kind}, should be a regular file")
 
 
 def output_file(output: Path) -> Path:

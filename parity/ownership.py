@@ -7,16 +7,15 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from parity.archives import read_owner
 from parity.errors import UsageError
 from parity.onnx_files import REJECTED, data_file
 
 if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint
 
-# Where a TorchScript archive has what `parity.torchscript` wrote into it.
-_FACTS = "/extra/parity.json"
 _MODELS = (".onnx", ".pt")
 
 
@@ -93,7 +92,7 @@ def facts_of(path: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     if zipfile.is_zipfile(path):
-        return _archive_facts(path)
+        return read_owner(path)
     try:
         import onnx
 
@@ -101,16 +100,6 @@ def facts_of(path: Path) -> Mapping[str, str]:
     except Exception:
         return {}  # no ONNX file, or a host that has no onnx and writes none
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _archive_facts(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith(_FACTS)), None)
-            facts = json.loads(archive.read(name)) if name else {}
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _type_beside(path: Path) -> str | None:

@@ -211,23 +211,26 @@ def compile_module(
 
 
 def load(path: str | os.PathLike) -> NeuronModel:
-    """A file that `trace` has written; the SDK is imported before it is loaded.
+    """A file that `trace` has written; the SDK is imported before it is loaded. Load only files that you trust.
 
     Raises:
         EnvironmentGap (a RuntimeError): the SDK is not here; the text says what to install.
-        SessionError: torch cannot load the file, or it was not compiled by `trace`.
+        UsageError, SessionError: see `parity.torchscript.load`; and the file was not compiled by `trace`.
     """
-    # Which package it is stands in the file, which cannot be loaded without the package.
-    package = _package_of(path)
-    if package is not None:
-        sdk.import_package(package)
-    try:
-        module, facts = files_of_traces.read(path)
-    except SessionError as error:
-        raise SessionError(messages.explain(str(error))) from error
+    facts = files_of_traces.declaration_of(path)
     if "neuron" not in facts:
         raise SessionError(f"{path}: is a trace, not compiled for Neuron; parity.torchscript.load reads it")
-    return NeuronModel(module=module, **files_of_traces.fields_of(facts), **facts["neuron"])
+    own = facts["neuron"]
+    if own["engine"] != EMULATION:
+        # The file cannot be loaded without the package.
+        sdk.import_package(own["package"])
+    try:
+        module = files_of_traces.load_graph(Path(path))
+    except SessionError as error:
+        raise SessionError(messages.explain(str(error))) from error
+    names = ("engine", "package", "sdk", "compiled", "outside", "dynamic_batch")
+    fields_of_neuron = {name: own[name] for name in names}
+    return NeuronModel(module=module, **files_of_traces.fields_of(facts), **fields_of_neuron)
 
 
 def analyze(
@@ -285,19 +288,6 @@ def _model_of(module: torch.nn.Module) -> torch.nn.Module:
 
 def _name(tracer: sdk.Tracer) -> str:
     return "torch.jit.trace (emulation)" if tracer.engine == EMULATION else f"{tracer.package}.trace"
-
-
-def _package_of(path: str | os.PathLike) -> str | None:
-    """The package that a file was compiled with, read from the archive; None where it has no such entry."""
-    import json
-    import zipfile
-
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(f"extra/{files_of_traces.FACTS}"):
-                facts = json.loads(archive.read(name)).get("neuron")
-                return facts["package"] if facts and facts["engine"] != EMULATION else None
-    return None
 
 
 @contextlib.contextmanager

@@ -18,19 +18,17 @@ import numpy as np
 import torch
 
 from parity import __version__, releases
+from parity.archives import FACTS, read_declaration
 from parity.axes import Role, role_of
 from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.releases import PAST
 from parity.samples import Sizes
+from parity.schema import SchemaError
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
-
-# What a file says of itself, beside its code and weights.
-FACTS = "parity.json"
-
 
 # Free bytes below which a failure to write is put down to the disk: the writer does not say.
 _LITTLE = 1 << 20
@@ -120,29 +118,46 @@ class TracedModel:
 
 
 def load(path: str | os.PathLike) -> TracedModel:
-    """A file that `export` has written.
+    """A file that `export` has written. Its graph is code: load only files that you trust.
 
     Raises:
+        UsageError: `path` is no path.
         SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.
     """
     module, facts = read(path)
     return TracedModel(module=module, **fields_of(facts))
 
 
+def declaration_of(path: str | os.PathLike) -> dict[str, Any]:
+    """What a file that parity wrote says of itself; the graph, which is code, is not loaded.
+
+    Raises:
+        UsageError: `path` is no path.
+        SessionError: it leads to no regular file, or to one that says nothing or what parity does not write.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"path: got {type(path).__name__}, should be the path of a file that parity.torchscript wrote")
+    try:
+        facts = read_declaration(Path(path))
+    except UsageError as error:
+        raise SessionError(str(error)) from None
+    except SchemaError as error:
+        raise SessionError(f"{path}: is damaged, or parity did not write it: {error}; trace the model again") from error
+    if facts is None:
+        raise SessionError(
+            f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it, if you trust it"
+        )
+    return facts
+
+
 def read(path: str | os.PathLike) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
     """The ScriptModule of a file that parity wrote, and what the file says of itself.
 
     Raises:
-        SessionError: see `load`.
+        UsageError, SessionError: see `load`.
     """
-    extra = {FACTS: ""}
-    module = _load(Path(path), extra)
-    try:
-        return module, json.loads(extra[FACTS])
-    except ValueError:
-        raise SessionError(
-            f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it"
-        ) from None
+    facts = declaration_of(path)
+    return load_graph(Path(path)), facts
 
 
 def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,13 +226,16 @@ def save(trace: TracedModel, path: Path) -> None:
             raise ExportError(f"torch.jit.save failed: {type(error).__name__}: {text}") from error
 
 
-def _load(path: Path, extra: dict[str, str]) -> torch.jit.ScriptModule:
-    if not path.is_file():
-        raise SessionError(f"{path}: no such file; give a file that parity.torchscript wrote")
+def load_graph(path: Path) -> torch.jit.ScriptModule:
+    """The ScriptModule of a file, on the CPU; loading it may run what it holds.
+
+    Raises:
+        SessionError: torch cannot load it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+            return torch.jit.load(str(path), map_location="cpu")
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise SessionError(f"{path}: torch.jit.load cannot load it: {text}") from error

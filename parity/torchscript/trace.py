@@ -23,7 +23,7 @@ from parity.errors import (
 )
 from parity.judge.findings import error_of
 from parity.releases import PAST, parameters_of
-from parity.torchscript.model import TracedModel, _load, nested_inputs, save
+from parity.torchscript.model import TracedModel, load_graph, nested_inputs, save
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
 from parity.traceable import Layout, Traceable, attention_of, call, evaluation_mode
@@ -130,7 +130,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         path = stage / output.name
         save(trace, path)
         if prove:
-            trace = _with_proof(replace(trace, module=_load(path, {})), model, declared.onnx_config, say)
+            trace = _with_proof(replace(trace, module=load_graph(path)), model, declared.onnx_config, say)
         files.replace(path, output)
     return trace
 
