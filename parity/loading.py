@@ -13,7 +13,6 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +21,7 @@ from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.releases import dtype_option, tensorflow_gap
+from parity.turns import in_turn, shared, without_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +132,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     return config
 
 
+@in_turn
 def load_model(
     source: str,
     model_class: ModelLoader,
@@ -189,7 +190,7 @@ def _load_tensorflow(
     return model.float().eval(), sorted(info["missing_keys"])
 
 
-@contextlib.contextmanager
+@shared
 def quiet_transformers() -> Iterator[None]:
     """Loading bars and reports are for training; what matters of them is raised or returned."""
     from transformers.utils import logging as transformers_logging
@@ -199,8 +200,7 @@ def quiet_transformers() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             yield
     finally:
         logger.setLevel(level)

@@ -16,6 +16,7 @@ from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, floa
 from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
 from parity.traceable import Layout, call, evaluation_mode
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BY_MODULE_FROM = 1 << 30
 
 
+@in_turn
 def answers(
     model: PreTrainedModel,
     onnx_config: OnnxConfig,
@@ -268,6 +270,7 @@ class _Float64Call:
         self._model, self._onnx_config = model, onnx_config
         self._nothing_to_widen: set[Hashable] = set()
 
+    @in_turn
     def __call__(self, nested: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         like = _likeness(nested)
         widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()

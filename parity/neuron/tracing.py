@@ -22,6 +22,7 @@ from parity.torchscript import trace as torchscript
 from parity.torchscript.model import TracedModel
 from parity.torchscript.runner import Runner
 from parity.traceable import evaluation_mode
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
@@ -177,6 +178,7 @@ def neuron_model_of(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bo
     )
 
 
+@in_turn
 def compile_module(
     module: torch.nn.Module,
     tensors: tuple[torch.Tensor, ...],

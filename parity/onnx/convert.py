@@ -24,6 +24,7 @@ from parity.judge import contract
 from parity.judge.findings import failures
 from parity.onnx_files import append_metadata, data_file, gather_external_data, publish
 from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +109,7 @@ def export_pytorch(  # noqa: PLR0913 - the signature that users call
     return export_with(TraceExporter(device), one_preprocessor(preprocessor, tokenizer), model, config, opset, output)
 
 
+@in_turn
 def export_with(
     exporter: TraceExporter,
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,

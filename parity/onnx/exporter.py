@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
 from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_nothing_is_seen
+from parity.turns import without_warnings
 
 
 class TraceExporter:
@@ -46,8 +46,7 @@ class TraceExporter:
         """
         # Below 2.5 there is no choice.
         options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-        with warnings.catch_warnings(), self._patches(traceable, tensors, opset):
-            warnings.simplefilter("ignore")
+        with without_warnings(), self._patches(traceable, tensors, opset):
             try:
                 torch.onnx.export(
                     traceable,

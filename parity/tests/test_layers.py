@@ -17,7 +17,7 @@ FOLDERS = ("architectures", "fixtures", "reports")
 # less.
 ROWS = {
     "base": r"errors|files|onnx_files|environment|aws|releases|words|scope|axes|tasks|dtypes|exporters|opsets"
-    r"|console|records|schema|archives",
+    r"|console|records|schema|archives|turns",
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",

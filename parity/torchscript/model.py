@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +25,7 @@ from parity.errors import ExportError, SessionError, UsageError
 from parity.releases import PAST
 from parity.samples import Sizes
 from parity.schema import SchemaError
+from parity.turns import without_warnings
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
@@ -213,8 +213,7 @@ def save(trace: TracedModel, path: Path) -> None:
     Raises:
         ExportError, OSError: it cannot be written.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         try:
             torch.jit.save(trace.module, str(path), _extra_files={FACTS: json.dumps(trace.facts())})
         except OSError:
@@ -232,8 +231,7 @@ def load_graph(path: Path) -> torch.jit.ScriptModule:
     Raises:
         SessionError: torch cannot load it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         try:
             return torch.jit.load(str(path), map_location="cpu")
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import types
@@ -27,6 +26,7 @@ from parity.torchscript.model import TracedModel, load_graph, nested_inputs, sav
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
 from parity.traceable import Layout, Traceable, attention_of, call, evaluation_mode
+from parity.turns import in_turn, shared
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -135,6 +135,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     return trace
 
 
+@in_turn
 def trace_model(
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
@@ -262,7 +263,7 @@ def _trace(
             config.restore_ops()
 
 
-@contextlib.contextmanager
+@shared
 def _inline_functions() -> Iterator[None]:
     """Inside, an autograd function (bloom's GELU) is only its forward: no file can hold a call of Python."""
     base = torch.autograd.Function
