@@ -10,7 +10,7 @@ from typing import Any
 
 from parity import schema
 from parity.aws import NEURON
-from parity.files import require_regular
+from parity.paths import require_regular
 from parity.schema import LARGEST_TENSOR, SchemaError
 
 # What a file says of itself, beside its code and weights.

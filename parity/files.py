@@ -6,47 +6,15 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from parity.errors import OutputError, UsageError
+from parity import publication, stages
+from parity.errors import OutputError, ParityError
+from parity.paths import require_replaceable, short
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-# What a path may lead to that is no regular file, as people call it.
-_KINDS = (
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISLNK, "a link"),
-)
-
-
-def kind_of(mode: int) -> str:
-    """What a file of that `st_mode` is; empty for a regular one."""
-    return next((words for holds, words in _KINDS if holds(mode)), "")
-
-
-def require_regular(path: Path, role: str) -> None:
-    """Refuse, unopened, to read what is no regular file when links are followed.
-
-    Args:
-        role: what the path stands for in messages, such as `file`.
-
-    Raises:
-        UsageError: it is something else, or nothing.
-    """
-    try:
-        kind = kind_of(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        raise UsageError(f"{role} {path}: no such file; give the path of one that exists") from None
-    if kind:
-        raise UsageError(f"{role} {path}: is {kind}, should be a regular file")
 
 
 def output_file(output: Path) -> Path:
@@ -58,22 +26,29 @@ def output_file(output: Path) -> Path:
 def staging_directory(destination: Path) -> Iterator[Path]:
     """A fresh directory beside `destination`, gone afterwards whatever happens; missing parents are made.
 
+    What dead processes have left beside it is ended or removed first: see `publication.complete`.
+
     Raises:
+        UsageError: the destination is a link, a device or the like.
         OutputError: the directory cannot be made or written, before any work is done.
     """
-    missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
     try:
+        missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.is_dir():
             raise IsADirectoryError(f"{destination} is a directory")
-        stage = Path(tempfile.mkdtemp(prefix=".parity-", dir=destination.parent))
-    except OSError as error:
+        require_replaceable(destination)
+        publication.complete(destination.parent)
+        stage = stages.Stage(destination.parent)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ParityError):
+            raise
         raise OutputError(
-            f"output {destination}: cannot be written ({error.strerror or error}); give a directory that exists or can"
-            " be made, and that this user may write"
+            f"output {short(destination)}: cannot be written ({getattr(error, 'strerror', None) or error}); give a"
+            " directory that exists or can be made, and that this user may write"
         ) from error
     try:
-        yield stage
+        yield stage.path
     except Exception as error:
         if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
             raise
@@ -81,7 +56,7 @@ def staging_directory(destination: Path) -> Iterator[Path]:
         failure.errno = errno.ENOSPC  # so that an outer stage can put its own destination in
         raise failure from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        stage.close()
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
@@ -108,12 +83,13 @@ def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
 
 def _place_to_link(model: Path, stack: contextlib.ExitStack) -> Path:
     """A fresh directory on the model's own disk where one can be made, else any."""
-    for parent in (None, model.parent):
+    temporary = Path(tempfile.gettempdir())
+    for parent in (temporary, model.parent):
         with contextlib.suppress(OSError):
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".parity-", dir=parent)))
+            directory = stack.enter_context(stages.fresh_directory(parent))
             if directory.stat().st_dev == model.stat().st_dev:
                 return directory
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
+    return stack.enter_context(stages.fresh_directory(temporary))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -121,15 +97,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def replace(staged_file: Path, destination: Path) -> None:
-    """Move one finished file to where it was asked for.
-
-    Raises:
-        OutputError: the move fails; what stood there is still there.
-    """
-    try:
-        os.replace(staged_file, destination)
-    except OSError as error:
-        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error

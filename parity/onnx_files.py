@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.errors import OutputError
+from parity.publication import Publication
 
 if TYPE_CHECKING:
     import onnx
@@ -33,25 +32,29 @@ def publish(staged_model: Path, destination: Path) -> None:
     """Move a finished model, and its data file if it has one, to where it was asked for.
 
     Raises:
-        OutputError: the move fails; what stood there is still there.
+        UsageError, OutputError: see `publication.Publication.commit`.
     """
-    try:
-        data = data_file(staged_model)
-        if data.exists():
-            if data.name != data_file(destination).name:
-                _rename_data(staged_model, data_file(destination).name)
-            os.replace(data, data_file(destination))
-        os.replace(staged_model, destination)
-        if not data_file(staged_model).exists() and not _refers_to_data(destination):
-            data_file(destination).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error
+    publication = Publication(staged_model.parent, destination.parent)
+    add_model(publication, staged_model, destination.name)
+    publication.commit()
 
 
-def remove(model: Path) -> None:
-    """Delete a model and its data file, where they are there."""
-    model.unlink(missing_ok=True)
-    data_file(model).unlink(missing_ok=True)
+def add_model(publication: Publication, staged_model: Path, name: str) -> None:
+    """A finished model under that name, with its data file if it has one; else one that stands there goes."""
+    data, data_name = data_file(staged_model), data_file(Path(name)).name
+    if not data.exists():
+        publication.remove(data_name)
+    else:
+        if data.name != data_name:
+            _rename_data(staged_model, data_name)
+        publication.add(data, data_name)
+    publication.add_entry(staged_model, name)
+
+
+def remove_model(publication: Publication, name: str) -> None:
+    """A model and its data file are gone afterwards."""
+    publication.remove(name)
+    publication.remove(data_file(Path(name)).name)
 
 
 def _rename_data(path: Path, name: str) -> None:
@@ -61,10 +64,6 @@ def _rename_data(path: Path, name: str) -> None:
             if entry.key == "location":
                 entry.value = name
     path.write_bytes(model.SerializeToString())
-
-
-def _refers_to_data(model: Path) -> bool:
-    return bool(external_tensors(model)[1])
 
 
 def external_tensors(path: Path) -> tuple[onnx.ModelProto | None, list[onnx.TensorProto]]:

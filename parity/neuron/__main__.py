@@ -160,6 +160,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     from parity.companions import Companions
     from parity.environment import version_of
     from parity.neuron import tracing
+    from parity.publication import Publication
 
     checkpoint, onnx_config, samples, model = workload
     single = args.output.suffix == ".pt"
@@ -198,9 +199,11 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
                 outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
                 say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
             neuron_models.append(neuron_model)
-        companions.publish()
+        publication = Publication(stage, directory)
+        companions.add_to(publication)
         for name in names.values():
-            files.replace(stage / name, directory / name)
+            publication.add_entry(stage / name, name)
+        publication.commit()
     paths = [path.as_posix() for path in destinations]
     say(f"saved at: {', '.join(paths)}")
     proven = all(each.proof for each in neuron_models)

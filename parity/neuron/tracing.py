@@ -17,6 +17,7 @@ from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
 from parity.neuron.sdk import EMULATION
+from parity.publication import publish_file
 from parity.torchscript import model as files_of_traces
 from parity.torchscript import trace as torchscript
 from parity.torchscript.model import TracedModel
@@ -159,7 +160,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
             neuron_model = _with_proof(neuron_model, model, config, say)
         elif tracer.gate is not None and not tracer.gate.runs:
             say(f"Compiled, and run nowhere yet: {tracer.gate.sentence}")
-        files.replace(path, output)
+        publish_file(path, output)
     return neuron_model
 
 

@@ -14,6 +14,7 @@ from parity.console import PREPROCESSORS, Console, leave, run_guarded, tolerance
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
+    from parity.publication import Publication
 
 
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 def _export(args: argparse.Namespace, console: Console) -> int:
     from parity import files, loading, onnx_files
     from parity.opsets import check_opset
+    from parity.publication import Publication
 
     start = time.perf_counter()
     destination = files.output_file(args.output)
@@ -84,10 +86,14 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         )
         summaries = {name: _export_and_judge(each, stage / name, args, console) for name, each in exports.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
+        publication = Publication(stage, destination.parent)
         if passed:
-            companions.publish()
+            companions.add_to(publication)
         for name, summary in summaries.items():
-            _place(stage / name, destination.with_name(name), summary, console, deliver=passed)
+            _add(publication, stage / name, destination.with_name(name), summary, deliver=passed)
+        publication.commit()
+        for name, summary in summaries.items():
+            _tell(destination.with_name(name), summary, console)
         summary = summaries[destination.name]
         if args.prefill:
             summary["prefill"] = summaries["prefill.onnx"]
@@ -111,19 +117,25 @@ def _export_and_judge(
     return export.summary(validation, args.atol)
 
 
-def _place(path: Path, destination: Path, summary: dict[str, Any], console: Console, *, deliver: bool) -> None:
+def _add(publication: Publication, path: Path, destination: Path, summary: dict[str, Any], *, deliver: bool) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import onnx_files
 
     rejected = onnx_files.rejected_path(destination)
     if deliver:
-        onnx_files.publish(path, destination)
-        onnx_files.remove(rejected)
+        onnx_files.add_model(publication, path, destination.name)
+        onnx_files.remove_model(publication, rejected.name)
         summary["model"] = destination.as_posix()
-        console.say(f"All good, model saved at: {summary['model']}")
     elif summary["status"] == "failed":
-        onnx_files.publish(path, rejected)
+        onnx_files.add_model(publication, path, rejected.name)
         summary["rejected"] = rejected.as_posix()
+
+
+def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
+    """What has become of one file."""
+    if "model" in summary:
+        console.say(f"All good, model saved at: {summary['model']}")
+    elif "rejected" in summary:
         print(
             f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr
         )

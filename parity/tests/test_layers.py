@@ -17,7 +17,8 @@ FOLDERS = ("architectures", "fixtures", "reports")
 # less.
 ROWS = {
     "base": r"errors|files|onnx_files|environment|aws|releases|words|scope|axes|tasks|dtypes|exporters|opsets"
-    r"|console|records|schema|archives|turns",
+    r"|console|records|schema|archives|turns"
+    r"|publication|stages|interruptions|paths",
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",

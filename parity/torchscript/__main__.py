@@ -68,6 +68,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         from parity.checkpoint import Checkpoint
         from parity.companions import Companions
         from parity.environment import describe, version_of
+        from parity.publication import Publication
         from parity.torchscript import export, table, verdict
 
         checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
@@ -102,8 +103,10 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             console.say(f"    {line}")
         console.say(f"Needs torch>={trace.minimum_torch}")
         _warn(verdicts)
-        companions.publish()
-        files.replace(path, destination)
+        publication = Publication(stage, destination.parent)
+        companions.add_to(publication)
+        publication.add_entry(path, destination.name)
+        publication.commit()
     console.say(f"All good, model saved at: {destination.as_posix()}")
     if args.json:
         summary = {

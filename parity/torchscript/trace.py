@@ -21,6 +21,7 @@ from parity.errors import (
     ValueMismatch,
 )
 from parity.judge.findings import error_of
+from parity.publication import publish_file
 from parity.releases import PAST, parameters_of
 from parity.torchscript.model import TracedModel, load_graph, nested_inputs, save
 from parity.torchscript.needs import minimum_torch
@@ -131,7 +132,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         save(trace, path)
         if prove:
             trace = _with_proof(replace(trace, module=load_graph(path)), model, declared.onnx_config, say)
-        files.replace(path, output)
+        publish_file(path, output)
     return trace
 
 

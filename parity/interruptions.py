@@ -1,0 +1,125 @@
+"""Signals that end a command: each ends it once, and none while files are moved or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+# Signal → exit status and the word for it. Windows has no SIGHUP.
+_ENDINGS = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+    **({signal.SIGHUP: (129, "hung up")} if hasattr(signal, "SIGHUP") else {}),
+}
+# Seconds in which a repeated signal is taken for an impatient hand; later ones count, should the first be lost.
+_PATIENCE = 5.0
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal that ends the command.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status, self.word = _ENDINGS[signal.Signals(number)]
+
+
+class Guard:
+    """Inside, the first signal raises an `Interruption`, and those that follow at once do nothing.
+
+    Attributes:
+        interruption: what was raised last.
+    """
+
+    def __init__(self) -> None:
+        self.interruption: Interruption | None = None
+        self._since = 0.0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Guard:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDINGS:
+                # Who started the command, such as nohup, may have asked for a signal to be ignored.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._raise)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what it was
+
+    def settle(self) -> None:
+        """From here to the end no signal raises: the one that came is being told."""
+        self._since = float("inf")
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._since < _PATIENCE and self.interruption:
+            return
+        self._since, self.interruption = time.monotonic(), Interruption(number)
+        raise self.interruption
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, signals wait; they come at the end. For what takes milliseconds and must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    waiting: list[int] = []
+    previous: dict[int, object] = {}
+    try:
+        for number in _ENDINGS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.signal(number, lambda number, frame: waiting.append(number))
+        yield
+    finally:
+        for changed, handler in previous.items():
+            signal.signal(changed, handler)  # type: ignore[arg-type]  # what it was
+        for late in dict.fromkeys(waiting):
+            signal.raise_signal(late)
+
+
+_delivered: dict[Path, None] = {}
+
+
+def deliver(paths: Iterable[Path]) -> None:
+    """Remember files that stand under their final names, for what an interruption tells."""
+    _delivered.update(dict.fromkeys(paths))
+
+
+def forget() -> None:
+    """Begin anew: another command begins."""
+    _delivered.clear()
+
+
+def ending(word: str) -> str:
+    """The sentence that tells what an interruption has left."""
+    files = [str(path) for path in _delivered if path.exists()]
+    return f"{word}; already written: {', '.join(files)}" if files else f"{word}; nothing was written"
+
+
+def begin(command: str) -> None:
+    """End the process with one line when a signal comes, from the first line of a command until it has its own guard.
+
+    Args:
+        command: its name in the line.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        status, word = _ENDINGS[signal.Signals(number)]
+        with contextlib.suppress(OSError):
+            os.write(2, f"{command}: error: {ending(word)}\n".encode(errors="replace"))
+        os._exit(status)
+
+    for number in _ENDINGS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, end)
