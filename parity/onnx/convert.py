@@ -22,7 +22,7 @@ from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.files import staging_directory
 from parity.judge import contract
 from parity.judge.findings import failures
-from parity.onnx_files import append_metadata, data_file, gather_external_data, publish
+from parity.onnx_files import DATA, append_metadata, data_file, gather_external_data, publish
 from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
 from parity.turns import in_turn
 
@@ -154,10 +154,11 @@ def export_with(
         finally:
             config.restore_ops()
             model.to(before)
-        gather_external_data(path, data_file(output).name)
+        data = gather_external_data(path, data_file(output).name)
         _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
         _require_contract(path, opset, config, flat)
-        append_metadata(path, _metadata(model, config, opset, implementation, exporter.name))
+        metadata = _metadata(model, config, opset, implementation, exporter.name)
+        append_metadata(path, {**metadata, **({DATA: data} if data else {})})
         publish(path, output)
     return names, list(signature.outputs)
 

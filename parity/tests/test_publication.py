@@ -126,11 +126,19 @@ def steps_of(case, tmp_path_factory):
     """How many calls reach the disk."""
     directory = tmp_path_factory.mktemp("count")
     with pytest.MonkeyPatch.context() as patch:
-        old, new, gone = prepare(directory, case)
+        _, new, gone = prepare(directory, case)
         disk = Disk(patch)
         publish(directory, new, "new", gone)
         require_set(directory, new, "new")
         return disk.count
+
+
+def crash(directory, new, gone, at):
+    """Publish the new set, and crash at a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        Disk(patch, at)
+        with pytest.raises(Crash):
+            publish(directory, new, "new", gone)
 
 
 @pytest.mark.parametrize("case", SETS)
@@ -142,9 +150,7 @@ def test_a_crash_at_every_step(case, tmp_path_factory):
     for at in range(count):
         directory = tmp_path_factory.mktemp("crash")
         old, new, gone = prepare(directory, case)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-            Disk(patch, at)
-            publish(directory, new, "new", gone)
+        crash(directory, new, gone, at)
         require_no_mixture(directory, old, new)
         require_whole(directory, old, new)
         complete(directory)
@@ -154,7 +160,7 @@ def test_a_crash_at_every_step(case, tmp_path_factory):
         if standing == {"old"} or not standing:
             require_set(directory, old, "old")
         else:
-            assert {name: "new" for name in new} == versions(directory, new)
+            assert dict.fromkeys(new, "new") == versions(directory, new)
         publish(directory, new, "new", gone)
         require_set(directory, new, "new")
     assert "new" in outcomes
@@ -168,9 +174,7 @@ def test_a_crash_while_a_crash_is_mended(case, tmp_path_factory):
         for at in itertools.count():
             directory = tmp_path_factory.mktemp("twice")
             old, new, gone = prepare(directory, case)
-            with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-                Disk(patch, int(count * first))
-                publish(directory, new, "new", gone)
+            crash(directory, new, gone, int(count * first))
             with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Crash):
                 disk = Disk(patch, at)
                 complete(directory)
@@ -213,7 +217,7 @@ def test_a_failure_at_every_step(case, tmp_path_factory):
 
 @pytest.mark.parametrize("case", SETS)
 def test_a_disk_that_takes_nothing_more(case, tmp_path_factory):
-    """From some step on everything fails: both sets are whole, unmixed, and the message says where they are."""
+    """From some step on everything fails: a set is whole, nothing is mixed, and the message says where it is."""
     for at in range(steps_of(case, tmp_path_factory)):
         directory = tmp_path_factory.mktemp("stuck")
         old, new, gone = prepare(directory, case)
@@ -309,7 +313,7 @@ def test_a_stage_of_a_living_process_stays(tmp_path):
 
 
 def test_stages_are_told_apart(tmp_path):
-    """Without its lock a stage is removed only if its process was one of this host and is gone, whatever has its pid."""
+    """Without its lock a stage is removed only if its process was one of this host and has ended."""
     mine = f"{stages.PREFIX}{stages._host()}-{os.getpid()}-{stages._start(os.getpid())}-a"
     reused = f"{stages.PREFIX}{stages._host()}-{os.getpid()}-00000000-b"
     gone = f"{stages.PREFIX}{stages._host()}-4194305-00000000-c"
@@ -328,7 +332,7 @@ def test_a_journal_moves_nothing_outside(tmp_path, name):
     (stage / "model.onnx").write_text("new")
     journal = {"moves": [["model.onnx", name]], "entries": [name], "removals": []}
     (stage / stages.JOURNAL).write_text(json.dumps(journal))
-    with pytest.raises(OutputError, match="broken off has left .* cannot be read"):
+    with pytest.raises(OutputError, match=r"broken off has left .* cannot be read"):
         complete(tmp_path)
     assert (stage / "model.onnx").exists()
 
