@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, leave, run_guarded, tolerance
+from parity.console import Console, complain, leave, print_result, run_guarded, tolerance
 from parity.errors import UsageError
+from parity.paths import require_regular
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -40,8 +39,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
 def _check(args: argparse.Namespace, console: Console) -> int:
     from parity import loading
 
-    if not args.file.is_file():
-        raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
+    require_regular(args.file, "file", "give the ONNX file to judge")
     loading.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.checkpoint import Checkpoint
@@ -92,19 +90,10 @@ def _check(args: argparse.Namespace, console: Console) -> int:
         console.say(line)
     if args.json:
         status = "passed" if validation.passed else "failed"
-        print(
-            json.dumps(
-                {
-                    "status": status,
-                    "file": str(args.file),
-                    "feature": feature,
-                    "opset": file.opset,
-                    **validation.as_json(),
-                }
-            )
-        )
+        about = {"status": status, "file": str(args.file), "feature": feature, "opset": file.opset}
+        print_result({**about, **validation.as_json()})
     if not validation.passed:
-        print(f"error: {validation.message()}", file=sys.stderr)
+        complain(f"error: {validation.message()}")
         return 1
     console.say(f"All good: {args.file} computes what {args.model} computes")
     return 0

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+
+from parity.interruptions import begin
+
+if os.path.basename(sys.argv[0]).partition(".")[0] == "parity":
+    begin()
 
 _COMMANDS = {
     "onnx": ("parity.onnx.__main__", "export a checkpoint to ONNX and prove the file"),

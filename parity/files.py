@@ -33,6 +33,9 @@ def staging_directory(destination: Path) -> Iterator[Path]:
         OutputError: the directory cannot be made or written, before any work is done.
     """
     try:
+        os.fsencode(destination).decode("utf-8")
+        if "\0" in str(destination):
+            raise ValueError("its name has a NUL byte")
         missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.is_dir():
@@ -43,8 +46,9 @@ def staging_directory(destination: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         if isinstance(error, ParityError):
             raise
+        why = "its name is no UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
         raise OutputError(
-            f"output {short(destination)}: cannot be written ({getattr(error, 'strerror', None) or error}); give a"
+            f"output {short(destination)}: cannot be written ({why}); give a"
             " directory that exists or can be made, and that this user may write"
         ) from error
     try:

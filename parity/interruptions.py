@@ -101,25 +101,29 @@ def forget() -> None:
     _delivered.clear()
 
 
+def delivered() -> list[str]:
+    """The remembered files that are there."""
+    return [str(path) for path in _delivered if path.exists()]
+
+
 def ending(word: str) -> str:
     """The sentence that tells what an interruption has left."""
-    files = [str(path) for path in _delivered if path.exists()]
+    files = delivered()
     return f"{word}; already written: {', '.join(files)}" if files else f"{word}; nothing was written"
 
 
-def begin(command: str) -> None:
-    """End the process with one line when a signal comes, from the first line of a command until it has its own guard.
+def begin() -> None:
+    """End the process with one line when a signal comes: from the first line of a command until it has its own guard.
 
-    Args:
-        command: its name in the line.
+    Only for a process that is a command: handlers belong to the process.
     """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        status, word = _ENDINGS[signal.Signals(number)]
-        with contextlib.suppress(OSError):
-            os.write(2, f"{command}: error: {ending(word)}\n".encode(errors="replace"))
-        os._exit(status)
-
     for number in _ENDINGS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            signal.signal(number, end)
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    status, word = _ENDINGS[signal.Signals(number)]
+    with contextlib.suppress(OSError):
+        os.write(2, f"parity: error: {ending(word)}\n".encode(errors="replace"))
+    os._exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from parity.archives import read_owner
 from parity.errors import UsageError
 from parity.onnx_files import REJECTED, data_file
+from parity.paths import require_replaceable
 
 if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint
@@ -41,8 +43,12 @@ def require_own(
         overwrite: replace them all the same; `say` gets their list.
 
     Raises:
-        UsageError: names every such file.
+        UsageError: names every such file; or one is a link, no file at all, or the checkpoint's own, which nothing
+            overwrites.
     """
+    for path in (*models, *instead, *(models[0].parent / each.name for each in _files_of(companions))):
+        require_replaceable(path)
+        _require_output(path, checkpoint)
     foreign = [*conflicts(models, companions, checkpoint), *others(instead, checkpoint.model_type)]
     if not foreign:
         return
@@ -60,11 +66,23 @@ def conflicts(models: Sequence[Path], companions: Path | None, checkpoint: Check
     foreign = others(models, checkpoint.model_type)
     own = [path for path in models if os.path.lexists(path) and path not in foreign]
     directory = models[0].parent
-    beside = sorted(companions.iterdir()) if companions else []
-    differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
+    differing = [directory / path.name for path in _files_of(companions) if _differs(path, directory / path.name)]
     if differing and not own and not _is_theirs(directory, checkpoint):
         foreign += differing
     return foreign
+
+
+def _files_of(companions: Path | None) -> list[Path]:
+    return sorted(companions.iterdir()) if companions else []
+
+
+def _require_output(path: Path, checkpoint: Checkpoint) -> None:
+    """Refuse to write what the checkpoint itself is read from, such as its configuration or its weights."""
+    if path.suffix in _MODELS or not os.path.lexists(path):
+        return
+    with contextlib.suppress(OSError):
+        if os.path.samefile(path.parent, Path(checkpoint.source).expanduser()):
+            raise UsageError(f"output {path}: is a file of the checkpoint itself; give another place")
 
 
 def others(models: Sequence[Path], model_type: str) -> list[Path]:

@@ -24,11 +24,12 @@ def kind_of(mode: int) -> str:
     return next((words for holds, words in _KINDS if holds(mode)), "")
 
 
-def require_regular(path: Path, role: str) -> None:
+def require_regular(path: Path, role: str, advice: str = "give the path of one that exists") -> None:
     """Refuse, unopened, to read what is no regular file when links are followed.
 
     Args:
         role: what the path stands for in messages, such as `file`.
+        advice: what to do where there is nothing.
 
     Raises:
         UsageError: it is something else, or nothing.
@@ -36,7 +37,7 @@ def require_regular(path: Path, role: str) -> None:
     try:
         kind = kind_of(os.stat(path).st_mode)
     except (OSError, ValueError):
-        raise UsageError(f"{role} {path}: no such file; give the path of one that exists") from None
+        raise UsageError(f"{role} {path}: no such file; {advice}") from None
     if kind:
         raise UsageError(f"{role} {path}: is {kind}, should be a regular file")
 

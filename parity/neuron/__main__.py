@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.axes import TEXTS
-from parity.console import PREPROCESSORS, Console, leave, run_guarded, whole_number
+from parity.console import PREPROCESSORS, Console, leave, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +102,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        print(json.dumps(summary))
+        print_result(summary)
     return 0
 
 
@@ -163,7 +162,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     from parity.publication import Publication
 
     checkpoint, onnx_config, samples, model = workload
-    single = args.output.suffix == ".pt"
+    single = args.output.suffix == ".pt" or args.output.is_file()
     options: dict[str, Any] = {"dynamic_batch_size": True} if args.dynamic_batch else {}
     if args.cores:
         options["compiler_args"] = ["--neuroncore-pipeline-cores", str(args.cores)]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, leave, run_guarded, tolerance
+from parity.console import PREPROCESSORS, Console, complain, leave, print_result, run_guarded, tolerance
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
@@ -99,7 +97,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             summary["prefill"] = summaries["prefill.onnx"]
         summary["seconds"] = round(time.perf_counter() - start, 3)
         if args.json:
-            print(json.dumps(summary))
+            print_result(summary)
     return 0 if passed else 1
 
 
@@ -113,7 +111,7 @@ def _export_and_judge(
     for line in export.lines(validation, args.atol):
         console.say(line)
     if not validation.passed:
-        print(f"error: {validation.message()}", file=sys.stderr)
+        complain(f"error: {validation.message()}")
     return export.summary(validation, args.atol)
 
 
@@ -136,11 +134,9 @@ def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
     if "model" in summary:
         console.say(f"All good, model saved at: {summary['model']}")
     elif "rejected" in summary:
-        print(
-            f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr
-        )
+        complain(f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.")
     else:
-        print(f"{destination.name} passed, and was not written: it goes with the rejected file.", file=sys.stderr)
+        complain(f"{destination.name} passed, and was not written: it goes with the rejected file.")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.axes import FIRST_TEXTS
-from parity.console import ATTENTIONS, PREPROCESSORS, Console, leave, run_guarded, whole_number
+from parity.console import ATTENTIONS, PREPROCESSORS, Console, complain, leave, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +117,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        print(json.dumps(summary))
+        print_result(summary)
     return 0
 
 
@@ -166,10 +164,9 @@ def _warn(verdicts: Iterable[Verdict]) -> None:
             sizes = (
                 f"{each.axis} other than {each.traced}" if each.traced is not None else "several axes changed at once"
             )
-            print(
+            complain(
                 f"warning: the file is silently wrong at {sizes}; run it at its traced sizes only, for example through"
-                " parity.torchscript.Runner, which pads to them",
-                file=sys.stderr,
+                " parity.torchscript.Runner, which pads to them"
             )
 
 
