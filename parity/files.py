@@ -15,6 +15,8 @@ from parity.errors import OutputError, ParityError
 from parity.paths import require_replaceable, short
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a disk may answer to a write besides.
+_REFUSALS = (errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def output_file(output: Path) -> Path:
@@ -54,16 +56,47 @@ def staging_directory(destination: Path) -> Iterator[Path]:
     try:
         yield stage.path
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
+        reason = _disk_reason(error)
+        if not reason:
             raise
-        failure = OutputError(f"output {destination}: its disk has no space left; free some, or give another place")
-        failure.errno = errno.ENOSPC  # so that an outer stage can put its own destination in
+        failure = OutputError(f"output {destination}: {reason}")
+        failure.errno = getattr(error, "errno", None) or errno.ENOSPC  # so that an outer stage puts its own name in
         raise failure from error
     finally:
         stage.close()
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
+
+
+def _disk_reason(error: Exception) -> str:
+    """What the disk has answered to a write of ours, and what to do; empty for errors of other kinds."""
+    number = getattr(error, "errno", None)
+    if number in _FULL or "No space left" in str(error):
+        return "its disk has no space left; free some, or give another place"
+    if number in _REFUSALS:
+        return f"cannot be written: {os.strerror(number)}; give another place"
+    return ""
+
+
+def require_room(path: Path, size: int) -> None:
+    """Refuse to begin a file of that size where the disk, a quota or a limit of the process has no room for it.
+
+    For writers that end the process when a write fails, as torch's does for TorchScript files.
+
+    Raises:
+        OSError: of the errno that writing would have.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 @contextlib.contextmanager

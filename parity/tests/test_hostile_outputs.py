@@ -1,9 +1,12 @@
 """Outputs that are no files of ours: nothing is replaced unseen, and nothing of the checkpoint is written over."""
 
+import errno
 import functools
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -164,4 +167,57 @@ def test_companions_of_a_model_that_cannot_be_moved(tmp_path, checkpoint, monkey
     status, _, err = commands.run("-m", checkpoint, "--quiet", tmp_path, command=onnx)
     assert status == 1
     assert f"output {tmp_path / 'model.onnx'}: cannot be written: Operation not permitted" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from parity.console import leave
+from parity.torchscript.__main__ import main
+leave(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+def test_no_room_for_a_torchscript_file(tmp_path, checkpoint, size):
+    """torch's own writer ends the process (signal 6) when the disk takes no more: one sentence, and nothing is left.
+
+    With room enough, the control, the file is written.
+    """
+    command = [sys.executable, "-c", LIMITED, str(size), "-m", str(checkpoint), "--quiet", str(tmp_path / "output")]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if size == 1_000_000:
+        assert (process.returncode, process.stderr) == (0, "")
+        assert (tmp_path / "output" / "model.pt").is_file()
+        return
+    assert process.returncode == 1
+    output = tmp_path / "output" / "model.pt"
+    assert process.stderr.startswith(f"python -m parity.torchscript: error: output {output}: cannot be written: File")
+    assert len(process.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("kind", ["torchscript", "neuron"])
+def test_room_is_asked_for(tmp_path, checkpoint, monkeypatch, kind, number):
+    """A full disk, a quota and a limit are found out before torch begins to write."""
+    import torch
+
+    command, _, options = MODELS[kind]
+
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    def save(*arguments, **more):
+        raise AssertionError("torch has begun to write")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(torch.jit, "save", save)
+    output = tmp_path / "output"
+    status, _, err = commands.run("-m", checkpoint, "--quiet", *options, output, command=command)
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert f"output {output / 'model.pt'}: " in err
+    assert ("cannot be written: File too large" if number == errno.EFBIG else "no space left; free some") in err
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from parity.axes import Role, role_of
 from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
+from parity.files import require_room
 from parity.releases import PAST
 from parity.samples import Sizes
 from parity.schema import SchemaError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 # Free bytes below which a failure to write is put down to the disk: the writer does not say.
 _LITTLE = 1 << 20
+# Bytes of weights up to which a file is measured before it is written; room for code beside larger ones.
+_MEASURED = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -213,9 +217,12 @@ def save(trace: TracedModel, path: Path) -> None:
     Raises:
         ExportError, OSError: it cannot be written.
     """
+    facts = {FACTS: json.dumps(trace.facts())}
     with without_warnings():
         try:
-            torch.jit.save(trace.module, str(path), _extra_files={FACTS: json.dumps(trace.facts())})
+            # Its writer ends the process when the disk takes no more.
+            require_room(path, _room_for(trace.module, facts))
+            torch.jit.save(trace.module, str(path), _extra_files=facts)
         except OSError:
             raise
         except Exception as error:
@@ -223,6 +230,15 @@ def save(trace: TracedModel, path: Path) -> None:
                 raise OSError(errno.ENOSPC, "No space left on device") from error
             text = " ".join(str(error).split())[:300]
             raise ExportError(f"torch.jit.save failed: {type(error).__name__}: {text}") from error
+
+
+def _room_for(module: torch.jit.ScriptModule, facts: Mapping[str, str]) -> int:
+    """Bytes that a file of the module takes at most: measured in memory where it is small."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in chain(module.parameters(), module.buffers()))
+    if weights > _MEASURED:
+        return weights + _MEASURED
+    size = len(module.save_to_buffer(_extra_files=dict(facts)))
+    return size + size // 16 + 4096  # the name of the file stands before each part
 
 
 def load_graph(path: Path) -> torch.jit.ScriptModule:
