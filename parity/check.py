@@ -75,13 +75,14 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
-    validation = proof.judge_file(
-        proof.Artifact(args.file, file, foreign=True),
-        proof.Reference(load, inputs, declaration.relations_of(feature)),
-        atol=args.atol,
-        same_attention=attention == attention_of_file,
-        progress=console.progress,
-    )
+    with checkpoint.unchanged():
+        validation = proof.judge_file(
+            proof.Artifact(args.file, file, foreign=True),
+            proof.Reference(load, inputs, declaration.relations_of(feature)),
+            atol=args.atol,
+            same_attention=attention == attention_of_file,
+            progress=console.progress,
+        )
     console.clear()
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")

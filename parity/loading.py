@@ -354,6 +354,28 @@ def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None 
     return preprocessor
 
 
+# What a checkpoint is read from, whatever its architecture.
+_READ = ("*.json", "*.safetensors", "pytorch_model*", "tf_model*", "*.txt", "*.model")
+# Name → size, time of the last change, and number of the file.
+Snapshot: TypeAlias = dict[str, tuple[int, int, int]]
+
+
+def snapshot(source: str, cache_dir: str | None = None) -> Snapshot:
+    """What the checkpoint's files are now, without reading them; empty where there is none."""
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        configuration = has_file(source, "config.json", cache_dir) if _HUB_ID.fullmatch(source) else None
+        if configuration is None:
+            return {}
+        directory = configuration.parent
+    files: Snapshot = {}
+    for path in {path for pattern in _READ for path in directory.glob(pattern)}:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            files[path.name] = status.st_size, status.st_mtime_ns, status.st_ino
+    return files
+
+
 def fingerprint(source: str, cache_dir: str | None = None) -> str:
     """SHA-256 over the names and contents of the checkpoint's configuration and weights, as `sha256:…`."""
     configuration = has_file(source, "config.json", cache_dir)

@@ -173,31 +173,32 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     name = args.output.name if single else "model.pt"
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
     neuron_models = []
-    with files.staging_directory(directory / "model.pt") as stage:
-        destinations = [directory / each for each in names.values()]
+    destinations = [directory / each for each in names.values()]
+    with files.staging_directory(destinations[0]) as stage:
         companions = Companions.write(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
-        for length, sample in samples.items():
-            name = names[length]
-            sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
-            say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
-            console.progress("compiling, which takes minutes")
-            neuron_model = neuron.trace(
-                model,
-                {key: value for key, value in sample.inputs.items() if value is not None},
-                stage / name,
-                feature=args.feature,
-                onnx_config=onnx_config,
-                package=args.package,
-                emulate=args.emulate,
-                allow_fallback=args.allow_fallback,
-                say=say,
-                **options,
-            )
-            console.clear()
-            if neuron_model.engine == "neuron":
-                outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
-                say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
-            neuron_models.append(neuron_model)
+        with checkpoint.unchanged():
+            for length, sample in samples.items():
+                name = names[length]
+                sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
+                say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
+                console.progress("compiling, which takes minutes")
+                neuron_model = neuron.trace(
+                    model,
+                    {key: value for key, value in sample.inputs.items() if value is not None},
+                    stage / name,
+                    feature=args.feature,
+                    onnx_config=onnx_config,
+                    package=args.package,
+                    emulate=args.emulate,
+                    allow_fallback=args.allow_fallback,
+                    say=say,
+                    **options,
+                )
+                console.clear()
+                if neuron_model.engine == "neuron":
+                    outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
+                    say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
+                neuron_models.append(neuron_model)
         publication = Publication(stage, directory)
         companions.add_to(publication)
         for name in names.values():

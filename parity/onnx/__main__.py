@@ -105,8 +105,9 @@ def _export_and_judge(
     export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
-    export.export(path)
-    validation = export.validate(path, atol=args.atol)
+    with export.checkpoint.unchanged():
+        export.export(path)
+        validation = export.validate(path, atol=args.atol)
     console.clear()
     for line in export.lines(validation, args.atol):
         console.say(line)

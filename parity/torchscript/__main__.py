@@ -73,28 +73,33 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         onnx_config = checkpoint.onnx_config(args.feature)
         inputs = checkpoint.inputs(onnx_config)
         companions = Companions.write(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
-        sample, model = _prepare(args, console, checkpoint, inputs)
-        console.say(
-            f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
-        )
-        console.progress("tracing")
-        path = stage / destination.name
-        trace = export(
-            model,
-            {name: value for name, value in sample.inputs.items() if value is not None},
-            path,
-            feature=args.feature,
-            onnx_config=onnx_config,
-            check_trace=args.check_trace,
-            say=console.say,
-        )
-        verdicts = (
-            verdict(
-                trace, model, preprocessor=checkpoint.preprocessor, onnx_config=onnx_config, progress=console.progress
+        with checkpoint.unchanged():
+            sample, model = _prepare(args, console, checkpoint, inputs)
+            console.say(
+                f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
             )
-            if trace.sizes
-            else []
-        )
+            console.progress("tracing")
+            path = stage / destination.name
+            trace = export(
+                model,
+                {name: value for name, value in sample.inputs.items() if value is not None},
+                path,
+                feature=args.feature,
+                onnx_config=onnx_config,
+                check_trace=args.check_trace,
+                say=console.say,
+            )
+            verdicts = (
+                verdict(
+                    trace,
+                    model,
+                    preprocessor=checkpoint.preprocessor,
+                    onnx_config=onnx_config,
+                    progress=console.progress,
+                )
+                if trace.sizes
+                else []
+            )
         console.clear()
         console.say("At other sizes:")
         for line in table(verdicts):
