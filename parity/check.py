@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, complain, leave, print_result, run_guarded, tolerance
+from parity.console import Console, complain, print_result, run_guarded, tolerance
 from parity.errors import UsageError
 from parity.paths import require_regular
 
@@ -128,4 +128,6 @@ def guess_feature(file: Contract, config: PretrainedConfig) -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.check", main)

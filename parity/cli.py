@@ -21,6 +21,8 @@ _COMMANDS = {
     "benchmarks": ("parity.reports.measuring.benchmarks", "measure the exporter beside its peers"),
 }
 
+_SUPERVISED = ("onnx", "torchscript", "neuron", "check")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run `parity COMMAND …`; returns its exit status."""
@@ -43,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed console script."""
+    from parity.supervision import run_process
+
+    # The others end no process by their libraries, and some have workers of their own.
+    if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
+        run_process(f"parity {sys.argv[1]}", main)
     from parity.console import leave
 
     leave(main())

@@ -211,17 +211,18 @@ def _end(command: str, error: BaseException, as_json: bool) -> int:
     """The exit status of an error, after its one line."""
     if isinstance(error, KeyboardInterrupt):
         word = getattr(error, "word", "interrupted")
-        return _fail(command, interruptions.ending(word), getattr(error, "status", 130), "interrupted", as_json)
+        return fail(command, interruptions.ending(word), getattr(error, "status", 130), "interrupted", as_json)
     if shortage := memory_shortage(error):
-        return _fail(command, shortage, 1, "memory", as_json)
+        return fail(command, shortage, 1, "memory", as_json)
     if isinstance(error, ParityError):
-        return _fail(command, str(error), error.exit_status, error.stage, as_json)
+        return fail(command, str(error), error.exit_status, error.stage, as_json)
     text = " ".join(str(error).split())[:500]
     message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
-    return _fail(command, message, 1, "unexpected", as_json)
+    return fail(command, message, 1, "unexpected", as_json)
 
 
-def _fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
+def fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
+    """The exit status of a failure, after its one line and, if that was asked for, its JSON object."""
     complain(f"{command}: error: {message}")
     if as_json:
         print_result({"status": "failed", "stage": stage, "error": message})

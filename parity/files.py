@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parity import publication, stages
 from parity.errors import OutputError, ParityError
+from parity.interruptions import announce
 from parity.paths import require_replaceable, short
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,6 +40,8 @@ def staging_directory(destination: Path) -> Iterator[Path]:
         if "\0" in str(destination):
             raise ValueError("its name has a NUL byte")
         missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            announce("made", parent)
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.is_dir():
             raise IsADirectoryError(f"{destination} is a directory")

@@ -17,6 +17,7 @@ _ENDINGS = {
     signal.SIGTERM: (143, "terminated"),
     **({signal.SIGHUP: (129, "hung up")} if hasattr(signal, "SIGHUP") else {}),
 }
+NUMBERS = tuple(_ENDINGS)
 # Seconds in which a repeated signal is taken for an impatient hand; later ones count, should the first be lost.
 _PATIENCE = 5.0
 
@@ -91,9 +92,27 @@ def deferred() -> Iterator[None]:
 _delivered: dict[Path, None] = {}
 
 
+_news: int | None = None
+
+
+def announce_to(descriptor: int) -> None:
+    """Have a parent process told, through a pipe, what it would have to tell or to clear."""
+    global _news
+    _news = descriptor
+
+
+def announce(kind: str, path: Path) -> None:
+    """Tell the parent process, if it listens, of a file that is delivered or a directory that was made."""
+    if _news is not None:
+        with contextlib.suppress(OSError):
+            os.write(_news, os.fsencode(f"{kind}:{path.absolute()}\0"))
+
+
 def deliver(paths: Iterable[Path]) -> None:
     """Remember files that stand under their final names, for what an interruption tells."""
-    _delivered.update(dict.fromkeys(paths))
+    for path in paths:
+        _delivered[path] = None
+        announce("delivered", path)
 
 
 def forget() -> None:
@@ -106,10 +125,15 @@ def delivered() -> list[str]:
     return [str(path) for path in _delivered if path.exists()]
 
 
-def ending(word: str) -> str:
-    """The sentence that tells what an interruption has left."""
+def what_is_left() -> str:
+    """Which files an interruption or a crash has left under their final names."""
     files = delivered()
-    return f"{word}; already written: {', '.join(files)}" if files else f"{word}; nothing was written"
+    return f"already written: {', '.join(files)}" if files else "nothing was written"
+
+
+def ending(word: str) -> str:
+    """The sentence of an interruption."""
+    return f"{word}; {what_is_left()}"
 
 
 def begin() -> None:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from parity.interruptions import deferred
+from parity.interruptions import announce, deferred
 
 try:
     import fcntl
@@ -37,6 +37,7 @@ class Stage:
     def __init__(self, directory: Path) -> None:
         prefix = f"{PREFIX}{_host()}-{os.getpid()}-{_start(os.getpid())}-"
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+        announce("made", self.path)
         self._lock = _take(self.path / _LOCK)
 
     def close(self) -> None:

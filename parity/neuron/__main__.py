@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.axes import TEXTS
-from parity.console import PREPROCESSORS, Console, leave, print_result, run_guarded, whole_number
+from parity.console import PREPROCESSORS, Console, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -218,4 +218,6 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.neuron", main)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, complain, leave, print_result, run_guarded, tolerance
+from parity.console import PREPROCESSORS, Console, complain, print_result, run_guarded, tolerance
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
@@ -141,4 +141,6 @@ def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.onnx", main)

@@ -18,7 +18,7 @@ FOLDERS = ("architectures", "fixtures", "reports")
 ROWS = {
     "base": r"errors|files|onnx_files|environment|aws|releases|words|scope|axes|tasks|dtypes|exporters|opsets"
     r"|console|records|schema|archives|turns"
-    r"|publication|stages|interruptions|paths|shortage",
+    r"|publication|stages|interruptions|paths|shortage|supervision",
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.axes import FIRST_TEXTS
-from parity.console import ATTENTIONS, PREPROCESSORS, Console, complain, leave, print_result, run_guarded, whole_number
+from parity.console import ATTENTIONS, PREPROCESSORS, Console, complain, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -176,4 +176,6 @@ def _warn(verdicts: Iterable[Verdict]) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.torchscript", main)
