@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from parity.arguments import own_numerics
 from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
 from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
@@ -191,7 +192,7 @@ def _run(
     ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
     if dtype == torch.float64:
         ask = _Float64Call(model, onnx_config)
-    with evaluation_mode(model, onnx_config.values_override):
+    with own_numerics(), evaluation_mode(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
             answers.append({name: array_of(results[name]) for name in names if name in results})
@@ -274,7 +275,7 @@ class _Float64Call:
     def __call__(self, nested: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         like = _likeness(nested)
         widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()
-        with _default_dtype(torch.float64), widening:
+        with own_numerics(), _default_dtype(torch.float64), widening:
             results = call(self._model, self._onnx_config, cast_floats(nested, torch.float64))
         if not getattr(widening, "acted", True):
             self._nothing_to_widen.add(like)

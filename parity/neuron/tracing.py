@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files
+from parity.arguments import require_path
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
@@ -130,6 +131,8 @@ def trace(  # noqa: PLR0913 - the signature that users call
         OutputError (an OSError): `output` cannot be written.
     """
     say = say or logger.info
+    if output is not None:
+        require_path(output)
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from parity.arguments import device_of
 from parity.axes import Signature
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
@@ -31,7 +32,7 @@ class TraceExporter:
     name = "trace"
 
     def __init__(self, device: str = "cpu", traces: SharedTraces | None = None) -> None:
-        self.device, self._traces = torch.device(device), traces
+        self.device, self._traces = device_of(device), traces
 
     def export(
         self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], signature: Signature, opset: int, path: Path

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from parity.check import main as check
-from parity.checkpoint import Checkpoint
 from parity.errors import CheckpointError, ExportError
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
@@ -27,6 +26,8 @@ def checkpoints(tmp_path_factory):
 @pytest.fixture
 def changing(checkpoints, tmp_path, monkeypatch):
     """A checkpoint whose weights another program replaces as soon as a model was loaded from it."""
+    from parity.checkpoint import Checkpoint
+
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
     load = Checkpoint.load
 
@@ -63,6 +64,8 @@ def test_a_comparison_with_a_changing_checkpoint(checkpoints, changing, tmp_path
 
 def test_what_stays_is_no_change(checkpoints, tmp_path):
     """The control: files are read, others come beside them, and errors are told as what they are."""
+    from parity.checkpoint import Checkpoint
+
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
     checkpoint = Checkpoint(str(directory))
     with checkpoint.unchanged():
@@ -81,6 +84,8 @@ def test_what_stays_is_no_change(checkpoints, tmp_path):
 @pytest.mark.parametrize("change", ["cut", "gone", "more", "error"])
 def test_every_change_is_seen(checkpoints, tmp_path, change):
     """A file that is cut in place, removed or added; also when an error comes of it."""
+    from parity.checkpoint import Checkpoint
+
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
     checkpoint = Checkpoint(str(directory))
 

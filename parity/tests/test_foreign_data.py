@@ -11,13 +11,14 @@ from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
 from parity.judge import contract
 from parity.onnx import export
-from parity.onnx.exporter import TraceExporter
 from parity.sessions import OnnxSession
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """Two exports of one type with their weights outside, as models over 2 GB have them."""
+    from parity.onnx.exporter import TraceExporter
+
     subject = subjects.subject("bert", "default")
     run = TraceExporter.export
 

@@ -19,6 +19,7 @@ import torch
 
 from parity import __version__, releases
 from parity.archives import FACTS, read_declaration
+from parity.arguments import own_numerics
 from parity.axes import Role, role_of
 from parity.dtypes import array_of
 from parity.environment import version_of
@@ -87,7 +88,8 @@ class TracedModel:
         """
         tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs]
         try:
-            results = self(*tensors)
+            with own_numerics():
+                results = self(*tensors)
         except Exception as error:
             raise SessionError(operator_text(error)) from error
         return {name: array_of(result) for name, result in zip(self.outputs, results, strict=True)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files, loading, releases
+from parity.arguments import own_numerics, require_config, require_example, require_model, require_path
 from parity.axes import Role, role_of
 from parity.errors import (
     ExportError,
@@ -64,9 +65,10 @@ class Declaration:
         Raises:
             UsageError: no model of transformers, a model type that is not supported, or a feature that it has not.
         """
-        if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-            raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+        require_model(model)
+        require_example(example_inputs)
         if onnx_config is not None:
+            require_config(onnx_config, "onnx_config")
             past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
             return cls(onnx_config, feature or f"{onnx_config.task}{past}")
         from parity.features import FeaturesManager, constructor
@@ -116,6 +118,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
+    if output is not None:
+        require_path(output)
     if check_trace:
         say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
 
@@ -218,7 +222,7 @@ def _output_names(
     model: torch.nn.Module, config: OnnxConfig, nested: Mapping[str, Any], request: Sequence[str] | None
 ) -> list[str]:
     """The outputs of `request`; or the declared ones that the model returns, then all others that it returns."""
-    with evaluation_mode(model, config.values_override):
+    with own_numerics(), evaluation_mode(model, config.values_override):
         try:
             returned = call(model, config, nested)
         except Exception as error:
@@ -251,7 +255,13 @@ def _trace(
 ) -> torch.jit.ScriptModule:
     # Tracing looks at every property of the model, at those that complain too.
     masks = releases.traceable_masks()
-    with evaluation_mode(model, config.values_override), loading.quiet_transformers(), _inline_functions(), masks:
+    with (
+        own_numerics(),
+        evaluation_mode(model, config.values_override),
+        loading.quiet_transformers(),
+        _inline_functions(),
+        masks,
+    ):
         try:
             config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)
