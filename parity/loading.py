@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from parity import checkpoint_files
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
@@ -61,9 +62,10 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     """
     if not source:
         raise UsageError("--model: is empty; give the directory of a checkpoint or a Hub id")
-    path = Path(source).expanduser()
+    path = checkpoint_files.directory_of(source)
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not source.startswith("."):
+            checkpoint_files.require_hub_id(source)
             _require_hub(source, cache_dir)
             return None
         raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
@@ -74,6 +76,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
     if "config.json" not in names:
         raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
+    checkpoint_files.require_configuration(path)
     if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
         raise CheckpointError(
             f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
@@ -216,18 +219,25 @@ def _load_errors(source: str, part: str) -> Iterator[None]:
     except ParityError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{source}: {part} cannot be loaded: {_explanation(error)}") from error
+        raise CheckpointError(f"{source}: {part} cannot be loaded: {_explanation(error, source)}") from error
 
 
-def _explanation(error: Exception) -> str:
+def _explanation(error: Exception, source: str) -> str:
     """What is wrong and what to do; transformers 4 puts its own guess before the error that says it."""
+    found = checkpoint_files.wrong_item(str(error)) or checkpoint_files.broken_json(Path(source).expanduser())
+    if found:
+        return found
     each: BaseException | None = error
     while each is not None:
         explanation = _explanation_of_known(each)
         if explanation:
             return explanation
         each = each.__cause__ or each.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    text = " ".join(str(error).split())[:400]
+    return (
+        f"config.json and the files beside it do not go together ({type(error).__name__}: {text}); save the checkpoint"
+        " again with save_pretrained, or correct what this names"
+    )
 
 
 def _explanation_of_known(error: BaseException) -> str | None:

@@ -21,14 +21,17 @@ class SchemaError(ValueError):
     """The text is `place: is X, should be Y`."""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     """The value of a JSON text.
+
+    Args:
+        constants: take NaN and Infinity, which Python writes and JSON does not have.
 
     Raises:
         SchemaError: it is none, in words and without the text of Python's exception.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=float if constants else _no_constant)
     except RecursionError:
         raise SchemaError("is nested too deeply to be read") from None
     except ValueError as error:
