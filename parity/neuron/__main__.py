@@ -191,6 +191,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
                     package=args.package,
                     emulate=args.emulate,
                     allow_fallback=args.allow_fallback,
+                    checkpoint=checkpoint.fingerprint,
                     say=say,
                     **options,
                 )

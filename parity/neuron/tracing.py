@@ -106,6 +106,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     emulate: bool = False,
     allow_fallback: bool = False,
     prove: bool = True,
+    checkpoint: str = "",
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> NeuronModel:
@@ -115,7 +116,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     the CPU is a failure: all but embeddings and operators that only look at shapes.
 
     Args:
-        model, example_inputs, feature, onnx_config, outputs, say: as in `parity.torchscript.export`.
+        model, example_inputs, feature, onnx_config, outputs, checkpoint, say: as in `parity.torchscript.export`.
         output: the file to write, usually ending in .pt; None only compiles, in memory.
         package: `torch_neuron` for Inf1, `torch_neuronx` for Inf2 and Trn1; None takes the one that is installed.
         emulate: put torch.jit.trace in the tracer's place. What comes back says so, and says nothing of Inf1.
@@ -139,6 +140,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
         say = emulation_log(say)
         say(EMULATION_NOTE)
     declared = torchscript.Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    declared = replace(declared, checkpoint=checkpoint)
     config = declared.onnx_config
     trace = torchscript.trace_model(
         model,

@@ -157,6 +157,20 @@ def test_what_is_no_path_is_refused():
             reader(None)
 
 
+def test_buckets_of_different_checkpoints_are_refused(traced, tmp_path):
+    """Old and new files beside each other, as a copy that was broken off leaves them; files of one are taken."""
+    from parity.torchscript import Runner
+
+    paths = {
+        name: rewrite(traced / "trace.pt", tmp_path / f"{name}.pt", setting("checkpoint", value=f"sha256:{name[0]}"))
+        for name in ("a64", "a128", "b128")
+    }
+    assert Runner(paths["a64"], paths["a128"]).axes == ("sequence",)
+    assert Runner(paths["a64"], traced / "trace.pt").axes == ("sequence",)
+    with pytest.raises(UsageError, match="traces: they are of different checkpoints; trace one checkpoint at several"):
+        Runner(paths["a64"], paths["b128"])
+
+
 def test_a_whole_declaration_is_read(traced, tmp_path):
     """The control: the same files, rewritten unchanged, load."""
     from parity import neuron

@@ -87,6 +87,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
                 feature=args.feature,
                 onnx_config=onnx_config,
                 check_trace=args.check_trace,
+                checkpoint=checkpoint.fingerprint,
                 say=console.say,
             )
             verdicts = (

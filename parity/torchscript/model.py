@@ -55,6 +55,7 @@ class TracedModel:
         pad: the id of the padding token.
         padding: whether the model's answers stay the same under padding on the right; None where nothing is known.
         proof: what the comparison with the model at the traced shape has shown; empty where there was none.
+        checkpoint: the fingerprint of the checkpoint that the model was loaded from; empty where nothing is known.
     """
 
     module: Any = field(repr=False)
@@ -69,6 +70,7 @@ class TracedModel:
     pad: int = 0
     padding: bool | None = None
     proof: str = ""
+    checkpoint: str = ""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -107,6 +109,7 @@ class TracedModel:
             "untied": list(self.untied),
             "pad": self.pad,
             "padding": self.padding,
+            **({"checkpoint": self.checkpoint} if self.checkpoint else {}),
             "inputs": [
                 {
                     "name": name,
@@ -174,6 +177,7 @@ def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": {value["name"]: _axes(value) for value in facts["outputs"]},
         "example": {value["name"]: _placeholder(value) for value in facts["inputs"]},
         "untied": tuple(facts["untied"]),
+        "checkpoint": facts.get("checkpoint", ""),
         **{name: facts[name] for name in names},
     }
 

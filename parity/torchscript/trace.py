@@ -46,10 +46,17 @@ _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "bat
 
 @dataclass(frozen=True)
 class Declaration:
-    """The configuration that names a model's inputs and outputs, and the feature that it is of."""
+    """What is known of a model beforehand.
+
+    Args:
+        onnx_config: names its inputs and outputs.
+        feature: what it is of.
+        checkpoint: the fingerprint of what it was loaded from; empty where nothing is known.
+    """
 
     onnx_config: OnnxConfig
     feature: str
+    checkpoint: str = ""
 
     @classmethod
     def for_model(
@@ -92,6 +99,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     outputs: Sequence[str] | None = None,
     check_trace: bool = False,
     prove: bool = True,
+    checkpoint: str = "",
     say: Callable[[str], None] | None = None,
 ) -> TracedModel:
     """Trace a model, write it as a TorchScript file, load that again, and prove that it answers as the model does.
@@ -109,6 +117,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         outputs: names of the outputs; None means the declared ones and then all others that the model returns.
         check_trace: let torch trace a second time and compare, which takes two to three times as long.
         prove: compare with the model at the traced shape.
+        checkpoint: the fingerprint of what the model was loaded from, which the file keeps: a `Runner` refuses files
+            of different ones.
         say: takes the lines of the log; None gives them to the logger `parity.torchscript`.
 
     Raises:
@@ -127,6 +137,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         return torch.jit.trace(module, tensors, check_trace=check_trace)
 
     declared = Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    declared = replace(declared, checkpoint=checkpoint)
     trace = trace_model(model, example_inputs, tracer, declared, outputs=outputs, say=say)
     if output is None:
         return _with_proof(trace, model, declared.onnx_config, say) if prove else trace
@@ -181,6 +192,7 @@ def trace_model(
         untied=tuple(tied_embeddings(model)),
         pad=_pad(model.config),
         padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
+        checkpoint=declared.checkpoint,
     )
     trace = replace(trace, minimum_torch=minimum_torch(trace.module))
     if trace.untied:
