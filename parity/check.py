@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, complain, print_result, run_guarded, tolerance
+from parity import interruptions
+from parity.console import Console, complain, print_result, run_guarded, tolerance, whole_number
 from parity.errors import UsageError
 from parity.paths import require_regular
 
@@ -23,6 +24,12 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument("file", type=Path, help="the ONNX file")
     p.add_argument("--feature", help="what the file was exported for (default: read from the file)")
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
+    p.add_argument(
+        "--timeout",
+        type=whole_number,
+        default=3600,
+        help="seconds after which a file that does not end is given up (default: %(default)s)",
+    )
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
     p.add_argument("--quiet", action="store_true", help="say nothing but errors")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
@@ -40,6 +47,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     from parity import loading
 
     require_regular(args.file, "file", "give the ONNX file to judge")
+    interruptions.limit_time(args.timeout)
     loading.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.checkpoint import Checkpoint

@@ -101,6 +101,13 @@ def announce_to(descriptor: int) -> None:
     _news = descriptor
 
 
+def limit_time(seconds: float) -> None:
+    """Have this process ended after so long, in whatever library it is then; only where a parent tells why."""
+    if _news is not None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def announce(kind: str, path: Path) -> None:
     """Tell the parent process, if it listens, of a file that is delivered or a directory that was made."""
     if _news is not None:

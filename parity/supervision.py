@@ -17,6 +17,7 @@ from parity.console import fail, leave
 
 # Signal → what it mostly means, and what to do.
 _REASONS = {
+    "SIGALRM": "it did not end in time; give a longer --timeout, or a file that ends",
     "SIGBUS": "a file was cut off while it was read, as a checkpoint is that is copied over in place; run the command"
     " again when nothing writes to it",
     "SIGKILL": "it was killed, as systems do that run out of memory; end other programs, give smaller sizes where the"

@@ -16,7 +16,7 @@ import os, signal, sys, time
 from pathlib import Path
 from parity.console import run_guarded
 from parity.files import staging_directory
-from parity.interruptions import begin
+from parity.interruptions import begin, limit_time
 from parity.publication import publish_file
 from parity.supervision import run_process
 
@@ -30,6 +30,10 @@ def work():
             os.kill(os.getpid(), signal.SIGSEGV)
         if act.startswith("SIG"):
             os.kill(os.getpid(), getattr(signal, act))
+        if act == "endless":
+            limit_time(0.3)
+            while True:
+                pass
         if act == "wait":
             print("waiting", os.getpid(), flush=True)
             time.sleep(30)
@@ -69,6 +73,17 @@ def test_a_process_that_is_ended(tmp_path, act, words):
     assert err.startswith(f"parity x: error: {act}: {words}")
     assert err.endswith("; nothing was written\n")
     assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_end_is_ended(tmp_path):
+    """As a file with a loop without end, in whose operators no line of Python is run."""
+    status, _, err = run(tmp_path, "endless")
+    assert status == 1
+    assert err == (
+        "parity x: error: SIGALRM: it did not end in time; give a longer --timeout, or a file that ends; nothing was"
+        " written\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
