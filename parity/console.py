@@ -142,7 +142,8 @@ def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False)
             try:
                 status = _with_note(_run(command, main, guard, as_json))
                 guard.settle()
-                return status
+                # One that a library has dropped.
+                return _end(command, guard.interruption, as_json) if guard.interruption else status
             except Exception as error:
                 if os.environ.get("PARITY_TRACEBACK") and guard.interruption is None:
                     raise

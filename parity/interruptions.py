@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ class Interruption(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
+        self.number = number
         self.status, self.word = _ENDINGS[signal.Signals(number)]
 
 
@@ -52,15 +54,27 @@ class Guard:
                 # Who started the command, such as nohup, may have asked for a signal to be ignored.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._raise)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._send_again
         return self
 
     def __exit__(self, *exception: object) -> None:
+        sys.unraisablehook = self._hook
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what it was
+            # Of a process that is the command only its status is left to be told.
+            own = signal.SIG_IGN if handler is _end else handler
+            signal.signal(number, own)  # type: ignore[arg-type]  # what it was
 
     def settle(self) -> None:
         """From here to the end no signal raises: the one that came is being told."""
         self._since = float("inf")
+
+    def _send_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised while an object is deleted; the signal comes again a moment later."""
+        if not isinstance(unraisable.exc_value, Interruption):
+            self._hook(unraisable)
+            return
+        self._since = float("-inf")
+        threading.Timer(0.01, os.kill, (os.getpid(), unraisable.exc_value.number)).start()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if time.monotonic() - self._since < _PATIENCE and self.interruption:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,51 @@ def test_a_library_that_wraps_the_interruption(capsys):
             raise ImportError("its extensions could not be loaded") from None
 
     assert ended(capsys, body) == (130, ["parity x: error: interrupted; nothing was written"])
+
+
+class Deleted:
+    """Gets a signal while it is deleted, where Python drops what is raised."""
+
+    def __del__(self):
+        send(signal.SIGTERM)
+
+
+def test_a_signal_while_an_object_is_deleted(capsys):
+    """It comes again, and ends the command."""
+    hook = sys.unraisablehook
+
+    def body():
+        Deleted()
+        time.sleep(5)
+        return 0
+
+    assert ended(capsys, body) == (143, ["parity x: error: terminated; nothing was written"])
+    assert sys.unraisablehook is hook
+
+
+def test_a_signal_that_a_library_drops(capsys):
+    """The command is not told as one that has ended well."""
+
+    def body():
+        try:
+            send(signal.SIGINT)
+        except BaseException:
+            return 0
+
+    assert ended(capsys, body) == (130, ["parity x: error: interrupted; nothing was written"])
+
+
+def test_a_signal_after_the_end(capsys):
+    """In a process that is the command a signal that comes when all is told adds no second line."""
+    before = {number: signal.getsignal(number) for number, _, _ in ENDINGS}
+    try:
+        interruptions.begin()
+        assert ended(capsys, lambda: send(signal.SIGHUP)) == (129, ["parity x: error: hung up; nothing was written"])
+        for number, _, _ in ENDINGS:
+            send(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_ignored_signal_stays_ignored(capsys):
