@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, leave, run_guarded, tolerance
+from parity import interruptions
+from parity.console import Console, complain, print_result, run_guarded, tolerance, whole_number
 from parity.errors import UsageError
+from parity.paths import require_regular
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -24,6 +24,12 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument("file", type=Path, help="the ONNX file")
     p.add_argument("--feature", help="what the file was exported for (default: read from the file)")
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
+    p.add_argument(
+        "--timeout",
+        type=whole_number,
+        default=3600,
+        help="seconds after which a file that does not end is given up (default: %(default)s)",
+    )
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
     p.add_argument("--quiet", action="store_true", help="say nothing but errors")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
@@ -40,8 +46,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
 def _check(args: argparse.Namespace, console: Console) -> int:
     from parity import loading
 
-    if not args.file.is_file():
-        raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
+    require_regular(args.file, "file", "give the ONNX file to judge")
+    interruptions.limit_time(args.timeout)
     loading.locate(args.model, args.cache_dir)
     console.progress("importing torch and transformers")
     from parity.checkpoint import Checkpoint
@@ -77,13 +83,14 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
-    validation = proof.judge_file(
-        proof.Artifact(args.file, file, foreign=True),
-        proof.Reference(load, inputs, declaration.relations_of(feature)),
-        atol=args.atol,
-        same_attention=attention == attention_of_file,
-        progress=console.progress,
-    )
+    with checkpoint.unchanged():
+        validation = proof.judge_file(
+            proof.Artifact(args.file, file, foreign=True),
+            proof.Reference(load, inputs, declaration.relations_of(feature)),
+            atol=args.atol,
+            same_attention=attention == attention_of_file,
+            progress=console.progress,
+        )
     console.clear()
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")
@@ -92,19 +99,10 @@ def _check(args: argparse.Namespace, console: Console) -> int:
         console.say(line)
     if args.json:
         status = "passed" if validation.passed else "failed"
-        print(
-            json.dumps(
-                {
-                    "status": status,
-                    "file": str(args.file),
-                    "feature": feature,
-                    "opset": file.opset,
-                    **validation.as_json(),
-                }
-            )
-        )
+        about = {"status": status, "file": str(args.file), "feature": feature, "opset": file.opset}
+        print_result({**about, **validation.as_json()})
     if not validation.passed:
-        print(f"error: {validation.message()}", file=sys.stderr)
+        complain(f"error: {validation.message()}")
         return 1
     console.say(f"All good: {args.file} computes what {args.model} computes")
     return 0
@@ -138,4 +136,6 @@ def guess_feature(file: Contract, config: PretrainedConfig) -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.check", main)

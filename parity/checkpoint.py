@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from parity import loading
@@ -40,6 +41,7 @@ class Checkpoint:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
+        self._files = loading.snapshot(source, cache_dir)
         self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(source, framework)
         self._kind = preprocessor
@@ -79,6 +81,29 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """SHA-256 of its configuration and weights; see `loading.fingerprint`."""
         return loading.fingerprint(self.source, self.cache_dir)
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Inside, the checkpoint's files must stay as they were when it was opened, whatever else fails.
+
+        Raises:
+            CheckpointError: names those that have changed; what an export or a comparison says is worth nothing then.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._require_unchanged(error)
+            raise
+        self._require_unchanged(None)
+
+    def _require_unchanged(self, error: Exception | None) -> None:
+        now = loading.snapshot(self.source, self.cache_dir)
+        changed = sorted(name for name in {*now, *self._files} if now.get(name) != self._files.get(name))
+        if changed:
+            raise CheckpointError(
+                f"{self.source}: {', '.join(changed)} changed while the checkpoint was read; run the command again when"
+                " nothing writes to it"
+            ) from error
 
     def load(
         self, feature: str, inputs: SampleSource, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+
+from parity.interruptions import begin
+
+if os.path.basename(sys.argv[0]).partition(".")[0] == "parity":
+    begin()
 
 _COMMANDS = {
     "onnx": ("parity.onnx.__main__", "export a checkpoint to ONNX and prove the file"),
@@ -14,6 +20,8 @@ _COMMANDS = {
     "reports": ("parity.reports.__main__", "the page of a run, the release gate, what an upgrade did"),
     "benchmarks": ("parity.reports.measuring.benchmarks", "measure the exporter beside its peers"),
 }
+
+_SUPERVISED = ("onnx", "torchscript", "neuron", "check")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed console script."""
+    from parity.supervision import run_process
+
+    # The others end no process by their libraries, and some have workers of their own.
+    if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
+        run_process(f"parity {sys.argv[1]}", main)
     from parity.console import leave
 
     leave(main())

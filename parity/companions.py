@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from parity import loading
 from parity.checkpoint import Checkpoint
 from parity.ownership import require_own
+from parity.publication import Publication
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,10 +56,10 @@ class Companions:
         require_own(models, companions, checkpoint, instead=instead, overwrite=overwrite, say=say)
         return cls(companions, models[0].parent)
 
-    def publish(self) -> None:
-        """Move them to their place."""
-        for path in self.stage.iterdir() if self.stage else ():
-            path.replace(self.directory / path.name)
+    def add_to(self, publication: Publication) -> None:
+        """Have them moved to their place, together with the model files."""
+        for path in sorted(self.stage.iterdir()) if self.stage else ():
+            publication.add(path, path.name)
 
 
 def _save_companions(checkpoint: Checkpoint, stage: Path) -> Path:

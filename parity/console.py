@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import gc
 import json
 import logging
 import math
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TextIO
 
+from parity import interruptions
 from parity.environment import newer_than_tested
-from parity.errors import ParityError
+from parity.errors import ParityError, UsageError
+from parity.shortage import memory_shortage
 
 # The values of --attention.
 ATTENTIONS = ("eager", "sdpa")
@@ -35,11 +36,58 @@ def tolerance(text: str) -> float:
     return value
 
 
+# No size is larger: what a larger one would take is not there on any machine.
+_LARGEST_SIZE = 1_000_000
+
+
 def whole_number(text: str) -> int:
-    """An argument that is a whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}, should be a whole number ≥ 1")
+    """An argument that is a whole number from 1 up, of a size that something can have."""
+    digits = text.isascii() and text.isdecimal() and len(text) < 20
+    if not digits or not 1 <= int(text) <= _LARGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"got {text[:30]}, should be a whole number from 1 to {_LARGEST_SIZE}")
     return int(text)
+
+
+class _Streams:
+    """Lines go to standard output and standard error as far as these take them; what they refuse stops no export.
+
+    Attributes:
+        refusal: why standard output has not taken a line; empty where it has taken all.
+    """
+
+    def __init__(self) -> None:
+        self.refusal = ""
+
+    def prepare(self) -> None:
+        """Begin anew; letters that the encoding of a stream lacks are written as escapes from here on."""
+        self.refusal = ""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+
+    def emit(self, line: str, stream: TextIO | None, *, end: str = "\n") -> None:
+        """Write a line to `sys.stdout` or `sys.stderr`."""
+        is_result = stream is None or stream is not sys.stderr
+        try:
+            if stream is None:
+                raise OSError(errno.EBADF, "it is closed")
+            print(line, end=end, file=stream, flush=True)
+        except (OSError, ValueError) as error:
+            if is_result:
+                self.refusal = self.refusal or str(getattr(error, "strerror", None) or error)
+
+
+_STREAMS = _Streams()
+
+
+def print_result(outcome: Mapping[str, Any]) -> None:
+    """The one JSON object of a command, on standard output."""
+    _STREAMS.emit(json.dumps(outcome), sys.stdout)
+
+
+def complain(line: str) -> None:
+    """A line on standard error."""
+    _STREAMS.emit(line, sys.stderr)
 
 
 class Console:
@@ -52,20 +100,23 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self._quiet = quiet
-        self._log = sys.stderr if as_json else sys.stdout
-        self._live = not quiet and sys.stderr.isatty()
+        self._as_json = as_json
+        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def say(self, line: str) -> None:
         """A line of the log."""
         if not self._quiet:
-            self._clear()
-            print(line, file=self._log, flush=True)
+            self.clear()
+            if self._as_json:
+                complain(line)
+            else:
+                _STREAMS.emit(line, sys.stdout)
 
     def progress(self, line: str) -> None:
         """What is being done now; on a terminal each line takes the place of the one before."""
         if self._live:
             self._clear()
-            print(line[:100], end="", file=sys.stderr, flush=True)
+            _STREAMS.emit(line[:100], sys.stderr, end="")
 
     def clear(self) -> None:
         """Remove what `progress` left on the terminal."""
@@ -74,76 +125,106 @@ class Console:
 
     def _clear(self) -> None:
         if self._live:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            _STREAMS.emit("\r\x1b[K", sys.stderr, end="")
 
 
 def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:
-    """Run a command's body; its exit status: 0, 1 for a failure, 2 for usage, 130 and 143 when interrupted.
+    """Run a command's body; its exit status: 0, 1 for a failure, 2 for usage, 130, 143 and 129 when interrupted.
 
     Set PARITY_TRACEBACK to see where an error comes from.
     """
     # Many short calls on few threads: threads that spin while they wait take the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _STREAMS.prepare()
+    interruptions.forget()
+    with _quiet_libraries(), interruptions.Guard() as guard:
+        try:
+            try:
+                status = _with_note(_run(command, main, guard, as_json))
+                guard.settle()
+                # One that a library has dropped.
+                return _end(command, guard.interruption, as_json) if guard.interruption else status
+            except Exception as error:
+                if os.environ.get("PARITY_TRACEBACK") and guard.interruption is None:
+                    raise
+                # Libraries turn an interruption into errors of their own.
+                return _end(command, guard.interruption or error, as_json)
+        except KeyboardInterrupt as interruption:
+            guard.settle()
+            return _end(command, interruption, as_json)
+
+
+def _run(command: str, main: Callable[[], int], guard: interruptions.Guard, as_json: bool) -> int:
+    """The status of the body; of one that has succeeded, but could not print what it has done, 1."""
+    _require_directory()
+    status = main()
+    if status == 0 and _STREAMS.refusal:
+        files = interruptions.delivered()
+        written = f"; written: {', '.join(files)}" if files else ""
+        complain(f"{command}: error: standard output takes nothing ({_STREAMS.refusal}){written}")
+        return 1
+    return status
+
+
+def _require_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UsageError(
+            "working directory: it was removed while this shell was in it; change to one that exists"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Inside, transformers and the Hub's client report errors only, and Python looks for cycles less often."""
     libraries = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels, threshold = [library.level for library in libraries], gc.get_threshold()
     for library in libraries:
         library.setLevel(logging.ERROR)
     # Looking for cycles every 700 objects while torch and transformers are imported costs a twentieth of the time.
     gc.set_threshold(20_000, 20, 100)
-    main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
-        return _with_note(main())
-    except ParityError as error:
-        if os.environ.get("PARITY_TRACEBACK"):
-            raise
-        return _fail(command, str(error), error.exit_status, error.stage, as_json)
-    except KeyboardInterrupt:
-        return _fail(command, "interrupted; nothing was written", 130, "interrupted", as_json)
-    except _Termination:
-        return _fail(command, "terminated; nothing was written", 143, "interrupted", as_json)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except Exception as error:
-        if os.environ.get("PARITY_TRACEBACK"):
-            raise
-        text = " ".join(str(error).split())[:500]
-        message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
-        return _fail(command, message, 1, "unexpected", as_json)
+        yield
     finally:
         for library, level in zip(libraries, levels, strict=True):
             library.setLevel(level)
         gc.set_threshold(*threshold)
-        if main_thread:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def _with_note(status: int) -> int:
     """The status; that of a failure, after the line on packages that are newer than any that was tried."""
     note = newer_than_tested() if status == 1 else ""
     if note:
-        print(f"note: {note}", file=sys.stderr)
+        complain(f"note: {note}")
     return status
 
 
 def leave(status: int) -> NoReturn:
     """End the process with that status, without a second of taking torch apart."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     os._exit(status)
 
 
-class _Termination(BaseException):
-    pass
+def _end(command: str, error: BaseException, as_json: bool) -> int:
+    """The exit status of an error, after its one line."""
+    if isinstance(error, KeyboardInterrupt):
+        word = getattr(error, "word", "interrupted")
+        return fail(command, interruptions.ending(word), getattr(error, "status", 130), "interrupted", as_json)
+    if shortage := memory_shortage(error):
+        return fail(command, shortage, 1, "memory", as_json)
+    if isinstance(error, ParityError):
+        return fail(command, str(error), error.exit_status, error.stage, as_json)
+    text = " ".join(str(error).split())[:500]
+    message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
+    return fail(command, message, 1, "unexpected", as_json)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise _Termination
-
-
-def _fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
-    print(f"{command}: error: {message}", file=sys.stderr)
+def fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
+    """The exit status of a failure, after its one line and, if that was asked for, its JSON object."""
+    complain(f"{command}: error: {message}")
     if as_json:
-        print(json.dumps({"status": "failed", "stage": stage, "error": message}))
+        print_result({"status": "failed", "stage": stage, "error": message})
     return _with_note(status)

@@ -10,9 +10,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from parity.errors import OutputError
+from parity import publication, stages
+from parity.errors import OutputError, ParityError
+from parity.interruptions import announce
+from parity.paths import require_replaceable, short
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a disk may answer to a write besides.
+_REFUSALS = (errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def output_file(output: Path) -> Path:
@@ -24,33 +29,77 @@ def output_file(output: Path) -> Path:
 def staging_directory(destination: Path) -> Iterator[Path]:
     """A fresh directory beside `destination`, gone afterwards whatever happens; missing parents are made.
 
+    What dead processes have left beside it is ended or removed first: see `publication.complete`.
+
     Raises:
+        UsageError: the destination is a link, a device or the like.
         OutputError: the directory cannot be made or written, before any work is done.
     """
-    missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
     try:
+        os.fsencode(destination).decode("utf-8")
+        if "\0" in str(destination):
+            raise ValueError("its name has a NUL byte")
+        missing = [parent for parent in (destination.parent, *destination.parent.parents) if not parent.exists()]
+        for parent in reversed(missing):
+            announce("made", parent)
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.is_dir():
             raise IsADirectoryError(f"{destination} is a directory")
-        stage = Path(tempfile.mkdtemp(prefix=".parity-", dir=destination.parent))
-    except OSError as error:
+        require_replaceable(destination)
+        publication.complete(destination.parent)
+        stage = stages.Stage(destination.parent)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ParityError):
+            raise
+        why = "its name is no UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
         raise OutputError(
-            f"output {destination}: cannot be written ({error.strerror or error}); give a directory that exists or can"
-            " be made, and that this user may write"
+            f"output {short(destination)}: cannot be written ({why}); give a"
+            " directory that exists or can be made, and that this user may write"
         ) from error
     try:
-        yield stage
+        yield stage.path
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and "No space left" not in str(error):
+        reason = _disk_reason(error)
+        if not reason:
             raise
-        failure = OutputError(f"output {destination}: its disk has no space left; free some, or give another place")
-        failure.errno = errno.ENOSPC  # so that an outer stage can put its own destination in
+        failure = OutputError(f"output {destination}: {reason}")
+        failure.errno = getattr(error, "errno", None) or errno.ENOSPC  # so that an outer stage puts its own name in
         raise failure from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        stage.close()
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
+
+
+def _disk_reason(error: Exception) -> str:
+    """What the disk has answered to a write of ours, and what to do; empty for errors of other kinds."""
+    number = getattr(error, "errno", None)
+    if number in _FULL or "No space left" in str(error):
+        return "its disk has no space left; free some, or give another place"
+    if number in _REFUSALS:
+        return f"cannot be written: {os.strerror(number)}; give another place"
+    return ""
+
+
+def require_room(path: Path, size: int) -> None:
+    """Refuse to begin a file of that size where the disk, a quota or a limit of the process has no room for it.
+
+    For writers that end the process when a write fails, as torch's does for TorchScript files.
+
+    Raises:
+        OSError: of the errno that writing would have.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 @contextlib.contextmanager
@@ -74,12 +123,13 @@ def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
 
 def _place_to_link(model: Path, stack: contextlib.ExitStack) -> Path:
     """A fresh directory on the model's own disk where one can be made, else any."""
-    for parent in (None, model.parent):
+    temporary = Path(tempfile.gettempdir())
+    for parent in (temporary, model.parent):
         with contextlib.suppress(OSError):
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".parity-", dir=parent)))
+            directory = stack.enter_context(stages.fresh_directory(parent))
             if directory.stat().st_dev == model.stat().st_dev:
                 return directory
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")))
+    return stack.enter_context(stages.fresh_directory(temporary))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -87,15 +137,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def replace(staged_file: Path, destination: Path) -> None:
-    """Move one finished file to where it was asked for.
-
-    Raises:
-        OutputError: the move fails; what stood there is still there.
-    """
-    try:
-        os.replace(staged_file, destination)
-    except OSError as error:
-        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error

@@ -13,15 +13,16 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from parity import checkpoint_files
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.releases import dtype_option, tensorflow_gap
+from parity.turns import in_turn, shared, without_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -61,9 +62,10 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     """
     if not source:
         raise UsageError("--model: is empty; give the directory of a checkpoint or a Hub id")
-    path = Path(source).expanduser()
+    path = checkpoint_files.directory_of(source)
     if not path.exists():
         if _HUB_ID.fullmatch(source) and not source.startswith("."):
+            checkpoint_files.require_hub_id(source)
             _require_hub(source, cache_dir)
             return None
         raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
@@ -74,6 +76,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
     if "config.json" not in names:
         raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
+    checkpoint_files.require_configuration(path)
     if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
         raise CheckpointError(
             f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
@@ -132,6 +135,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     return config
 
 
+@in_turn
 def load_model(
     source: str,
     model_class: ModelLoader,
@@ -189,7 +193,7 @@ def _load_tensorflow(
     return model.float().eval(), sorted(info["missing_keys"])
 
 
-@contextlib.contextmanager
+@shared
 def quiet_transformers() -> Iterator[None]:
     """Loading bars and reports are for training; what matters of them is raised or returned."""
     from transformers.utils import logging as transformers_logging
@@ -199,8 +203,7 @@ def quiet_transformers() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_warnings():
             yield
     finally:
         logger.setLevel(level)
@@ -216,18 +219,25 @@ def _load_errors(source: str, part: str) -> Iterator[None]:
     except ParityError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{source}: {part} cannot be loaded: {_explanation(error)}") from error
+        raise CheckpointError(f"{source}: {part} cannot be loaded: {_explanation(error, source)}") from error
 
 
-def _explanation(error: Exception) -> str:
+def _explanation(error: Exception, source: str) -> str:
     """What is wrong and what to do; transformers 4 puts its own guess before the error that says it."""
+    found = checkpoint_files.wrong_item(str(error)) or checkpoint_files.broken_json(Path(source).expanduser())
+    if found:
+        return found
     each: BaseException | None = error
     while each is not None:
         explanation = _explanation_of_known(each)
         if explanation:
             return explanation
         each = each.__cause__ or each.__context__
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    text = " ".join(str(error).split())[:400]
+    return (
+        f"config.json and the files beside it do not go together ({type(error).__name__}: {text}); save the checkpoint"
+        " again with save_pretrained, or correct what this names"
+    )
 
 
 def _explanation_of_known(error: BaseException) -> str | None:
@@ -352,6 +362,28 @@ def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None 
             " own one there with save_pretrained"
         )
     return preprocessor
+
+
+# What a checkpoint is read from, whatever its architecture.
+_READ = ("*.json", "*.safetensors", "pytorch_model*", "tf_model*", "*.txt", "*.model")
+# Name → size, time of the last change, and number of the file.
+Snapshot: TypeAlias = dict[str, tuple[int, int, int]]
+
+
+def snapshot(source: str, cache_dir: str | None = None) -> Snapshot:
+    """What the checkpoint's files are now, without reading them; empty where there is none."""
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        configuration = has_file(source, "config.json", cache_dir) if _HUB_ID.fullmatch(source) else None
+        if configuration is None:
+            return {}
+        directory = configuration.parent
+    files: Snapshot = {}
+    for path in {path for pattern in _READ for path in directory.glob(pattern)}:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            files[path.name] = status.st_size, status.st_mtime_ns, status.st_ino
+    return files
 
 
 def fingerprint(source: str, cache_dir: str | None = None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.errors import OutputError
+from parity.errors import SessionError
+from parity.publication import Publication
 
 if TYPE_CHECKING:
     import onnx
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 REJECTED = ".rejected"
 
 
+# The metadata of a model that names its data: the layout of the tensors, and the hash of the bytes.
+DATA = "data"
 _ALIGNMENT = 4096  # what memory-mapping readers of external data want
 
 
@@ -33,25 +37,29 @@ def publish(staged_model: Path, destination: Path) -> None:
     """Move a finished model, and its data file if it has one, to where it was asked for.
 
     Raises:
-        OutputError: the move fails; what stood there is still there.
+        UsageError, OutputError: see `publication.Publication.commit`.
     """
-    try:
-        data = data_file(staged_model)
-        if data.exists():
-            if data.name != data_file(destination).name:
-                _rename_data(staged_model, data_file(destination).name)
-            os.replace(data, data_file(destination))
-        os.replace(staged_model, destination)
-        if not data_file(staged_model).exists() and not _refers_to_data(destination):
-            data_file(destination).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"output {destination}: cannot be written: {error.strerror or error}") from error
+    publication = Publication(staged_model.parent, destination.parent)
+    add_model(publication, staged_model, destination.name)
+    publication.commit()
 
 
-def remove(model: Path) -> None:
-    """Delete a model and its data file, where they are there."""
-    model.unlink(missing_ok=True)
-    data_file(model).unlink(missing_ok=True)
+def add_model(publication: Publication, staged_model: Path, name: str) -> None:
+    """A finished model under that name, with its data file if it has one; else one that stands there goes."""
+    data, data_name = data_file(staged_model), data_file(Path(name)).name
+    if not data.exists():
+        publication.remove(data_name)
+    else:
+        if data.name != data_name:
+            _rename_data(staged_model, data_name)
+        publication.add(data, data_name)
+    publication.add_entry(staged_model, name)
+
+
+def remove_model(publication: Publication, name: str) -> None:
+    """A model and its data file are gone afterwards."""
+    publication.remove(name)
+    publication.remove(data_file(Path(name)).name)
 
 
 def _rename_data(path: Path, name: str) -> None:
@@ -61,10 +69,6 @@ def _rename_data(path: Path, name: str) -> None:
             if entry.key == "location":
                 entry.value = name
     path.write_bytes(model.SerializeToString())
-
-
-def _refers_to_data(model: Path) -> bool:
-    return bool(external_tensors(model)[1])
 
 
 def external_tensors(path: Path) -> tuple[onnx.ModelProto | None, list[onnx.TensorProto]]:
@@ -90,28 +94,37 @@ def _external_tensors_of(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
 
 
-def gather_external_data(path: Path, name: str) -> None:
+def gather_external_data(path: Path, name: str) -> str:
     """Join the data files that the exporter scattered beside the model at `path` into one, called `name`.
 
     Works a tensor at a time: memory stays bounded however large the model is.
+
+    Returns:
+        What the model's metadata should say of its data, see `DATA`; empty where there is none outside.
     """
     model, tensors = external_tensors(path)
     if model is None or not tensors:
-        return
+        return ""
     old: set[Path] = set()
+    digest = hashlib.sha256()
     with (path.parent / name).open("wb") as joined:
+
+        def write(block: bytes) -> None:
+            joined.write(block)
+            digest.update(block)
+
         for tensor in tensors:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             source = path.parent / entries["location"]
             old.add(source)
-            joined.write(b"\0" * (-joined.tell() % _ALIGNMENT))
+            write(b"\0" * (-joined.tell() % _ALIGNMENT))
             start = joined.tell()
             with source.open("rb") as stream:
                 stream.seek(int(entries.get("offset", 0)))
                 left = int(entries.get("length", source.stat().st_size))
                 while left:
                     block = stream.read(min(left, 1 << 24))
-                    joined.write(block)
+                    write(block)
                     left -= len(block)
             del tensor.external_data[:]
             for key, value in (("location", name), ("offset", start), ("length", joined.tell() - start)):
@@ -119,6 +132,59 @@ def gather_external_data(path: Path, name: str) -> None:
     path.write_bytes(model.SerializeToString())
     for source in old:
         source.unlink()
+    return f"{_layout(tensors)} sha256:{digest.hexdigest()}"
+
+
+def foreign_data(model: onnx.ModelProto, directory: Path) -> str:
+    """Why the data beside a model of ours is not its own; empty where it is, or where the model says nothing of it.
+
+    A tool that writes the data anew keeps the metadata, but not the places of the tensors: then nothing is said.
+    """
+    claim = next((entry.value for entry in model.metadata_props if entry.key == DATA), "")
+    layout, _, digest = claim.partition(" ")
+    tensors = _external_tensors_of(model) if digest else []
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    if len(names) != 1 or layout != _layout(tensors):
+        return ""
+    (name,) = names
+    path = directory / name
+    if not path.is_file() or f"sha256:{_digest_of(path)}" == digest:
+        return ""
+    return f"{name} is the data of another export than the model beside it; export again, or copy both files"
+
+
+def require_own_data(path: Path) -> None:
+    """Refuse a model beside which another one's data stands.
+
+    Raises:
+        SessionError
+    """
+    problem = foreign_data(_load_graph(path), path.parent)
+    if problem:
+        raise SessionError(f"{path}: {problem}")
+
+
+def _layout(tensors: Iterable[onnx.TensorProto]) -> str:
+    """A short name for which tensor stands where in the data."""
+    places = []
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        places.append((tensor.name, entries.get("offset"), entries.get("length")))
+    return hashlib.sha256(repr(sorted(places, key=str)).encode()).hexdigest()[:16]
+
+
+def _digest_of(path: Path) -> str:
+    status = path.stat()
+    return _cached_digest(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _cached_digest(path: Path, identity: tuple[int, ...]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def append_metadata(path: Path, metadata: Mapping[str, str]) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from parity.archives import read_owner
 from parity.errors import UsageError
 from parity.onnx_files import REJECTED, data_file
+from parity.paths import require_replaceable
 
 if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint
 
-# Where a TorchScript archive has what `parity.torchscript` wrote into it.
-_FACTS = "/extra/parity.json"
 _MODELS = (".onnx", ".pt")
 
 
@@ -42,8 +43,12 @@ def require_own(
         overwrite: replace them all the same; `say` gets their list.
 
     Raises:
-        UsageError: names every such file.
+        UsageError: names every such file; or one is a link, no file at all, or the checkpoint's own, which nothing
+            overwrites.
     """
+    for path in (*models, *instead, *(models[0].parent / each.name for each in _files_of(companions))):
+        require_replaceable(path)
+        _require_output(path, checkpoint)
     foreign = [*conflicts(models, companions, checkpoint), *others(instead, checkpoint.model_type)]
     if not foreign:
         return
@@ -61,11 +66,23 @@ def conflicts(models: Sequence[Path], companions: Path | None, checkpoint: Check
     foreign = others(models, checkpoint.model_type)
     own = [path for path in models if os.path.lexists(path) and path not in foreign]
     directory = models[0].parent
-    beside = sorted(companions.iterdir()) if companions else []
-    differing = [directory / path.name for path in beside if _differs(path, directory / path.name)]
+    differing = [directory / path.name for path in _files_of(companions) if _differs(path, directory / path.name)]
     if differing and not own and not _is_theirs(directory, checkpoint):
         foreign += differing
     return foreign
+
+
+def _files_of(companions: Path | None) -> list[Path]:
+    return sorted(companions.iterdir()) if companions else []
+
+
+def _require_output(path: Path, checkpoint: Checkpoint) -> None:
+    """Refuse to write what the checkpoint itself is read from, such as its configuration or its weights."""
+    if path.suffix in _MODELS or not os.path.lexists(path):
+        return
+    with contextlib.suppress(OSError):
+        if os.path.samefile(path.parent, Path(checkpoint.source).expanduser()):
+            raise UsageError(f"output {path}: is a file of the checkpoint itself; give another place")
 
 
 def others(models: Sequence[Path], model_type: str) -> list[Path]:
@@ -93,7 +110,7 @@ def facts_of(path: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     if zipfile.is_zipfile(path):
-        return _archive_facts(path)
+        return read_owner(path)
     try:
         import onnx
 
@@ -101,16 +118,6 @@ def facts_of(path: Path) -> Mapping[str, str]:
     except Exception:
         return {}  # no ONNX file, or a host that has no onnx and writes none
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _archive_facts(path: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith(_FACTS)), None)
-            facts = json.loads(archive.read(name)) if name else {}
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _type_beside(path: Path) -> str | None:

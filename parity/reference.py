@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from parity.arguments import own_numerics
 from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
 from parity.judge.pool import Answers, Arrays
 from parity.samples import Sample
 from parity.traceable import Layout, call, evaluation_mode
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 BY_MODULE_FROM = 1 << 30
 
 
+@in_turn
 def answers(
     model: PreTrainedModel,
     onnx_config: OnnxConfig,
@@ -189,7 +192,7 @@ def _run(
     ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
     if dtype == torch.float64:
         ask = _Float64Call(model, onnx_config)
-    with evaluation_mode(model, onnx_config.values_override):
+    with own_numerics(), evaluation_mode(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
             answers.append({name: array_of(results[name]) for name in names if name in results})
@@ -268,10 +271,11 @@ class _Float64Call:
         self._model, self._onnx_config = model, onnx_config
         self._nothing_to_widen: set[Hashable] = set()
 
+    @in_turn
     def __call__(self, nested: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         like = _likeness(nested)
         widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()
-        with _default_dtype(torch.float64), widening:
+        with own_numerics(), _default_dtype(torch.float64), widening:
             results = call(self._model, self._onnx_config, cast_floats(nested, torch.float64))
         if not getattr(widening, "acted", True):
             self._nothing_to_widen.add(like)

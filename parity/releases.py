@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from parity.environment import at_least, version_of
+from parity.turns import shared
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +142,7 @@ def from_cache(cache: Cache) -> list[tuple[torch.Tensor, ...]]:
     return [tuple(layer) for layer in cache.to_legacy_cache()]
 
 
-@contextlib.contextmanager
+@shared
 def traceable_masks() -> Iterator[None]:
     """Inside, attention masks are made of operators that a tracer can follow; some releases need help for it."""
     with contextlib.ExitStack() as stack:

@@ -9,6 +9,7 @@ import numpy as np
 
 from parity.environment import threads
 from parity.errors import SessionError
+from parity.onnx_files import DATA, require_own_data
 
 
 class OnnxSession:
@@ -18,7 +19,7 @@ class OnnxSession:
         optimise: whether ONNX Runtime may rewrite the graph; all of its optimisations, or none.
 
     Raises:
-        SessionError: ONNX Runtime refuses the file, or one run of it.
+        SessionError: ONNX Runtime refuses the file, or one run of it; the data beside it is another model's.
     """
 
     def __init__(self, path: Path, *, optimise: bool = True) -> None:
@@ -34,9 +35,11 @@ class OnnxSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise SessionError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if DATA in self.metadata:
+            require_own_data(Path(path))
         self.input_names = tuple(value.name for value in self._session.get_inputs())
         self.output_names = tuple(value.name for value in self._session.get_outputs())
-        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """The outputs (all of them by default) for the inputs, both by name; inputs that the file lacks are left out.

@@ -11,6 +11,7 @@ import torch
 
 from parity.errors import ExportError, NameMismatch
 from parity.releases import PAST, arguments_of, outputs_of, parameters_of
+from parity.turns import shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -204,7 +205,7 @@ def evaluation_mode(
 _ABSENT = object()
 
 
-@contextlib.contextmanager
+@shared
 def triangles_of_comparisons() -> Iterator[None]:
     """Inside, `triu` and `tril` are made of operators that every opset has; their own one, Trilu, comes with 14."""
 
@@ -237,7 +238,7 @@ def attention_of(model: PreTrainedModel) -> str:
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
-@contextlib.contextmanager
+@shared
 def zeros_where_nothing_is_seen() -> Iterator[None]:
     """Inside, the answer of scaled_dot_product_attention at a fully masked row is 0 in the file too, as in torch.
 

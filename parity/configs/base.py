@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from packaging import version
 
 from parity.tasks import CommonOutputs
+from parity.turns import SUBSTITUTES
 
 from .sizes import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
 
@@ -49,7 +50,7 @@ class PatchingSpec:
         o: the module or object that owns the attribute.
         name: the attribute.
         custom_op: what stands there during the export.
-        orig_op: what is put back; looked up on `o` when not given.
+        orig_op: what stands there otherwise; looked up on `o` when not given. What stood there is put back.
         op_wrapper: applied to both before they are set (for static and class methods).
     """
 
@@ -59,8 +60,12 @@ class PatchingSpec:
     orig_op: Callable[..., Any] | None = None
     op_wrapper: Callable[..., Any] | None = None
 
-    def _set(self, op: Callable[..., Any] | None) -> None:
-        setattr(self.o, self.name, op if self.op_wrapper is None else self.op_wrapper(op))
+    def _put(self) -> None:
+        custom = self.custom_op if self.op_wrapper is None else self.op_wrapper(self.custom_op)
+        SUBSTITUTES.put(self.o, self.name, custom, self)
+
+    def _remove(self) -> None:
+        SUBSTITUTES.remove(self.o, self.name, self)
 
 
 class OnnxConfig(ABC):
@@ -291,12 +296,12 @@ class OnnxConfig(ABC):
     def patch_ops(self) -> None:
         """Put every `PatchingSpec`'s custom op in place."""
         for spec in self._patching_specs:
-            spec._set(spec.custom_op)
+            spec._put()
 
     def restore_ops(self) -> None:
         """Put back what `patch_ops` replaced."""
         for spec in self._patching_specs:
-            spec._set(spec.orig_op)
+            spec._remove()
 
     @classmethod
     def flatten_output_collection_property(cls, name: str, field: Iterable[Any]) -> dict[str, Any]:

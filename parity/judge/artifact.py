@@ -17,6 +17,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from parity.judge.findings import Finding
+from parity.onnx_files import foreign_data
 
 if TYPE_CHECKING:
     import onnx
@@ -65,9 +66,13 @@ def _size(tensor: onnx.TensorProto) -> int:
 def judge_artifact(model: onnx.ModelProto, directory: Path) -> tuple[Finding, ...]:
     """Findings on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
 
-    An external file lies in the directory or below, and is long enough.
+    An external file lies in the directory or below, is long enough, and is the one that the model was exported with,
+    where the model says so.
     """
-    return (*_judge_data(external_files(model), directory), _judge_copies(duplicate_weights(model, directory)))
+    findings = _judge_data(external_files(model), directory)
+    if foreign := foreign_data(model, directory):
+        findings.append(Finding("data", "file", False, f"external data: {foreign}"))
+    return (*findings, _judge_copies(duplicate_weights(model, directory)))
 
 
 def _judge_copies(pairs: Sequence[tuple[str, str, int]]) -> Finding:

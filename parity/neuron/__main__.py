@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.axes import TEXTS
-from parity.console import PREPROCESSORS, Console, leave, run_guarded, whole_number
+from parity.console import PREPROCESSORS, Console, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +102,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        print(json.dumps(summary))
+        print_result(summary)
     return 0
 
 
@@ -160,9 +159,10 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     from parity.companions import Companions
     from parity.environment import version_of
     from parity.neuron import tracing
+    from parity.publication import Publication
 
     checkpoint, onnx_config, samples, model = workload
-    single = args.output.suffix == ".pt"
+    single = args.output.suffix == ".pt" or args.output.is_file()
     options: dict[str, Any] = {"dynamic_batch_size": True} if args.dynamic_batch else {}
     if args.cores:
         options["compiler_args"] = ["--neuroncore-pipeline-cores", str(args.cores)]
@@ -173,34 +173,38 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     name = args.output.name if single else "model.pt"
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
     neuron_models = []
-    with files.staging_directory(directory / "model.pt") as stage:
-        destinations = [directory / each for each in names.values()]
+    destinations = [directory / each for each in names.values()]
+    with files.staging_directory(destinations[0]) as stage:
         companions = Companions.write(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
-        for length, sample in samples.items():
-            name = names[length]
-            sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
-            say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
-            console.progress("compiling, which takes minutes")
-            neuron_model = neuron.trace(
-                model,
-                {key: value for key, value in sample.inputs.items() if value is not None},
-                stage / name,
-                feature=args.feature,
-                onnx_config=onnx_config,
-                package=args.package,
-                emulate=args.emulate,
-                allow_fallback=args.allow_fallback,
-                say=say,
-                **options,
-            )
-            console.clear()
-            if neuron_model.engine == "neuron":
-                outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
-                say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
-            neuron_models.append(neuron_model)
-        companions.publish()
+        with checkpoint.unchanged():
+            for length, sample in samples.items():
+                name = names[length]
+                sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
+                say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
+                console.progress("compiling, which takes minutes")
+                neuron_model = neuron.trace(
+                    model,
+                    {key: value for key, value in sample.inputs.items() if value is not None},
+                    stage / name,
+                    feature=args.feature,
+                    onnx_config=onnx_config,
+                    package=args.package,
+                    emulate=args.emulate,
+                    allow_fallback=args.allow_fallback,
+                    checkpoint=checkpoint.fingerprint,
+                    say=say,
+                    **options,
+                )
+                console.clear()
+                if neuron_model.engine == "neuron":
+                    outside = ", ".join(f"{key} ({count})" for key, count in neuron_model.outside.items()) or "none"
+                    say(f"Compiled code in {neuron_model.compiled} nodes; operators beside them: {outside}")
+                neuron_models.append(neuron_model)
+        publication = Publication(stage, directory)
+        companions.add_to(publication)
         for name in names.values():
-            files.replace(stage / name, directory / name)
+            publication.add_entry(stage / name, name)
+        publication.commit()
     paths = [path.as_posix() for path in destinations]
     say(f"saved at: {', '.join(paths)}")
     proven = all(each.proof for each in neuron_models)
@@ -215,4 +219,6 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.neuron", main)

@@ -5,6 +5,7 @@ The decoder keeps no cache: every step runs it on all tokens so far, padded to t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from parity import loading
 from parity.errors import UsageError
+from parity.files import staging_directory
 from parity.neuron import sdk
 from parity.neuron.tracing import (
     EMULATION_NOTE,
@@ -24,6 +26,7 @@ from parity.neuron.tracing import (
     logger,
     neuron_model_of,
 )
+from parity.publication import Publication
 from parity.torchscript.model import TracedModel, save
 from parity.torchscript.untying import twin
 from parity.traceable import evaluation_mode
@@ -198,26 +201,33 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
             {"logits": _DECODER_TEXT},
         ),
     )
-    neuron_models = []
-    for file, module, inputs, tensors, outputs in parts:
-        with loading.quiet_transformers():
-            script = compile_module(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
-        trace = TracedModel(
-            module=script,
-            inputs=inputs,
-            outputs=outputs,
-            example=dict(zip(inputs, tensors, strict=True)),
-            model_type=model.config.model_type,
-            feature="seq2seq-lm",
-            attention="eager",
-            pad=model.config.pad_token_id or 0,
-        )
-        part = neuron_model_of(trace, tracer)
-        if output is not None:
-            Path(output).mkdir(parents=True, exist_ok=True)
-            save(part, Path(output) / file)
-            part = load(Path(output) / file)
-        neuron_models.append(part)
+    with contextlib.ExitStack() as stack:
+        directory = Path(output) if output is not None else None
+        stage = stack.enter_context(staging_directory(directory / ENCODER)) if directory is not None else None
+        neuron_models = []
+        for file, module, inputs, tensors, outputs in parts:
+            with loading.quiet_transformers():
+                script = compile_module(module, tensors, tracer, allow_fallback=allow_fallback, say=say, **options)
+            trace = TracedModel(
+                module=script,
+                inputs=inputs,
+                outputs=outputs,
+                example=dict(zip(inputs, tensors, strict=True)),
+                model_type=model.config.model_type,
+                feature="seq2seq-lm",
+                attention="eager",
+                pad=model.config.pad_token_id or 0,
+            )
+            part = neuron_model_of(trace, tracer)
+            if stage is not None:
+                save(part, stage / file)
+                part = load(stage / file)
+            neuron_models.append(part)
+        if stage is not None and directory is not None:
+            publication = Publication(stage, directory)
+            for file in (ENCODER, DECODER):
+                publication.add_entry(stage / file, file)
+            publication.commit()
     return Generator(model, *neuron_models)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from parity.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -92,6 +94,8 @@ def coverage(module: torch.jit.ScriptModule) -> Coverage:
     aten::embedding is not: AWS took it off, for it is faster on the CPU. The list has no in-place forms but those that
     it names.
     """
+    if not hasattr(module, "inlined_graph"):
+        raise UsageError(f"module: got {type(module).__name__}, should be a ScriptModule, as torch.jit.trace returns")
     inside: Counter[str] = Counter()
     limited: Counter[str] = Counter()
     outside: Counter[str] = Counter()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from parity import aws
+from parity.archives import EMULATION
 from parity.aws import NEURON
 from parity.errors import EnvironmentGap, UsageError
 
-EMULATION = "emulation"
 # The keywords of the tracers, beside those of torch.jit.trace, which torch_neuron hands on.
 KEYWORDS = {
     "torch_neuron": (
@@ -101,14 +101,19 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
         EnvironmentGap: nothing can be compiled here; the text is the sentence of the gate.
     """
     package = package or default_package()
-    if package not in NEURON:
-        raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
+    _require_known(package)
     if emulate:
         return Tracer(package, EMULATION, _MARKERS[package], None)
     gate = aws.neuron(package)
     if not gate.compiles:
         raise EnvironmentGap(gate.sentence)
     return Tracer(package, "neuron", _MARKERS[package], gate)
+
+
+def _require_known(package: str) -> None:
+    """Refuse, before anything is imported, a name that no package of the SDK has."""
+    if package not in NEURON:
+        raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
 
 
 def default_package() -> str:
@@ -120,8 +125,10 @@ def import_package(package: str) -> Any:
     """The module that has `trace`; importing it makes torch know what compiled files hold.
 
     Raises:
+        UsageError: it is no package of the SDK.
         EnvironmentGap: the SDK is not here; the text is the sentence of the gate.
     """
+    _require_known(package)
     gate = aws.neuron(package)
     if not gate.imports:
         raise EnvironmentGap(gate.sentence)

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files
+from parity.arguments import require_path
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
 from parity.neuron.sdk import EMULATION
+from parity.publication import publish_file
 from parity.torchscript import model as files_of_traces
 from parity.torchscript import trace as torchscript
 from parity.torchscript.model import TracedModel
 from parity.torchscript.runner import Runner
 from parity.traceable import evaluation_mode
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
@@ -103,6 +106,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     emulate: bool = False,
     allow_fallback: bool = False,
     prove: bool = True,
+    checkpoint: str = "",
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> NeuronModel:
@@ -112,7 +116,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
     the CPU is a failure: all but embeddings and operators that only look at shapes.
 
     Args:
-        model, example_inputs, feature, onnx_config, outputs, say: as in `parity.torchscript.export`.
+        model, example_inputs, feature, onnx_config, outputs, checkpoint, say: as in `parity.torchscript.export`.
         output: the file to write, usually ending in .pt; None only compiles, in memory.
         package: `torch_neuron` for Inf1, `torch_neuronx` for Inf2 and Trn1; None takes the one that is installed.
         emulate: put torch.jit.trace in the tracer's place. What comes back says so, and says nothing of Inf1.
@@ -128,12 +132,15 @@ def trace(  # noqa: PLR0913 - the signature that users call
         OutputError (an OSError): `output` cannot be written.
     """
     say = say or logger.info
+    if output is not None:
+        require_path(output)
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
         say = emulation_log(say)
         say(EMULATION_NOTE)
     declared = torchscript.Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    declared = replace(declared, checkpoint=checkpoint)
     config = declared.onnx_config
     trace = torchscript.trace_model(
         model,
@@ -158,7 +165,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
             neuron_model = _with_proof(neuron_model, model, config, say)
         elif tracer.gate is not None and not tracer.gate.runs:
             say(f"Compiled, and run nowhere yet: {tracer.gate.sentence}")
-        files.replace(path, output)
+        publish_file(path, output)
     return neuron_model
 
 
@@ -177,6 +184,7 @@ def neuron_model_of(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bo
     )
 
 
+@in_turn
 def compile_module(
     module: torch.nn.Module,
     tensors: tuple[torch.Tensor, ...],
@@ -211,23 +219,26 @@ def compile_module(
 
 
 def load(path: str | os.PathLike) -> NeuronModel:
-    """A file that `trace` has written; the SDK is imported before it is loaded.
+    """A file that `trace` has written; the SDK is imported before it is loaded. Load only files that you trust.
 
     Raises:
         EnvironmentGap (a RuntimeError): the SDK is not here; the text says what to install.
-        SessionError: torch cannot load the file, or it was not compiled by `trace`.
+        UsageError, SessionError: see `parity.torchscript.load`; and the file was not compiled by `trace`.
     """
-    # Which package it is stands in the file, which cannot be loaded without the package.
-    package = _package_of(path)
-    if package is not None:
-        sdk.import_package(package)
-    try:
-        module, facts = files_of_traces.read(path)
-    except SessionError as error:
-        raise SessionError(messages.explain(str(error))) from error
+    facts = files_of_traces.declaration_of(path)
     if "neuron" not in facts:
         raise SessionError(f"{path}: is a trace, not compiled for Neuron; parity.torchscript.load reads it")
-    return NeuronModel(module=module, **files_of_traces.fields_of(facts), **facts["neuron"])
+    own = facts["neuron"]
+    if own["engine"] != EMULATION:
+        # The file cannot be loaded without the package.
+        sdk.import_package(own["package"])
+    try:
+        module = files_of_traces.load_graph(Path(path))
+    except SessionError as error:
+        raise SessionError(messages.explain(str(error))) from error
+    names = ("engine", "package", "sdk", "compiled", "outside", "dynamic_batch")
+    fields_of_neuron = {name: own[name] for name in names}
+    return NeuronModel(module=module, **files_of_traces.fields_of(facts), **fields_of_neuron)
 
 
 def analyze(
@@ -285,19 +296,6 @@ def _model_of(module: torch.nn.Module) -> torch.nn.Module:
 
 def _name(tracer: sdk.Tracer) -> str:
     return "torch.jit.trace (emulation)" if tracer.engine == EMULATION else f"{tracer.package}.trace"
-
-
-def _package_of(path: str | os.PathLike) -> str | None:
-    """The package that a file was compiled with, read from the archive; None where it has no such entry."""
-    import json
-    import zipfile
-
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(f"extra/{files_of_traces.FACTS}"):
-                facts = json.loads(archive.read(name)).get("neuron")
-                return facts["package"] if facts and facts["engine"] != EMULATION else None
-    return None
 
 
 @contextlib.contextmanager

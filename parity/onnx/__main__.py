@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, leave, run_guarded, tolerance
+from parity.console import PREPROCESSORS, Console, complain, print_result, run_guarded, tolerance
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
+    from parity.publication import Publication
 
 
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
@@ -58,6 +57,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 def _export(args: argparse.Namespace, console: Console) -> int:
     from parity import files, loading, onnx_files
     from parity.opsets import check_opset
+    from parity.publication import Publication
 
     start = time.perf_counter()
     destination = files.output_file(args.output)
@@ -84,16 +84,20 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         )
         summaries = {name: _export_and_judge(each, stage / name, args, console) for name, each in exports.items()}
         passed = all(each["status"] == "passed" for each in summaries.values())
+        publication = Publication(stage, destination.parent)
         if passed:
-            companions.publish()
+            companions.add_to(publication)
         for name, summary in summaries.items():
-            _place(stage / name, destination.with_name(name), summary, console, deliver=passed)
+            _add(publication, stage / name, destination.with_name(name), summary, deliver=passed)
+        publication.commit()
+        for name, summary in summaries.items():
+            _tell(destination.with_name(name), summary, console)
         summary = summaries[destination.name]
         if args.prefill:
             summary["prefill"] = summaries["prefill.onnx"]
         summary["seconds"] = round(time.perf_counter() - start, 3)
         if args.json:
-            print(json.dumps(summary))
+            print_result(summary)
     return 0 if passed else 1
 
 
@@ -101,35 +105,42 @@ def _export_and_judge(
     export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     """Export one file to `path` and judge it; what came out, as a JSON object."""
-    export.export(path)
-    validation = export.validate(path, atol=args.atol)
+    with export.checkpoint.unchanged():
+        export.export(path)
+        validation = export.validate(path, atol=args.atol)
     console.clear()
     for line in export.lines(validation, args.atol):
         console.say(line)
     if not validation.passed:
-        print(f"error: {validation.message()}", file=sys.stderr)
+        complain(f"error: {validation.message()}")
     return export.summary(validation, args.atol)
 
 
-def _place(path: Path, destination: Path, summary: dict[str, Any], console: Console, *, deliver: bool) -> None:
+def _add(publication: Publication, path: Path, destination: Path, summary: dict[str, Any], *, deliver: bool) -> None:
     """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
     from parity import onnx_files
 
     rejected = onnx_files.rejected_path(destination)
     if deliver:
-        onnx_files.publish(path, destination)
-        onnx_files.remove(rejected)
+        onnx_files.add_model(publication, path, destination.name)
+        onnx_files.remove_model(publication, rejected.name)
         summary["model"] = destination.as_posix()
-        console.say(f"All good, model saved at: {summary['model']}")
     elif summary["status"] == "failed":
-        onnx_files.publish(path, rejected)
+        onnx_files.add_model(publication, path, rejected.name)
         summary["rejected"] = rejected.as_posix()
-        print(
-            f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.", file=sys.stderr
-        )
+
+
+def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
+    """What has become of one file."""
+    if "model" in summary:
+        console.say(f"All good, model saved at: {summary['model']}")
+    elif "rejected" in summary:
+        complain(f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.")
     else:
-        print(f"{destination.name} passed, and was not written: it goes with the rejected file.", file=sys.stderr)
+        complain(f"{destination.name} passed, and was not written: it goes with the rejected file.")
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.onnx", main)

@@ -22,8 +22,9 @@ from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
 from parity.files import staging_directory
 from parity.judge import contract
 from parity.judge.findings import failures
-from parity.onnx_files import append_metadata, data_file, gather_external_data, publish
+from parity.onnx_files import DATA, append_metadata, data_file, gather_external_data, publish
 from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
+from parity.turns import in_turn
 
 if TYPE_CHECKING:
     import torch
@@ -103,11 +104,18 @@ def export_pytorch(  # noqa: PLR0913 - the signature that users call
     device: str = "cpu",
 ) -> tuple[list[str], list[str]]:
     """`export` of a PyTorch model; see there."""
+    from parity import arguments
     from parity.onnx.exporter import TraceExporter
+
+    arguments.require_model(model)
+    arguments.require_config(config)
+    arguments.require_opset(opset)
+    arguments.require_path(output)
 
     return export_with(TraceExporter(device), one_preprocessor(preprocessor, tokenizer), model, config, opset, output)
 
 
+@in_turn
 def export_with(
     exporter: TraceExporter,
     preprocessor: PreTrainedTokenizerBase | FeatureExtractionMixin | ProcessorMixin,
@@ -117,6 +125,7 @@ def export_with(
     output: Path,
 ) -> tuple[list[str], list[str]]:
     """`export` by that exporter; see there."""
+    from parity.arguments import own_numerics
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
     check_opset(opset, EXPORTERS[exporter.name].opsets)
@@ -126,7 +135,8 @@ def export_with(
         )
     output, before = Path(output), model.device
     attention = "eager" if opset < SDPA_MINIMUM_OPSET else None
-    with staging_directory(output) as stage, evaluation_mode(model, config.values_override, attention):
+    evaluation = evaluation_mode(model, config.values_override, attention)
+    with staging_directory(output) as stage, own_numerics(), evaluation:
         implementation = attention_of(model)
         logger.info("Using framework PyTorch: %s", version_of("torch"))
         for name, value in (config.values_override or {}).items():
@@ -152,10 +162,11 @@ def export_with(
         finally:
             config.restore_ops()
             model.to(before)
-        gather_external_data(path, data_file(output).name)
+        data = gather_external_data(path, data_file(output).name)
         _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
         _require_contract(path, opset, config, flat)
-        append_metadata(path, _metadata(model, config, opset, implementation, exporter.name))
+        metadata = _metadata(model, config, opset, implementation, exporter.name)
+        append_metadata(path, {**metadata, **({DATA: data} if data else {})})
         publish(path, output)
     return names, list(signature.outputs)
 
@@ -179,7 +190,15 @@ def export_tensorflow(
 def _generate(config: OnnxConfig, preprocessor: Preprocessor, dtype: torch.dtype) -> dict[str, Any]:
     from transformers.utils import TensorType
 
-    inputs = dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
+    try:
+        inputs = dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
+    except (AttributeError, TypeError, ValueError) as error:
+        # A configuration of the user's own may need none.
+        if preprocessor is not None:
+            raise
+        raise UsageError(
+            "preprocessor: is None, should be the checkpoint's tokenizer, image processor or processor"
+        ) from error
     return inputs if dtype_name(dtype) == DEFAULT_DTYPE else cast_floats(inputs, dtype)
 
 
@@ -270,13 +289,20 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
             difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch).
         RuntimeError: ONNX Runtime refuses the file (SessionError).
     """
-    from parity import shapes, validation
+    from parity import arguments, shapes, validation
     from parity.onnx.log import validation_lines
     from parity.reference import answers
     from parity.samples import SampleSource
     from parity.sessions import OnnxSession
     from parity.traceable import attention_of
 
+    for check, argument in (
+        (arguments.require_config, config),
+        (arguments.require_model, reference_model),
+        (arguments.require_tolerance, atol),
+    ):
+        check(argument)
+    arguments.require_path(onnx_model, "onnx_model")
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
     source = SampleSource(config, preprocessor, reference_model.config, dtype_name(reference_model.dtype))

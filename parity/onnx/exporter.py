@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from parity.arguments import device_of
 from parity.axes import Signature
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
@@ -18,6 +18,7 @@ from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
 from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_nothing_is_seen
+from parity.turns import without_warnings
 
 
 class TraceExporter:
@@ -31,7 +32,7 @@ class TraceExporter:
     name = "trace"
 
     def __init__(self, device: str = "cpu", traces: SharedTraces | None = None) -> None:
-        self.device, self._traces = torch.device(device), traces
+        self.device, self._traces = device_of(device), traces
 
     def export(
         self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], signature: Signature, opset: int, path: Path
@@ -46,8 +47,7 @@ class TraceExporter:
         """
         # Below 2.5 there is no choice.
         options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-        with warnings.catch_warnings(), self._patches(traceable, tensors, opset):
-            warnings.simplefilter("ignore")
+        with without_warnings(), self._patches(traceable, tensors, opset):
             try:
                 torch.onnx.export(
                     traceable,

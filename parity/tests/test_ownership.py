@@ -117,6 +117,13 @@ def test_two_models_do_not_share_companions(checkpoints, tmp_path):
     require_refusal(quiet, checkpoints["other bert"], tmp_path / "b.onnx", "tokenizer_config.json")
 
 
+def test_two_traces_do_not_share_companions(command, checkpoints, tmp_path):
+    """By every command: a file of another checkpoint of the same type would lose its tokenizer."""
+    suffix = os.path.splitext(command.model)[1]
+    assert command(checkpoints["bert"], tmp_path / f"a{suffix}")[0] == 0
+    require_refusal(command, checkpoints["other bert"], tmp_path / f"b{suffix}", "tokenizer_config.json")
+
+
 def quiet(checkpoint, output):
     """`parity.onnx --quiet`: exit status, output, errors."""
     out, err = io.StringIO(), io.StringIO()

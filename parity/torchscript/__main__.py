@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.axes import FIRST_TEXTS
-from parity.console import ATTENTIONS, PREPROCESSORS, Console, leave, run_guarded, whole_number
+from parity.console import ATTENTIONS, PREPROCESSORS, Console, complain, print_result, run_guarded, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -68,42 +66,51 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         from parity.checkpoint import Checkpoint
         from parity.companions import Companions
         from parity.environment import describe, version_of
+        from parity.publication import Publication
         from parity.torchscript import export, table, verdict
 
         checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
         onnx_config = checkpoint.onnx_config(args.feature)
         inputs = checkpoint.inputs(onnx_config)
         companions = Companions.write(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
-        sample, model = _prepare(args, console, checkpoint, inputs)
-        console.say(
-            f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
-        )
-        console.progress("tracing")
-        path = stage / destination.name
-        trace = export(
-            model,
-            {name: value for name, value in sample.inputs.items() if value is not None},
-            path,
-            feature=args.feature,
-            onnx_config=onnx_config,
-            check_trace=args.check_trace,
-            say=console.say,
-        )
-        verdicts = (
-            verdict(
-                trace, model, preprocessor=checkpoint.preprocessor, onnx_config=onnx_config, progress=console.progress
+        with checkpoint.unchanged():
+            sample, model = _prepare(args, console, checkpoint, inputs)
+            console.say(
+                f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
             )
-            if trace.sizes
-            else []
-        )
+            console.progress("tracing")
+            path = stage / destination.name
+            trace = export(
+                model,
+                {name: value for name, value in sample.inputs.items() if value is not None},
+                path,
+                feature=args.feature,
+                onnx_config=onnx_config,
+                check_trace=args.check_trace,
+                checkpoint=checkpoint.fingerprint,
+                say=console.say,
+            )
+            verdicts = (
+                verdict(
+                    trace,
+                    model,
+                    preprocessor=checkpoint.preprocessor,
+                    onnx_config=onnx_config,
+                    progress=console.progress,
+                )
+                if trace.sizes
+                else []
+            )
         console.clear()
         console.say("At other sizes:")
         for line in table(verdicts):
             console.say(f"    {line}")
         console.say(f"Needs torch>={trace.minimum_torch}")
         _warn(verdicts)
-        companions.publish()
-        files.replace(path, destination)
+        publication = Publication(stage, destination.parent)
+        companions.add_to(publication)
+        publication.add_entry(path, destination.name)
+        publication.commit()
     console.say(f"All good, model saved at: {destination.as_posix()}")
     if args.json:
         summary = {
@@ -116,7 +123,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
             "environment": describe(),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        print(json.dumps(summary))
+        print_result(summary)
     return 0
 
 
@@ -163,12 +170,13 @@ def _warn(verdicts: Iterable[Verdict]) -> None:
             sizes = (
                 f"{each.axis} other than {each.traced}" if each.traced is not None else "several axes changed at once"
             )
-            print(
+            complain(
                 f"warning: the file is silently wrong at {sizes}; run it at its traced sizes only, for example through"
-                " parity.torchscript.Runner, which pads to them",
-                file=sys.stderr,
+                " parity.torchscript.Runner, which pads to them"
             )
 
 
 if __name__ == "__main__":
-    leave(main())
+    from parity.supervision import run_process
+
+    run_process("python -m parity.torchscript", main)

@@ -7,10 +7,10 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +18,25 @@ import numpy as np
 import torch
 
 from parity import __version__, releases
+from parity.archives import FACTS, read_declaration
+from parity.arguments import own_numerics
 from parity.axes import Role, role_of
 from parity.dtypes import array_of
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
+from parity.files import require_room
 from parity.releases import PAST
 from parity.samples import Sizes
+from parity.schema import SchemaError
+from parity.turns import without_warnings
 
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
 
-# What a file says of itself, beside its code and weights.
-FACTS = "parity.json"
-
-
 # Free bytes below which a failure to write is put down to the disk: the writer does not say.
 _LITTLE = 1 << 20
+# Bytes of weights up to which a file is measured before it is written; room for code beside larger ones.
+_MEASURED = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class TracedModel:
         pad: the id of the padding token.
         padding: whether the model's answers stay the same under padding on the right; None where nothing is known.
         proof: what the comparison with the model at the traced shape has shown; empty where there was none.
+        checkpoint: the fingerprint of the checkpoint that the model was loaded from; empty where nothing is known.
     """
 
     module: Any = field(repr=False)
@@ -66,6 +70,7 @@ class TracedModel:
     pad: int = 0
     padding: bool | None = None
     proof: str = ""
+    checkpoint: str = ""
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -85,7 +90,8 @@ class TracedModel:
         """
         tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs]
         try:
-            results = self(*tensors)
+            with own_numerics():
+                results = self(*tensors)
         except Exception as error:
             raise SessionError(operator_text(error)) from error
         return {name: array_of(result) for name, result in zip(self.outputs, results, strict=True)}
@@ -103,6 +109,7 @@ class TracedModel:
             "untied": list(self.untied),
             "pad": self.pad,
             "padding": self.padding,
+            **({"checkpoint": self.checkpoint} if self.checkpoint else {}),
             "inputs": [
                 {
                     "name": name,
@@ -120,29 +127,46 @@ class TracedModel:
 
 
 def load(path: str | os.PathLike) -> TracedModel:
-    """A file that `export` has written.
+    """A file that `export` has written. Its graph is code: load only files that you trust.
 
     Raises:
+        UsageError: `path` is no path.
         SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.
     """
     module, facts = read(path)
     return TracedModel(module=module, **fields_of(facts))
 
 
+def declaration_of(path: str | os.PathLike) -> dict[str, Any]:
+    """What a file that parity wrote says of itself; the graph, which is code, is not loaded.
+
+    Raises:
+        UsageError: `path` is no path.
+        SessionError: it leads to no regular file, or to one that says nothing or what parity does not write.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"path: got {type(path).__name__}, should be the path of a file that parity.torchscript wrote")
+    try:
+        facts = read_declaration(Path(path))
+    except UsageError as error:
+        raise SessionError(str(error)) from None
+    except SchemaError as error:
+        raise SessionError(f"{path}: is damaged, or parity did not write it: {error}; trace the model again") from error
+    if facts is None:
+        raise SessionError(
+            f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it, if you trust it"
+        )
+    return facts
+
+
 def read(path: str | os.PathLike) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
     """The ScriptModule of a file that parity wrote, and what the file says of itself.
 
     Raises:
-        SessionError: see `load`.
+        UsageError, SessionError: see `load`.
     """
-    extra = {FACTS: ""}
-    module = _load(Path(path), extra)
-    try:
-        return module, json.loads(extra[FACTS])
-    except ValueError:
-        raise SessionError(
-            f"{path}: does not name its inputs, so parity did not write it; torch.jit.load reads it"
-        ) from None
+    facts = declaration_of(path)
+    return load_graph(Path(path)), facts
 
 
 def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +177,7 @@ def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": {value["name"]: _axes(value) for value in facts["outputs"]},
         "example": {value["name"]: _placeholder(value) for value in facts["inputs"]},
         "untied": tuple(facts["untied"]),
+        "checkpoint": facts.get("checkpoint", ""),
         **{name: facts[name] for name in names},
     }
 
@@ -198,10 +223,12 @@ def save(trace: TracedModel, path: Path) -> None:
     Raises:
         ExportError, OSError: it cannot be written.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    facts = {FACTS: json.dumps(trace.facts())}
+    with without_warnings():
         try:
-            torch.jit.save(trace.module, str(path), _extra_files={FACTS: json.dumps(trace.facts())})
+            # Its writer ends the process when the disk takes no more.
+            require_room(path, _room_for(trace.module, facts))
+            torch.jit.save(trace.module, str(path), _extra_files=facts)
         except OSError:
             raise
         except Exception as error:
@@ -211,13 +238,24 @@ def save(trace: TracedModel, path: Path) -> None:
             raise ExportError(f"torch.jit.save failed: {type(error).__name__}: {text}") from error
 
 
-def _load(path: Path, extra: dict[str, str]) -> torch.jit.ScriptModule:
-    if not path.is_file():
-        raise SessionError(f"{path}: no such file; give a file that parity.torchscript wrote")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def _room_for(module: torch.jit.ScriptModule, facts: Mapping[str, str]) -> int:
+    """Bytes that a file of the module takes at most: measured in memory where it is small."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in chain(module.parameters(), module.buffers()))
+    if weights > _MEASURED:
+        return weights + _MEASURED
+    size = len(module.save_to_buffer(_extra_files=dict(facts)))
+    return size + size // 16 + 4096  # the name of the file stands before each part
+
+
+def load_graph(path: Path) -> torch.jit.ScriptModule:
+    """The ScriptModule of a file, on the CPU; loading it may run what it holds.
+
+    Raises:
+        SessionError: torch cannot load it.
+    """
+    with without_warnings():
         try:
-            return torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+            return torch.jit.load(str(path), map_location="cpu")
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             raise SessionError(f"{path}: torch.jit.load cannot load it: {text}") from error

@@ -27,8 +27,8 @@ class Runner:
             None means all axes of texts.
 
     Raises:
-        UsageError (a ValueError): a trace that cannot be padded: without a mask, with past key values, or of a model
-            whose own answers change with padding.
+        UsageError (a ValueError): traces of different models; a trace that cannot be padded: without a mask, with past
+            key values, or of a model whose own answers change with padding.
     """
 
     def __init__(self, *traces: TracedModel | str | os.PathLike, axes: Sequence[str] | None = None) -> None:
@@ -40,6 +40,8 @@ class Runner:
         for trace in self._traces:
             if (list(trace.inputs), list(trace.outputs)) != (list(first.inputs), list(first.outputs)):
                 raise UsageError("traces: their inputs or outputs are not the same; trace one model at several lengths")
+        if len({trace.checkpoint for trace in self._traces if trace.checkpoint}) > 1:
+            raise UsageError("traces: they are of different checkpoints; trace one checkpoint at several lengths")
         self.axes = tuple(axes if axes is not None else (name for name in first.sizes if name in TEXTS))
         unknown = [axis for axis in self.axes if axis not in first.sizes]
         if unknown or not self.axes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import types
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files, loading, releases
+from parity.arguments import own_numerics, require_config, require_example, require_model, require_path
 from parity.axes import Role, role_of
 from parity.errors import (
     ExportError,
@@ -22,11 +22,13 @@ from parity.errors import (
     ValueMismatch,
 )
 from parity.judge.findings import error_of
+from parity.publication import publish_file
 from parity.releases import PAST, parameters_of
-from parity.torchscript.model import TracedModel, _load, nested_inputs, save
+from parity.torchscript.model import TracedModel, load_graph, nested_inputs, save
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
 from parity.traceable import Layout, Traceable, attention_of, call, evaluation_mode
+from parity.turns import in_turn, shared
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -44,10 +46,17 @@ _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "bat
 
 @dataclass(frozen=True)
 class Declaration:
-    """The configuration that names a model's inputs and outputs, and the feature that it is of."""
+    """What is known of a model beforehand.
+
+    Args:
+        onnx_config: names its inputs and outputs.
+        feature: what it is of.
+        checkpoint: the fingerprint of what it was loaded from; empty where nothing is known.
+    """
 
     onnx_config: OnnxConfig
     feature: str
+    checkpoint: str = ""
 
     @classmethod
     def for_model(
@@ -63,9 +72,10 @@ class Declaration:
         Raises:
             UsageError: no model of transformers, a model type that is not supported, or a feature that it has not.
         """
-        if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
-            raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+        require_model(model)
+        require_example(example_inputs)
         if onnx_config is not None:
+            require_config(onnx_config, "onnx_config")
             past = "-with-past" if getattr(onnx_config, "use_past", False) else ""
             return cls(onnx_config, feature or f"{onnx_config.task}{past}")
         from parity.features import FeaturesManager, constructor
@@ -89,6 +99,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     outputs: Sequence[str] | None = None,
     check_trace: bool = False,
     prove: bool = True,
+    checkpoint: str = "",
     say: Callable[[str], None] | None = None,
 ) -> TracedModel:
     """Trace a model, write it as a TorchScript file, load that again, and prove that it answers as the model does.
@@ -106,6 +117,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         outputs: names of the outputs; None means the declared ones and then all others that the model returns.
         check_trace: let torch trace a second time and compare, which takes two to three times as long.
         prove: compare with the model at the traced shape.
+        checkpoint: the fingerprint of what the model was loaded from, which the file keeps: a `Runner` refuses files
+            of different ones.
         say: takes the lines of the log; None gives them to the logger `parity.torchscript`.
 
     Raises:
@@ -115,6 +128,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
+    if output is not None:
+        require_path(output)
     if check_trace:
         say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
 
@@ -122,6 +137,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         return torch.jit.trace(module, tensors, check_trace=check_trace)
 
     declared = Declaration.for_model(model, example_inputs, feature=feature, onnx_config=onnx_config)
+    declared = replace(declared, checkpoint=checkpoint)
     trace = trace_model(model, example_inputs, tracer, declared, outputs=outputs, say=say)
     if output is None:
         return _with_proof(trace, model, declared.onnx_config, say) if prove else trace
@@ -130,11 +146,12 @@ def export(  # noqa: PLR0913 - the signature that users call
         path = stage / output.name
         save(trace, path)
         if prove:
-            trace = _with_proof(replace(trace, module=_load(path, {})), model, declared.onnx_config, say)
-        files.replace(path, output)
+            trace = _with_proof(replace(trace, module=load_graph(path)), model, declared.onnx_config, say)
+        publish_file(path, output)
     return trace
 
 
+@in_turn
 def trace_model(
     model: torch.nn.Module,
     example_inputs: Mapping[str, Any] | Sequence[torch.Tensor],
@@ -175,6 +192,7 @@ def trace_model(
         untied=tuple(tied_embeddings(model)),
         pad=_pad(model.config),
         padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
+        checkpoint=declared.checkpoint,
     )
     trace = replace(trace, minimum_torch=minimum_torch(trace.module))
     if trace.untied:
@@ -216,7 +234,7 @@ def _output_names(
     model: torch.nn.Module, config: OnnxConfig, nested: Mapping[str, Any], request: Sequence[str] | None
 ) -> list[str]:
     """The outputs of `request`; or the declared ones that the model returns, then all others that it returns."""
-    with evaluation_mode(model, config.values_override):
+    with own_numerics(), evaluation_mode(model, config.values_override):
         try:
             returned = call(model, config, nested)
         except Exception as error:
@@ -249,7 +267,13 @@ def _trace(
 ) -> torch.jit.ScriptModule:
     # Tracing looks at every property of the model, at those that complain too.
     masks = releases.traceable_masks()
-    with evaluation_mode(model, config.values_override), loading.quiet_transformers(), _inline_functions(), masks:
+    with (
+        own_numerics(),
+        evaluation_mode(model, config.values_override),
+        loading.quiet_transformers(),
+        _inline_functions(),
+        masks,
+    ):
         try:
             config.patch_ops()
             return tracer(Traceable(model, config, layout, names), tensors)
@@ -262,7 +286,7 @@ def _trace(
             config.restore_ops()
 
 
-@contextlib.contextmanager
+@shared
 def _inline_functions() -> Iterator[None]:
     """Inside, an autograd function (bloom's GELU) is only its forward: no file can hold a call of Python."""
     base = torch.autograd.Function

@@ -27,6 +27,8 @@ def untie(model: torch.nn.Module) -> torch.nn.Module:
     Only that one weight is copied; the rest are the tensors of the model, which is untouched and still tied. The copy
     refuses `.train(True)`. A model without an output embedding, or with one of its own, gives a plain copy.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model")
     own = twin(model)
     cloned = bool(tied_embeddings(own))
     if cloned:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from parity import validation
+from parity.arguments import require_model
 from parity.axes import PAST_OF, PASTS, TEXTS
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
@@ -114,6 +115,9 @@ def verdict(
     Raises:
         UsageError: the trace names no axis, or two tensors of it disagree about the size of one.
     """
+    if not isinstance(traced, TracedModel):
+        raise UsageError(f"traced: got {type(traced).__name__}, should be what export or load returns")
+    require_model(model)
     subject = TrialSetup.for_trace(traced, model, preprocessor=preprocessor, onnx_config=onnx_config)
     source = subject.source
     if not source.resizable:

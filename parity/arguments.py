@@ -1,0 +1,128 @@
+"""Arguments of the Python API, checked before any work: each refusal names the argument, what it is and should be."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from parity.errors import UsageError
+
+
+def require_model(model: Any) -> None:
+    """Refuse what cannot be traced as it is, and say what to give in its place.
+
+    Raises:
+        UsageError
+    """
+    if hasattr(model, "_orig_mod"):
+        raise UsageError("model: is compiled by torch.compile, should be the module inside; give model._orig_mod")
+    if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        raise UsageError(f"model: is a {type(model).__name__}, should be the module inside; give model.module")
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+    quantised = next((each for each in model.modules() if ".quantized" in type(each).__module__), None)
+    if quantised is not None:
+        raise UsageError(
+            f"model: has modules that torch.ao has quantised ({type(quantised).__name__}), should have floating point"
+            " weights; export the model as it was before, and quantise the file"
+        )
+    weights = [*model.parameters(), *model.buffers()]
+    if any(weight.device.type == "meta" for weight in weights):
+        raise UsageError("model: has weights on the device meta, which hold no values; load it with from_pretrained")
+    if any(weight.dtype is torch.float64 for weight in model.parameters()):
+        raise UsageError("model: has float64 weights, for which runtimes lack operators; give model.float()")
+
+
+def require_config(config: Any, name: str = "config") -> None:
+    """Refuse what is no OnnxConfig, such as the configuration of the model.
+
+    Raises:
+        UsageError
+    """
+    if not hasattr(config, "inputs") or not hasattr(config, "generate_dummy_inputs"):
+        raise UsageError(f"{name}: got {type(config).__name__}, should be an OnnxConfig, which names inputs and axes")
+
+
+def require_path(path: Any, name: str = "output") -> None:
+    """Refuse what is no path.
+
+    Raises:
+        UsageError
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{name}: got {type(path).__name__}, should be the path of a file")
+
+
+def require_opset(opset: Any) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        UsageError
+    """
+    if isinstance(opset, bool) or not isinstance(opset, int):
+        raise UsageError(f"opset: got {opset!r:.40}, should be a whole number")
+
+
+def require_tolerance(atol: Any) -> None:
+    """Refuse what is no finite number from 0 up.
+
+    Raises:
+        UsageError
+    """
+    if isinstance(atol, bool) or not isinstance(atol, (int, float)) or not (math.isfinite(atol) and atol >= 0):
+        raise UsageError(f"atol: got {atol!r:.40}, should be a number ≥ 0 such as 1e-5")
+
+
+def require_example(example: Any) -> None:
+    """Refuse an example that holds no tensors with values.
+
+    Raises:
+        UsageError
+    """
+    if not isinstance(example, (Mapping, Sequence, torch.Tensor)) or isinstance(example, (str, bytes)):
+        raise UsageError(
+            f"example_inputs: got {type(example).__name__}, should be a mapping of names to tensors, or a list of them"
+        )
+    values = [example] if isinstance(example, torch.Tensor) else example
+    pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+    for name, value in pairs:
+        if value is None:
+            raise UsageError(f"example_inputs: {name} is None, should be a torch tensor; leave it out")
+        if isinstance(value, torch.Tensor) and value.device.type == "meta":
+            raise UsageError(f"example_inputs: {name} is on the device meta, should have values")
+
+
+def device_of(device: Any) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UsageError: there is none, or it is not here.
+    """
+    try:
+        own = torch.device(device) if isinstance(device, (str, torch.device)) else None
+    except RuntimeError:
+        own = None
+    if own is None or own.type not in ("cpu", "cuda"):
+        raise UsageError(f"device: got {device!r:.40}, should be cpu or cuda")
+    if own.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: got cuda, and torch finds no CUDA device here; give cpu")
+    return own
+
+
+@contextlib.contextmanager
+def own_numerics() -> Iterator[None]:
+    """Inside, neither the caller's autocast nor its default dtype has a say in what a model computes."""
+    before = torch.get_default_dtype()
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(before)

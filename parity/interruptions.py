@@ -1,0 +1,174 @@
+"""Signals that end a command: each ends it once, and none while files are moved or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+# Signal → exit status and the word for it. Windows has no SIGHUP.
+_ENDINGS = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+    **({signal.SIGHUP: (129, "hung up")} if hasattr(signal, "SIGHUP") else {}),
+}
+NUMBERS = tuple(_ENDINGS)
+# Seconds in which a repeated signal is taken for an impatient hand; later ones count, should the first be lost.
+_PATIENCE = 5.0
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal that ends the command.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.status, self.word = _ENDINGS[signal.Signals(number)]
+
+
+class Guard:
+    """Inside, the first signal raises an `Interruption`, and those that follow at once do nothing.
+
+    Attributes:
+        interruption: what was raised last.
+    """
+
+    def __init__(self) -> None:
+        self.interruption: Interruption | None = None
+        self._since = 0.0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Guard:
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDINGS:
+                # Who started the command, such as nohup, may have asked for a signal to be ignored.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._raise)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._send_again
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.unraisablehook = self._hook
+        for number, handler in self._previous.items():
+            # Of a process that is the command only its status is left to be told.
+            own = signal.SIG_IGN if handler is _end else handler
+            signal.signal(number, own)  # type: ignore[arg-type]  # what it was
+
+    def settle(self) -> None:
+        """From here to the end no signal raises: the one that came is being told."""
+        self._since = float("inf")
+
+    def _send_again(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised while an object is deleted; the signal comes again a moment later."""
+        if not isinstance(unraisable.exc_value, Interruption):
+            self._hook(unraisable)
+            return
+        self._since = float("-inf")
+        threading.Timer(0.01, os.kill, (os.getpid(), unraisable.exc_value.number)).start()
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._since < _PATIENCE and self.interruption:
+            return
+        self._since, self.interruption = time.monotonic(), Interruption(number)
+        raise self.interruption
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, signals wait; they come at the end. For what takes milliseconds and must not be left half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only
+        return
+    waiting: list[int] = []
+    previous: dict[int, object] = {}
+    try:
+        for number in _ENDINGS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.signal(number, lambda number, frame: waiting.append(number))
+        yield
+    finally:
+        for changed, handler in previous.items():
+            signal.signal(changed, handler)  # type: ignore[arg-type]  # what it was
+        for late in dict.fromkeys(waiting):
+            signal.raise_signal(late)
+
+
+_delivered: dict[Path, None] = {}
+
+
+_news: int | None = None
+
+
+def announce_to(descriptor: int) -> None:
+    """Have a parent process told, through a pipe, what it would have to tell or to clear."""
+    global _news
+    _news = descriptor
+
+
+def limit_time(seconds: float) -> None:
+    """Have this process ended after so long, in whatever library it is then; only where a parent tells why."""
+    if _news is not None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def announce(kind: str, path: Path) -> None:
+    """Tell the parent process, if it listens, of a file that is delivered or a directory that was made."""
+    if _news is not None:
+        with contextlib.suppress(OSError):
+            os.write(_news, os.fsencode(f"{kind}:{path.absolute()}\0"))
+
+
+def deliver(paths: Iterable[Path]) -> None:
+    """Remember files that stand under their final names, for what an interruption tells."""
+    for path in paths:
+        _delivered[path] = None
+        announce("delivered", path)
+
+
+def forget() -> None:
+    """Begin anew: another command begins."""
+    _delivered.clear()
+
+
+def delivered() -> list[str]:
+    """The remembered files that are there."""
+    return [str(path) for path in _delivered if path.exists()]
+
+
+def what_is_left() -> str:
+    """Which files an interruption or a crash has left under their final names."""
+    files = delivered()
+    return f"already written: {', '.join(files)}" if files else "nothing was written"
+
+
+def ending(word: str) -> str:
+    """The sentence of an interruption."""
+    return f"{word}; {what_is_left()}"
+
+
+def begin() -> None:
+    """End the process with one line when a signal comes: from the first line of a command until it has its own guard.
+
+    Only for a process that is a command: handlers belong to the process.
+    """
+    for number in _ENDINGS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    status, word = _ENDINGS[signal.Signals(number)]
+    with contextlib.suppress(OSError):
+        os.write(2, f"parity: error: {ending(word)}\n".encode(errors="replace"))
+    os._exit(status)

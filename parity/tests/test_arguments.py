@@ -1,0 +1,193 @@
+"""The Python API with wrong arguments: each is refused by its name; what the caller has set has no say in a file."""
+
+import functools
+
+import pytest
+
+from parity import neuron, torchscript
+from parity.errors import UsageError
+from parity.fixtures import subjects
+from parity.fixtures.checkpoints import tiny_model
+from parity.onnx import export, validate_model_outputs
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return subjects.subject("bert", "default")
+
+
+@pytest.fixture
+def onnx_arguments(bert, tmp_path):
+    """The arguments of `parity.onnx.export`, to be changed."""
+    return {
+        "preprocessor": bert.source.preprocessor,
+        "model": bert.model,
+        "config": bert.onnx_config,
+        "opset": 14,
+        "output": tmp_path / "model.onnx",
+    }
+
+
+def meta_model():
+    return tiny_model("bert").to("meta")
+
+
+def linear_model():
+    import torch
+
+    return torch.nn.Linear(2, 2)
+
+
+def quantised_model():
+    import torch
+
+    model = tiny_model("bert")
+    model.quantised = torch.ao.nn.quantized.Linear(2, 2)
+    return model
+
+
+def compiled_model():
+    """As `torch.compile` returns it, whose import takes seconds."""
+    import torch
+
+    model = torch.nn.Module()
+    model._orig_mod = tiny_model("bert")
+    return model
+
+
+def parallel_model():
+    import torch
+
+    return torch.nn.DataParallel(tiny_model("bert"))
+
+
+MODELS = {
+    "Linear": (linear_model, "model: got Linear, should be a PyTorch model of transformers"),
+    "compiled": (compiled_model, r"is compiled by torch.compile, .*give model._orig_mod"),
+    "parallel": (parallel_model, "is a DataParallel, should be the module inside; give model.module"),
+    "meta": (meta_model, "weights on the device meta, which hold no values; load it with from_pretrained"),
+    "quantised": (quantised_model, r"that torch.ao has quantised \(Linear\).*quantise the file"),
+    "float64": (lambda: tiny_model("bert").double(), r"has float64 weights.*give model.float\(\)"),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_that_cannot_be_traced(bert, onnx_arguments, tmp_path, kind):
+    """By all three interfaces, with what to give in its place; nothing is written."""
+    make, message = MODELS[kind]
+    model = make()
+    with pytest.raises(UsageError, match=message):
+        export(**{**onnx_arguments, "model": model})
+    for function in (torchscript.export, functools.partial(neuron.trace, emulate=True)):
+        with pytest.raises(UsageError, match=message):
+            function(model, bert.source.dummy, tmp_path / "model.pt", onnx_config=bert.onnx_config)
+    assert list(tmp_path.iterdir()) == []
+
+
+ARGUMENTS = [
+    ("config", None, "config: got NoneType, should be an OnnxConfig"),
+    ("opset", None, "opset: got None, should be a whole number"),
+    ("opset", True, "opset: got True, should be a whole number"),
+    ("output", None, "output: got NoneType, should be the path of a file"),
+    ("preprocessor", None, "preprocessor: is None, should be the checkpoint's tokenizer"),
+    ("device", "nonsense", "device: got 'nonsense', should be cpu or cuda"),
+    ("device", None, "device: got None, should be cpu or cuda"),
+    ("device", 3, "device: got 3, should be cpu or cuda"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), ARGUMENTS)
+def test_arguments_of_an_export(onnx_arguments, tmp_path, name, value, message):
+    """Each is named, with what it is and should be."""
+    with pytest.raises(UsageError, match=message):
+        export(**{**onnx_arguments, name: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_that_is_not_here(monkeypatch):
+    """Where torch finds no device, that is the reason."""
+    import torch
+
+    from parity.onnx.exporter import TraceExporter
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="device: got cuda, and torch finds no CUDA device here; give cpu"):
+        TraceExporter("cuda")
+
+
+def test_arguments_of_a_validation(bert, onnx_arguments):
+    """Tolerance, configuration and file."""
+    export(**onnx_arguments)
+    arguments = [bert.onnx_config, bert.source.preprocessor, bert.model, onnx_arguments["output"]]
+    for atol in ("1e-5", None, -1, float("nan"), True):
+        with pytest.raises(UsageError, match=r"atol: got .*, should be a number ≥ 0 such as 1e-5"):
+            validate_model_outputs(*arguments, list(bert.onnx_config.outputs), atol)
+    with pytest.raises(UsageError, match="onnx_model: got NoneType, should be the path of a file"):
+        validate_model_outputs(*arguments[:3], None, list(bert.onnx_config.outputs), 1e-3)
+    validate_model_outputs(*arguments, list(bert.onnx_config.outputs), 1e-3)
+
+
+EXAMPLES = [
+    (None, "example_inputs: got NoneType, should be a mapping of names to tensors"),
+    (3, "example_inputs: got int, should be a mapping"),
+    ("text", "example_inputs: got str, should be a mapping"),
+    ({"input_ids": None}, "example_inputs: input_ids is None, should be a torch tensor; leave it out"),
+    ([None], "example_inputs: 0 is None"),
+]
+
+
+@pytest.mark.parametrize(("example", "message"), EXAMPLES)
+def test_examples_of_a_trace(bert, example, message):
+    """What is no tensor with values is named."""
+    with pytest.raises(UsageError, match=message):
+        torchscript.export(bert.model, example)
+
+
+def test_examples_without_values(bert):
+    """Tensors on the device meta."""
+    example = {name: tensor.to("meta") for name, tensor in bert.source.dummy.items()}
+    with pytest.raises(UsageError, match="input_ids is on the device meta, should have values"):
+        torchscript.export(bert.model, example)
+
+
+def test_other_arguments_of_traces(bert):
+    """A configuration, a trace, a model and a ScriptModule that are none."""
+    with pytest.raises(UsageError, match="onnx_config: got str, should be an OnnxConfig"):
+        torchscript.export(bert.model, bert.source.dummy, onnx_config="bert")
+    with pytest.raises(UsageError, match="traced: got str, should be what export or load returns"):
+        torchscript.verdict("model.pt", bert.model)
+    with pytest.raises(UsageError, match="model: got str, should be a PyTorch model"):
+        torchscript.untie("model")
+    with pytest.raises(UsageError, match="module: got str, should be a ScriptModule"):
+        neuron.coverage("model.pt")
+
+
+def in_float64(function):
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        function()
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def in_autocast(function):
+    import torch
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        function()
+        assert torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*is_autocast:DeprecationWarning")
+@pytest.mark.parametrize("setting", [in_float64, in_autocast])
+def test_what_the_caller_has_set(bert, onnx_arguments, tmp_path, setting):
+    """Autocast and the default dtype are the caller's: the file is the same, the proof holds, and both stay set."""
+    export(**onnx_arguments)
+    again = {**onnx_arguments, "output": tmp_path / "again.onnx"}
+    setting(functools.partial(export, **again))
+    assert again["output"].read_bytes() == onnx_arguments["output"].read_bytes()
+    setting(functools.partial(torchscript.export, bert.model, bert.source.dummy, tmp_path / "model.pt"))
+    assert (tmp_path / "model.pt").is_file()

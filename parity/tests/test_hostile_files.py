@@ -1,0 +1,181 @@
+"""Files that are handed over: nothing in them is executed or imported, and each that is wrong is one sentence."""
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+
+import pytest
+
+from parity import schema
+from parity.archives import read_declaration
+from parity.errors import SessionError, UsageError
+from parity.fixtures import subjects
+from parity.schema import SchemaError
+
+# Value → the sentence that refuses it.
+JSON = {
+    "[" * 100_000: "nested too deeply",
+    '{"a": NaN}': "no valid JSON",
+    "{": "no valid JSON",
+    "1" * 5000: "no valid JSON",
+}
+
+
+@pytest.mark.parametrize("text", JSON, ids=["brackets", "NaN", "open", "digits"])
+def test_json_that_cannot_be_read(text):
+    """Python's own exceptions for it, RecursionError among them, become one kind."""
+    with pytest.raises(SchemaError, match=JSON[text]):
+        schema.parse_json(text)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A small TorchScript file and a file compiled in emulation."""
+    from parity import neuron
+    from parity.torchscript import export
+
+    directory = tmp_path_factory.mktemp("traced")
+    subject = subjects.subject("bert", "default")
+    export(subject.model, subject.source.dummy, directory / "trace.pt", prove=False)
+    options = {"onnx_config": subject.onnx_config, "emulate": True, "prove": False, "say": print}
+    neuron.trace(subject.model, subject.source.dummy, directory / "compiled.pt", **options)
+    return directory
+
+
+def rewrite(source, target, change):
+    """A copy of an archive whose declaration `change` has changed: it gets the object, and may return another text."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("/extra/parity.json"):
+                facts = json.loads(content)
+                content = change(facts) or json.dumps(facts)
+            new.writestr(name, content)
+    return target
+
+
+def setting(*keys, value):
+    def change(facts):
+        for key in keys[:-1]:
+            facts = facts[key]
+        facts[keys[-1]] = value
+
+    return change
+
+
+def without(key):
+    return lambda facts: facts.pop(key) and None
+
+
+WRONG = {
+    "a list": (lambda facts: "[]", "parity.json: is a list of 0 items, should be an object with"),
+    "null": (lambda facts: "null", "parity.json: is null, should be"),
+    "brackets": (lambda facts: "[" * 100_000, "nested too deeply"),
+    "no inputs": (without("inputs"), "parity.json: has no inputs, should have"),
+    "a function": (setting("inputs", 0, "dtype", value="load"), r'inputs\[0\].dtype: is "load", should be one of'),
+    "a number": (setting("inputs", 0, "dtype", value=3), r"inputs\[0\].dtype: is 3, should be one of"),
+    "too large": (setting("inputs", 0, "shape", value=[10**9, 10**3]), "elements, should have at most"),
+    "2**70": (setting("inputs", 0, "shape", value=[2**70]), "a whole number of 71 bits, should be a whole number from"),
+    "negative": (setting("inputs", 0, "shape", value=[-1, 8]), "is -1, should be a whole number from 0"),
+    "no such axis": (setting("inputs", 0, "axes", value={"7": "batch"}), "an axis that the shape does not have"),
+    "axis of words": (setting("inputs", 0, "axes", value={"one": "batch"}), "a key of .*axes: is .one."),
+    "a name twice": (lambda facts: facts["inputs"].append(facts["inputs"][0]), "names one twice"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("kind", ["trace", "compiled"])
+def test_wrong_declarations_are_refused(traced, tmp_path, kind, case):
+    """Each is one sentence with the place, what is there and what should be; the graph is not loaded for it."""
+    from parity import neuron
+    from parity.torchscript import load
+
+    change, message = WRONG[case]
+    path = rewrite(traced / f"{kind}.pt", tmp_path / "model.pt", change)
+    with pytest.raises(SessionError, match=f"{path}: is damaged, or parity did not write it: .*{message}"):
+        (neuron.load if kind == "compiled" else load)(path)
+
+
+def test_a_declaration_imports_nothing(traced, tmp_path, monkeypatch):
+    """A module that the file names is not imported, though it stands on the path."""
+    from parity import neuron
+
+    (tmp_path / "something.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    change = setting("neuron", value={**neuron_facts(traced), "engine": "neuron", "package": "something"})
+    path = rewrite(traced / "compiled.pt", tmp_path / "model.pt", change)
+    with pytest.raises(SessionError, match='package: is "something", should be one of torch_neuron, torch_neuronx'):
+        neuron.load(path)
+    assert "something" not in sys.modules
+    with pytest.raises(UsageError, match="package: got something, should be one of torch_neuron, torch_neuronx"):
+        neuron.sdk.import_package("something")
+
+
+def neuron_facts(traced):
+    return read_declaration(traced / "compiled.pt")["neuron"]
+
+
+def test_the_declaration_is_read_without_the_graph(traced, tmp_path):
+    """What a file says of itself needs no graph: one without it, whose code would not run, is read all the same."""
+    from parity.torchscript.model import declaration_of
+
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/extra/parity.json", json.dumps(read_declaration(traced / "trace.pt")))
+    assert declaration_of(tmp_path / "model.pt")["model_type"] == "bert"
+    with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
+        archive.writestr("other/extra/parity.json", "{}")
+    with pytest.raises(SessionError, match="is there 2 times or too large"):
+        declaration_of(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "directory", "loop", "nothing"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, kind):
+    """A FIFO or a device behind a link would never end."""
+    from parity import neuron
+    from parity.torchscript import Runner, load
+
+    path = tmp_path / "model.pt"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind != "nothing":
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    for reader in (load, neuron.load, Runner):
+        with pytest.raises(SessionError, match=f"file {path}: (is a {kind}, should be a regular|no such file)"):
+            reader(path)
+
+
+def test_what_is_no_path_is_refused():
+    """`load(None)` and `Runner(None)` name the argument."""
+    from parity.torchscript import Runner, load
+
+    for reader in (load, Runner):
+        with pytest.raises(UsageError, match="path: got NoneType, should be the path of a file"):
+            reader(None)
+
+
+def test_buckets_of_different_checkpoints_are_refused(traced, tmp_path):
+    """Old and new files beside each other, as a copy that was broken off leaves them; files of one are taken."""
+    from parity.torchscript import Runner
+
+    paths = {
+        name: rewrite(traced / "trace.pt", tmp_path / f"{name}.pt", setting("checkpoint", value=f"sha256:{name[0]}"))
+        for name in ("a64", "a128", "b128")
+    }
+    assert Runner(paths["a64"], paths["a128"]).axes == ("sequence",)
+    assert Runner(paths["a64"], traced / "trace.pt").axes == ("sequence",)
+    with pytest.raises(UsageError, match="traces: they are of different checkpoints; trace one checkpoint at several"):
+        Runner(paths["a64"], paths["b128"])
+
+
+def test_a_whole_declaration_is_read(traced, tmp_path):
+    """The control: the same files, rewritten unchanged, load."""
+    from parity import neuron
+    from parity.torchscript import load
+
+    shutil.copy(traced / "trace.pt", tmp_path / "copy.pt")
+    assert load(rewrite(tmp_path / "copy.pt", tmp_path / "model.pt", lambda facts: None)).model_type == "bert"
+    assert neuron.load(rewrite(traced / "compiled.pt", tmp_path / "model.pt", lambda facts: None)).compiled == 0
