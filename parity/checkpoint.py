@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from parity import loading
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
+from parity.preprocessors import open_preprocessor, remarks, require_texts
 from parity.samples import SampleSource
 from parity.traceable import call, evaluation_mode
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
+    from parity.console import Console
     from parity.features import Constructor
 
 
@@ -29,20 +31,30 @@ class Checkpoint:
         framework: whose weights to read, `pt` or `tf`; None means those that are there.
         cache_dir: where checkpoints from the Hub are kept.
         preprocessor: its kind; see `loading.load_preprocessor`.
+        tokenizer: directory or Hub id whose tokenizer is taken in place of the checkpoint's own.
 
     Raises:
         UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
     """
 
     def __init__(
-        self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
+        self,
+        source: str,
+        *,
+        framework: str | None = None,
+        cache_dir: str | None = None,
+        preprocessor: str = "auto",
+        tokenizer: str | None = None,
     ) -> None:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
+        self.tokenizer_source = tokenizer or source
         self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(source, framework)
-        self._kind = preprocessor
+        self._kind, self._tokenizer = preprocessor, tokenizer
+        # What the files take that it is exported to.
+        self.input_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.source
@@ -62,18 +74,32 @@ class Checkpoint:
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
-        """The checkpoint's own tokenizer, image processor, feature extractor or processor.
+        """The checkpoint's own tokenizer, image processor, feature extractor, both, or what draws token ids.
 
         Raises:
-            UsageError, CheckpointError: there is none, or several and none that joins them, or it cannot be loaded.
+            UsageError, CheckpointError: see `open_preprocessor`.
         """
-        return loading.require_preprocessor(self.source, self._kind, self.cache_dir)
+        return open_preprocessor(
+            self.source, self.config, self._kind, tokenizer=self._tokenizer, cache_dir=self.cache_dir
+        )
 
     def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
         """What makes inputs for a configuration and a model of that type."""
         preprocessor = self.preprocessor
+        require_texts(preprocessor, self.source, self.model_type, onnx_config.task)
         with loading.quiet_transformers():
-            return SampleSource(onnx_config, preprocessor, self.config, dtype)
+            source = SampleSource(onnx_config, preprocessor, self.config, dtype)
+        names = source.layout.names
+        self.input_names += tuple(name for name in names if name not in self.input_names)
+        return source
+
+    def report_inputs(self, inputs: SampleSource, console: Console) -> None:
+        """Log what the preprocessor makes in vain, and warn of what it cannot make."""
+        log, warnings = remarks(self.preprocessor, self.config, inputs.onnx_config.inputs, inputs.left_out)
+        for line in log:
+            console.say(line)
+        for line in warnings:
+            console.warn(line)
 
     @functools.cached_property
     def fingerprint(self) -> str:

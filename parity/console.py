@@ -61,6 +61,11 @@ class Console:
             self._clear()
             print(line, file=self._log, flush=True)
 
+    def warn(self, line: str) -> None:
+        """A line on standard error, whatever is quiet."""
+        self.clear()
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
     def progress(self, line: str) -> None:
         """What is being done now; on a terminal each line takes the place of the one before."""
         if self._live:

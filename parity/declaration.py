@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -321,10 +321,14 @@ def encoder_decoder_axes(use_past: bool) -> OrderedDict[str, dict[int, str]]:
     )
 
 
-def image_sizes(smallest: int, own: int) -> dict[str, range]:
-    """Heights and widths, for `axis_sizes`: from the smallest that the model takes to three times its own."""
-    sizes = range(smallest, 3 * max(smallest, own) + 1)
-    return {"height": sizes, "width": sizes}
+def image_sizes(smallest: int, own: int | Sequence[int]) -> dict[str, range]:
+    """Heights and widths, for `axis_sizes`: from the smallest that the model takes to three times its own.
+
+    Args:
+        own: one size, or height and width.
+    """
+    height, width = (own, own) if isinstance(own, int) else own
+    return {name: range(smallest, 3 * max(smallest, size) + 1) for name, size in (("height", height), ("width", width))}
 
 
 ENCODER_FEATURES = (
