@@ -269,7 +269,7 @@ def _explanation_of_known(error: BaseException) -> str | None:
 
 
 _PACKAGE = re.compile(
-    r"pip install `?([\w-]+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
+    r"pip install `?([a-z]\w+)\b(?!\+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
 )
 # What transformers takes some packages' names for.
 _PACKAGE_NAMES = {"SentencePiece": "sentencepiece", "PIL": "pillow", "rjieba": "rjieba"}

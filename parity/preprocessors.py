@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -52,11 +53,12 @@ class DrawnTokens:
     model_input_names = ("input_ids", "token_type_ids", "attention_mask")
 
     def __init__(self, config: PretrainedConfig) -> None:
-        self._size = vocabulary_of(config) or 2
+        size = vocabulary_of(config) or 2
         self.pad_token_id = padding_token(config)
         end = getattr(text_config(config), "eos_token_id", None)
         # Some heads look for it.
-        self.all_special_ids = [end] if isinstance(end, int) and 0 <= end < self._size else []
+        self.all_special_ids = [end] if isinstance(end, int) and 0 <= end < size else []
+        self._words = [word for word in range(size) if word not in (self.pad_token_id, end)] or [0]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many tokens follow a text."""
@@ -75,13 +77,15 @@ class DrawnTokens:
             [0] * len(first) + [1] * len(second) + [0] * len(self.all_special_ids)
             for first, second in zip(text, pairs, strict=True)
         ]
-        ids = [[*map(self._word, range(len(row) - len(self.all_special_ids))), *self.all_special_ids] for row in types]
+        ids = [
+            [
+                *itertools.islice(itertools.cycle(self._words), len(row) - len(self.all_special_ids)),
+                *self.all_special_ids,
+            ]
+            for row in types
+        ]
         data = {"input_ids": ids, "token_type_ids": types, "attention_mask": [[1] * len(row) for row in types]}
         return BatchEncoding(data, tensor_type=options.get("return_tensors"))
-
-    def _word(self, place: int) -> int:
-        word = place % self._size
-        return (word + 1) % self._size if word == self.pad_token_id else word
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """There are no files."""
@@ -102,7 +106,12 @@ def open_preprocessor(
     """
     needs = _kind_of(config.model_type)
     if tokenizer is not None:
-        return _with_tokenizer(_tokenizer_from(tokenizer, config, cache_dir), source, needs, cache_dir)
+        if needs not in (*TEXT_KINDS, *JOINED_KINDS):
+            raise UsageError(f"--tokenizer {tokenizer}: {config.model_type} takes no text; leave the option out")
+        own = _tokenizer_from(tokenizer, config, cache_dir)
+        if needs in TEXT_KINDS:
+            return own
+        return JoinedPreprocessor(loading.load_preprocessor(source, "image_processor", cache_dir), own)
     both = loading.kinds_of_preprocessor(source, cache_dir) == ["tokenizer", "image_processor"]
     if both and (kind == "processor" or (kind == "auto" and needs in JOINED_KINDS)):
         return _joined(source, config, cache_dir)
@@ -165,14 +174,6 @@ def _tokenizer_from(tokenizer: str, config: PretrainedConfig, cache_dir: str | N
     return own
 
 
-def _with_tokenizer(tokenizer: PreTrainedTokenizerBase, source: str, needs: str, cache_dir: str | None) -> Preprocessor:
-    if needs in TEXT_KINDS:
-        return tokenizer
-    if needs not in JOINED_KINDS:
-        raise UsageError(f"--tokenizer: {source} takes no text; leave the option out")
-    return JoinedPreprocessor(loading.load_preprocessor(source, "image_processor", cache_dir), tokenizer)
-
-
 def _require_parts(preprocessor: Preprocessor, source: str, config: PretrainedConfig) -> None:
     """Refuse one half of what a model of texts and images, or of sounds, takes."""
     has_text = getattr(preprocessor, "tokenizer", None) is not None
@@ -191,14 +192,17 @@ def _require_words(preprocessor: Preprocessor, source: str, config: PretrainedCo
     tokenizer = tokenizer_of(preprocessor)
     if tokenizer is None:
         return
-    listed = max((_count_words(path) for path in _vocabularies(source, cache_dir)), default=0)
-    listed = min(listed, vocabulary_of(config) or listed)
-    if len(tokenizer) < listed:
-        raise CheckpointError(
-            f"{source}: its tokenizer has {len(tokenizer)} tokens as {type(tokenizer).__name__} of the installed"
-            f" transformers, should have the {listed} of its files: most words would be unknown; name the class that it"
-            " was saved with as tokenizer_class in tokenizer_config.json, or take another with --tokenizer"
-        )
+    known = {token.strip() for token in tokenizer.get_vocab()}
+    size = vocabulary_of(config)
+    for path in _vocabularies(source, cache_dir):
+        listed = _words_of(path)
+        if len(known & listed) < min(len(listed), size or len(listed)):
+            raise CheckpointError(
+                f"{source}: its tokenizer, as {type(tokenizer).__name__} of the installed transformers, knows"
+                f" {len(known & listed)} of the {len(listed)} tokens of {path.name}: the others would be unknown words;"
+                " name the class that it was saved with as tokenizer_class in tokenizer_config.json, or take another"
+                " with --tokenizer"
+            )
 
 
 def _vocabularies(source: str, cache_dir: str | None) -> list[Path]:
@@ -214,18 +218,20 @@ def require_texts(preprocessor: Preprocessor, source: str, model_type: str, task
         )
 
 
-def _count_words(path: Path) -> int:
-    """How many different tokens a vocabulary lists; 0 if it has another form."""
+def _words_of(path: Path) -> set[str]:
+    """The tokens that a vocabulary lists; none if it has another form."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
-            return len({line for line in text.split("\n") if line.strip()})
+            return {line.strip() for line in text.split("\n")} - {""}
         words = json.loads(text)
         words = words.get("model", {}).get("vocab", {}) if path.name == "tokenizer.json" else words
     except (OSError, ValueError, AttributeError):
-        return 0
-    flat = isinstance(words, list) or (isinstance(words, dict) and all(isinstance(i, int) for i in words.values()))
-    return len(words) if flat else 0
+        return set()
+    if isinstance(words, dict) and all(isinstance(index, int) for index in words.values()):
+        return {word.strip() for word in words} - {""}
+    # Pieces with their scores.
+    return {piece[0].strip() for piece in words if isinstance(piece, list)} - {""} if isinstance(words, list) else set()
 
 
 def remarks(
