@@ -1,4 +1,5 @@
 from .declaration import Architecture as Architecture
 from .declaration import Deviation as Deviation
 from .declaration import Floor as Floor
+from .declaration import Refusal as Refusal
 from .declaration import TracedAxis as TracedAxis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
@@ -68,9 +69,11 @@ class Checkpoint:
         """The configuration of a feature.
 
         Raises:
-            UsageError: it is not supported, or not by the installed transformers.
+            UsageError: it is not supported, or not by the installed transformers, or not with this configuration.
         """
-        return constructor_of(self.model_type, feature)(self.config)
+        build = constructor_of(self.model_type, feature)
+        require_exportable(self.config)
+        return build(self.config)
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
@@ -145,11 +148,25 @@ class Checkpoint:
 
         absent = loading.random_weights_reach_outputs(model, missing, outputs)
         if absent:
+            names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} others" if len(absent) > 3 else "")
             raise CheckpointError(
-                f"{self.source}: has no weights for {', '.join(absent)}, which {feature} needs: they would be random;"
+                f"{self.source}: has no weights for {names}, which {feature} needs: they would be random;"
                 f" it was saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it"
                 " was trained for"
             )
+
+
+def require_exportable(config: PretrainedConfig) -> None:
+    """Refuse a configuration whose architecture declares that it is not exported.
+
+    Raises:
+        UsageError
+    """
+    from parity.registry import architecture
+
+    with contextlib.suppress(KeyError):
+        if refusal := architecture(config.model_type).refusal_of(config):
+            raise UsageError(refusal)
 
 
 def features_of(model_type: str) -> dict[str, Constructor]:

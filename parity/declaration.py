@@ -144,6 +144,27 @@ class TracedAxis(Scope):
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A configuration that transformers runs and parity does not export: it is refused in one sentence.
+
+    Args:
+        item, value: the item of the model's configuration, and the value with which it is refused.
+        reason: why, and what to do.
+        issue: the upstream thread that makes it necessary.
+    """
+
+    item: str
+    value: Any
+    reason: str
+    issue: str
+
+    def __post_init__(self) -> None:
+        for name in ("item", "reason", "issue"):
+            if not getattr(self, name):
+                raise ValueError(f"refusal: {name} is empty, should say it")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -171,6 +192,7 @@ class Architecture:
             empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
+        refusals: configurations that are not exported.
     """
 
     model_type: str
@@ -191,6 +213,7 @@ class Architecture:
     kinds: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
 
     def __post_init__(self) -> None:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
@@ -267,6 +290,13 @@ class Architecture:
             for each in self.traces
             if each.covers(feature=feature, attention=attention, exporter=exporter, dtype=dtype)
         }
+
+    def refusal_of(self, config: object) -> str:
+        """Why a model's configuration is not exported; empty where it is."""
+        for each in self.refusals:
+            if getattr(config, each.item, None) == each.value:
+                return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
+        return ""
 
     @property
     def has_sdpa(self) -> bool:

@@ -117,8 +117,11 @@ def export_with(
     output: Path,
 ) -> tuple[list[str], list[str]]:
     """`export` by that exporter; see there."""
+    from parity.checkpoint import require_exportable
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
+    if hasattr(model.config, "model_type"):
+        require_exportable(model.config)
     check_opset(opset, EXPORTERS[exporter.name].opsets)
     if not config.is_torch_support_available:
         logger.warning(
