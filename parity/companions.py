@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity import loading
+from parity.axes import Role, role_of
 from parity.checkpoint import Checkpoint
 from parity.configs.tokens import requested_inputs
 from parity.ownership import require_own
@@ -120,7 +121,7 @@ def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, pat
     taken += requested_inputs(tokenizer, checkpoint.input_names)
     changes: dict[str, Any] = {}
     # What reads a text under another name (a decoder, Perceiver) is no reason to change anything.
-    if taken != made and "input_ids" in taken:
+    if taken != made and any(role_of(name) is Role.TOKENS for name in taken):
         changes["model_input_names"] = taken
     own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if checkpoint.tokenizer_source != checkpoint.source and "tokenizer_class" not in own:

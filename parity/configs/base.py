@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from packaging import version
 
+from parity.axes import Role, role_of
 from parity.tasks import CommonOutputs
 
 from .images import channels_of, colours_of, with_channels
@@ -291,7 +292,7 @@ class OnnxConfig(ABC):
     def _in_table(self, inputs: Mapping[str, Any], *, decoder: bool = False) -> dict[str, Any]:
         """Inputs, whose token ids are all in the model's table, that of its decoder if it has its own."""
         size = vocabulary_of(self._config, decoder=decoder)
-        tokens = {name: within_vocabulary(ids, size) for name, ids in inputs.items() if name.endswith("input_ids")}
+        tokens = {n: within_vocabulary(ids, size) for n, ids in inputs.items() if role_of(n) is Role.TOKENS}
         return {**inputs, **tokens}
 
     @property

@@ -157,7 +157,7 @@ def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path
     assert not (directory / "processor_config.json").exists()
     found = load_preprocessor(str(directory))
     assert type(found).__name__ == "CLIPProcessor"
-    assert (found.tokenizer.pad_token_id, found.image_processor.size["height"]) == (1, 32)
+    assert (found.tokenizer.pad_token_id, found.image_processor.size["height"]) == (95, 32)
 
 
 def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, tmp_path):

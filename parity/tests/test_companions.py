@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from parity.checkpoint import Checkpoint
-from parity.companions import Companions
 from parity.environment import at_least
 from parity.fixtures import published
 from parity.fixtures.checkpoints import tiny_config, tiny_model
@@ -51,6 +49,9 @@ def publish(directory, name, family="", tokenizer_class=""):
 
 def deliver(checkpoint, output):
     """The file of the default feature, and its companions, without the proof."""
+    from parity.checkpoint import Checkpoint
+    from parity.companions import Companions
+
     opened = Checkpoint(str(checkpoint))
     config = opened.onnx_config("default")
     source = opened.inputs(config)
