@@ -32,6 +32,11 @@ class CLIPOnnxConfig(OnnxConfig):
         )
 
     @property
+    def pooled_tokens(self) -> Mapping[str, int]:
+        # Texts are padded with their end: on the left the model takes the first padding for it, which sees nothing.
+        return dict.fromkeys(("logits_per_image", "logits_per_text", "text_embeds"), 0)
+
+    @property
     def default_onnx_opset(self) -> int:
         return 14
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class LayoutLMv3OnnxConfig(OnnxConfig):
-    """Token ids, attention mask, boxes and pixels; the first two and the boxes change places with the task."""
+    """Token ids, attention mask, boxes and pixels; the first two and the boxes change places with the task.
+
+    A model without `visual_embed` reads the text alone.
+    """
 
     torch_onnx_minimum_version = version.parse("1.12")
 
@@ -27,11 +30,12 @@ class LayoutLMv3OnnxConfig(OnnxConfig):
         names = ("input_ids", "attention_mask", "bbox")
         if self.task in ("default", "token-classification"):
             names = ("input_ids", "bbox", "attention_mask")
-        return OrderedDict(token_axes(self.task, *names), pixel_values={0: "batch"})
+        pixels = {"pixel_values": {0: "batch"}} if self._config.visual_embed else {}
+        return OrderedDict(token_axes(self.task, *names), **pixels)
 
     @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
-        if self.task in ("default", "question-answering"):
+        if self._config.visual_embed and self.task in ("default", "question-answering"):
             return OrderedDict((name, {0: "batch", 1: "tokens_and_patches"}) for name in super().outputs)
         return super().outputs
 
@@ -42,7 +46,9 @@ class LayoutLMv3OnnxConfig(OnnxConfig):
     def generate_dummy_inputs(self, preprocessor: ProcessorMixin, *args: Any, **options: Any) -> Mapping[str, Any]:
         """Words and boxes by the processor's tokenizer, and images by its image processor, which looks for no text."""
         generate = super().generate_dummy_inputs
-        texts = generate(WordsInBoxes(preprocessor.tokenizer), *args, **options)
+        texts = generate(WordsInBoxes(getattr(preprocessor, "tokenizer", preprocessor)), *args, **options)
+        if not self._config.visual_embed:
+            return texts
         return {**texts, **generate(WithoutOcr(preprocessor.image_processor), *args, **options)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -31,11 +32,18 @@ class MobileViTOnnxConfig(ResNetOnnxConfig):
 
     def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         inputs = dict(super().generate_dummy_inputs(*args, **kwargs))
-        patch = self._config.patch_size
-        longest = min(inputs["pixel_values"].shape[-2:])
-        size = next(s for s in range(longest, 0, -1) if all(-(-s // stride) % patch for stride in _STRIDES))
-        inputs["pixel_values"] = inputs["pixel_values"][..., :size, :size]
+        pixels = inputs["pixel_values"]
+        size = _size_to_stretch(min(pixels.shape[-2:]), self._config.patch_size)
+        rows, columns = ([place % have for place in range(size)] for have in pixels.shape[-2:])
+        inputs["pixel_values"] = pixels[..., rows, :][..., columns]
         return inputs
+
+
+def _size_to_stretch(own: int, patch: int) -> int:
+    """The largest size up to the model's own at which every layer stretches; the next larger if that is too small."""
+    smaller, larger = range(own, own // 2, -1), itertools.count(own + 1)
+    sizes = itertools.chain(smaller, larger)
+    return next(size for size in sizes if all(-(-size // stride) % patch for stride in _STRIDES))
 
 
 ARCHITECTURE = Architecture(

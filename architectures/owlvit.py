@@ -1,5 +1,7 @@
 """OWL-ViT: an encoder of texts and one of images of one size, made for finding what the texts name."""
 
+from collections.abc import Mapping
+
 from parity.architectures.clip import ARCHITECTURE as CLIP
 from parity.architectures.clip import CLIPOnnxConfig
 from parity.declaration import Architecture
@@ -8,6 +10,10 @@ from parity.declaration import Architecture
 class OwlViTOnnxConfig(CLIPOnnxConfig):
     """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
 
+    @property
+    def pooled_tokens(self) -> Mapping[str, int]:
+        return {}  # padded with another token than the end
+
 
 ARCHITECTURE = Architecture(
     model_type="owlvit",
@@ -15,6 +21,6 @@ ARCHITECTURE = Architecture(
     onnx_config=OwlViTOnnxConfig,
     features=("default",),
     tiny=CLIP.tiny,
-    preprocessor="clip",
+    preprocessor="owlvit",
     sdpa="transformers>=5.4",
 )

@@ -15,6 +15,12 @@ class RobertaOnnxConfig(OnnxConfig):
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask")
 
+    @property
+    def default_sequence_length(self) -> int:
+        # Positions start behind that of the padding token.
+        positions, padding = self._config.max_position_embeddings, self._config.pad_token_id or 0
+        return max(1, min(super().default_sequence_length, positions - padding - 1))
+
 
 ARCHITECTURE = Architecture(
     model_type="roberta",

@@ -1,11 +1,17 @@
 """SigLIP: an encoder of texts, each pooled at its last place, and one of images of one size, pooled by a probe."""
 
+from collections.abc import Mapping
+
 from parity.architectures.clip import CLIPOnnxConfig
 from parity.declaration import RELATIONS, Architecture, Floor
 
 
 class SiglipOnnxConfig(CLIPOnnxConfig):
     """Token ids, pixels and attention mask, as CLIP."""
+
+    @property
+    def pooled_tokens(self) -> Mapping[str, int]:
+        return {}  # the last place, whatever stands there
 
 
 ARCHITECTURE = Architecture(

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class SwinOnnxConfig(ResNetOnnxConfig):
-    """Pixels; batch, height and width are dynamic, from one window at the last stage on."""
+    """Pixels; batch, height and width are dynamic, from one window at the last stage on.
+
+    A model with absolute positions has a table of one size: of its file only the batch is dynamic.
+    """
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
@@ -25,9 +28,14 @@ class SwinOnnxConfig(ResNetOnnxConfig):
         super().__init__(config, task, [*(patching_specs or []), *windows_in_graph()])
 
     @property
+    def inputs(self) -> Mapping[str, Mapping[int, str]]:
+        return OrderedDict(pixel_values={0: "batch"}) if self._config.use_absolute_embeddings else super().inputs
+
+    @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
         if self.task == "default":
-            return OrderedDict(last_hidden_state={0: "batch", 1: "patches"})
+            patches = {} if self._config.use_absolute_embeddings else {1: "patches"}
+            return OrderedDict(last_hidden_state={0: "batch", **patches})
         return super().outputs
 
     @property

@@ -20,7 +20,8 @@ class YolosOnnxConfig(ResNetOnnxConfig):
 
     @property
     def axis_sizes(self) -> Mapping[str, range]:
-        return image_sizes(self._config.patch_size, max(self._config.image_size))
+        own = self._config.image_size
+        return image_sizes(self._config.patch_size, own if isinstance(own, int) else max(own))
 
     @property
     def default_onnx_opset(self) -> int:

@@ -31,7 +31,8 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
         help="seconds after which a file that does not end is given up (default: %(default)s)",
     )
     p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     return p
 
@@ -60,7 +61,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     from parity.registry import architecture
 
     file = contract.read(args.file)
-    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir)
+    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, tokenizer=args.tokenizer)
     feature = args.feature or guess_feature(file, checkpoint.config)
     onnx_config = checkpoint.onnx_config(feature)
     if file.metadata.get("part") == "prefill":
@@ -77,6 +78,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
             )
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
     inputs = checkpoint.inputs(onnx_config, dtype)
+    checkpoint.report_inputs(inputs, console)
     attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
     attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa(feature) else "eager"
 

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from parity import loading
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
+from parity.preprocessors import open_preprocessor, remarks, require_texts
 from parity.samples import SampleSource
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
+    from parity.console import Console
     from parity.features import Constructor
 
 
@@ -30,21 +32,31 @@ class Checkpoint:
         framework: whose weights to read, `pt` or `tf`; None means those that are there.
         cache_dir: where checkpoints from the Hub are kept.
         preprocessor: its kind; see `loading.load_preprocessor`.
+        tokenizer: directory or Hub id whose tokenizer is taken in place of the checkpoint's own.
 
     Raises:
         UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
     """
 
     def __init__(
-        self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
+        self,
+        source: str,
+        *,
+        framework: str | None = None,
+        cache_dir: str | None = None,
+        preprocessor: str = "auto",
+        tokenizer: str | None = None,
     ) -> None:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
         self._files = loading.snapshot(source, cache_dir)
+        self.tokenizer_source = tokenizer or source
         self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(source, framework)
-        self._kind = preprocessor
+        self._kind, self._tokenizer = preprocessor, tokenizer
+        # What the files take that it is exported to.
+        self.input_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.source
@@ -58,24 +70,40 @@ class Checkpoint:
         """The configuration of a feature.
 
         Raises:
-            UsageError: it is not supported, or not by the installed transformers.
+            UsageError: it is not supported, or not by the installed transformers, or not with this configuration.
         """
-        return constructor_of(self.model_type, feature)(self.config)
+        build = constructor_of(self.model_type, feature)
+        require_exportable(self.config)
+        return build(self.config)
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
-        """The checkpoint's own tokenizer, image processor, feature extractor or processor.
+        """The checkpoint's own tokenizer, image processor, feature extractor, both, or what draws token ids.
 
         Raises:
-            UsageError, CheckpointError: there is none, or several and none that joins them, or it cannot be loaded.
+            UsageError, CheckpointError: see `open_preprocessor`.
         """
-        return loading.require_preprocessor(self.source, self._kind, self.cache_dir)
+        return open_preprocessor(
+            self.source, self.config, self._kind, tokenizer=self._tokenizer, cache_dir=self.cache_dir
+        )
 
     def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
         """What makes inputs for a configuration and a model of that type."""
         preprocessor = self.preprocessor
+        require_texts(preprocessor, self.source, self.model_type, onnx_config.task)
         with loading.quiet_transformers():
-            return SampleSource(onnx_config, preprocessor, self.config, dtype)
+            source = SampleSource(onnx_config, preprocessor, self.config, dtype)
+        names = source.layout.names
+        self.input_names += tuple(name for name in names if name not in self.input_names)
+        return source
+
+    def report_inputs(self, inputs: SampleSource, console: Console) -> None:
+        """Log what the preprocessor makes in vain, and warn of what it cannot make."""
+        log, warnings = remarks(self.preprocessor, self.config, inputs.onnx_config.inputs, inputs.left_out)
+        for line in log:
+            console.say(line)
+        for line in warnings:
+            console.warn(line)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -144,11 +172,25 @@ class Checkpoint:
 
         absent = loading.random_weights_reach_outputs(model, missing, outputs)
         if absent:
+            names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} others" if len(absent) > 3 else "")
             raise CheckpointError(
-                f"{self.source}: has no weights for {', '.join(absent)}, which {feature} needs: they would be random;"
+                f"{self.source}: has no weights for {names}, which {feature} needs: they would be random;"
                 f" it was saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it"
                 " was trained for"
             )
+
+
+def require_exportable(config: PretrainedConfig) -> None:
+    """Refuse a configuration whose architecture declares that it is not exported.
+
+    Raises:
+        UsageError
+    """
+    from parity.registry import architecture
+
+    with contextlib.suppress(KeyError):
+        if refusal := architecture(config.model_type).refusal_of(config):
+            raise UsageError(refusal)
 
 
 def features_of(model_type: str) -> dict[str, Constructor]:

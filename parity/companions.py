@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity import loading
+from parity.axes import Role, role_of
 from parity.checkpoint import Checkpoint
+from parity.configs.tokens import requested_inputs
 from parity.ownership import require_own
+from parity.preprocessors import tokenizer_of
 from parity.publication import Publication
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Those that any tokenizer may have; its class names its vocabulary's.
+_TOKENIZER_FILES = (
+    TOKENIZER_CONFIG,
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    *loading.SENTENCE_PIECES,
+    "target.spm",
+    "target_vocab.json",
+    "bpe.codes",
+    "normalizer.json",
+)
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
@@ -66,14 +90,46 @@ def _save_companions(checkpoint: Checkpoint, stage: Path) -> Path:
     companions = stage / "companions"
     companions.mkdir()
     _without_place(checkpoint.config).save_pretrained(companions)
-    checkpoint.preprocessor.save_pretrained(companions)
-    generation = loading.has_file(checkpoint.source, "generation_config.json", checkpoint.cache_dir)
-    if generation:
-        shutil.copyfile(generation, companions / generation.name)
-    for path in companions.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
+    for source, name in _own_files(checkpoint):
+        path = loading.has_file(source, name, checkpoint.cache_dir)
+        if path:
+            shutil.copyfile(path, companions / name)
+    tokenizer = tokenizer_of(checkpoint.preprocessor)
+    if tokenizer is not None:
+        _name_inputs(tokenizer, checkpoint, companions / TOKENIZER_CONFIG)
     return companions
+
+
+def _own_files(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Where each file may be that the model's own preprocessor is read from, and its name."""
+    preprocessor = checkpoint.preprocessor
+    tokenizer = tokenizer_of(preprocessor)
+    if tokenizer is not None:
+        names = getattr(type(tokenizer), "vocab_files_names", {}).values()
+        yield from ((checkpoint.tokenizer_source, name) for name in dict.fromkeys((*_TOKENIZER_FILES, *names)))
+    if tokenizer is not preprocessor:
+        yield from ((checkpoint.source, name) for name in _PROCESSOR_FILES)
+    yield checkpoint.source, "generation_config.json"
+
+
+def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, path: Path) -> None:
+    """Let the tokenizer make by itself what the file takes, if it would make something else; all else stays as it is.
+
+    A tokenizer of another directory also needs the name of its class, which the model's configuration does not tell.
+    """
+    made = list(tokenizer.model_input_names)
+    taken = [name for name in made if name in checkpoint.input_names]
+    taken += requested_inputs(tokenizer, checkpoint.input_names)
+    changes: dict[str, Any] = {}
+    # What reads a text under another name (a decoder, Perceiver) is no reason to change anything.
+    if taken != made and any(role_of(name) is Role.TOKENS for name in taken):
+        changes["model_input_names"] = taken
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if checkpoint.tokenizer_source != checkpoint.source and "tokenizer_class" not in own:
+        changes["tokenizer_class"] = type(tokenizer).__name__
+    if changes:
+        text = json.dumps({**own, **changes}, indent=2, ensure_ascii=False)
+        path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _without_place(config: PretrainedConfig) -> PretrainedConfig:

@@ -112,6 +112,11 @@ class Console:
             else:
                 _STREAMS.emit(line, sys.stdout)
 
+    def warn(self, line: str) -> None:
+        """A line on standard error, whatever is quiet."""
+        self.clear()
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
     def progress(self, line: str) -> None:
         """What is being done now; on a terminal each line takes the place of the one before."""
         if self._live:

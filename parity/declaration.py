@@ -195,6 +195,27 @@ class Relations(Scope):
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A configuration that transformers runs and parity does not export: it is refused in one sentence.
+
+    Args:
+        item, value: the item of the model's configuration, and the value with which it is refused.
+        reason: why, and what to do.
+        issue: the upstream thread that makes it necessary.
+    """
+
+    item: str
+    value: Any
+    reason: str
+    issue: str
+
+    def __post_init__(self) -> None:
+        for name in ("item", "reason", "issue"):
+            if not getattr(self, name):
+                raise ValueError(f"refusal: {name} is empty, should say it")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -221,6 +242,7 @@ class Architecture:
             must meet; empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
+        refusals: configurations that are not exported.
     """
 
     model_type: str
@@ -241,6 +263,7 @@ class Architecture:
     kinds: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
 
     def __post_init__(self) -> None:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
@@ -321,6 +344,13 @@ class Architecture:
         """Whether its model has scaled_dot_product_attention in this environment; transformers asks for torch 2.1.1."""
         return at_least("torch", "2.1.1") and any(scope.covers(feature=feature) for scope in _sdpa(self.sdpa))
 
+    def refusal_of(self, config: object) -> str:
+        """Why a model's configuration is not exported; empty where it is."""
+        for each in self.refusals:
+            if getattr(config, each.item, None) == each.value:
+                return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
+        return ""
+
     @property
     def gap(self) -> str:
         """Why the architecture is not there in this environment; empty where it is."""
@@ -380,10 +410,14 @@ def encoder_decoder_axes(use_past: bool) -> OrderedDict[str, dict[int, str]]:
     )
 
 
-def image_sizes(smallest: int, own: int) -> dict[str, range]:
-    """Heights and widths, for `axis_sizes`: from the smallest that the model takes to three times its own."""
-    sizes = range(smallest, 3 * max(smallest, own) + 1)
-    return {"height": sizes, "width": sizes}
+def image_sizes(smallest: int, own: int | Sequence[int]) -> dict[str, range]:
+    """Heights and widths, for `axis_sizes`: from the smallest that the model takes to three times its own.
+
+    Args:
+        own: one size, or height and width.
+    """
+    height, width = (own, own) if isinstance(own, int) else own
+    return {name: range(smallest, 3 * max(smallest, size) + 1) for name, size in (("height", height), ("width", width))}
 
 
 ENCODER_FEATURES = (

@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import importlib
+import importlib.util
 import json
 import logging
 import re
@@ -29,14 +30,20 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-    from parity.configs.base import Preprocessor
-
     # What has `from_pretrained`.
     ModelLoader: TypeAlias = type[PreTrainedModel] | type[_BaseAutoModelClass]
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 TENSORFLOW_WEIGHTS = ("tf_model.h5", "tf_model.h5.index.json")
+SENTENCE_PIECES = (
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+    "source.spm",
+    "spm.model",
+)
 _PREPROCESSOR_FILES = {
     "processor": ("processor_config.json",),
     "tokenizer": (
@@ -44,8 +51,7 @@ _PREPROCESSOR_FILES = {
         "tokenizer.json",
         "vocab.txt",
         "vocab.json",
-        "spiece.model",
-        "sentencepiece.bpe.model",
+        *SENTENCE_PIECES,
     ),
     "image_processor": ("preprocessor_config.json",),
     "feature_extractor": ("preprocessor_config.json",),
@@ -64,7 +70,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
         raise UsageError("--model: is empty; give the directory of a checkpoint or a Hub id")
     path = checkpoint_files.directory_of(source)
     if not path.exists():
-        if _HUB_ID.fullmatch(source) and not source.startswith("."):
+        if is_hub_id(source):
             checkpoint_files.require_hub_id(source)
             _require_hub(source, cache_dir)
             return None
@@ -243,6 +249,10 @@ def _explanation(error: Exception, source: str) -> str:
 def _explanation_of_known(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     name = type(error).__name__
+    if package := missing_package(error):
+        return f"it needs the package {package}, which is not installed: pip install {package}"
+    if "ignore_mismatched_sizes" in text:
+        return "its weights have other shapes than config.json says; correct the one or the other"
     if "trust_remote_code" in text:
         return "it needs code of its own, which parity does not run; use an architecture that transformers has"
     if "weights_only" in text or name == "UnpicklingError":
@@ -268,6 +278,28 @@ def _explanation_of_known(error: BaseException) -> str | None:
     return None
 
 
+_PACKAGE = re.compile(
+    r"pip install `?([a-z]\w+)\b(?!\+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
+)
+# What transformers takes some packages' names for.
+_PACKAGE_NAMES = {"SentencePiece": "sentencepiece", "PIL": "pillow", "rjieba": "rjieba"}
+
+
+def missing_package(error: BaseException) -> str | None:
+    """The package that a loader asks for, None if it fails for another reason."""
+    match = _PACKAGE.search(str(error)) if isinstance(error, (ImportError, ValueError)) else None
+    name = next(filter(None, match.groups()), None) if match else None
+    if name is None:
+        return None
+    name = _PACKAGE_NAMES.get(name, name)
+    return None if importlib.util.find_spec(name.replace("-", "_")) else name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be one on the Hub."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.startswith(".")
+
+
 def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | None:
     """Where the file `name` of a checkpoint lies, None when the checkpoint has none."""
     directory = Path(source).expanduser()
@@ -286,23 +318,31 @@ def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | Non
     return Path(path) if path else None
 
 
-def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None) -> Preprocessor | None:
+def kinds_of_preprocessor(source: str, cache_dir: str | None = None) -> list[str]:
+    """The kinds that the checkpoint has files of; `image_processor` is a feature extractor, too."""
+    automatic = {kind: names for kind, names in _PREPROCESSOR_FILES.items() if kind != "feature_extractor"}
+    return [kind for kind, names in automatic.items() if any(has_file(source, name, cache_dir) for name in names)]
+
+
+def load_preprocessor(
+    source: str, kind: str = "auto", cache_dir: str | None = None, config: PretrainedConfig | None = None
+) -> Any:
     """The checkpoint's tokenizer, image processor, feature extractor or processor; None when `auto` finds none.
 
     Args:
         kind: `auto`, `tokenizer`, `image_processor`, `feature_extractor` or `processor`.
+        config: the model's configuration, if the files have none beside them that tells the class.
 
     Raises:
         UsageError: `auto` finds a tokenizer and an image processor, but nothing that joins them.
         CheckpointError: the files are there and cannot be read, or are not there and `kind` names them.
     """
     if kind == "auto":
-        automatic = {k: names for k, names in _PREPROCESSOR_FILES.items() if k != "feature_extractor"}
-        kinds = [k for k, names in automatic.items() if any(has_file(source, n, cache_dir) for n in names)]
+        kinds = kinds_of_preprocessor(source, cache_dir)
         if not kinds:
             return None
         if "processor" not in kinds and len(kinds) > 1:
-            processor = _joint_processor(source, cache_dir)
+            processor = joint_processor(source, cache_dir)
             if processor is not None:
                 return processor
             raise UsageError(
@@ -326,16 +366,34 @@ def load_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = N
         "processor": "AutoProcessor",
     }
     options: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": False}
+    if config is not None and has_file(source, "config.json", cache_dir) is None:
+        options["config"] = config
+    if kind == "tokenizer":
+        _require_sentencepiece(source, cache_dir)
     with _load_errors(source, f"its {kind.replace('_', ' ')}"), quiet_transformers():
         try:
             return getattr(transformers, classes[kind]).from_pretrained(source, **options)
         except ValueError:
-            if kind != "image_processor":
+            # Published files say either, whatever the class that reads them today.
+            other = {"image_processor": "feature_extractor", "feature_extractor": "image_processor"}.get(kind)
+            if other is None:
                 raise
-            return transformers.AutoFeatureExtractor.from_pretrained(source, **options)
+            return getattr(transformers, classes[other]).from_pretrained(source, **options)
 
 
-def _joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None:
+def _require_sentencepiece(source: str, cache_dir: str | None) -> None:
+    """Say what is missing; transformers names tiktoken, or a configuration class."""
+    if importlib.util.find_spec("sentencepiece") or has_file(source, "tokenizer.json", cache_dir):
+        return
+    files = [name for name in SENTENCE_PIECES if has_file(source, name, cache_dir)]
+    if files:
+        raise CheckpointError(
+            f"{source}: its tokenizer ({files[0]}) needs the package sentencepiece, which is not installed:"
+            " pip install sentencepiece, which the extra parity[sentencepiece] has too"
+        )
+
+
+def joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None:
     """The processor that joins tokenizer and image processor of a checkpoint without a file of its own for it.
 
     Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such.
@@ -347,21 +405,6 @@ def _joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | Non
         # Where a model type has none, transformers hands out the tokenizer.
         return processor if isinstance(processor, transformers.ProcessorMixin) else None
     return None
-
-
-def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None = None) -> Preprocessor:
-    """`load_preprocessor`, for a caller that cannot do without.
-
-    Raises:
-        UsageError, CheckpointError: see `load_preprocessor`; and `auto` finds none.
-    """
-    preprocessor = load_preprocessor(source, kind, cache_dir)
-    if preprocessor is None:
-        raise CheckpointError(
-            f"{source}: has no tokenizer, image processor or feature extractor to make inputs with; save the model's"
-            " own one there with save_pretrained"
-        )
-    return preprocessor
 
 
 # What a checkpoint is read from, whatever its architecture.

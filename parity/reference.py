@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Bytes of weights from which float64 weights are made a module at a time.
 BY_MODULE_FROM = 1 << 30
+# The item of GPT-2's attention that scales the keys first and refuses scores of another type than float32.
+UPCAST = "reorder_and_upcast_attn"
 
 
 @in_turn
@@ -270,16 +272,28 @@ class _Float64Call:
     def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig) -> None:
         self._model, self._onnx_config = model, onnx_config
         self._nothing_to_widen: set[Hashable] = set()
+        self._upcasting = [module for module in model.modules() if getattr(module, UPCAST, False)]
 
     @in_turn
     def __call__(self, nested: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         like = _likeness(nested)
         widening = contextlib.nullcontext() if like in self._nothing_to_widen else _Widening()
-        with own_numerics(), _default_dtype(torch.float64), widening:
+        with own_numerics(), _default_dtype(torch.float64), widening, self._without_upcasting():
             results = call(self._model, self._onnx_config, cast_floats(nested, torch.float64))
         if not getattr(widening, "acted", True):
             self._nothing_to_widen.add(like)
         return results
+
+    @contextlib.contextmanager
+    def _without_upcasting(self) -> Iterator[None]:
+        """Inside, attention that insists on float32 scores is computed in the order of the rest, in float64."""
+        try:
+            for module in self._upcasting:
+                setattr(module, UPCAST, False)
+            yield
+        finally:
+            for module in self._upcasting:
+                setattr(module, UPCAST, True)
 
 
 def _likeness(value: Any) -> Hashable:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parity.axes import PIXEL_MASK, Axes, Role, role_of
+from parity.configs.tokens import padding_token
 from parity.errors import SessionError
 from parity.judge import relations, vacuity
 from parity.judge.findings import Finding, failures
@@ -36,8 +37,8 @@ def padded_signature(
     Args:
         also: further inputs of the file, with their axes.
     """
-    pad = getattr(getattr(preprocessor, "tokenizer", preprocessor), "pad_token_id", None)
-    return PaddedSignature({**onnx_config.inputs, **(also or {})}, onnx_config.outputs, pad or 0)
+    pad = padding_token(onnx_config._config, getattr(preprocessor, "tokenizer", preprocessor))
+    return PaddedSignature({**onnx_config.inputs, **(also or {})}, onnx_config.outputs, pad)
 
 
 @dataclass(frozen=True)

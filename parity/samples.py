@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 
 from parity import axes
 from parity.axes import TOKENS, Role, role_of
+from parity.configs.tokens import padding_token, text_config, vocabulary_of
 from parity.dtypes import DEFAULT_DTYPE, cast_floats, torch_dtype
 from parity.errors import ExportError
 from parity.traceable import Layout
@@ -131,18 +132,20 @@ class SampleSource:
         self.dtype = dtype
         self.dummy = self._generate()
         # What is generated and not declared is no input of the file: the reference does not get it either.
-        self.layout = Layout.from_inputs(onnx_config, self.dummy).select(onnx_config.inputs)
+        made = Layout.from_inputs(onnx_config, self.dummy)
+        self.layout = made.select(onnx_config.inputs)
+        self.left_out = tuple(name for name in made.names if name not in onnx_config.inputs)
         self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
-        text = getattr(model_config, "get_text_config", lambda: model_config)()
-        self._vocabulary = getattr(text, "vocab_size", None)
+        text = text_config(model_config)
+        self._vocabulary = vocabulary_of(model_config)
+        self._decoder_vocabulary = vocabulary_of(model_config, decoder=True)
         # A model without a table of token types (xlm) looks them up in that of its tokens.
         self._token_types = getattr(text, "type_vocab_size", None) or _TOKEN_TYPES
         self._page = min(_PAGE, (getattr(text, "max_2d_position_embeddings", None) or _PAGE + 1) - 1)
         tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
         unknown = getattr(tokenizer, "unk_token_id", None)
         self._special = {i for i in getattr(tokenizer, "all_special_ids", None) or [] if i != unknown}
-        pad = getattr(tokenizer, "pad_token_id", None)
-        self._pad = pad if pad is not None else getattr(text, "pad_token_id", None) or 0
+        self._pad = padding_token(model_config, tokenizer)
 
     @property
     def axes(self) -> dict[str, int]:
@@ -171,8 +174,8 @@ class SampleSource:
 
     @property
     def vocabulary(self) -> int:
-        """How many ids the tokens can have; 0 where no input is a text."""
-        return (self._vocabulary or 0) if any(name in self.layout.names for name in TOKENS) else 0
+        """How many ids the tokens can have, those of the larger table if there are two; 0 where no input is a text."""
+        return max((self._vocabulary_of(name) for name in TOKENS if name in self.layout.names), default=0)
 
     def _generate(self, **sizes: Any) -> dict[str, Any]:
         from transformers.utils import TensorType
@@ -233,7 +236,7 @@ class SampleSource:
             role = role_of(name)
             if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-            elif role is Role.TOKENS and self._vocabulary:
+            elif role is Role.TOKENS and (vocabulary := self._vocabulary_of(name)):
                 keep = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
                     keep |= tensor == special
@@ -241,12 +244,11 @@ class SampleSource:
                     # Too short for anything else: kept, they would make every input of a pool the same.
                     keep = torch.zeros_like(keep)
                 if first is None:
-                    allowed = torch.tensor([i for i in range(min(self._vocabulary, 4096)) if i not in self._special])
+                    allowed = _all_but(self._special, vocabulary)
                     ids = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
                 else:
                     # Special tokens stay where the tokenizer put them: some heads count them.
-                    present = set(tensor[keep].tolist())
-                    run = torch.tensor([i for i in range(self._vocabulary) if i not in present])
+                    run = _all_but(tensor[keep].tolist(), vocabulary)
                     ids = run[((~keep).flatten().cumsum(0) - 1 + first) % len(run)].view(tensor.shape)
                 flat[name] = torch.where(keep, tensor, ids.to(tensor.dtype))
             elif role is Role.TOKEN_TYPES:
@@ -257,6 +259,10 @@ class SampleSource:
                 shape = (2, *tensor.shape[:-1], 2)
                 corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)
                 flat[name] = torch.cat(list(corners.sort(0).values), -1)
+
+    def _vocabulary_of(self, name: str) -> int:
+        """How many ids the tokens of that input can have; 0 where nobody knows."""
+        return (self._decoder_vocabulary if name.startswith("decoder_") else self._vocabulary) or 0
 
     def _ends_counted(self, name: str, flat: Mapping[str, torch.Tensor]) -> bool:
         """Whether the head looks for the end token: an encoder-decoder classifies its first text there."""
@@ -296,6 +302,13 @@ class SampleSource:
                 rows[index] = torch.cat([blank, kept] if padding == "left" else [kept, blank])
                 masks[index, slice(None, count) if padding == "left" else slice(length - count, None)] = 0
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
+
+
+def _all_but(ids: Iterable[int], vocabulary: int) -> torch.Tensor:
+    """All ids of a vocabulary but these, in order."""
+    others = torch.ones(vocabulary, dtype=torch.bool)
+    others[[i for i in ids if 0 <= i < vocabulary]] = False
+    return others.nonzero()[:, 0]
 
 
 def _pad_images(pixels: torch.Tensor, mask: torch.Tensor, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -86,6 +86,7 @@ def default_sizes(
     """
     limit = longest or 10**6
     allowed = allowed or {}
+    has_past = any(name in export_sizes for name in axes.PASTS)
     rows = [
         (1, 7, 11, 2, 5, 3, 0, 0.5, ""),
         (3, 1, 1, 1, 1, 1, 0, 1, ""),
@@ -99,17 +100,19 @@ def default_sizes(
     others = [name for name in export_sizes if name == axes.SOUND or (name in allowed and name not in axes.KNOWN)]
     choices = []
     for batch, sequence, encoder, decoder, past, choice, pixels, factor, padding in rows:
+        past = min(past, max(0, limit - 2))
+        room = limit - past if has_past else limit
         sizes = {
             "batch": batch,
-            "sequence": min(sequence, limit - past),
+            "sequence": min(sequence, room),
             "encoder_sequence": min(encoder, limit),
-            "decoder_sequence": min(decoder, limit - past),
+            "decoder_sequence": min(decoder, room),
             "past_sequence": past,
             "past_decoder_sequence": past,
             "choice": choice,
             "image_batch": choice,
-            "height": export_sizes.get("height", 0) + pixels,
-            "width": export_sizes.get("width", 0) + 2 * pixels,
+            "height": max(1, export_sizes.get("height", 0) + pixels),
+            "width": max(1, export_sizes.get("width", 0) + 2 * pixels),
             **{name: round(factor * export_sizes[name]) for name in others},
         }
         fitting = {name: nearest(sizes[name], allowed.get(name)) for name in export_sizes if name in sizes}

@@ -140,9 +140,13 @@ def claims_of(
         derived: inputs of the file that the configuration does not declare, with their axes.
     """
     config = source.onnx_config
-    place = next(index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
+    places = (index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
+    # A model of one token has none.
+    place = next(places, None)
 
     def others() -> list[dict[str, np.ndarray]]:
+        if place is None:
+            return []
         return [backend_inputs(config, similar_sample(source, samples[place], longest, seed)) for seed in (1001, 1002)]
 
     return RerunClaims(

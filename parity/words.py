@@ -68,7 +68,19 @@ EXCEPTIONS = (
     "ValueMismatch",
 )
 # Each is a preprocessor of `parity.fixtures.preprocessors`; `image32` and `sound20` are with any number.
-PREPROCESSORS = ("bart", "bert", "clip", "detr", "distilbert", "gpt2", "layoutlmv3", "palette", "roberta", "t5")
+PREPROCESSORS = (
+    "bart",
+    "bert",
+    "clip",
+    "detr",
+    "distilbert",
+    "gpt2",
+    "layoutlmv3",
+    "owlvit",
+    "palette",
+    "roberta",
+    "t5",
+)
 _SIZED = re.compile(r"(image|sound)\d+")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # What a requirement may be about.

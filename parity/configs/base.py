@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from packaging import version
 
+from parity.axes import Role, role_of
 from parity.tasks import CommonOutputs
 from parity.turns import SUBSTITUTES
 
+from .images import channels_of, colours_of, with_channels
 from .sizes import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
+from .tokens import positions_of, requested_inputs, vocabulary_of, within_vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,9 +181,8 @@ class OnnxConfig(ABC):
         The base class reads the length of the position table from the model's configuration; a model that has the
         item but no table overrides it.
         """
-        config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-        longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        if not isinstance(longest, int) or longest <= 0:
+        longest = positions_of(model.config)
+        if longest is None:
             return None
         # Positions that start after the padding index of their table (roberta) leave that many fewer.
         tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
@@ -207,7 +209,7 @@ class OnnxConfig(ABC):
 
         shape = (batch_size, image_height, image_width, num_channels)
         pixels = np.random.default_rng(0).integers(0, 256, size=shape, dtype=np.uint8)
-        return [Image.fromarray(image.squeeze()).convert("RGB") for image in pixels]
+        return [Image.fromarray(image.squeeze()).convert("L" if num_channels == 1 else "RGB") for image in pixels]
 
     def _generate_dummy_audio(
         self, batch_size: int = 2, sampling_rate: int = 22050, time_duration: float = 5.0, frequency: int = 220
@@ -256,8 +258,10 @@ class OnnxConfig(ABC):
         kind = next(iter(getattr(preprocessor, "model_input_names", None) or [None]))
         batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         if kind == "pixel_values":
-            images = self._generate_dummy_images(batch_size, num_channels, image_height, image_width)
-            return dict(preprocessor(images=images, return_tensors=framework))
+            grey = colours_of(preprocessor) == 1
+            images = self._generate_dummy_images(batch_size, 1 if grey else num_channels, image_height, image_width)
+            inputs = dict(preprocessor(images=images, return_tensors=framework))
+            return {**inputs, kind: with_channels(inputs[kind], channels_of(self._config))}
         if kind in ("input_features", "input_values"):
             sound = self._generate_dummy_audio(batch_size, sampling_rate, time_duration, frequency)
             return dict(preprocessor(sound, return_tensors=framework))
@@ -277,17 +281,30 @@ class OnnxConfig(ABC):
     ) -> dict[str, Any]:
         batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         seq_length = compute_effective_axis_dimension(
-            seq_length, self.default_sequence_length, tokenizer.num_special_tokens_to_add(is_pair)
+            seq_length, self._tokens_of_export, tokenizer.num_special_tokens_to_add(is_pair)
         )
         text = (tokenizer.unk_token or "0") * seq_length
+        requests = {f"return_{name}": True for name in requested_inputs(tokenizer, self.inputs)}
         if self.task != "multiple-choice":
-            return dict(tokenizer([text] * batch_size, return_tensors=framework))
+            return self._in_table(tokenizer([text] * batch_size, return_tensors=framework, **requests))
         num_choices = compute_effective_axis_dimension(num_choices, self.default_num_choices)
         rows = [text] * (batch_size * num_choices)
-        encoded = tokenizer(rows, text_pair=rows)
+        encoded = tokenizer(rows, text_pair=rows, **requests)
         for name, values in encoded.items():
             encoded[name] = [values[i : i + num_choices] for i in range(0, len(values), num_choices)]
-        return dict(encoded.convert_to_tensors(tensor_type=framework))
+        return self._in_table(encoded.convert_to_tensors(tensor_type=framework))
+
+    def _in_table(self, inputs: Mapping[str, Any], *, decoder: bool = False) -> dict[str, Any]:
+        """Inputs, whose token ids are all in the model's table, that of its decoder if it has its own."""
+        size = vocabulary_of(self._config, decoder=decoder)
+        tokens = {n: within_vocabulary(ids, size) for n, ids in inputs.items() if role_of(n) is Role.TOKENS}
+        return {**inputs, **tokens}
+
+    @property
+    def _tokens_of_export(self) -> int:
+        """The tokens of a dummy text, special ones included: fewer than by default where the model takes fewer."""
+        positions = positions_of(self._config)
+        return min(self.default_sequence_length, positions) if positions else self.default_sequence_length
 
     def generate_dummy_inputs_onnxruntime(self, reference_model_inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs that ONNX Runtime gets where the model gets `reference_model_inputs`; the same by default."""
@@ -306,7 +323,10 @@ class OnnxConfig(ABC):
     @classmethod
     def flatten_output_collection_property(cls, name: str, field: Iterable[Any]) -> dict[str, Any]:
         """Names for the elements of a nested input or output: `name.0`, `name.1`, … over all its levels."""
-        return {f"{name}.{index}": item for index, item in enumerate(chain.from_iterable(field))}
+        items = list(field)
+        # One tensor for each layer, as hidden states and attentions are, is no further level.
+        elements = items if any(hasattr(item, "shape") for item in items) else chain.from_iterable(items)
+        return {f"{name}.{index}": item for index, item in enumerate(elements)}
 
 
 def _is_tokenizer(preprocessor: Preprocessor) -> bool:

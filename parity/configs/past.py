@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 from parity.axes import Role, is_text, role_of, text_of_output
 
 from .base import OnnxConfig, PatchingSpec
+from .tokens import positions_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
     from transformers.utils import TensorType
+
+
+# By how much the past of the dummy inputs is longer than their text.
+_PAST_BEYOND_TEXT = 2
 
 
 class OnnxConfigWithPast(OnnxConfig, ABC):
@@ -115,12 +120,19 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         )
         if self.use_past:
             batch, length = inputs["input_ids"].shape
-            past_length = length + 2  # never the sequence length itself: the two axes must not be taken for one
+            # Never the sequence length itself: the two axes must not be taken for one.
+            past_length = length + _PAST_BEYOND_TEXT
             if "attention_mask" in inputs:
                 inputs["attention_mask"] = _lengthen_mask(inputs["attention_mask"], past_length)
             shape = (batch, self._cache_heads, past_length, self.head_size(self._cache_heads))
             inputs["past_key_values"] = _empty_caches(self._cache_layers, shape, shape)
         return inputs
+
+    @property
+    def _tokens_of_export(self) -> int:
+        room = positions_of(self._config)
+        own = super()._tokens_of_export
+        return min(own, max(1, (room - _PAST_BEYOND_TEXT) // 2)) if room and self.use_past else own
 
     def fill_with_past_key_values_(
         self,
@@ -257,7 +269,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             )
 
         inputs = dict(text())
-        decoder = {f"decoder_{name}": tensor for name, tensor in text().items()}
+        decoder = {f"decoder_{name}": tensor for name, tensor in self._in_table(text(), decoder=True).items()}
         if self.use_past:
             batch, encoder_length = inputs["input_ids"].shape
             # Two tokens at least: a step of one is a shape that tracers take for a constant.

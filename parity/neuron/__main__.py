@@ -55,6 +55,7 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
+    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
     )
@@ -111,9 +112,11 @@ def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
     from parity.checkpoint import Checkpoint
     from parity.errors import UsageError
 
-    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
+    names = ("cache_dir", "preprocessor", "tokenizer")
+    checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
     onnx_config = checkpoint.onnx_config(args.feature)
     inputs = checkpoint.inputs(onnx_config)
+    checkpoint.report_inputs(inputs, console)
     text = [axis for axis in TEXTS if axis in inputs.axes]
     lengths = args.buckets or ([args.sequence_length] if args.sequence_length else [])
     if lengths and not text:

@@ -29,6 +29,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
+    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--prefill",
         action="store_true",
@@ -39,7 +40,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     )
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     p.add_argument(
         "output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx"
@@ -70,8 +71,8 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         from parity.companions import Companions
         from parity.onnx.checkpoint_export import CheckpointExport
 
-        options = {"framework": args.framework, "cache_dir": args.cache_dir, "preprocessor": args.preprocessor}
-        checkpoint = Checkpoint(args.model, **options)
+        names = ("framework", "cache_dir", "preprocessor", "tokenizer")
+        checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
         export = CheckpointExport(checkpoint, args.feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
         exports = {destination.name: export}

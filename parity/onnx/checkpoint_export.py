@@ -39,6 +39,7 @@ class CheckpointExport:
         self.onnx_config = checkpoint.onnx_config(feature)
         self.opset = self._choose_opset(opset)
         self._inputs = checkpoint.inputs(self.onnx_config)
+        checkpoint.report_inputs(self._inputs, console)
         self.attention = "eager"
 
     def _choose_opset(self, opset: int | None) -> int:

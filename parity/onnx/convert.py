@@ -126,8 +126,11 @@ def export_with(
 ) -> tuple[list[str], list[str]]:
     """`export` by that exporter; see there."""
     from parity.arguments import own_numerics
+    from parity.checkpoint import require_exportable
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
+    if hasattr(model.config, "model_type"):
+        require_exportable(model.config)
     check_opset(opset, EXPORTERS[exporter.name].opsets)
     if not config.is_torch_support_available:
         logger.warning(

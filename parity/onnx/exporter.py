@@ -65,8 +65,11 @@ class TraceExporter:
             except Exception as error:
                 if isinstance(error, OSError) or "No space left" in str(error):
                     raise
-                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                raise ExportError(f"opset {opset}: the exporter failed: {text[:500]}") from error
+                refusal = _refusal_of(traceable, tensors)
+                if refusal is not None:
+                    message = f"the model itself refuses the example inputs: {_text_of(refusal)}"
+                    raise ExportError(message) from refusal
+                raise ExportError(f"opset {opset}: the exporter failed: {_text_of(error)}") from error
 
     @contextlib.contextmanager
     def _patches(self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], opset: int) -> Iterator[None]:
@@ -83,6 +86,19 @@ class TraceExporter:
                 stack.enter_context(zeros_where_nothing_is_seen())
             stack.enter_context(traceable_masks())
             yield
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def _refusal_of(traceable: Traceable, tensors: tuple[torch.Tensor, ...]) -> Exception | None:
+    """What the model raises when it is called without an exporter; None if it answers."""
+    try:
+        traceable(*tensors)
+    except Exception as error:
+        return error
+    return None
 
 
 def load(name: str) -> type[TraceExporter]:

@@ -125,7 +125,6 @@ SPOILED = {
         ("no model_type that transformers", "correct it"),
     ),
     "no architecture": ((), change_config(model_type=None, architectures=None), ("no model_type", "correct it")),
-    "no tokenizer": ((), without(*TOKENIZER), ("no tokenizer", "save_pretrained")),
     "no image processor": (("vit",), without("preprocessor_config.json"), ("image processor", "save_pretrained")),
 }
 
@@ -158,14 +157,15 @@ def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path
     assert not (directory / "processor_config.json").exists()
     found = load_preprocessor(str(directory))
     assert type(found).__name__ == "CLIPProcessor"
-    assert (found.tokenizer.pad_token_id, found.image_processor.size["height"]) == (1, 32)
+    assert (found.tokenizer.pad_token_id, found.image_processor.size["height"]) == (95, 32)
 
 
-def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, output, tmp_path):
-    """A model type without a processor and two preprocessors: exit status 2, and one of them is to be named."""
+def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, tmp_path):
+    """Without a model to say which it needs, one of the two is to be named."""
     directory = shutil.copytree(checkpoint("vit"), tmp_path / "checkpoint")
     preprocessor("distilbert").save_pretrained(directory)
-    require_refusal(tmp_path, 2, ("no processor that joins", "--preprocessor tokenizer"), "-m", directory, output)
+    with pytest.raises(ValueError, match=r"no processor that joins them.*--preprocessor tokenizer"):
+        load_preprocessor(str(directory))
     assert load_preprocessor(str(directory), "image_processor").size["height"] == 32
 
 

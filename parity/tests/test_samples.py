@@ -149,6 +149,6 @@ def test_token_types_and_tokens_are_known_by_their_roles():
     assert SampleSource.token_types.fget(SimpleNamespace(_token_types=2, layout=layout)) == 2
     names = ("token_type_ids", "decoder_token_type_ids", "input_ids", "query_input_ids")
     flat = {name: torch.zeros(4, 32, dtype=torch.long) for name in names}
-    source = SimpleNamespace(_vocabulary=96, _token_types=2, _special=set())
+    source = SimpleNamespace(_vocabulary_of=lambda name: 96, _token_types=2, _special=set())
     SampleSource._vary(source, flat, torch.Generator().manual_seed(0))
     assert [name for name, tensor in flat.items() if len(tensor.unique()) < 2] == []

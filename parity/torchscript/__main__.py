@@ -38,6 +38,7 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
+    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
     )
@@ -69,9 +70,11 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         from parity.publication import Publication
         from parity.torchscript import export, table, verdict
 
-        checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, preprocessor=args.preprocessor)
+        names = ("cache_dir", "preprocessor", "tokenizer")
+        checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
         onnx_config = checkpoint.onnx_config(args.feature)
         inputs = checkpoint.inputs(onnx_config)
+        checkpoint.report_inputs(inputs, console)
         companions = Companions.write(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
         with checkpoint.unchanged():
             sample, model = _prepare(args, console, checkpoint, inputs)

@@ -77,8 +77,19 @@ class TracedModel:
         """The traced size of every named axis."""
         return Sizes(self.inputs, self.example).traced
 
-    def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs, a tuple, for tensors in the order of `inputs`; that of the ScriptModule, errors included."""
+    def __call__(self, *tensors: torch.Tensor, **by_name: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs, a tuple, for tensors in the order of `inputs`, or by name, as a tokenizer makes them.
+
+        Raises:
+            UsageError: the names are not those of the inputs. Other errors are the ScriptModule's own.
+        """
+        if by_name:
+            if tensors or by_name.keys() != self.inputs.keys():
+                given = ", ".join([*by_name, *(["tensors without a name"] if tensors else [])])
+                raise UsageError(
+                    f"inputs: got {given}, should be {', '.join(self.inputs)}, all by name or all in order"
+                )
+            tensors = tuple(by_name[name] for name in self.inputs)
         with torch.no_grad():
             return self.module(*tensors)
 

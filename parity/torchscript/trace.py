@@ -15,6 +15,7 @@ import torch
 from parity import files, loading, releases
 from parity.arguments import own_numerics, require_config, require_example, require_model, require_path
 from parity.axes import Role, role_of
+from parity.configs.tokens import padding_token
 from parity.errors import (
     ExportError,
     SessionError,
@@ -31,8 +32,6 @@ from parity.traceable import Layout, Traceable, attention_of, call, evaluation_m
 from parity.turns import in_turn, shared
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
     from parity.configs import OnnxConfig
 
 # Makes a ScriptModule of a module of positional tensors and its example inputs.
@@ -190,7 +189,7 @@ def trace_model(
         feature=feature,
         attention=attention_of(model),
         untied=tuple(tied_embeddings(model)),
-        pad=_pad(model.config),
+        pad=padding_token(model.config),
         padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
         checkpoint=declared.checkpoint,
     )
@@ -326,11 +325,6 @@ def _with_proof(
         raise error_of(list(trial.findings), message) if trial.findings else ValueMismatch(message)
     say(f"At the traced shape: {trial.text}")
     return replace(trace, proof=trial.text)
-
-
-def _pad(config: PretrainedConfig) -> int:
-    text = getattr(config, "get_text_config", lambda: config)()
-    return getattr(text, "pad_token_id", None) or 0
 
 
 def _keeps_padding(model_type: str, feature: str) -> bool | None:

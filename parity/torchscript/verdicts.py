@@ -17,6 +17,7 @@ import torch
 from parity import validation
 from parity.arguments import require_model
 from parity.axes import PAST_OF, PASTS, TEXTS
+from parity.configs.tokens import text_config
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
@@ -256,7 +257,7 @@ class _Specials:
     unk_token_id = None
 
     def __init__(self, config: PretrainedConfig) -> None:
-        text = getattr(config, "get_text_config", lambda: config)()
+        text = text_config(config)
         self.pad_token_id = getattr(text, "pad_token_id", None)
         ids = [getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")]
         self.all_special_ids = [i for i in ids if isinstance(i, int)]

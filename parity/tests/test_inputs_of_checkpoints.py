@@ -1,0 +1,292 @@
+"""What makes the inputs: the preprocessor that a model needs, parts that are missing, packages that are, drawn ids."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from parity.check import main as check
+from parity.environment import at_least
+from parity.errors import CheckpointError, UsageError
+from parity.features import constructor
+from parity.fixtures import published
+from parity.fixtures.checkpoints import save_checkpoint, tiny_config, tiny_model
+from parity.fixtures.controls import commands
+from parity.fixtures.preprocessors import preprocessor
+from parity.judge.contract import read
+from parity.onnx.__main__ import main as onnx
+from parity.preprocessors import DrawnTokens, open_preprocessor
+from parity.registry import architectures
+
+
+def export(checkpoint, output, *options):
+    return commands.run("-m", checkpoint, *options, output, command=onnx)
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory):
+    """A tokenizer and an image processor that no processor class joins, as nlpconnect/vit-gpt2-image-captioning."""
+    directory = tmp_path_factory.mktemp("captioner")
+    save_checkpoint(directory, "vision-encoder-decoder", "vision2seq-lm")
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["auto", "processor"])
+def test_tokenizer_and_image_processor_are_joined_if_the_model_takes_both(captioner, kind):
+    """Without a processor class too, and also if a processor is asked for."""
+    joined = open_preprocessor(str(captioner), tiny_config("vision-encoder-decoder"), kind, cache_dir=None)
+    assert (joined.tokenizer.unk_token, joined.image_processor.size["height"]) == ("[UNK]", 32)
+
+
+def test_a_captioner_is_exported(captioner, tmp_path):
+    """The command needs no option for it."""
+    status, _, err = export(captioner, tmp_path, "--feature", "vision2seq-lm", "--quiet")
+    assert (status, err) == (0, "")
+    assert {"preprocessor_config.json", "tokenizer.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "image_processor", "feature_extractor"])
+def test_one_half_of_what_a_model_needs_is_refused(captioner, kind):
+    """The message says why, and to leave the option out."""
+    with pytest.raises(UsageError, match=f"--preprocessor {kind}: .* takes a text and an image.*leave the option out"):
+        open_preprocessor(str(captioner), tiny_config("vision-encoder-decoder"), kind, cache_dir=None)
+
+
+def test_a_half_that_the_checkpoint_lacks_is_named(tmp_path):
+    """Images without a tokenizer are no inputs of a captioner; another can be named."""
+    preprocessor("image32").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"has no tokenizer, which vision-encoder-decoder needs.*--tokenizer"):
+        open_preprocessor(str(tmp_path), tiny_config("vision-encoder-decoder"), cache_dir=None)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("vit", "image_processor"), ("bert", "tokenizer")])
+def test_of_two_that_nothing_joins_the_model_takes_its_own(tmp_path, name, kind):
+    """An image processor beside a text model, or a tokenizer beside one of images, is another model's."""
+    for part in ("image32", "bert"):
+        preprocessor(part).save_pretrained(tmp_path)
+    own = open_preprocessor(str(tmp_path), tiny_config(name), cache_dir=None)
+    assert hasattr(own, "all_special_ids") is (kind == "tokenizer")
+
+
+def test_a_text_model_without_tokenizer_is_exported_with_drawn_ids(tmp_path):
+    """The log says so, the directory has no tokenizer, and the file is judged as any other."""
+    tiny_model("bart", "sequence-classification").save_pretrained(tmp_path / "bart")
+    status, log, err = export(tmp_path / "bart", tmp_path / "onnx", "--feature", "sequence-classification")
+    assert (status, err) == (0, "")
+    assert log.splitlines()[0].startswith("No tokenizer: exported and validated with drawn token ids")
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} <= {
+        "model.onnx",
+        "config.json",
+        "generation_config.json",
+    }
+
+
+def test_drawn_ids_are_in_the_table_and_no_padding():
+    """However long the text is and few ids there are."""
+    config = tiny_config("bert")
+    config.vocab_size = 5
+    tokens = DrawnTokens(config)(["0" * 12] * 2, return_tensors="np")
+    assert set(tokens) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert tokens["input_ids"].shape == (2, 12)
+    assert set(np.unique(tokens["input_ids"])) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("name", "feature"), [("perceiver", "image-classification"), ("imagegpt", "default")])
+def test_no_ids_are_drawn_for_images(tmp_path, name, feature):
+    """Where a model of texts, by its kind, takes images, its image processor is missing."""
+    tiny_model(name, feature).save_pretrained(tmp_path / "model")
+    status, _, err = export(tmp_path / "model", tmp_path / "onnx", "--feature", feature)
+    assert status == 1
+    assert f"has no image processor, which {feature} needs" in err
+
+
+def test_a_tokenizer_is_taken_from_elsewhere(tmp_path):
+    """`--tokenizer DIR`: it goes beside the file, with the name of its class, and `check` takes it too."""
+    from transformers import AutoTokenizer
+
+    tiny_model("gpt2").save_pretrained(tmp_path / "gpt2")
+    (tmp_path / "words").mkdir()
+    published.write_tokenizer(tmp_path / "words", "wordpiece")
+    tiny_config("bert").save_pretrained(tmp_path / "words")
+    options = ("--tokenizer", tmp_path / "words", "--quiet")
+    assert export(tmp_path / "gpt2", tmp_path / "onnx", *options)[::2] == (0, "")
+    assert (tmp_path / "onnx" / "vocab.txt").read_bytes() == (tmp_path / "words" / "vocab.txt").read_bytes()
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "onnx")
+    assert loaded("w7 w8")["input_ids"] == AutoTokenizer.from_pretrained(tmp_path / "words")("w7 w8")["input_ids"]
+    assert set(loaded("w7")) == {"input_ids", "attention_mask"}
+    status = commands.run(tmp_path / "gpt2", tmp_path / "onnx" / "model.onnx", *options, command=check)
+    assert status[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "name", "says"),
+    [
+        ("./nowhere", "bert", "no such directory"),
+        (__file__, "bert", "is a file, should be the directory"),
+        (".", "vit", "takes no text"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_taken_is_refused(tmp_path, tokenizer, name, says):
+    """Neither a file nor nothing is a tokenizer, and a model of images needs none."""
+    if tokenizer == ".":
+        preprocessor("bert").save_pretrained(tmp_path)
+        tokenizer = str(tmp_path)
+    with pytest.raises(UsageError, match=f"--tokenizer .*{says}"):
+        open_preprocessor("checkpoint", tiny_config(name), tokenizer=tokenizer, cache_dir=None)
+
+
+@pytest.fixture
+def rebuilt(tmp_path):
+    """An ALBERT with a vocab.txt: transformers 5 takes its tokenizer for one of five special tokens."""
+    tiny_model("albert").save_pretrained(tmp_path)
+    published.write_tokenizer(tmp_path, "wordpiece")
+    return tmp_path
+
+
+@pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 does not rebuild tokenizers")
+def test_a_tokenizer_that_is_rebuilt_with_fewer_tokens_is_refused(rebuilt, tmp_path):
+    """Every word would be unknown; with the class that the message asks for the checkpoint is exported."""
+    status, _, err = export(rebuilt, tmp_path / "onnx")
+    assert status == 1
+    assert "as AlbertTokenizer of the installed transformers, knows" in err
+    assert "of the 96 tokens of vocab.txt" in err
+    (rebuilt / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    assert export(rebuilt, tmp_path / "onnx", "--quiet")[::2] == (0, "")
+
+
+def test_words_that_are_no_ids_of_the_model_may_be_missing(tmp_path):
+    """A tokenizer that knows as many words as the model has ids is whole, whatever else a file lists."""
+    preprocessor("bert").save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(f"w{index}" for index in range(5, 200)))
+    config = tiny_config("bert")
+    with pytest.raises(CheckpointError, match=r"knows 91 of the 195 tokens of vocab\.txt"):
+        open_preprocessor(str(tmp_path), config, cache_dir=None)
+    config.vocab_size = 91
+    assert len(open_preprocessor(str(tmp_path), config, cache_dir=None)) == 96
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
+@pytest.mark.parametrize(
+    ("name", "file"), [("t5", "spiece.model"), ("marian", "source.spm"), ("llama", "tokenizer.model")]
+)
+def test_sentencepiece_is_named_if_it_is_missing(tmp_path, name, file):
+    """Not tiktoken, nor a list of configuration classes, as transformers has it."""
+    (tmp_path / file).write_bytes(b"pieces")
+    with pytest.raises(CheckpointError, match=rf"{file}\) needs the package sentencepiece.*parity\[sentencepiece\]"):
+        open_preprocessor(str(tmp_path), tiny_config(name), cache_dir=None)
+
+
+@pytest.mark.parametrize(
+    ("message", "package"),
+    [
+        ("DetrModel requires the timm library but it was not found in your environment.", "timm"),
+        ("TimmBackbone requires the timm library", "timm"),
+        ("`nosuchpackage` is required to read a file. Install it with `pip install nosuchpackage`.", "nosuchpackage"),
+        ("No module named 'nosuchpackage.part'", "nosuchpackage"),
+        ("You need to install rjieba: pip install nosuchpackage", "nosuchpackage"),
+    ],
+)
+def test_a_missing_package_is_named(message, package):
+    """Whatever transformers says around it."""
+    from parity.loading import missing_package
+
+    assert missing_package(ImportError(message)) == package
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "a checkpoint of an architecture: pip install --upgrade transformers",
+        "pip install git+https://github.com/huggingface/transformers.git",
+        "No module named 'numpy'",
+        "something else",
+    ],
+)
+def test_what_is_installed_is_not_missing(message):
+    """A newer release of a package that is there is another advice."""
+    from parity.loading import missing_package
+
+    assert missing_package(ValueError(message)) is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_a_backbone_of_timm_is_named(tmp_path):
+    """facebook/detr-resnet-50 has one."""
+    from parity.loading import load_model
+
+    tiny_model("detr").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.update(use_timm_backbone=True, backbone="resnet50", backbone_config=None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    from transformers import AutoModel
+
+    with pytest.raises(CheckpointError, match="needs the package timm, which is not installed: pip install timm"):
+        load_model(str(tmp_path), AutoModel)
+
+
+def test_the_file_of_a_processors_own_pixel_mask_is_exported(tmp_path):
+    """hustvl/yolos-tiny's processor makes one, and the model has no such input: the file takes pixels alone."""
+    tiny_model("yolos", "object-detection").save_pretrained(tmp_path / "yolos")
+    processor = {
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "YolosFeatureExtractor",
+        "format": "coco_detection",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": 24,
+        "max_size": 32,
+    }
+    (tmp_path / "yolos" / "preprocessor_config.json").write_text(json.dumps(processor))
+    status, log, err = export(tmp_path / "yolos", tmp_path / "onnx", "--feature", "object-detection")
+    assert (status, err) == (0, "")
+    # transformers 4 makes none.
+    assert ("Left out, because yolos does not take them: pixel_mask" in log) is at_least("transformers", "5")
+    assert [value.name for value in read(tmp_path / "onnx" / "model.onnx").inputs] == ["pixel_values"]
+    same = "preprocessor_config.json"
+    assert (tmp_path / "onnx" / same).read_bytes() == (tmp_path / "yolos" / same).read_bytes()
+
+
+def test_every_architecture_of_images_has_a_published_processor():
+    """The fixture knows the old files of all of them."""
+    images = {each.name for each in architectures() if each.kind == "vision"}
+    assert images | {"imagegpt"} == set(published.IMAGE_PROCESSORS)
+
+
+@pytest.mark.parametrize("name", published.IMAGE_PROCESSORS)
+def test_old_files_of_image_processors_are_read(tmp_path, name):
+    """`feature_extractor_type`, sizes that are numbers: what they make is what the architecture declares, or more."""
+    from parity.samples import SampleSource
+
+    published.write_image_processor(tmp_path, name)
+    config = tiny_config(name)
+    config.save_pretrained(tmp_path)
+    own = open_preprocessor(str(tmp_path), config, cache_dir=None)
+    source = SampleSource(constructor(name, "default")(config), own, config)
+    assert source.layout.names == tuple(source.onnx_config.inputs)
+    assert set(source.left_out) <= {"pixel_mask"}
+
+
+def test_images_of_detrs_own_size(tmp_path):
+    """facebook/detr-resnet-50 makes 800 pixels of the shorter side, and up to 1,333 of the longer."""
+    import torch
+
+    from parity.onnx import export as write
+    from parity.sessions import OnnxSession
+
+    model = tiny_model("detr", "object-detection")
+    model.save_pretrained(tmp_path)
+    values = {"feature_extractor_type": "DetrFeatureExtractor", "format": "coco_detection", "size": 800}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**values, "max_size": 1333}))
+    own = open_preprocessor(str(tmp_path), model.config, cache_dir=None)
+    config = constructor("detr", "object-detection")(model.config)
+    write(own, model, config, 12, tmp_path / "model.onnx")
+    pixels = torch.randn((1, 3, 800, 1333), generator=torch.Generator().manual_seed(0))
+    inputs = {"pixel_values": pixels, "pixel_mask": torch.ones((1, 800, 1333), dtype=torch.long)}
+    inputs["pixel_mask"][..., 1000:] = 0
+    with torch.no_grad():
+        reference = model(**inputs).pred_boxes.numpy()
+    answer = OnnxSession(tmp_path / "model.onnx").run({name: tensor.numpy() for name, tensor in inputs.items()})
+    assert np.ptp(reference) > 1e-2
+    np.testing.assert_allclose(answer["pred_boxes"], reference, rtol=0, atol=1e-4)
