@@ -68,6 +68,15 @@ class Validation:
         """The pooled error ratio of each floating output."""
         return {each.subject: each.measurements["ratio"] for each in self.findings if each.check == "ratio"}
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """How many of the needed weights the file holds, which it does not, and what it holds besides; see `weights`.
+
+        Empty where they were not looked for.
+        """
+        files = [each for each in self.findings if each.check == "weights" and each.subject == "file"]
+        return dict(files[0].measurements) if files else {}
+
     def raise_on_failure(self) -> None:
         """Raise the first failure's error class, with every failure in its message.
 
@@ -93,6 +102,7 @@ class Validation:
             },
             "values": self.values,
             "masked": self.masked,
+            **({"weights": self.weights} if self.weights else {}),
             "failures": [
                 {"check": each.check, "subject": each.subject, "message": each.line} for each in self.failures
             ],

@@ -23,6 +23,7 @@ CHECKS: Mapping[str, type[ParityError]] = MappingProxyType(
         "checker": ValueMismatch,
         "data": ValueMismatch,
         "duplicates": ValueMismatch,
+        "weights": ValueMismatch,
         "determinism": ValueMismatch,
         "nonfinite": ValueMismatch,
         "values": ValueMismatch,
