@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture, Floor
+from parity.declaration import Absence, Architecture, Floor
 
 
 class DetrOnnxConfig(ResNetOnnxConfig):
@@ -71,6 +71,12 @@ ARCHITECTURE = Architecture(
             error="aten::einsum",
             features=("image-segmentation",),
             versions="transformers<5",
+        ),
+    ),
+    absences=(
+        Absence(
+            weights=("*.normalization.*",),
+            reason="the norms of the backbone are frozen, and become one factor and one summand each",
         ),
     ),
 )

@@ -144,6 +144,26 @@ class TracedAxis(Scope):
 
 
 @dataclass(frozen=True)
+class Absence(Scope):
+    """Weights that our own files do not hold as they are, because they are computed with before the file is written.
+
+    Args:
+        weights: patterns of their names, such as `*.normalization.*`, of which each is that of an absent weight.
+        reason: what becomes of them.
+        features, opsets, …: where it holds; see `Scope`.
+    """
+
+    weights: tuple[str, ...]
+    reason: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("weights", "reason"):
+            if not getattr(self, name):
+                raise ValueError(f"absence: {name} is empty, should say it")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -171,6 +191,7 @@ class Architecture:
             empty where it never has.
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
+        absences: the weights that our own files do not hold as they are; they hold all others.
     """
 
     model_type: str
@@ -191,6 +212,7 @@ class Architecture:
     kinds: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
+    absences: tuple[Absence, ...] = ()
 
     def __post_init__(self) -> None:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
@@ -206,7 +228,7 @@ class Architecture:
             raise ValueError(
                 f"{self.model_type}: features {', '.join(self.features)}: should be one or more, each once"
             )
-        parts = (*self.floors, *self.deviations, *self.traces)
+        parts = (*self.floors, *self.deviations, *self.traces, *self.absences)
         own: dict[str, Iterable[str]] = {
             "relations": [key if isinstance(key, str) else key[0] for key in self.relations if key != "*"],
             "preprocessors": self.preprocessors,
@@ -214,7 +236,7 @@ class Architecture:
             "needs": self.needs,
             "kinds": self.kinds,
             "smoke": self.smoke,
-            "floors, deviations and traces": [feature for part in parts for feature in part.features],
+            "floors, deviations, traces and absences": [feature for part in parts for feature in part.features],
         }
         for name, features in own.items():
             words.require(f"{self.model_type}: features of {name}", features, self.features)
@@ -267,6 +289,11 @@ class Architecture:
             for each in self.traces
             if each.covers(feature=feature, attention=attention, exporter=exporter, dtype=dtype)
         }
+
+    def absent_weights(self, cell: Cell) -> tuple[str, ...]:
+        """The patterns of the names of the weights that a cell's file does not hold as they are."""
+        where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
+        return tuple(pattern for each in self.absences if each.covers(**where) for pattern in each.weights)
 
     @property
     def has_sdpa(self) -> bool:

@@ -8,9 +8,10 @@ no fault. A tensor that has values in common with a weight, and is neither that 
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,8 +47,13 @@ class Weight:
 
     @functools.cached_property
     def is_constant(self) -> bool:
-        """Whether it has one value throughout, as the gains of fresh norms: it is found wherever that value is."""
+        """Whether it has one value throughout, as the gains of fresh norms have."""
         return is_constant(self.array)
+
+    @property
+    def is_incidental(self) -> bool:
+        """Whether a tensor may have its values by chance."""
+        return self.foldable or self.is_constant
 
     @property
     def name(self) -> str:
@@ -85,14 +91,15 @@ class Account:
         found: those that the file holds.
         differences: what it holds changed.
         unexplained: the tensors of the file that are no part of any weight; small and constant ones are left out.
-        constant: those that have one value throughout, and may be found by chance.
+        incidental: those that may be found by chance: of one value throughout, or a batch norm's, which a fold may leave
+            as they are.
     """
 
     needed: tuple[str, ...]
     found: tuple[str, ...]
     differences: tuple[Difference, ...]
     unexplained: tuple[str, ...]
-    constant: frozenset[str] = frozenset()
+    incidental: frozenset[str] = frozenset()
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -114,6 +121,28 @@ def judge_weights(account: Account) -> list[Finding]:
     return [*findings, Finding("weights", "file", True, measurements=measurements)]
 
 
+def judge_absences(account: Account, patterns: Collection[str]) -> list[Finding]:
+    """Findings on what is absent against what was declared to be: one for each weight, and for each idle pattern.
+
+    Args:
+        patterns: those of the names of the weights that may be absent, as `fnmatch` takes them.
+    """
+    wrong: list[tuple[str, str]] = []
+    for name in account.absent:
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            wrong.append((name, "is not in the file, should be; declare an absence if it is folded into another"))
+    for pattern in patterns:
+        found = [name for name in account.found if fnmatch.fnmatchcase(name, pattern)]
+        wrong += [
+            (name, f"is in the file, should be absent; take it out of {pattern}")
+            for name in found
+            if name not in account.incidental
+        ]
+        if not fnmatch.filter(account.absent, pattern):
+            wrong.append((pattern, "is the name of no absent weight, should be of one; take it out of the declaration"))
+    return [Finding("weights", name, False, f"weight {name}: {problem}") for name, problem in wrong]
+
+
 def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) -> Account:
     """Look for every weight among the tensors of a file."""
     books = _Books(weights, tensors)
@@ -125,7 +154,7 @@ def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) 
         tuple(weight.name for index, weight in enumerate(weights) if weight.needed and index in books.found),
         tuple(differences),
         tuple(tensors[index].name for index in books.unexplained() if not _is_small_or_constant(tensors[index])),
-        frozenset(weight.name for weight in weights if weight.needed and weight.is_constant),
+        frozenset(weight.name for weight in weights if weight.is_incidental),
     )
 
 
@@ -273,7 +302,7 @@ class _Books:
         best: tuple[arrangements.Comparison, int, np.ndarray] | None = None
         for index, view in candidates:
             weight = self._weights[index]
-            by_chance = weight.foldable or weight.is_constant or not is_floating(tensor.dtype)
+            by_chance = weight.is_incidental or not is_floating(tensor.dtype)
             least = _SHARE_BY_CHANCE if by_chance else _SHARE
             if arrangements.share_something(self._arrays[index], view, least):
                 comparison = arrangements.compare(self._arrays[index], view)
