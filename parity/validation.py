@@ -13,7 +13,7 @@ from parity.axes import Axes
 from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
-from parity.judge.findings import Finding, error_of, failures
+from parity.judge.findings import Finding, error_of, failures, remarks
 from parity.judge.pool import Answers, Arrays, Pool
 from parity.judge.relations import Run
 from parity.reruns import RerunClaims, padded_signature
@@ -48,6 +48,10 @@ class Validation:
     @property
     def failures(self) -> list[Finding]:
         return failures(self.findings)
+
+    @property
+    def remarks(self) -> list[Finding]:
+        return remarks(self.findings)
 
     @property
     def passed(self) -> bool:
@@ -103,6 +107,7 @@ class Validation:
             "values": self.values,
             "masked": self.masked,
             **({"weights": self.weights} if self.weights else {}),
+            "remarks": [each.line for each in self.remarks],
             "failures": [
                 {"check": each.check, "subject": each.subject, "message": each.line} for each in self.failures
             ],

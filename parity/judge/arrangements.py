@@ -98,7 +98,8 @@ def views(array: np.ndarray, shape: Shape) -> Iterator[np.ndarray]:
     """The views of an array that another of that shape may be meant by: its axes in another order, or another shape."""
     own = squeeze(array).shape
     for order in orders(len(shape)):
-        if len(own) != len(shape) or own == tuple(shape[axis] for axis in order):
+        is_turned = order != tuple(range(len(shape)))
+        if not is_turned or len(own) != len(shape) or own == tuple(shape[axis] for axis in order):
             yield arrange(array, shape, order)
 
 

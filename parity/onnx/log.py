@@ -23,6 +23,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     wrong_names = [each for each in validation.failures if each.check == "names" and each.subject != "inputs"]
     mark = "[x] ONNX model output names do not match" if wrong_names else "[✓] ONNX model output names match"
     lines = [f"{_STEP}-{mark} reference model ({names})"]
+    lines += [f"{_STEP}- {finding.line}" for finding in validation.remarks]
     for name, shape in validation.shapes.items():
         lines.append(f'{_STEP}- Validating ONNX Model output "{name}":')
         lines += [f"{_STEP * 2}-{line}" for line in _output_lines(validation, name, shape, atol, expected_atol)]
