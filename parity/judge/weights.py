@@ -181,7 +181,7 @@ class _Books:
         self.explained: set[int] = set()
         self._changed: set[int] = set()
         # Tensor → the blocks of it that are weights.
-        self._blocks: dict[int, list[Block]] = defaultdict(list)
+        self._blocks: dict[int, list[Block]] = {}
 
     def unexplained(self) -> list[int]:
         """The indices of tensors that are no part of any weight so far."""
@@ -243,7 +243,7 @@ class _Books:
             self._tensors[other].release()
             if block:
                 self.found.add(index)
-                self._blocks[other].append(block)
+                self._blocks.setdefault(other, []).append(block)
                 return True
         return False
 
@@ -277,7 +277,7 @@ class _Books:
                 and arrangements.converts(self._arrays[index].dtype, tensor.dtype)
                 for view in arrangements.views(tensor.array, self._arrays[index].shape)
             ]
-            differences += self._settle(candidates, other)
+            differences += self._settle(candidates, other, _SHARE)
         return differences
 
     def find_changed_blocks(self) -> list[Difference]:
@@ -291,19 +291,20 @@ class _Books:
                 (index, arrangements.arrange(block.of(tensor), shape, order))
                 for order, axis in arrangements.block_orders(shape, tensor.shape)
                 for block in arrangements.blocks(axis, shape[order[axis]], tensor.shape[axis])
-                if not any(block.overlaps(known) for known in self._blocks[other])
+                if not any(block.overlaps(known) for known in self._blocks.get(other, ()))
             ]
-            differences += self._settle(candidates, other)
+            # A table from which rows were taken again and again has some of them where they were.
+            differences += self._settle(candidates, other, _SHARE if other in self._blocks else _SHARE_BY_CHANCE)
         return differences
 
-    def _settle(self, candidates: Sequence[tuple[int, np.ndarray]], other: int) -> list[Difference]:
+    def _settle(self, candidates: Sequence[tuple[int, np.ndarray]], other: int, share: float) -> list[Difference]:
         """Give a tensor, or a block of it, to the weight with which it has most in common, if it has enough."""
         tensor = self._tensors[other]
         best: tuple[arrangements.Comparison, int, np.ndarray] | None = None
         for index, view in candidates:
             weight = self._weights[index]
             by_chance = weight.is_incidental or not is_floating(tensor.dtype)
-            least = _SHARE_BY_CHANCE if by_chance else _SHARE
+            least = _SHARE_BY_CHANCE if by_chance else share
             if arrangements.share_something(self._arrays[index], view, least):
                 comparison = arrangements.compare(self._arrays[index], view)
                 if comparison.share > max(least, best[0].share if best else 0.0):
