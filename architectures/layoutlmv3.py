@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from packaging import version
 
 from parity.configs import OnnxConfig
-from parity.declaration import Absence, RELATIONS, Architecture, Floor, token_axes
+from parity.declaration import RELATIONS, Absence, Architecture, Floor, token_axes
 
 if TYPE_CHECKING:
     from PIL import Image

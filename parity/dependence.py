@@ -137,7 +137,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 def _reads_no_values(func: Any) -> bool:
     """Whether an operator takes of its arguments no more than their shapes; `lift_fresh` is given what is new."""
     name = func._schema.name.removeprefix("aten::")
-    return name.startswith("new_") or name.endswith("_like") or name.startswith("lift_fresh")
+    return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
 
 
 @functools.cache

@@ -33,7 +33,8 @@ class Block:
     stop: int
     size: int
 
-    def of(self, array: np.ndarray) -> np.ndarray:
+    def cut(self, array: np.ndarray) -> np.ndarray:
+        """That part of an array."""
         return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
 
     def overlaps(self, other: Block) -> bool:
@@ -199,6 +200,6 @@ def find_block(part: np.ndarray, whole: np.ndarray, axis: int) -> Block | None:
         places = places[line[places + offset] == own[offset]]
     for start in places.tolist():
         block = Block(axis, start, start + len(own), len(line))
-        if are_equal(part, block.of(whole)):
+        if are_equal(part, block.cut(whole)):
             return block
     return None

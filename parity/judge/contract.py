@@ -179,7 +179,7 @@ def _judge_symbols(contract: Contract, claim: Claim) -> list[Finding]:
             "axes",
             symbol,
             False,
-            f"symbol {symbol}: stands for {' and '.join(places.values())}, should stand for one axis; name each by itself",
+            f"symbol {symbol}: stands for {' and '.join(places.values())}, should stand for one axis",
         )
         for symbol, places in uses.items()
         if len(places) > 1

@@ -95,7 +95,9 @@ def _dtype(tensor: onnx.TensorProto) -> np.dtype | None:
     return onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
 
 
-def _read(contents: dict[Path, _Content], path: Path, start: int, end: int) -> tuple[onnx.TensorProto, _Content, int, int]:
+def _read(
+    contents: dict[Path, _Content], path: Path, start: int, end: int
+) -> tuple[onnx.TensorProto, _Content, int, int]:
     """The tensor in that part of the file without its values, and these: what they are in, where, how many bytes."""
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data

@@ -1,9 +1,9 @@
 """Weights of a model and tensors of its file → which of the weights the file holds, and which it holds changed.
 
 A weight is in the file as it is, in another shape, with its axes in another order, or in another floating point type;
-as a block of a tensor, as where queries, keys and values are one matrix; or cut into several tensors. Bits are compared:
-a weight that nothing was done to has been copied. What is not found may have been folded into something else, which is
-no fault. A tensor that has values in common with a weight, and is neither that weight nor any other, is one.
+as a block of a tensor, as in a matrix of queries, keys and values; or cut into several tensors. Bits are compared,
+because a weight is copied. One that is not found may have been folded into something else, which is no fault. A tensor
+that has values in common with a weight, and is neither that weight nor another, is one.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Account:
         found: those that the file holds.
         differences: what it holds changed.
         unexplained: the tensors of the file that are no part of any weight; small and constant ones are left out.
-        incidental: those that may be found by chance: of one value throughout, or a batch norm's, which a fold may leave
-            as they are.
+        incidental: those that may be found by chance: of one value throughout, or of a batch norm, which a fold may
+            leave as they are.
     """
 
     needed: tuple[str, ...]
@@ -199,8 +199,8 @@ class _Books:
         candidates: dict[int, dict[np.dtype, dict[bytes, list[int]]]] = {array.size: {} for array in self._arrays}
         for index, tensor in enumerate(self._tensors):
             if tensor.count in candidates:
-                values = arrangements.probe(tensor.array.reshape(-1)).tobytes()
-                candidates[tensor.count].setdefault(tensor.dtype, {}).setdefault(values, []).append(index)
+                key = arrangements.probe(tensor.array.reshape(-1)).tobytes()
+                candidates[tensor.count].setdefault(tensor.dtype, {}).setdefault(key, []).append(index)
         for index, array in enumerate(self._arrays):
             for dtype, by_values in candidates[array.size].items():
                 for order in arrangements.orders(array.ndim) if arrangements.converts(array.dtype, dtype) else ():
@@ -266,14 +266,17 @@ class _Books:
 
         A large one may be the second copy of a weight that is found; a small one has values in common by chance.
         """
+        by_count: dict[int, list[int]] = defaultdict(list)
+        for index in self._needed():
+            by_count[self._arrays[index].size].append(index)
+        missing = {index for index in self._missing() if not self._weights[index].is_constant}
         differences = []
         for other in self.unexplained():
             tensor = self._tensors[other]
             candidates = [
                 (index, view)
-                for index in (self._needed() if tensor.size >= SMALLEST else self._missing())
-                if self._arrays[index].size == tensor.count
-                and (tensor.size >= SMALLEST or not self._weights[index].is_constant)
+                for index in by_count.get(tensor.count, ())
+                if (tensor.size >= SMALLEST or index in missing)
                 and arrangements.converts(self._arrays[index].dtype, tensor.dtype)
                 for view in arrangements.views(tensor.array, self._arrays[index].shape)
             ]
@@ -288,7 +291,7 @@ class _Books:
             if index in self._changed:
                 continue
             candidates = [
-                (index, arrangements.arrange(block.of(tensor), shape, order))
+                (index, arrangements.arrange(block.cut(tensor), shape, order))
                 for order, axis in arrangements.block_orders(shape, tensor.shape)
                 for block in arrangements.blocks(axis, shape[order[axis]], tensor.shape[axis])
                 if not any(block.overlaps(known) for known in self._blocks.get(other, ()))

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parity.dependence import weights_of
 from parity.fixtures import subjects
 from parity.judge.findings import failures
 from parity.judge.stored import stored_tensors
@@ -17,6 +16,13 @@ DRAWN = np.random.default_rng(0)
 MATRIX, OTHER, THIRD = (DRAWN.standard_normal((24, 16)).astype(np.float32) for _ in range(3))
 KERNEL = DRAWN.standard_normal((6, 4, 3, 5)).astype(np.float32)
 BIAS, OTHER_BIAS = (DRAWN.standard_normal(24).astype(np.float32) for _ in range(2))
+
+
+def weights_of(model, subject):
+    """The weights of a model, with those that the subject's outputs depend on."""
+    from parity import dependence
+
+    return dependence.weights_of(model, subject.onnx_config, subject.source.dummy)
 
 
 def save(path, *nodes, **tensors):
@@ -160,9 +166,11 @@ def constant(name, array):
 
 def test_tensors_are_found_wherever_a_file_has_them(tmp_path):
     """Constants, subgraphs, functions, lists of numbers and external data are read, at the places they have."""
-    inner = helper.make_graph([constant("in_subgraph", OTHER)], "then", [], [helper.make_tensor_value_info("o", 1, None)])
+    output = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+    inner = helper.make_graph([constant("in_subgraph", OTHER)], "then", [], [output])
     branch = helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
-    path = save(tmp_path / "model.onnx", constant("in_node", THIRD), branch, inside=MATRIX, outside=BIAS, empty=BIAS[:0])
+    nodes = constant("in_node", THIRD), branch
+    path = save(tmp_path / "model.onnx", *nodes, inside=MATRIX, outside=BIAS, empty=BIAS[:0])
     model = onnx.load(path)
     model.functions.append(
         helper.make_function("own", "f", [], ["k"], [constant("k", KERNEL)], [helper.make_opsetid("", 17)])
@@ -202,7 +210,7 @@ def test_weights_that_no_output_depends_on_are_not_needed(bert):
     from parity.reference import answers
 
     model = bert.fresh_model()
-    weights = weights_of(model, bert.onnx_config, bert.source.dummy)
+    weights = weights_of(model, bert)
     assert {weight.name for weight in weights if not weight.needed} >= {"pooler.dense.weight", "pooler.dense.bias"}
     sample = [bert.source.generate()]
     before = answers(model, bert.onnx_config, sample, exact=False)[0].eager["last_hidden_state"]
@@ -234,7 +242,7 @@ def test_weights_without_a_part_may_be_anything(architecture, feature, unneeded)
 
     subject = subjects.fresh_subject(architecture, feature)
     model = subject.fresh_model()
-    needed = {weight.name: weight.needed for weight in weights_of(model, subject.onnx_config, subject.source.dummy)}
+    needed = {weight.name: weight.needed for weight in weights_of(model, subject)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if needed.get(name) is False:
@@ -267,7 +275,7 @@ def test_any_element_that_is_flipped_is_told(architecture, feature, tmp_path):
     """In each tensor of the file that is a weight, one element with the other sign is told, and nothing else is."""
     subject = subjects.fresh_subject(architecture, feature)
     path = subjects.artifact(subject, 17, tmp_path / "model.onnx")
-    weights = weights_of(subject.fresh_model(), subject.onnx_config, subject.source.dummy)
+    weights = weights_of(subject.fresh_model(), subject)
     tensors = stored_tensors(path)
     healthy = account_weights(weights, tensors)
     assert healthy.differences == ()
