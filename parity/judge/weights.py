@@ -201,6 +201,7 @@ class _Books:
             if tensor.count in candidates:
                 key = arrangements.probe(tensor.array.reshape(-1)).tobytes()
                 candidates[tensor.count].setdefault(tensor.dtype, {}).setdefault(key, []).append(index)
+                tensor.release()
         for index, array in enumerate(self._arrays):
             for dtype, by_values in candidates[array.size].items():
                 for order in arrangements.orders(array.ndim) if arrangements.converts(array.dtype, dtype) else ():
