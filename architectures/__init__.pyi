@@ -1,3 +1,4 @@
+from .declaration import Absence as Absence
 from .declaration import Architecture as Architecture
 from .declaration import Deviation as Deviation
 from .declaration import Floor as Floor

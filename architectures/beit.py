@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture, image_sizes
+from parity.declaration import Absence, Architecture, image_sizes
 
 
 class BeitOnnxConfig(ResNetOnnxConfig):
@@ -27,6 +27,10 @@ class BeitOnnxConfig(ResNetOnnxConfig):
         return 1e-4
 
 
+RELATIVE_TABLES = Absence(
+    weights=("*relative_position_bias_table",),
+    reason="the exporter looks the biases up, because no input has a part in where",
+)
 ARCHITECTURE = Architecture(
     model_type="beit",
     kind="vision",
@@ -47,4 +51,8 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32",
     sdpa="transformers>=4.48",
+    absences=(
+        RELATIVE_TABLES,
+        Absence(weights=("*position_embeddings",), reason="the exporter cuts the table where it is interpolated"),
+    ),
 )

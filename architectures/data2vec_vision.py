@@ -1,7 +1,7 @@
 """Data2VecVision: BEiT trained in another way."""
 
 from parity.architectures.beit import ARCHITECTURE as BEIT
-from parity.architectures.beit import BeitOnnxConfig
+from parity.architectures.beit import RELATIVE_TABLES, BeitOnnxConfig
 from parity.declaration import Architecture
 
 
@@ -26,4 +26,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32",
     sdpa="transformers>=4.48",
+    absences=(RELATIVE_TABLES,),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import Architecture, Floor
+from parity.declaration import Absence, Architecture, Floor
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +113,12 @@ ARCHITECTURE = Architecture(
             error="aten::einsum",
             features=("image-segmentation",),
             versions="transformers<5",
+        ),
+    ),
+    absences=(
+        Absence(
+            weights=("*.normalization.*",),
+            reason="the norms of the backbone are frozen, and become one factor and one summand each",
         ),
     ),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from packaging import version
 
 from parity.configs import OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Floor, token_axes
+from parity.declaration import RELATIONS, Absence, Architecture, Floor, token_axes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,4 +112,10 @@ ARCHITECTURE = Architecture(
     ),
     # Where the image's patches stand behind the tokens, padding is in the middle.
     relations={"default": RELATIONS["vision"], "question-answering": RELATIONS["vision"]},
+    absences=(
+        Absence(
+            weights=("*.rel_pos_bias.weight", "*.rel_pos_x_bias.weight", "*.rel_pos_y_bias.weight"),
+            reason="the biases of all distances are looked up at once, in which no input has a part",
+        ),
+    ),
 )

@@ -1,7 +1,7 @@
 """LeViT: an image encoder of convolutions and attention, for images of one size."""
 
 from parity.architectures.vit import ViTOnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Absence, Architecture
 
 
 class LevitOnnxConfig(ViTOnnxConfig):
@@ -22,4 +22,10 @@ ARCHITECTURE = Architecture(
         "image_size": 64,
     },
     preprocessor="image64",
+    absences=(
+        Absence(
+            weights=("*patch_embeddings.*.convolution.weight", "*patch_embeddings.*.batch_norm.*"),
+            reason="the exporter folds the batch norms of the patches into the convolutions before them",
+        ),
+    ),
 )

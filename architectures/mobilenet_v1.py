@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from parity.architectures.resnet import ResNetOnnxConfig
+from parity.architectures.resnet import FOLDED_NORMS, ResNetOnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import Architecture
 
@@ -60,4 +60,5 @@ ARCHITECTURE = Architecture(
     features=("default", "image-classification"),
     tiny={"depth_multiplier": 0.02, "min_depth": 8, "image_size": 32},
     preprocessor="image32",
+    absences=(FOLDED_NORMS,),
 )

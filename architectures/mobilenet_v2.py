@@ -1,6 +1,7 @@
 """MobileNetV2: inverted residuals, padded as TensorFlow does, for images of any size."""
 
 from parity.architectures.mobilenet_v1 import MobileNetV1OnnxConfig
+from parity.architectures.resnet import FOLDED_NORMS
 from parity.declaration import Architecture
 
 
@@ -24,4 +25,5 @@ ARCHITECTURE = Architecture(
         "image_size": 32,
     },
     preprocessor="image32",
+    absences=(FOLDED_NORMS,),
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Absence, Architecture
 
 # How many pixels a place stands for where attention is used; dilated convolutions leave out the last of them.
 _STRIDES = (8, 16, 32)
@@ -59,4 +59,20 @@ ARCHITECTURE = Architecture(
         "image_size": 72,
     },
     preprocessor="image72",
+    absences=(
+        Absence(
+            weights=(
+                "*.normalization.*",
+                "*conv_stem.convolution.weight",
+                "*.expand_1x1.convolution.weight",
+                "*.conv_3x3.convolution.weight",
+                "*.reduce_1x1.convolution.weight",
+                "*.conv_kxk.convolution.weight",
+                "*.conv_projection.convolution.weight",
+                "*.fusion.convolution.weight",
+                "*conv_1x1_exp.convolution.weight",
+            ),
+            reason="the exporter folds each batch norm into the convolution before it",
+        ),
+    ),
 )

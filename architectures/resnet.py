@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from packaging import version
 
 from parity.configs import OnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Absence, Architecture
 
 
 class ResNetOnnxConfig(OnnxConfig):
@@ -31,6 +31,10 @@ class ResNetOnnxConfig(OnnxConfig):
         return 1e-3
 
 
+FOLDED_NORMS = Absence(
+    weights=("*.convolution.weight", "*.normalization.*"),
+    reason="the exporter folds each batch norm into the convolution before it",
+)
 ARCHITECTURE = Architecture(
     model_type="resnet",
     kind="vision",
@@ -38,4 +42,5 @@ ARCHITECTURE = Architecture(
     features=("default", "image-classification"),
     tiny={"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 1], "layer_type": "basic"},
     preprocessor="image32",
+    absences=(FOLDED_NORMS,),
 )

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture, image_sizes
+from parity.declaration import Absence, Architecture, image_sizes
 
 
 class SegformerOnnxConfig(ResNetOnnxConfig):
@@ -54,4 +54,11 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32",
     sdpa="transformers>=5.9",
+    absences=(
+        Absence(
+            weights=("*.linear_fuse.weight", "*.batch_norm.*"),
+            reason="the exporter folds the batch norm of the head into the convolution before it",
+            features=("semantic-segmentation",),
+        ),
+    ),
 )

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from parity.architectures.beit import RELATIVE_TABLES
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
 from parity.declaration import Architecture, image_sizes
@@ -127,4 +128,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image24",
     sdpa="transformers>=5.9",
+    absences=(RELATIVE_TABLES,),
 )

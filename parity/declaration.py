@@ -216,6 +216,26 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Absence(Scope):
+    """Weights that our own files do not hold as they are, because they are computed with before the file is written.
+
+    Args:
+        weights: patterns of their names, such as `*.normalization.*`, of which each is that of an absent weight.
+        reason: what becomes of them.
+        features, opsets, …: where it holds; see `Scope`.
+    """
+
+    weights: tuple[str, ...]
+    reason: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("weights", "reason"):
+            if not getattr(self, name):
+                raise ValueError(f"absence: {name} is empty, should say it")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture: its OnnxConfig class, its features, and a tiny configuration to try them on.
 
@@ -243,6 +263,7 @@ class Architecture:
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
         refusals: configurations that are not exported.
+        absences: the weights that our own files do not hold as they are; they hold all others.
     """
 
     model_type: str
@@ -264,6 +285,7 @@ class Architecture:
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    absences: tuple[Absence, ...] = ()
 
     def __post_init__(self) -> None:
         words.require(f"{self.model_type}: kind", (self.kind, *self.kinds.values()), KINDS)
@@ -282,6 +304,7 @@ class Architecture:
             "floors": self.floors,
             "deviations": self.deviations,
             "traces": self.traces,
+            "absences": self.absences,
         }
         own: dict[str, Iterable[str]] = {
             "preprocessors": self.preprocessors,
@@ -350,6 +373,11 @@ class Architecture:
             if getattr(config, each.item, None) == each.value:
                 return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
         return ""
+
+    def absent_weights(self, cell: Cell) -> tuple[str, ...]:
+        """The patterns of the names of the weights that a cell's file does not hold as they are."""
+        where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
+        return tuple(pattern for each in self.absences if each.covers(**where) for pattern in each.weights)
 
     @property
     def gap(self) -> str:

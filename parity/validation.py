@@ -13,7 +13,7 @@ from parity.axes import Axes
 from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
-from parity.judge.findings import Finding, error_of, failures
+from parity.judge.findings import Finding, error_of, failures, remarks
 from parity.judge.pool import Answers, Arrays, Pool
 from parity.judge.relations import Run
 from parity.reruns import RerunClaims, padded_signature
@@ -50,6 +50,10 @@ class Validation:
         return failures(self.findings)
 
     @property
+    def remarks(self) -> list[Finding]:
+        return remarks(self.findings)
+
+    @property
     def passed(self) -> bool:
         return not self.failures
 
@@ -67,6 +71,15 @@ class Validation:
     def ratios(self) -> dict[str, float]:
         """The pooled error ratio of each floating output."""
         return {each.subject: each.measurements["ratio"] for each in self.findings if each.check == "ratio"}
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """How many of the needed weights the file holds, which it does not, and what it holds besides; see `weights`.
+
+        Empty where they were not looked for.
+        """
+        files = [each for each in self.findings if each.check == "weights" and each.subject == "file"]
+        return dict(files[0].measurements) if files else {}
 
     def raise_on_failure(self) -> None:
         """Raise the first failure's error class, with every failure in its message.
@@ -93,6 +106,8 @@ class Validation:
             },
             "values": self.values,
             "masked": self.masked,
+            **({"weights": self.weights} if self.weights else {}),
+            "remarks": [each.line for each in self.remarks],
             "failures": [
                 {"check": each.check, "subject": each.subject, "message": each.line} for each in self.failures
             ],

@@ -49,6 +49,7 @@ TESTS = (
     "trace_verdicts",
     "traced_sizes",
     "verdict_of_the_commands",
+    "weights",
     "without_optional_inputs",
 )
 # Each is a class of `parity.errors`.

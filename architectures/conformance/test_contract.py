@@ -2,9 +2,13 @@
 
 import pytest
 
+from parity.fixtures import subjects
 from parity.judge import contract
 from parity.judge.artifact import judge_checker
 from parity.judge.findings import failures
+from parity.judge.stored import stored_tensors
+from parity.judge.weights import account_weights, judge_absences, judge_weights
+from parity.registry import architecture
 
 
 def test_contract(cell, subject, artifact):
@@ -19,6 +23,16 @@ def test_contract(cell, subject, artifact):
 def test_checker(artifact):
     """The checker of the ONNX project accepts the file, with shape inference."""
     assert judge_checker(artifact).message == ""
+
+
+def test_weights(cell, subject, artifact):
+    """The file holds every weight that an output depends on, except those declared absent, and holds none changed."""
+    needed = subjects.weights(cell.architecture, cell.feature, cell.attention, dtype=cell.dtype)
+    account = account_weights(needed, stored_tensors(artifact))
+    absences = architecture(cell.architecture).absent_weights(cell)
+    findings = [*judge_weights(account), *judge_absences(account, absences)]
+    assert account.needed
+    assert [finding.message for finding in failures(findings)] == []
 
 
 # A model has one trace for the opsets below 14 and one for the others; those below are shown in test_python_api.

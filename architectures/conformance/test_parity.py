@@ -49,4 +49,5 @@ def test_verdict_of_the_commands(cell, subject, artifact, measurements):
         "ratio",
         "relation",
         "vacuity",
+        "weights",
     }

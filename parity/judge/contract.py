@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from parity.axes import Axes, HasAxes, Signature
 from parity.errors import ExportError
-from parity.judge import artifact
+from parity.judge import artifact, graph
 from parity.judge.findings import Finding
 
 if TYPE_CHECKING:
     import onnx
+
+# In the place of a symbol, where an axis is dynamic and has none.
+UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Contract:
     data: tuple[str, ...] = ()
     """The files beside it that hold tensors, by the names that it gives them."""
     flaws: tuple[Finding, ...] = ()
-    """Verdicts on the file as it lies on the disk; see `artifact.judge_artifact`."""
+    """Verdicts on the file as it is: see `artifact.judge_artifact` and `graph.judge_graph`."""
 
 
 def read(path: Path) -> Contract:
@@ -64,7 +67,7 @@ def read(path: Path) -> Contract:
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
         data=tuple(each.location for each in artifact.external_files(model)),
-        flaws=artifact.judge_artifact(model, Path(path).parent),
+        flaws=(*artifact.judge_artifact(model, Path(path).parent), *graph.judge_graph(model)),
     )
 
 
@@ -90,7 +93,7 @@ def _value(info: onnx.ValueInfoProto) -> Value:
 
     tensor = info.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    axes = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+    axes = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or UNKNOWN for dim in tensor.shape.dim)
     return Value(info.name, dtype, axes)
 
 
@@ -128,7 +131,7 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
 
     Args:
         opset: the opset asked for; None takes any.
-        ordered: whether the order of the names is part of the claim.
+        ordered: whether the order of the names is part of the claim; if not, another order is a remark.
     """
     findings: list[Finding] = []
     if opset is not None:
@@ -150,13 +153,37 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
             if value.name in declared:
                 findings.append(_dtype_and_rank(kind, value, claim.dtypes.get(value.name), claim.ranks.get(value.name)))
                 findings.append(_axes(kind, value, declared[value.name]))
+    findings += _judge_symbols(contract, claim)
     return [*findings, *contract.flaws]
 
 
 def _names(kind: str, got: Sequence[str], reference: Sequence[str], ordered: bool) -> Finding:
     right = got == reference if ordered else sorted(got) == sorted(reference)
     message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(reference)}"
+    if right and got != reference:
+        message = f"{kind} names: stand in the order {', '.join(got)}; declared are {', '.join(reference)}"
     return Finding("names", f"{kind}s", right, message)
+
+
+def _judge_symbols(contract: Contract, claim: Claim) -> list[Finding]:
+    """A failure for each symbol that stands for two axes, which says that they are of one size."""
+    uses: dict[str, dict[str, str]] = {}
+    for values, declared in ((contract.inputs, claim.inputs), (contract.outputs, claim.outputs)):
+        for value in values:
+            for axis, name in declared.get(value.name, {}).items():
+                symbol = value.axes[axis] if axis < len(value.axes) else 0
+                if isinstance(symbol, str) and symbol != UNKNOWN:
+                    uses.setdefault(symbol, {}).setdefault(name, f"{name} (axis {axis} of {value.name})")
+    return [
+        Finding(
+            "axes",
+            symbol,
+            False,
+            f"symbol {symbol}: stands for {' and '.join(places.values())}, should stand for one axis",
+        )
+        for symbol, places in uses.items()
+        if len(places) > 1
+    ]
 
 
 def _dtype_and_rank(kind: str, value: Value, dtype: str | None, rank: int | None) -> Finding:

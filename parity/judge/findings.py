@@ -23,6 +23,10 @@ CHECKS: Mapping[str, type[ParityError]] = MappingProxyType(
         "checker": ValueMismatch,
         "data": ValueMismatch,
         "duplicates": ValueMismatch,
+        "unused": ValueMismatch,
+        "overridable": ValueMismatch,
+        "operators": ValueMismatch,
+        "weights": ValueMismatch,
         "determinism": ValueMismatch,
         "nonfinite": ValueMismatch,
         "values": ValueMismatch,
@@ -44,7 +48,7 @@ class Finding:
         check: one of `CHECKS`.
         subject: what was checked: an output, an input, the file.
         passed: whether it holds.
-        message: `<subject>: <got>, should be <expected>`; empty when it holds.
+        message: `<subject>: <got>, should be <expected>`; empty when it holds and there is nothing to remark.
         where: the sizes at which it was checked, as text; empty for the file itself.
         measurements: what was measured, by name.
     """
@@ -67,6 +71,11 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def remarks(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that hold, and say something all the same."""
+    return [finding for finding in findings if finding.passed and finding.message]
 
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from parity.judge.ratio import LIMIT, REPORT
 from parity.validation import Validation
 
 _STEP = " " * 8
+# How many weights are named; JSON has all.
+_FIRST = 8
 
 
 def validation_lines(validation: Validation, *, atol: float | None, expected_atol: float | None = None) -> list[str]:
@@ -19,6 +23,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     wrong_names = [each for each in validation.failures if each.check == "names" and each.subject != "inputs"]
     mark = "[x] ONNX model output names do not match" if wrong_names else "[✓] ONNX model output names match"
     lines = [f"{_STEP}-{mark} reference model ({names})"]
+    lines += [f"{_STEP}- {finding.line}" for finding in validation.remarks]
     for name, shape in validation.shapes.items():
         lines.append(f'{_STEP}- Validating ONNX Model output "{name}":')
         lines += [f"{_STEP * 2}-{line}" for line in _output_lines(validation, name, shape, atol, expected_atol)]
@@ -27,6 +32,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
             f"{_STEP}- {validation.masked:,} of {validation.values:,} values are at masked positions, and were only"
             " required to be finite"
         )
+    lines += [f"{_STEP}-{line}" for line in _weight_lines(validation)]
     shapes = list(dict.fromkeys(map(str, validation.samples)))
     lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
     for sample in shapes:
@@ -57,6 +63,28 @@ def _output_lines(
             f" largest difference {worst:.2g}, above atol {limit}"
         )
     return lines
+
+
+def _weight_lines(validation: Validation) -> list[str]:
+    weights = validation.weights
+    if not weights:
+        return []
+    changed = [finding.line for finding in validation.failures if finding.check == "weights"]
+    lines = [f"[{'x' if changed else '✓'}] weights: {weights['found']} of {weights['needed']} found"]
+    lines += [f"[x] {line}" for line in changed[:_FIRST]] + _rest(changed)
+    if weights["absent"]:
+        lines.append(f" not found, so that values alone speak for them: {_names(weights['absent'])}")
+    if weights["unexplained"]:
+        lines.append(f" in the file, and no weight: {_names(weights['unexplained'])}")
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_FIRST], *_rest(names)])
+
+
+def _rest(items: Sequence[str]) -> list[str]:
+    return [f"and {len(items) - _FIRST} more"] if len(items) > _FIRST else []
 
 
 def _note(ratio: float) -> str:

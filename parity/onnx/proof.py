@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import files, shapes, validation
+from parity.dependence import weights_of
 from parity.errors import SessionError
-from parity.judge import artifact, contract
+from parity.judge import artifact, contract, weights
 from parity.judge.findings import Finding, failures
 from parity.judge.pool import Answers, Pool
 from parity.judge.relations import Run
+from parity.judge.stored import stored_tensors
 from parity.reference import answers, float64
 from parity.samples import SampleSource
 from parity.sessions import OnnxSession
@@ -66,6 +68,14 @@ class Artifact:
             findings.append(artifact.judge_checker(self.path))
         return findings
 
+    def judge_weights(self, model: PreTrainedModel, source: SampleSource) -> list[Finding]:
+        """Findings on the weights of the file, against those of a model that nothing has changed; see `weights`."""
+        if any(finding.check == "data" for finding in failures(self.contract.flaws)):
+            # They are not all there.
+            return []
+        needed = weights_of(model, source.onnx_config, source.dummy)
+        return weights.judge_weights(weights.account_weights(needed, stored_tensors(self.path)))
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -83,13 +93,21 @@ class Reference:
     relations: Sequence[str] = ()
     answers: Callable[..., list[Answers]] = answers
 
-    def pool(self, derived: Sequence[str] = (), progress: Callable[[str], None] | None = None) -> Pool:
+    def pool(
+        self,
+        derived: Sequence[str] = (),
+        progress: Callable[[str], None] | None = None,
+        inspect: Callable[[PreTrainedModel], None] | None = None,
+    ) -> Pool:
         """Samples and the model's answers to them; the model is freed.
 
         Args:
             derived: see `validation.pool_of`.
+            inspect: called with the model before anything is asked of it.
         """
         model, config = self.load(), self.source.onnx_config
+        if inspect:
+            inspect(model)
         longest = config.longest_sequence(model)
         samples = shapes.choose_samples(self.source, longest=longest)
         references = self.answers(model, config, samples, consume=True, progress=progress)
@@ -121,7 +139,13 @@ def judge_file(
     """
     source = reference.source
     findings = file.judge(source)
-    pool = reference.pool(list(file.derived_inputs), progress)
+
+    def account(model: PreTrainedModel) -> None:
+        if progress:
+            progress("looking for the weights in the file")
+        findings.extend(file.judge_weights(model, source))
+
+    pool = reference.pool(list(file.derived_inputs), progress, account)
     try:
         session = load_isolated(file.path, file.contract.data)
     except SessionError as error:

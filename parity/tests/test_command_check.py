@@ -440,3 +440,76 @@ def test_json_is_one_object(checkpoint, tmp_path, change, status):
     assert set(result["outputs"]["last_hidden_state"]) == {"shape", "worst", "ratio"}
     assert bool(result["failures"]) == (status == "failed")
     assert len(result["validated_at"]) >= 8
+
+
+@pytest.fixture(scope="module")
+def large_vocabulary(tmp_path_factory):
+    """A BERT with the vocabulary and the positions of the published one, and the file that parity exports of it."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from parity.fixtures.checkpoints import scramble
+    from parity.fixtures.preprocessors import preprocessor
+
+    directory, output = (tmp_path_factory.mktemp(name) for name in ("vocabulary", "exported"))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(BertConfig(vocab_size=30522, max_position_embeddings=512, **sizes))
+    scramble(model)
+    model.save_pretrained(directory)
+    preprocessor("bert").save_pretrained(directory)
+    assert run("-m", directory, "--quiet", output, command=export_main)[0] == 0
+    return directory, output / "model.onnx"
+
+
+def zero_rows(file, path, end, first):
+    """The file with the rows from the first on zero, of the weight whose name ends so."""
+    model = onnx.load(str(file))
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name.endswith(end))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[first:] = 0
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(path))
+    return path
+
+
+def test_every_weight_is_looked_for(large_vocabulary):
+    """The log and the JSON object say how many of the weights are found; the pooler has no part in the output."""
+    directory, file = large_vocabulary
+    status, out, log = run(directory, file, "--json")
+    assert status == 0
+    assert "        -[✓] weights: 37 of 37 found" in log.splitlines()
+    assert json.loads(out)["weights"] == {"found": 37, "needed": 37, "absent": [], "unexplained": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "count"),
+    [
+        ("embeddings.word_embeddings.weight", 4096, (30522 - 4096) * 32),
+        ("embeddings.word_embeddings.weight", 30521, 32),
+        ("embeddings.position_embeddings.weight", 32, (512 - 32) * 32),
+        ("embeddings.position_embeddings.weight", 511, 32),
+    ],
+)
+def test_rows_that_no_sample_reads_are_rejected(large_vocabulary, tmp_path, name, first, count):
+    """Embeddings that are zero beyond what is drawn are exit status 1, told with the weight's name and index."""
+    directory, file = large_vocabulary
+    status, out, log = run(directory, zero_rows(file, tmp_path / "zeroed.onnx", name, first), "--json")
+    assert status == 1
+    assert f"weight {name}: {count:,} of " in log
+    assert f"first at index ({first}, 0): got 0, should be " in log
+    (failure,) = [each for each in json.loads(out)["failures"] if each["check"] == "weights"]
+    assert failure["subject"] == name
+
+
+def test_another_order_of_inputs_is_a_remark(checkpoint, tmp_path):
+    """A foreign file whose inputs stand in another order than declared passes; the order is told."""
+    file = bare(tmp_path / "ordered.onnx")
+    model = onnx.load(str(file))
+    model.graph.input.append(model.graph.input.pop(0))
+    onnx.save(model, str(file))
+    status, out, log = run(checkpoint(), file, "--json")
+    remark = "input names: stand in the order attention_mask, input_ids; declared are input_ids, attention_mask"
+    assert (status, json.loads(out)["remarks"]) == (0, [remark])
+    assert f"        - {remark}" in log.splitlines()

@@ -1,0 +1,205 @@
+"""Two arrays, one of which may be the other turned, reshaped, converted or a block of it: where they are equal."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from parity.dtypes import is_floating
+
+# A few places are looked at before whole arrays are: to find candidates, and to leave out those that share nothing.
+_PROBES, _DRAWS = 8, 4096
+# Elements that are compared at once; of a transposed matrix, rows and columns.
+_BLOCK, _TILE = 1 << 18, (512, 64)
+
+_MOST_BLOCKS = 64
+
+Shape: TypeAlias = tuple[int, ...]
+# The axes of an array, in the order in which another array has them.
+Order: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of an array between two places of one axis, which is `size` long."""
+
+    axis: int
+    start: int
+    stop: int
+    size: int
+
+    def cut(self, array: np.ndarray) -> np.ndarray:
+        """That part of an array."""
+        return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+
+    def overlaps(self, other: Block) -> bool:
+        """Whether they have elements in common."""
+        return self.axis != other.axis or (self.start < other.stop and other.start < self.stop)
+
+
+def are_whole(blocks: Sequence[Block]) -> bool:
+    """Whether the blocks are all of the array, along one axis."""
+    end = 0
+    for block in sorted(blocks, key=lambda block: block.start):
+        if block.axis != blocks[0].axis or block.start > end:
+            return False
+        end = max(end, block.stop)
+    return bool(blocks) and end == blocks[0].size
+
+
+def squeeze(array: np.ndarray) -> np.ndarray:
+    """The array without axes of one element; a scalar has one."""
+    return array.squeeze() if array.ndim and array.size != 1 else array.reshape(1)
+
+
+def is_constant(array: np.ndarray) -> bool:
+    """Whether it has one value throughout."""
+    first = array[(0,) * array.ndim] if array.size else None
+    return bool((array[:1] == first).all() and (array == first).all()) if array.ndim else True
+
+
+@functools.cache
+def orders(axes: int) -> tuple[Order, ...]:
+    """The orders in which axes are tried: all of up to four, of more those in which the last two may be exchanged."""
+    own = tuple(range(axes))
+    return tuple(itertools.permutations(own)) if axes <= 4 else (own, (*own[:-2], own[-1], own[-2]))
+
+
+def converts(dtype: np.dtype, other: np.dtype) -> bool:
+    """Whether an array of one type may be written in the other."""
+    return dtype == other or (is_floating(dtype) and is_floating(other))
+
+
+def convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in another type; what is too large for it is infinite."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
+
+
+def probe(array: np.ndarray) -> np.ndarray:
+    """The values at a few places, the same ones in every array of that many elements in that order."""
+    places = np.arange(_PROBES) * (array.size - 1) // (_PROBES - 1)
+    return array[np.unravel_index(places, array.shape)]
+
+
+def arrange(array: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
+    """A view of that shape of an array that has its axes in that order."""
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return array.reshape([shape[axis] for axis in order]).transpose(inverse)
+
+
+def views(array: np.ndarray, shape: Shape) -> Iterator[np.ndarray]:
+    """The views of an array that another of that shape may be meant by: its axes in another order, or another shape."""
+    own = squeeze(array).shape
+    for order in orders(len(shape)):
+        is_turned = order != tuple(range(len(shape)))
+        if not is_turned or len(own) != len(shape) or own == tuple(shape[axis] for axis in order):
+            yield arrange(array, shape, order)
+
+
+def are_equal(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays of one shape have the same bits, after conversion to the type of the other."""
+    if array.size <= _BLOCK:
+        return np.array_equal(_bits(convert(array, other.dtype)), _bits(other))
+    if array.ndim == 2 and not other.flags.c_contiguous:
+        rows, columns = _TILE if array.flags.c_contiguous else _TILE[::-1]
+        return all(
+            are_equal(array[i : i + rows, j : j + columns], other[i : i + rows, j : j + columns])
+            for i in range(0, array.shape[0], rows)
+            for j in range(0, array.shape[1], columns)
+        )
+    step = max(1, _BLOCK * len(array) // array.size)
+    return all(are_equal(array[i : i + step], other[i : i + step]) for i in range(0, len(array), step))
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.view(f"u{array.itemsize}") if array.itemsize <= 8 else array
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arrays of one shape, element by element.
+
+    Args:
+        count: how many elements differ.
+        index: that of the first, in the shape of the arrays laid flat; None if there is none.
+        share: how many of the elements are equal, as a share of all that are not zero in both.
+    """
+
+    count: int
+    index: int | None
+    share: float
+
+
+def share_something(array: np.ndarray, other: np.ndarray, share: float) -> bool:
+    """Whether two arrays of one shape seem to share that much: a few elements are looked at."""
+    if array.size <= _DRAWS:
+        return compare(array, other).share > share
+    places = np.unravel_index(_draws(array.size), array.shape)
+    # A quarter of what is expected is never missed by chance.
+    return compare(array[places], other[places]).share > share / 4
+
+
+@functools.lru_cache(maxsize=64)
+def _draws(elements: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(elements, size=_DRAWS)
+
+
+def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
+    """Two arrays of one shape: NaN is equal to NaN, and 0 to -0; neither says that there is something in common."""
+    count, shared, informative, first = 0, 0, 0, None
+    step = max(1, _BLOCK * len(array) // array.size)
+    for start in range(0, len(array), step):
+        one, two = convert(array[start : start + step], other.dtype), other[start : start + step]
+        equal = one == two
+        if is_floating(two.dtype):
+            equal |= (one != one) & (two != two)
+            told = (one != 0) | (two != 0)
+        else:
+            told = np.ones_like(equal)
+        count += int(np.count_nonzero(~equal))
+        shared += int(np.count_nonzero(equal & told))
+        informative += int(np.count_nonzero(told))
+        if first is None and not equal.all():
+            first = start * (array.size // len(array)) + int(np.flatnonzero(~equal)[0])
+    return Comparison(count, first, shared / informative if informative else 0.0)
+
+
+@functools.cache
+def block_orders(part: Shape, whole: Shape) -> tuple[tuple[Order, int], ...]:
+    """(order, axis): the orders in which the axes of a part are those of the whole but for one, which is longer."""
+    if len(part) != len(whole):
+        return ()
+    fits = []
+    for order in orders(len(part)):
+        longer = [axis for axis in range(len(whole)) if part[order[axis]] != whole[axis]]
+        if len(longer) == 1 and part[order[longer[0]]] < whole[longer[0]]:
+            fits.append((order, longer[0]))
+    return tuple(fits)
+
+
+def blocks(axis: int, size: int, total: int) -> list[Block]:
+    """The blocks of that size that follow each other along an axis; no weights are merged of more than these."""
+    count = min(total // size, _MOST_BLOCKS)
+    return [Block(axis, start, start + size, total) for start in range(0, count * size, size)]
+
+
+def find_block(part: np.ndarray, whole: np.ndarray, axis: int) -> Block | None:
+    """Where a part stands in an array that is longer along one axis; None if it is not there."""
+    along = tuple(slice(None) if other == axis else 0 for other in range(part.ndim))
+    line, own = _bits(whole[along]), _bits(part[along])
+    places = np.arange(len(line) - len(own) + 1)
+    for offset in range(min(len(own), _PROBES)):
+        places = places[line[places + offset] == own[offset]]
+    for start in places.tolist():
+        block = Block(axis, start, start + len(own), len(line))
+        if are_equal(part, block.cut(whole)):
+            return block
+    return None

@@ -1,0 +1,114 @@
+"""The graph of an ONNX file: weights that nothing reads or that are inputs too, and operators that its opset lacks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from parity.judge.findings import Finding
+
+if TYPE_CHECKING:
+    import onnx
+
+# How many names a message has.
+_FIRST = 5
+_STANDARD = ("", "ai.onnx")
+
+
+def judge_graph(model: onnx.ModelProto) -> tuple[Finding, ...]:
+    """Findings on a ModelProto, whose external data need not be there: one for each of the three checks."""
+    return _judge_unused(model.graph), _judge_overridable(model.graph), _judge_operators(model)
+
+
+def _judge_unused(graph: onnx.GraphProto) -> Finding:
+    unused = sorted(_unused(graph))
+    message = f"file: nothing reads its weights {_listed(unused)}, should not be in it; leave them out"
+    return Finding("unused", "file", not unused, message if unused else "")
+
+
+def _unused(graph: onnx.GraphProto) -> set[str]:
+    """The names of initializers that no node reads and that are no output, in subgraphs too."""
+    names: set[str] = set()
+    reads: set[str] = set()
+    for each in _graphs(graph):
+        names.update(tensor.name for tensor in each.initializer)
+        reads.update(value.name for value in each.output)
+        for node in each.node:
+            reads.update(node.input)
+    return names - reads
+
+
+def _judge_overridable(graph: onnx.GraphProto) -> Finding:
+    weights = {tensor.name for tensor in graph.initializer}
+    both = [value.name for value in graph.input if value.name in weights]
+    message = (
+        f"file: its weights {_listed(both)} are inputs too, should not be: a caller can put others in their place;"
+        " export with keep_initializers_as_inputs=False"
+    )
+    return Finding("overridable", "file", not both, message if both else "")
+
+
+def _judge_operators(model: onnx.ModelProto) -> Finding:
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    wrong = dict.fromkeys(_wrong_operators(_nodes(model.graph), opsets))
+    for function in model.functions:
+        own = {**opsets, **{entry.domain: entry.version for entry in function.opset_import}}
+        wrong.update(dict.fromkeys(_wrong_operators(_walk(function.node), own)))
+    message = f"file: {'; '.join(list(wrong)[:_FIRST])}; export with operators of that opset"
+    return Finding("operators", "file", not wrong, message if wrong else "")
+
+
+def _wrong_operators(nodes: Iterator[onnx.NodeProto], opsets: Mapping[str, int]) -> Iterator[str]:
+    opset = next((opsets[domain] for domain in _STANDARD if domain in opsets), None)
+    for node in nodes if opset is not None else ():
+        if node.domain in _STANDARD and (problem := _problem(node.op_type, opset)):
+            yield f"operator {node.op_type} {problem}"
+
+
+@functools.cache
+def _problem(operator: str, opset: int) -> str:
+    """What is wrong with an operator of the standard domain at that opset; empty if nothing is."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(operator, opset, "")
+    except onnx.defs.SchemaError:
+        return f"is not defined at opset {opset}, which the file declares"
+    if schema.deprecated:
+        return f"is deprecated since opset {schema.since_version}, the file declares {opset}"
+    return ""
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and its subgraphs."""
+    yield graph
+    for node in graph.node:
+        yield from _subgraphs(node)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from _graphs(attribute.g)
+        for graph in attribute.graphs:
+            yield from _graphs(graph)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its subgraphs."""
+    for each in _graphs(graph):
+        yield from each.node
+
+
+def _walk(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in _subgraphs(node):
+            yield from graph.node
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FIRST} more" if len(names) > _FIRST else ""
+    return ", ".join(names[:_FIRST]) + more

@@ -1,0 +1,183 @@
+"""Where the tensors of an ONNX file stand, and their values as views of the files: nothing is read but what is used.
+
+The file is walked as the message that it is, field by field: to parse it would take a copy of all weights.
+Source: protobuf.dev, "Encoding", and the field numbers of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+# Field numbers of onnx.proto, by the message: what leads to the tensors in it.
+_MODEL = {"graph": 7, "function": 25}
+_GRAPH = {"node": 1, "initializer": 5}
+_FUNCTION = {"node": 7}
+_NODE = {"output": 2, "attribute": 5}
+_ATTRIBUTE = {"tensor": 5, "graph": 6, "tensors": 10, "graphs": 11}
+_TENSOR = {"raw_data": 9}
+# Bytes from which memory is given back after use.
+_BIG = 1 << 20
+
+_Content: TypeAlias = "mmap.mmap | bytes"
+# A name for the tensor, where it has none of its own; and the bytes from its beginning to its end.
+_Place: TypeAlias = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file: an initializer, or a constant under the name of the output of its node."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    content: _Content = field(repr=False)
+    offset: int = field(repr=False)
+
+    @property
+    def count(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.count * self.dtype.itemsize
+
+    @property
+    def array(self) -> np.ndarray:
+        """Its values, a view of the file, which cannot be written to."""
+        return np.frombuffer(self.content, self.dtype, self.count, self.offset).reshape(self.shape)
+
+    def release(self) -> None:
+        """Give back the memory of what was read of it; what is asked for again is read again."""
+        if self.size >= _BIG and isinstance(self.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            start = self.offset - self.offset % mmap.PAGESIZE
+            self.content.madvise(mmap.MADV_DONTNEED, start, self.offset + self.size - start)
+
+
+def stored_tensors(path: Path) -> list[StoredTensor]:
+    """The tensors of the file at `path`, also those of its subgraphs and functions, that have elements of whole bytes.
+
+    Raises:
+        OSError: it is not there, or a file with its data is not; `artifact.judge_artifact` has the sentence for that.
+    """
+    contents = {path: _open(path)}
+    tensors = []
+    for name, start, end in _walk_model(contents[path]):
+        tensor, content, offset, length = _read(contents, path, start, end)
+        dtype = _dtype(tensor)
+        if dtype is not None and length == math.prod(tensor.dims) * dtype.itemsize > 0:
+            tensors.append(StoredTensor(tensor.name or name, dtype, tuple(tensor.dims), content, offset))
+    return tensors
+
+
+def _open(path: Path) -> _Content:
+    with path.open("rb") as stream:
+        # An empty file cannot be mapped.
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+
+def _dtype(tensor: onnx.TensorProto) -> np.dtype | None:
+    import onnx
+
+    if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        return None
+    return onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+
+
+def _read(
+    contents: dict[Path, _Content], path: Path, start: int, end: int
+) -> tuple[onnx.TensorProto, _Content, int, int]:
+    """The tensor in that part of the file without its values, and these: what they are in, where, how many bytes."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    content = contents[path]
+    raw = next((part for part in _fields(content, start, end) if part[0] == _TENSOR["raw_data"]), None)
+    if raw is not None:
+        _, before, first, last = raw
+        # A message is the merger of its parts.
+        return onnx.TensorProto.FromString(content[start:before] + content[last:end]), content, first, last - first
+    tensor = onnx.TensorProto.FromString(content[start:end])
+    if uses_external_data(tensor):
+        info = ExternalDataInfo(tensor)
+        data = path.parent / info.location
+        if data not in contents:
+            contents[data] = _open(data)
+        offset = info.offset or 0
+        return tensor, contents[data], offset, info.length or len(contents[data]) - offset
+    # Of the older kind: a list of numbers.
+    values = onnx.numpy_helper.to_array(tensor).tobytes() if tensor.data_type != onnx.TensorProto.STRING else b""
+    return tensor, values, 0, len(values)
+
+
+def _walk_model(content: _Content) -> Iterator[_Place]:
+    for number, _, start, end in _fields(content, 0, len(content)):
+        if number == _MODEL["graph"]:
+            yield from _walk_graph(content, start, end)
+        elif number == _MODEL["function"]:
+            for part, _, first, last in _fields(content, start, end):
+                if part == _FUNCTION["node"]:
+                    yield from _walk_node(content, first, last)
+
+
+def _walk_graph(content: _Content, start: int, end: int) -> Iterator[_Place]:
+    for number, _, first, last in _fields(content, start, end):
+        if number == _GRAPH["initializer"]:
+            yield "", first, last
+        elif number == _GRAPH["node"]:
+            yield from _walk_node(content, first, last)
+
+
+def _walk_node(content: _Content, start: int, end: int) -> Iterator[_Place]:
+    name = ""
+    for number, _, first, last in _fields(content, start, end):
+        if number == _NODE["output"]:
+            name = name or content[first:last].decode()
+        elif number == _NODE["attribute"]:
+            for part, _, begin, stop in _fields(content, first, last):
+                if part in (_ATTRIBUTE["tensor"], _ATTRIBUTE["tensors"]):
+                    yield name, begin, stop
+                elif part in (_ATTRIBUTE["graph"], _ATTRIBUTE["graphs"]):
+                    yield from _walk_graph(content, begin, stop)
+
+
+def _fields(content: _Content, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(number, where its tag begins, where its value begins, where that ends) of each field of a message."""
+    place = start
+    while place < end:
+        tag, first = _varint(content, place)
+        kind = tag & 7
+        if kind == 2:
+            length, first = _varint(content, first)
+            last = first + length
+        elif kind == 0:
+            last = _varint(content, first)[1]
+        else:
+            last = first + (8 if kind == 1 else 4)
+        yield tag >> 3, place, first, last
+        place = last
+
+
+def _varint(content: _Content, place: int) -> tuple[int, int]:
+    """The number that begins there, seven bits a byte, and where it ends."""
+    byte = content[place]
+    if byte < 128:
+        return byte, place + 1
+    number, shift = byte & 127, 7
+    while byte >= 128:
+        place += 1
+        byte = content[place]
+        number |= (byte & 127) << shift
+        shift += 7
+    return number, place + 1

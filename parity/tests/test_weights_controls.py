@@ -1,0 +1,300 @@
+"""Weights looked for in a file: what counts as found, as changed and as absent, each shown in both ways."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from parity.fixtures import subjects
+from parity.judge.findings import failures
+from parity.judge.stored import stored_tensors
+from parity.judge.weights import Weight, account_weights, judge_absences, judge_weights
+
+DRAWN = np.random.default_rng(0)
+MATRIX, OTHER, THIRD = (DRAWN.standard_normal((24, 16)).astype(np.float32) for _ in range(3))
+KERNEL = DRAWN.standard_normal((6, 4, 3, 5)).astype(np.float32)
+BIAS, OTHER_BIAS = (DRAWN.standard_normal(24).astype(np.float32) for _ in range(2))
+
+
+def weights_of(model, subject):
+    """The weights of a model, with those that the subject's outputs depend on."""
+    from parity import dependence
+
+    return dependence.weights_of(model, subject.onnx_config, subject.source.dummy)
+
+
+def save(path, *nodes, **tensors):
+    """A file with these initializers and nodes; returns its path."""
+    initializers = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in tensors.items()]
+    onnx.save(helper.make_model(helper.make_graph(list(nodes), "weights", [], [], initializers)), path)
+    return path
+
+
+def account_of(path, **weights):
+    """The account of weights with these values in the file at `path`."""
+    return account_weights([Weight((name,), array) for name, array in weights.items()], stored_tensors(path))
+
+
+ARRANGEMENTS = {
+    "as it is": (MATRIX, MATRIX),
+    "transposed": (MATRIX, MATRIX.T),
+    "reshaped": (MATRIX, MATRIX.reshape(12, 32)),
+    "with axes of one element": (MATRIX, MATRIX.T[None, :, None]),
+    "heads apart": (MATRIX, MATRIX.T.reshape(4, 4, 24)),
+    "a kernel turned": (KERNEL, KERNEL.transpose(2, 3, 1, 0)),
+    "not contiguous": (MATRIX.T, MATRIX),
+    "a vector": (BIAS, BIAS),
+    "in half precision": (MATRIX, MATRIX.T.astype(np.float16)),
+    "in double precision": (MATRIX, MATRIX.astype(np.float64)),
+    "columns of a merged matrix": (MATRIX, np.concatenate([OTHER, MATRIX, THIRD], 1)),
+    "rows of a merged matrix": (MATRIX, np.concatenate([OTHER, MATRIX])),
+    "turned columns of a merged matrix": (MATRIX, np.concatenate([OTHER.T, MATRIX.T, THIRD.T], 1)),
+    "behind a smaller block": (MATRIX, np.concatenate([OTHER[:, :5], MATRIX], 1)),
+    "part of a merged vector": (BIAS, np.concatenate([OTHER_BIAS, BIAS])),
+    "larger than what is compared at once": (np.tile(MATRIX, (40, 40)), np.tile(MATRIX, (40, 40)).T),
+    "whole numbers": (np.arange(24), np.arange(24)),
+    "truth values": (MATRIX > 0, (MATRIX > 0).T),
+}
+
+
+@pytest.mark.parametrize("name", ARRANGEMENTS)
+def test_weight_is_found_as(name, tmp_path):
+    """However it is arranged, the weight is found, and there is nothing to tell."""
+    weight, tensor = ARRANGEMENTS[name]
+    account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
+    assert (account.found, account.absent, account.differences) == (("weight",), (), ())
+
+
+@pytest.mark.parametrize("name", [name for name in ARRANGEMENTS if "behind" not in name])
+def test_one_changed_element_is_told(name, tmp_path):
+    """However it is arranged, one other element is told with the weight's name and its own index, and fails."""
+    weight, tensor = (np.array(array) for array in ARRANGEMENTS[name])
+    index = tuple(size // 2 for size in weight.shape)
+    # Where the values repeat, the tensor is the weight transposed.
+    places = np.argwhere(tensor == weight[index].astype(tensor.dtype))
+    place = tuple(places[0]) if len(places) == 1 else index[::-1]
+    tensor[place] = not tensor[place] if tensor.dtype == bool else 2 * tensor[place] + 1
+    account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
+    (difference,) = account.differences
+    assert (difference.weight, difference.tensor, difference.count) == ("weight", "tensor", 1)
+    assert (difference.index, difference.got) == (index, float(tensor[place]))
+    (failure,) = failures(judge_weights(account))
+    assert failure.message.startswith("weight weight: 1 of ")
+    assert (account.found, account.absent) == ((), ())
+
+
+def test_weights_in_several_pieces_are_found(tmp_path):
+    """A matrix that the file holds in three is found when all of it is there, and absent when a piece is missing."""
+    pieces = {f"piece{i}": part for i, part in enumerate(np.split(MATRIX, 4, axis=1))}
+    assert account_of(save(tmp_path / "model.onnx", **pieces), weight=MATRIX).found == ("weight",)
+    del pieces["piece2"]
+    account = account_of(save(tmp_path / "model.onnx", **pieces), weight=MATRIX)
+    assert (account.found, account.absent) == ((), ("weight",))
+
+
+def test_every_block_of_a_merged_matrix_is_told(tmp_path):
+    """Queries and values are found in a merged matrix whose keys have changed in one element."""
+    keys = OTHER.copy()
+    keys[5, 7] = 3
+    path = save(tmp_path / "model.onnx", merged=np.concatenate([MATRIX.T, keys.T, THIRD.T], 1))
+    account = account_of(path, query=MATRIX, key=OTHER, value=THIRD)
+    assert account.found == ("query", "value")
+    assert [(each.weight, each.index, each.got) for each in account.differences] == [("key", (5, 7), 3)]
+
+
+def test_second_copy_of_a_weight_is_compared_too(tmp_path):
+    """A tied head that is written once more, transposed, is told when it is another in one element."""
+    table = np.tile(MATRIX, (2, 1))
+    table[0, 0] = 5
+    head = table.T.copy()
+    assert account_of(save(tmp_path / "model.onnx", table=table, head=head), weight=table).differences == ()
+    head[3, 9] = 7
+    account = account_of(save(tmp_path / "model.onnx", table=table, head=head), weight=table)
+    assert [(each.weight, each.tensor, each.index) for each in account.differences] == [("weight", "head", (9, 3))]
+    (finding,) = [each for each in judge_weights(account) if each.passed]
+    assert finding.measurements["found"] == 0
+
+
+def test_signs_of_zero_and_nan_are_no_change(tmp_path):
+    """0 is -0, and NaN is NaN whatever its bits: neither is a difference."""
+    weight = MATRIX.copy()
+    weight[0, :3] = 0, np.nan, 1
+    tensor = weight.copy()
+    tensor[0, 0] = -0.0
+    tensor.view(np.uint32)[0, 1] ^= 1
+    assert weight.tobytes() != tensor.tobytes()
+    assert account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight).found == ("weight",)
+
+
+def test_what_is_computed_with_is_absent_and_no_fault(tmp_path):
+    """A weight that was multiplied into another is absent; where it is zero it has nothing in common with that."""
+    sparse = np.where(np.arange(24 * 16).reshape(24, 16) % 10, 0, MATRIX).astype(np.float32)
+    account = account_of(save(tmp_path / "model.onnx", tensor=sparse * np.float32(1.1)), weight=sparse)
+    assert (account.absent, account.differences, account.unexplained) == (("weight",), (), ("tensor",))
+    assert failures(judge_weights(account)) == []
+
+
+def test_whole_numbers_in_common_are_no_fault(tmp_path):
+    """Indices of another table have a few values in common with a weight by chance."""
+    weight, tensor = np.arange(300) % 7, np.arange(300) % 11
+    account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
+    assert (account.absent, account.differences) == (("weight",), ())
+
+
+def test_bias_that_a_fold_leaves_alone_in_part_is_no_fault(tmp_path):
+    """Where a batch norm subtracts nothing, its bias stays: that is told of no other weight."""
+    tensor = BIAS.copy()
+    tensor[6:] += 1
+    (tensors,) = [stored_tensors(save(tmp_path / "model.onnx", tensor=tensor))]
+    for foldable in (True, False):
+        account = account_weights([Weight(("weight",), BIAS, foldable=foldable)], tensors)
+        assert len(account.differences) == (not foldable)
+
+
+def test_what_no_weight_explains_is_listed_unless_small_or_constant(tmp_path):
+    """Of the tensors that are no weight, the large ones that vary are named."""
+    large = DRAWN.standard_normal(256).astype(np.float32)
+    path = save(tmp_path / "model.onnx", large=large, small=large[:255], constant=np.ones(4096, np.float32), own=MATRIX)
+    assert account_of(path, weight=MATRIX).unexplained == ("large",)
+
+
+def constant(name, array):
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
+
+
+def test_tensors_are_found_wherever_a_file_has_them(tmp_path):
+    """Constants, subgraphs, functions, lists of numbers and external data are read, at the places they have."""
+    output = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+    inner = helper.make_graph([constant("in_subgraph", OTHER)], "then", [], [output])
+    branch = helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
+    nodes = constant("in_node", THIRD), branch
+    path = save(tmp_path / "model.onnx", *nodes, inside=MATRIX, outside=BIAS, empty=BIAS[:0])
+    model = onnx.load(path)
+    model.functions.append(
+        helper.make_function("own", "f", [], ["k"], [constant("k", KERNEL)], [helper.make_opsetid("", 17)])
+    )
+    model.graph.initializer.append(helper.make_tensor("listed", TensorProto.FLOAT, (24,), OTHER_BIAS.tolist()))
+    model.graph.initializer.append(helper.make_tensor("text", TensorProto.STRING, (1,), [b"word"]))
+    outside = next(tensor for tensor in model.graph.initializer if tensor.name == "outside")
+    (tmp_path / "data").write_bytes(b"before" + BIAS.tobytes() + b"after")
+    onnx.external_data_helper.set_external_data(outside, "data", offset=6, length=BIAS.nbytes)
+    outside.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    tensors = {tensor.name: tensor.array for tensor in stored_tensors(path)}
+    reference = {"in_node": THIRD, "in_subgraph": OTHER, "inside": MATRIX, "outside": BIAS, "k": KERNEL}
+    assert set(tensors) == {*reference, "listed"}
+    for name, array in {**reference, "listed": OTHER_BIAS}.items():
+        assert (tensors[name].shape, tensors[name].tobytes()) == (array.shape, array.tobytes())
+
+
+def test_declared_absences_are_judged_both_ways(tmp_path):
+    """An undeclared absence, a declared weight that is found, and a pattern of nothing: each is told by name."""
+    account = account_of(save(tmp_path / "model.onnx", tensor=MATRIX), found=MATRIX, folded=OTHER)
+
+    def names(*patterns):
+        return [finding.subject for finding in judge_absences(account, patterns)]
+
+    assert names("fold*") == []
+    assert names() == ["folded"]
+    assert names("fold*", "found") == ["found", "found"]
+    assert names("fold*", "nothing") == ["nothing"]
+    assert names("*") == ["found"]
+
+
+def test_weights_that_no_output_depends_on_are_not_needed(bert):
+    """Moved one at a time, the needed weights of the tiny BERT move its output, and the others do not."""
+    import torch
+
+    from parity.reference import answers
+
+    model = bert.fresh_model()
+    weights = weights_of(model, bert)
+    assert {weight.name for weight in weights if not weight.needed} >= {"pooler.dense.weight", "pooler.dense.bias"}
+    sample = [bert.source.generate()]
+    before = answers(model, bert.onnx_config, sample, exact=False)[0].eager["last_hidden_state"]
+    parameters = dict(model.named_parameters())
+    for weight in (weight for weight in weights if weight.name in parameters):
+        own = parameters[weight.name].detach().clone()
+        with torch.no_grad():
+            # A key's bias is needed as well, though softmax leaves nothing of it but rounding.
+            parameters[weight.name].normal_(std=3)
+            moved = answers(model, bert.onnx_config, sample, exact=False)[0].eager["last_hidden_state"]
+            parameters[weight.name].copy_(own)
+        assert bool((moved != before).any()) is weight.needed, weight.name
+
+
+@pytest.mark.parametrize(
+    ("architecture", "feature", "unneeded"),
+    [
+        ("t5", "seq2seq-lm-with-past", "encoder.block.0.layer.1.DenseReluDense.wi.weight"),
+        ("bart", "default", None),
+        ("marian", "seq2seq-lm", None),
+        ("whisper", "speech2seq-lm-with-past", None),
+    ],
+)
+def test_weights_without_a_part_may_be_anything(architecture, feature, unneeded):
+    """NaN in every weight that is said to have no part leaves the answer finite, caches and positions included."""
+    import torch
+
+    from parity.reference import answers
+
+    subject = subjects.fresh_subject(architecture, feature)
+    model = subject.fresh_model()
+    needed = {weight.name: weight.needed for weight in weights_of(model, subject)}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if needed.get(name) is False:
+                parameter.fill_(float("nan"))
+    (answer,) = answers(model, subject.onnx_config, [subject.source.generate()], exact=False)
+    assert all(np.isfinite(array).all() for array in answer.eager.values())
+    assert unneeded is None or needed[unneeded] is False
+
+
+# One of each kind, and those whose files have merged, turned, tied or absent weights.
+ARCHITECTURES = [
+    ("bert", "masked-lm"),
+    ("gpt2", "causal-lm"),
+    ("t5", "seq2seq-lm"),
+    ("bart", "seq2seq-lm-with-past"),
+    ("big-bird", "question-answering"),
+    ("mobilebert", "masked-lm"),
+    ("deberta-v2", "token-classification"),
+    ("llama", "causal-lm-with-past"),
+    ("vit", "image-classification"),
+    ("levit", "default"),
+    ("segformer", "semantic-segmentation"),
+    ("clip", "default"),
+    ("whisper", "default"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "feature"), ARCHITECTURES, ids=map("-".join, ARCHITECTURES))
+def test_any_element_that_is_flipped_is_told(architecture, feature, tmp_path):
+    """In each tensor of the file that is a weight, one element with the other sign is told, and nothing else is."""
+    subject = subjects.fresh_subject(architecture, feature)
+    path = subjects.artifact(subject, 17, tmp_path / "model.onnx")
+    weights = weights_of(subject.fresh_model(), subject)
+    tensors = stored_tensors(path)
+    healthy = account_weights(weights, tensors)
+    assert healthy.differences == ()
+    known = {weight.array.size for weight in weights if weight.needed and weight.name in healthy.found}
+    count = 0
+    for place, tensor in enumerate(tensors):
+        if tensor.dtype != np.float32 or tensor.count not in known or tensor.count < 2:
+            continue
+        changed = tensor.array.copy()
+        if tensor.name in healthy.unexplained or not changed.any() or (changed == changed.flat[0]).all():
+            continue
+        index = np.unravel_index(np.abs(changed).argmax(), changed.shape)
+        changed[index] *= -1
+        others = [*tensors[:place], replace(tensor, content=changed.tobytes(), offset=0), *tensors[place + 1 :]]
+        account = account_weights(weights, others)
+        if account.found == healthy.found and not account.differences:
+            # A constant of the graph, which is no weight and only as large as one.
+            assert tensor.size < 1024, tensor.name
+            continue
+        assert [(each.tensor, each.count) for each in account.differences] == [(tensor.name, 1)], tensor.name
+        count += 1
+    assert count >= len(healthy.found) * 0.9
