@@ -168,7 +168,7 @@ def _names(kind: str, got: Sequence[str], reference: Sequence[str], ordered: boo
 def _judge_symbols(contract: Contract, claim: Claim) -> list[Finding]:
     """A failure for each symbol that stands for two axes, which says that they are of one size."""
     uses: dict[str, dict[str, str]] = {}
-    for values, declared in ((contract.inputs, claim.inputs), (contract.outputs, claim.outputs)):
+    for values, declared in ((contract.inputs, claim.signature.inputs), (contract.outputs, claim.signature.outputs)):
         for value in values:
             for axis, name in declared.get(value.name, {}).items():
                 symbol = value.axes[axis] if axis < len(value.axes) else 0
