@@ -353,8 +353,8 @@ def index(monkeypatch):
 
 
 def test_what_the_index_lists(index):
-    """The oldest first, by number."""
-    text = "onnx (1.10.0)\nAvailable versions: 1.10.0, 1.9.0, 1.9.0rc1\n  INSTALLED: 1.9.0\n"
+    """The oldest first, by number; builds of a version once."""
+    text = "onnx (1.10.0)\nAvailable versions: 1.10.0+cpu, 1.10.0, 1.9.0, 1.9.0rc1\n  INSTALLED: 1.9.0\n"
     assert index(text, "WARNING: pip index is currently an experimental command.") == ["1.9.0rc1", "1.9.0", "1.10.0"]
 
 
