@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,18 +15,22 @@ from parity import records
 from parity.console import run_guarded, whole_number
 from parity.errors import OutputError, UsageError
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
-from parity.reports.gate.changes import statuses
-from parity.reports.gate.parts import FIELD, left_out_line, part_of, whole_models, without
+from parity.reports.gate.parts import FIELD, part_of, whole_models
+from parity.reports.gate.runs import from_baseline, load_run
 from parity.reports.gate.shards import SECONDS, write_seconds
+from parity.reports.lanes import upgrades
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
+# Options of pytest that select cells, and what they take.
+_SELECTION = {"-k": "EXPRESSION", "-m": "MARKS", "--architecture": "NAME", "--feature": "NAME", "--opset": "N"}
 
 _Result = TypeVar("_Result")
 
-_EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change, or --diff a result that is worse
-or gone or an error ratio that has grown; 2 for wrong usage, for records that cannot be read, and when --accept would
-drop or take over what it was not allowed to"""
+_EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change (of the nearest baseline:
+something that is worse), or --diff, --upgrade or --bisect a result that is worse or gone or an error ratio that has
+grown; 2 for wrong usage, for records that cannot be read, and when --accept would drop or take over what it was not
+allowed to"""
 
 
 def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
@@ -46,7 +51,25 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
     action = p.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare with the baseline of the environment")
     action.add_argument("--accept", action="store_true", help="make these records the baseline of their environment")
-    action.add_argument("--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="what is different in NEW")
+    action.add_argument(
+        "--diff",
+        nargs=2,
+        type=Path,
+        metavar=("OLD", "NEW"),
+        help="what is different in NEW; each is records, or a baseline",
+    )
+    action.add_argument(
+        "--upgrade",
+        metavar="NAME==VERSION",
+        help="run the suite with another release of a package, above the packages of this environment, and compare;"
+        f" report, records and page are kept under {upgrades.DIRECTORY}",
+    )
+    action.add_argument(
+        "--bisect",
+        nargs=2,
+        metavar=("NAME", "FIRST..LAST"),
+        help="find the first release of a package with which anything is worse than with the first",
+    )
     action.add_argument("--merge", action="store_true", help="join the records of all shards")
     p.add_argument(
         "--drop",
@@ -61,7 +84,17 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
         "--history", nargs="+", type=Path, default=[], metavar="RECORDS", help="of the page: earlier runs, oldest first"
     )
     p.add_argument("--baseline", type=Path, default=baseline.DIRECTORY, help="the directory (default: %(default)s)")
-    p.add_argument("--format", choices=("text", "markdown", "json"), default="text", help="of --check and --diff")
+    formats = ("text", "markdown", "json")
+    p.add_argument("--format", choices=formats, default="text", help="of --check, --diff, --upgrade and --bisect")
+    selection = p.add_argument_group(
+        "of --upgrade and --bisect", "As pytest takes them; the cells are run part by part."
+    )
+    for option, metavar in _SELECTION.items():
+        selection.add_argument(option, action="append", default=[], metavar=metavar)
+    selection.add_argument("-n", default="", metavar="WORKERS", help="(default: auto)")
+    selection.add_argument(
+        "--environments", type=Path, help=f"where environments are kept (default: {upgrades.HOME})", metavar="DIRECTORY"
+    )
     p.add_argument(
         "--output",
         type=Path,
@@ -81,11 +114,17 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("drop", "even_failed"):
         if getattr(args, name) and not args.accept:
             raise UsageError(f"--{name.replace('_', '-')}: goes with --accept")
+    if args.upgrade or args.bisect:
+        return _other_releases(args)
+    for option in (*_SELECTION, "-n", "--environments"):
+        if getattr(args, option.strip("-")):
+            raise UsageError(f"{option}: goes with --upgrade or --bisect")
     if args.diff and args.records:
         raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
     if args.diff:
-        old, new = (records.load(path) for path in args.diff)
-        comparison = upgrade.difference(old, new)
+        old, new = (load_run(path) for path in args.diff)
+        command = shlex.join(["python", "-m", "parity.reports", "--diff", *map(str, args.diff)])
+        comparison = {**upgrade.difference(old, new), "command": command}
         _print(args, comparison, upgrade.report(comparison, markdown=args.format == "markdown"))
         return 1 if comparison["worse"] else 0
     if args.merge:
@@ -104,6 +143,34 @@ def _run(args: argparse.Namespace) -> int:
         _print(args, verdict, baseline.report(verdict, markdown=args.format == "markdown"))
         return 0 if verdict["ok"] else 1
     return _page(args, environment, lines)
+
+
+def _other_releases(args: argparse.Namespace) -> int:
+    """Run the suite with other releases of a package; 1 when one of them is worse."""
+    chosen = [word for option in _SELECTION for value in getattr(args, option.strip("-")) for word in (option, value)]
+    if args.bisect and args.records:
+        raise UsageError(f"--bisect: runs all that it compares, got {args.records[0]} besides")
+    options = upgrades.Options(
+        arguments=chosen,
+        workers=args.n or "auto",
+        home=args.environments or upgrades.HOME,
+        baselines=args.baseline,
+        present=join_runs(args.records) if args.records else None,
+    )
+    try:
+        if args.upgrade:
+            outcome = upgrades.run_upgrade(args.upgrade, options)
+            text = upgrade.report(outcome, markdown=args.format == "markdown")
+        else:
+            package, versions = args.bisect
+            outcome = upgrades.run_bisect(package, versions, options)
+            text = upgrades.bisect_report(outcome, markdown=args.format == "markdown")
+    except KeyboardInterrupt:
+        print("interrupted: what was run is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    _print(args, outcome, text)
+    print(f"kept in {outcome['report']}", file=sys.stderr)
+    return 1 if outcome["worse"] else 0
 
 
 def join_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -152,17 +219,11 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
     output = args.output or PAGE
     own = baseline.path_of(args.baseline, environment)
     place = own if own.exists() else baseline.nearest(args.baseline, environment)
-    part, present = part_of(environment), statuses(lines)
-    accepted, left_out = without(baseline.read(place) if place else {}, part, present)
-    context = page.Context(
+    context = replace(
+        page.against(from_baseline(place), (environment, lines)) if place else page.Context(),
         history=[records.load(path) for path in args.history],
         scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
         kinds={each.name: each.kind for each in architectures()},
-        baseline=place.stem if place else "",
-        differences=baseline.differences(place, environment) if place and place != own else "",
-        accepted=accepted,
-        left_out=left_out_line(left_out, accepted, part.reason),
-        known=known_warnings.read(args.baseline / known_warnings.FILE, place.stem) if place else (),
     )
     _write(output, lambda: page.write(output, environment, lines, context))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")

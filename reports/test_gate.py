@@ -9,7 +9,7 @@ from parity import records
 from parity.fixtures.controls import specimens
 from parity.reports import __main__ as command
 from parity.reports.gate import baseline
-from parity.reports.gate.changes import Change, change_lines
+from parity.reports.gate.changes import Change, change_lines, statuses
 
 CELL = "bert-default-onnx11"
 
@@ -430,3 +430,63 @@ def test_wrong_options_are_usage(capsys):
     with pytest.raises(SystemExit) as refused:
         command.main(["--check", "--accept"])
     assert refused.value.code == 2
+
+
+@pytest.fixture
+def pair(place, tmp_path, capsys):
+    """Compare two runs, each as records or as the baseline that is made of them: exit status and what is said."""
+
+    def compare(before, after, kinds, *options):
+        for name, lines, version in (("old", before, "5.23.0"), ("new", after, "5.24.0")):
+            environment = specimens.environment(transformers=version)
+            place(f"{name}.jsonl", lines, environment)
+            path = tmp_path / baseline.path_of(tmp_path, environment).name
+            path.write_text(baseline.as_csv(statuses(lines)))
+            path.rename(tmp_path / f"{name}.csv") if kinds == "renamed" else None
+        names = {"records": "{}.jsonl", "renamed": "{}.csv"}
+        files = [names.get(kinds, "").format(name) for name in ("old", "new")]
+        if kinds in ("baselines", "baseline and records", "records and baseline"):
+            csv = [f"transformers-{version}-torch-2.13.0-onnxruntime-1.32.0.csv" for version in ("5.23.0", "5.24.0")]
+            first, _, last = kinds.replace("baselines", "baseline and baseline").partition(" and ")
+            files = [csv[0] if first == "baseline" else "old.jsonl", csv[1] if last == "baseline" else "new.jsonl"]
+        capsys.readouterr()
+        return command.main(["--diff", *files, *options]), capsys.readouterr().out
+
+    return compare
+
+
+KINDS_OF_FILES = ("records", "baselines", "baseline and records", "records and baseline", "renamed")
+
+
+@pytest.mark.parametrize("kinds", KINDS_OF_FILES)
+def test_a_difference_takes_baselines_and_records_alike(pair, kinds):
+    """Equal runs have none, a failure is found with any of them; a baseline has no message, and no Python."""
+    status, text = pair(specimens.run(), specimens.run(), kinds)
+    assert status == 0
+    lines = text.splitlines()
+    names = ("old", "new") if kinds == "renamed" else ("transformers-5.23.0-", "transformers-5.24.0-")
+    assert all(name in lines[0] for name in names)
+    assert lines[2] == "Nothing is worse."
+    assert lines[3].startswith("Reproduce it with: python -m parity.reports --diff ")
+    assert ("transformers  5.23.0 → 5.24.0" in text) == (kinds != "renamed")
+    assert "python" not in text.replace("python -m", "")
+    worse = specimens.change_records(specimens.run(), CELL, status="failed", error="no such operator")
+    status, text = pair(specimens.run(), worse, kinds)
+    assert status == 1
+    assert f"{CELL} traced_sizes: passed → failed" in text
+    known = kinds in ("records", "baseline and records")
+    assert ("no such operator" in text) == known
+    cause = "; the largest cause is a failure" if known else ""
+    assert text.splitlines()[2] == f"Worse: 1 check of 1 cell{cause}."
+    fixed, text = pair(worse, specimens.run(), kinds)
+    assert (fixed, "fixed: 1 check" in text) == (0, True)
+
+
+def test_what_is_new_and_red_is_worse(diff):
+    """And what is new and passes is not; a skip that is gone is no loss."""
+    assert diff(specimens.run(), [*specimens.run(), specimens.line("gpt2")])[0] == 0
+    assert diff(specimens.run(), [*specimens.run(), specimens.line("gpt2", status="error")])[0] == 1
+    skipped = specimens.change_records(specimens.run(), CELL, status="skipped")
+    left = [line for line in specimens.run() if (line["id"], line["check"]) != (CELL, "traced_sizes")]
+    assert diff(skipped, left)[0] == 0
+    assert diff(specimens.run(), left)[0] == 1

@@ -150,8 +150,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
     every, fifty = counts(matrix), counts([cell for cell in matrix if cell.architecture in FIFTY])
     if args.json:
         objects = [cell.as_json() for cell in matrix]
-        totals = {"count": len(matrix), "counts": {"all": every, "fifty": fifty}}
-        print(json.dumps({"cells": objects, **totals, "command": command}))
+        both = {"all": every, "fifty": fifty}
+        print(json.dumps({"cells": objects, "count": len(matrix), "counts": both, "command": command}))
         return 0
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
     opsets: dict[tuple[str, str], set[int]] = defaultdict(set)

@@ -35,6 +35,8 @@ _WORSE_KINDS = ("regressed", "disappeared")
 def environment_of(environment: Mapping[str, Any]) -> str:
     """The name of a run's environment: the packages that decide, with the versions that were published."""
     packages = environment["packages"]
+    if not any(packages.get(name) for name in DECIDING) and environment.get("baseline"):
+        return str(environment["baseline"])
     return "-".join(f"{name}-{packages[name].partition('+')[0]}" for name in DECIDING if packages.get(name))
 
 

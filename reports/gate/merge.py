@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ def merge_shards(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict
     lines = [line for _, shard_lines in ordered for line in shard_lines]
     whole = {key: value for key, value in reference.items() if key not in ("kind", "schema", "shard")}
     part = functools.reduce(Part.join, (part_of(environment) for environment, _ in ordered))
+    part = dataclasses.replace(part, options={k: v for k, v in part.options.items() if k != "--shard"})
     whole = {**whole, FIELD: part.as_json()} if part else {k: v for k, v in whole.items() if k != FIELD}
     whole["workers"] = [worker for environment, _ in ordered for worker in environment.get("workers", ())]
     return whole, lines

@@ -19,6 +19,8 @@ FIELD = "selection"
 Key = tuple[str, str]
 
 _MODEL = re.compile(rf"(.+?)-((?:{'|'.join(FORMATS)})(?:\d+|-|$).*)")
+# Where the format is in the id of a cell.
+FORMAT = re.compile(rf"-({'|'.join(FORMATS)})(?:\d+|-|$)")
 _CELL = re.compile(r"(onnx)(\d+)(-.+)?")
 _FOLDED = re.compile(r"(onnx)(\d[\d.,]*)(-.+)?")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from parity.reports.gate import baseline
-from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
+from parity.reports.gate.causes import Cause, causes_of, listing, rerun_command, sections, warning_causes
 from parity.reports.gate.changes import (
     KINDS,
     Change,
@@ -48,11 +48,15 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     ratio_rows = ratios(old_lines, new_lines)
     run = rerun_command(after)
-    causes = causes_of(line for line in new_lines if was.get((line["id"], line["check"])) != line["status"])
-    known = {cause.key for cause in warning_causes(old_lines)}
+    # A baseline says nothing of why.
+    red = [] if after.get("baseline") else new_lines
+    causes = causes_of(line for line in red if was.get((line["id"], line["check"])) != line["status"])
+    known = {cause.key for cause in warning_causes(old_lines)} | {tuple(key) for key in before.get("warnings", ())}
+    worse = [change for each in checks.values() for change in each if change.is_worse]
     growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
-        "worse": bool(growths or any(change.is_worse for each in checks.values() for change in each)),
+        "worse": bool(growths or worse),
+        "verdict": _verdict(worse, len(growths), causes),
         "left_out": left_out_line([*gone, *added], {**was, **now}, new_part.reason or old_part.reason),
         "before": baseline.environment_of(before),
         "after": baseline.environment_of(after),
@@ -90,7 +94,11 @@ def packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
     first, second = (
         {**run["packages"], **{n: run.get(n) for n in ("python", "parity", "platform")}} for run in (before, after)
     )
-    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    known = {**first, **second}
+    if before.get("baseline") or after.get("baseline"):
+        # Its name has some packages, and nothing else.
+        known = {name: version for name, version in known.items() if first.get(name) and second.get(name)}
+    names = [name for name in known if first.get(name) != second.get(name)]
     return {name: [first.get(name), second.get(name)] for name in names}
 
 
@@ -109,6 +117,19 @@ def ratios(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -
     return sorted(rows, key=lambda row: row["before"] / row["after"] if row["after"] else float("inf"))
 
 
+def _verdict(worse: Sequence[Change], growths: int, causes: Sequence[Cause]) -> str:
+    """One sentence: whether anything is worse, and the largest cause of it."""
+    if not worse and not growths:
+        return "Nothing is worse."
+    cells = count_text(len({change.cell for change in worse}), "cell")
+    parts = [f"{count_text(len(worse), 'check')} of {cells}"] if worse else []
+    parts += [f"{count_text(growths, 'error ratio')} grew"] if growths else []
+    if causes:
+        first = causes[0]
+        parts.append(f"the largest cause is {' in '.join(filter(None, (first.exception or 'a failure', first.place)))}")
+    return f"Worse: {'; '.join(parts)}."
+
+
 def worst_ratio(line: Mapping[str, Any]) -> tuple[str, float | None]:
     """The output with the largest error ratio, and that; None where nothing was measured."""
     outputs = {name: each["ratio"] for name, each in line["outputs"].items() if each.get("ratio") is not None}
@@ -118,9 +139,16 @@ def worst_ratio(line: Mapping[str, Any]) -> tuple[str, float | None]:
 
 def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     """The difference for a person."""
-    title = f"{comparison['before']} → {comparison['after']}"
+    title = comparison.get("title") or f"{comparison['before']} → {comparison['after']}"
     counts = comparison["counts"]
-    lines = [f"# {title}" if markdown else title, ""]
+    lines = [
+        f"# {title}" if markdown else title,
+        "",
+        f"**{comparison['verdict']}**" if markdown else comparison["verdict"],
+    ]
+    command = comparison.get("command", "")
+    lines += [f"Reproduce it with: {f'`{command}`' if markdown else command}"] if command else []
+    lines += [*sections(comparison, "what is red now and was not", markdown="##" if markdown else ""), ""]
     lines.append(
         f"{counts['cells before']:,} cells with {counts['checks before']:,} checks before,"
         f" {counts['cells after']:,} with {counts['checks after']:,} after:"
@@ -129,7 +157,6 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     )
     lines += ["", comparison["left_out"]] if comparison["left_out"] else []
     lines += ["", *_packages(comparison["packages"], markdown)]
-    lines += sections(comparison, "what is red now and was not", markdown="##" if markdown else "")
     for kind in KINDS:
         for unit in ("cells", "checks"):
             items = comparison["lines"][unit].get(kind, ())

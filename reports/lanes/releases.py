@@ -8,25 +8,21 @@ not.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parity import records
 from parity.reports.gate.changes import WORST
+from parity.reports.lanes.environments import HOME, Release, code
 from parity.reports.pages.support import ROOT, in_readme
 
-HOME = Path(".tox/kept-releases")
 TABLE = ROOT / "reports" / "results" / "releases.json"
 # The last patch of every minor release; the next one is the next line.
 RELEASES = {
@@ -78,39 +74,6 @@ for model_type, feature in json.loads(sys.argv[1]):
 _GREEN = ("passed", "xfailed")
 
 
-@dataclass(frozen=True)
-class Release:
-    """One version of one package; everything else is what the environment of this process has."""
-
-    package: str
-    version: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.package}-{self.version}"
-
-    def environment(self, home: Path) -> Path:
-        """The Python of its environment, made where it is not there.
-
-        Raises:
-            subprocess.CalledProcessError: the release cannot be had.
-        """
-        place = home / self.name
-        python = place / "bin" / "python"
-        if not (place / "ready").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", place], check=True)
-            (site,) = place.glob("lib/python*/site-packages")
-            beneath = sysconfig.get_path("purelib")
-            (site / "beneath.pth").write_text(f"import site; site.addsitedir({beneath!r})\n", encoding="utf-8")
-            install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
-            # The constraints of the environment beneath name another release.
-            environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-            requirement = f"{self.package}=={self.version}"
-            subprocess.run([*install, requirement], check=True, env=environment, capture_output=True, text=True)
-            (place / "ready").write_text("", encoding="utf-8")
-        return python
-
-
 def selection(words: Sequence[str]) -> list[Release]:
     """The releases whose version, or package and version, one of the words begins; all of them without a word.
 
@@ -128,15 +91,6 @@ def selection(words: Sequence[str]) -> list[Release]:
         )
 
     return [release for release in every if matches(release)]
-
-
-def code() -> str:
-    """What tells one state of the library, the declarations and the suite from another."""
-    digest = hashlib.sha256()
-    for folder in ("parity", "architectures", "fixtures"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def steps_of(release: Release, *, matrix: bool = True) -> list[str]:

@@ -194,7 +194,9 @@ class _Recorder:
             environment.update({"shard": shard} if shard else {})
             part = self._stash.get(PART, None)
             if part and (part["tests"] or part["left_out"]):
-                environment[FIELD] = {**part, "options": self._options}
+                # Paths have chosen something when a test of the matrix is not in them.
+                options = {name: each for name, each in self._options.items() if name != "paths" or part["tests"]}
+                environment[FIELD] = {**part, "options": options}
             lines = (record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items())
             records.write(self._path, environment, lines)
 

@@ -1,0 +1,424 @@
+"""`python -m parity.reports --upgrade` and `--bisect`: the suite with other releases of a package, and what they break.
+
+What was run is kept part by part: a command that is broken off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+
+from parity import records
+from parity.console import Console
+from parity.environment import describe, version_of
+from parity.errors import EnvironmentGap, ParityError, UsageError
+from parity.reports.gate import baseline, merge, upgrade
+from parity.reports.gate.changes import RED, Run, count_text
+from parity.reports.gate.runs import from_baseline
+from parity.reports.lanes import environments
+from parity.reports.lanes.environments import HOME, Release
+
+DIRECTORY = Path("reports/upgrades")
+# Tests of one part of a run: what an interruption loses at most.
+TESTS_OF_A_PART = 1000
+_SUITE = ("--pyargs", "parity.architectures", "-q", "-p", "no:cacheprovider")
+_COLLECTED = re.compile(r"^(\d+)(?:/\d+)? tests? collected", re.MULTILINE)
+# Exit statuses of pytest.
+_COMPLETE, _USAGE, _NOTHING = (0, 1), 4, 5
+
+
+class BrokenSuite(ParityError):
+    """The suite of an environment ends before its first check, or in the middle."""
+
+    stage = "suite"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is run, and where things go.
+
+    Args:
+        arguments: of pytest, which select cells.
+        workers: of pytest-xdist, as `-n` takes them.
+        directory: where reports go; records and page into a folder beside each.
+        home: where environments are kept.
+        baselines: the directory of baselines.
+        present: a run of this environment; without one its baseline is taken, or the cells are run in it.
+    """
+
+    arguments: Sequence[str] = ()
+    workers: str = "auto"
+    directory: Path = DIRECTORY
+    home: Path = HOME
+    baselines: Path = baseline.DIRECTORY
+    present: Run | None = None
+    console: Console = field(default_factory=lambda: Console(as_json=True))
+
+    @property
+    def suffix(self) -> str:
+        """What tells the report of a part from that of the whole."""
+        words = re.sub(r"[^a-z0-9]+", "-", " ".join(self.arguments).lower()).strip("-")
+        return f"-part-{words[:80]}" if words else ""
+
+    def command(self, *action: str) -> str:
+        """The command that does the same."""
+        return f"python -m parity.reports {shlex.join([*action, *self.arguments])}"
+
+
+def requirement_of(text: str) -> Release:
+    """`transformers==5.24.0` as a release.
+
+    Raises:
+        UsageError
+    """
+    try:
+        requirement = Requirement(text)
+        (specifier,) = requirement.specifier
+        if specifier.operator != "==" or requirement.extras or requirement.marker or requirement.url:
+            raise ValueError
+        return Release(requirement.name, str(Version(specifier.version)))
+    except (InvalidRequirement, InvalidVersion, ValueError) as error:
+        raise UsageError(f"--upgrade: got {text}, should be NAME==VERSION such as transformers==5.24.0") from error
+
+
+def range_of(text: str) -> tuple[Version, Version]:
+    """`1.30.0..1.32.0` as two versions, the older first.
+
+    Raises:
+        UsageError
+    """
+    first, _, last = text.partition("..")
+    try:
+        if Version(first) < Version(last):
+            return Version(first), Version(last)
+    except InvalidVersion:
+        pass
+    raise UsageError(f"--bisect: got {text}, should be FIRST..LAST with a later LAST, such as 1.30.0..1.32.0")
+
+
+def run_upgrade(requirement: str, options: Options) -> dict[str, Any]:
+    """Run the selected cells with another release of a package, and compare with this environment.
+
+    Returns:
+        What `parity.reports.gate.upgrade.difference` has, with title, command, and report: where that was written.
+
+    Raises:
+        UsageError: there is no such release, or nothing is selected.
+        EnvironmentGap: the release cannot be installed, or the package index cannot be reached.
+        BrokenSuite: the suite ends in the middle.
+    """
+    release = requirement_of(requirement)
+    before = _present_version(release.package)
+    _require_listed(release.package, [release.version])
+    if Version(before) == Version(release.version):
+        raise UsageError(f"--upgrade: {release.package} is {before} here already")
+    name = f"{release.package}-{before}-to-{release.version}{options.suffix}"
+    place = options.directory / name
+    python = make_environment(release, options)
+    old = _present_run(place, options)
+    new = run_suite(python, place / "after", f"{release.package} {release.version}", options)
+    _require_version(release, new)
+    shutil.copyfile(place / "after" / "records.jsonl", place / "records.jsonl")
+    comparison = upgrade.difference(old, new)
+    comparison["title"] = f"{release.package} {before} → {release.version}"
+    comparison["command"] = options.command("--upgrade", f"{release.package}=={release.version}")
+    write_page(place / "report.html", old, new, options)
+    return _finish(comparison, options.directory / f"{name}.md", upgrade.report(comparison, markdown=True))
+
+
+def run_bisect(package: str, text: str, options: Options) -> dict[str, Any]:
+    """Find the first release of a range with which anything is worse than with the first of the range.
+
+    Returns:
+        worse; first_bad, last_good: versions, or None; releases: version → verdict, for those that were tried;
+        comparison of the two; title, command, and report: where that was written.
+
+    Raises:
+        UsageError: the range has no two releases, or nothing is selected.
+        EnvironmentGap: one of its ends cannot be installed, or the package index cannot be reached.
+        BrokenSuite: the suite does not run with the first.
+    """
+    first, last = range_of(text)
+    _present_version(package)
+    listed = [Version(each) for each in environments.list_releases(package)]
+    versions = [
+        str(each) for each in listed if first <= each <= last and (not each.is_prerelease or each in (first, last))
+    ]
+    _require_listed(package, [str(first), str(last)], [str(each) for each in listed])
+    name = f"{package}-{first}-to-{last}-bisect{options.suffix}"
+    search = Search(package, versions, options.directory / name, options)
+    bad = search.first_bad()
+    outcome: dict[str, Any] = {"worse": bad is not None, "first_bad": bad, "releases": search.verdicts, "cause": ""}
+    outcome["command"] = options.command("--bisect", package, text)
+    if bad is None:
+        outcome.update(title=f"{package} {first} … {last}: nothing is worse with the last", last_good=str(last))
+    else:
+        outcome.update(
+            title=f"{package} {first} … {last}: {bad} is the first that is worse", last_good=search.last_good
+        )
+        outcome.update(search.explain(bad))
+    return _finish(outcome, options.directory / f"{name}.md", bisect_report(outcome, markdown=True))
+
+
+class Search:
+    """The search for the first bad one among releases of which the first is good, by halving.
+
+    Args:
+        package: whose releases they are.
+        versions: the releases, the oldest first.
+        place: where what was run is kept.
+        options: what is run.
+    """
+
+    def __init__(self, package: str, versions: Sequence[str], place: Path, options: Options) -> None:
+        self._package, self._versions, self._place, self._options = package, versions, place, options
+        self._runs: dict[str, Run] = {}
+        self._breakages: dict[str, str] = {}
+        self.verdicts: dict[str, str] = {}
+        self.last_good = versions[0]
+
+    def first_bad(self) -> str | None:
+        """The first that is worse than the first of all; None where the last is not."""
+        self._run(self._versions[0])
+        self.verdicts[self._versions[0]] = "what the others are compared with"
+        low, high = 0, len(self._versions) - 1
+        if not self._is_bad(high):
+            return None
+        gaps: set[int] = set()
+        while between := {*range(low + 1, high)} - gaps:
+            middle = min(between, key=lambda number: (abs(2 * number - low - high), number))
+            try:
+                low, high = (low, middle) if self._is_bad(middle) else (middle, high)
+            except EnvironmentGap as gap:
+                gaps.add(middle)
+                self.verdicts[self._versions[middle]] = f"cannot be tried: {gap}"
+        self.last_good = self._versions[low]
+        return self._versions[high]
+
+    def explain(self, bad: str) -> dict[str, Any]:
+        """What the first bad one breaks, compared with the last good one."""
+        if bad in self._breakages:
+            return {"cause": self._breakages[bad], "comparison": None}
+        comparison = upgrade.difference(self._runs[self.last_good], self._runs[bad])
+        return {"cause": comparison["verdict"], "comparison": comparison}
+
+    def _is_bad(self, number: int) -> bool:
+        version = self._versions[number]
+        left = len(self._versions)
+        self._options.console.say(f"{self._package} {version}: is tried, one of {count_text(left, 'release')}")
+        try:
+            comparison = upgrade.difference(self._runs[self._versions[0]], self._run(version))
+        except BrokenSuite as error:
+            self._breakages[version] = self.verdicts[version] = str(error)
+            return True
+        self.verdicts[version] = comparison["verdict"]
+        return bool(comparison["worse"])
+
+    def _run(self, version: str) -> Run:
+        release = Release(self._package, version)
+        python = make_environment(release, self._options)
+        run = run_suite(python, self._place / version, f"{self._package} {version}", self._options)
+        _require_version(release, run)
+        self._runs[version] = run
+        return run
+
+
+def bisect_report(outcome: dict[str, Any], *, markdown: bool = False) -> str:
+    """The outcome for a person."""
+    command = f"`{outcome['command']}`" if markdown else outcome["command"]
+    verdict = outcome["cause"] or "Nothing is worse."
+    lines = [f"# {outcome['title']}" if markdown else outcome["title"], "", f"**{verdict}**" if markdown else verdict]
+    lines += [f"Reproduce it with: {command}", ""]
+    verdicts = sorted(outcome["releases"].items(), key=lambda pair: Version(pair[0]))
+    if markdown:
+        lines += [
+            "| release | compared with the first |",
+            "|---|---|",
+            *(f"| {name} | {each} |" for name, each in verdicts),
+        ]
+    else:
+        lines += [f"  {name:10} {each}" for name, each in verdicts]
+    if outcome.get("comparison"):
+        comparison = {**outcome["comparison"], "title": f"{outcome['last_good']} → {outcome['first_bad']}"}
+        text = upgrade.report(comparison, markdown=markdown)
+        lines += ["", f"#{text}" if markdown else text]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _finish(outcome: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return {**outcome, "report": str(path)}
+
+
+def make_environment(release: Release, options: Options) -> Path:
+    """The Python of an environment like this one but for the release; kept for this one's packages.
+
+    Raises:
+        EnvironmentGap: the release cannot be installed.
+    """
+    beneath = json.dumps([sys.prefix, describe()["python"], describe()["packages"]])
+    home = (options.home / hashlib.sha256(beneath.encode()).hexdigest()[:8]).resolve()
+    if not (home / release.name / "ready").exists():
+        options.console.say(f"{release.package} {release.version}: is installed")
+    try:
+        return release.environment(home)
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or str(error)).strip().splitlines() or [str(error)]
+        text = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
+        raise EnvironmentGap(f"{release.package}=={release.version}: cannot be installed: {text[:300]}") from error
+
+
+def run_suite(python: Path | str, place: Path, label: str, options: Options) -> Run:
+    """Run the selected cells part by part; parts that are there already stay.
+
+    Args:
+        python: the interpreter of the environment.
+        place: where records and logs go.
+        label: what the lines of progress begin with.
+
+    Raises:
+        UsageError: pytest refuses the selection, or it selects nothing.
+        BrokenSuite: pytest ends in another way than with passed and failed tests.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    parts = _plan(python, place, options)
+    started, run_now = time.perf_counter(), 0
+    for number in range(1, parts + 1):
+        path = place / f"{number}-of-{parts}.jsonl"
+        if path.exists():
+            options.console.say(f"{label}: part {number} of {parts}: kept")
+            continue
+        options.console.say(f"{label}: part {number} of {parts}: runs")
+        running = path.with_suffix(".running")
+        arguments = [f"--records={running}", f"--shard={number}/{parts}", "-n", options.workers, *options.arguments]
+        status, log = _pytest(python, place / "log.txt", arguments)
+        # A part in which no test is left has records too: of none.
+        if not (status in (*_COMPLETE, _NOTHING) and running.exists()):
+            raise _failure(status, log, place / "log.txt", options)
+        running.replace(path)
+        run_now += 1
+        options.console.say(_progress(label, path, number, parts, (time.perf_counter() - started) / run_now))
+    shards = {path: records.load(path) for path in (place / f"{n}-of-{parts}.jsonl" for n in range(1, parts + 1))}
+    environment, lines = merge.merge_shards(shards)
+    records.write(place / "records.jsonl", environment, lines)
+    if not lines:
+        raise UsageError(f"{shlex.join(options.arguments)}: selects no cell; `parity matrix` lists them")
+    return environment, lines
+
+
+def _progress(label: str, path: Path, number: int, parts: int, seconds: float) -> str:
+    lines = records.load(path)[1]
+    red = sum(line["status"] in RED for line in lines)
+    left = f", about {(parts - number) * seconds / 60:.0f} min left" if number < parts else ""
+    return f"{label}: part {number} of {parts}: {count_text(len(lines), 'check')}, {red} red{left}"
+
+
+def _plan(python: Path | str, place: Path, options: Options) -> int:
+    """The number of parts; a plan of other code or another selection is thrown away with what was run by it."""
+    path = place / "plan.json"
+    plan: dict[str, Any] = {
+        "code": environments.code(),
+        "arguments": [*options.arguments],
+        "packages": describe()["packages"],
+    }
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if {name: kept.get(name) for name in plan} == plan:
+            return int(kept["parts"])
+        options.console.say(f"{place}: is of other code or another selection, and is run anew")
+        for old in place.glob("*-of-*.jsonl"):
+            old.unlink()
+    status, log = _pytest(python, place / "log.txt", ["--collect-only", *options.arguments])
+    match = _COLLECTED.search(log)
+    if status != 0 or match is None:
+        raise _failure(status, log, place / "log.txt", options)
+    plan["parts"] = -(-int(match[1]) // TESTS_OF_A_PART)
+    path.write_text(json.dumps(plan), encoding="utf-8")
+    return int(plan["parts"])
+
+
+def _pytest(python: Path | str, log: Path, arguments: Sequence[str]) -> tuple[int, str]:
+    """Run the suite: exit status, and what was said, which is in the log too."""
+    with log.open("w", encoding="utf-8") as stream:
+        command = [python, "-m", "pytest", *_SUITE, *arguments]
+        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
+    return status, log.read_text(encoding="utf-8", errors="replace")
+
+
+def _failure(status: int, text: str, log: Path, options: Options) -> ParityError:
+    """Why a run of pytest is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [
+        line.removeprefix("ERROR: ").removeprefix("E  ").strip()
+        for line in lines
+        if line.startswith(("ERROR: ", "E  "))
+    ]
+    reason = told[-1] if told else (lines or ["nothing was said"])[-1]
+    if status == _NOTHING:
+        return UsageError(f"{shlex.join(options.arguments)}: selects no cell; `parity matrix` lists them")
+    if status == _USAGE:
+        return UsageError(f"pytest refuses {shlex.join(options.arguments)}: {reason[:300]}")
+    return BrokenSuite(f"the suite ends with exit status {status} of pytest: {reason[:300]}; see {log}")
+
+
+def _present_version(package: str) -> str:
+    version = version_of(package)
+    if version is None:
+        raise UsageError(f"{package}: is not installed here; run the command in the environment that is upgraded")
+    return version.partition("+")[0]
+
+
+def _present_run(place: Path, options: Options) -> Run:
+    """This environment's: the one that was given, its baseline, or what is run now."""
+    environment = describe()
+    if options.present:
+        got, should = (baseline.environment_of(each) for each in (options.present[0], environment))
+        if got != should:
+            raise UsageError(f"records of {got}: should be of this environment, {should}")
+        return options.present
+    path = baseline.path_of(options.baselines, environment)
+    if path.exists():
+        options.console.say(f"this environment: {path}")
+        return environment, from_baseline(path)[1]
+    return run_suite(sys.executable, place / "before", "this environment", options)
+
+
+def _require_listed(package: str, versions: Sequence[str], listed: Sequence[str] | None = None) -> None:
+    listed = environments.list_releases(package) if listed is None else listed
+    missing = [version for version in versions if Version(version) not in map(Version, listed)]
+    if missing:
+        newest = ", ".join([each for each in listed if not Version(each).is_prerelease][-5:])
+        raise UsageError(f"{package}=={missing[0]}: the package index lists no such release; its newest are {newest}")
+
+
+def _require_version(release: Release, run: Run) -> None:
+    """Refuse a run of an environment that has another release than it should have."""
+    got = run[0]["packages"].get(release.package, release.version)
+    if Version(got or "0").public != Version(release.version).public:
+        raise BrokenSuite(f"{release.package}: the environment has {got}, should have {release.version}")
+
+
+def write_page(path: Path, old: Run, new: Run, options: Options) -> None:
+    """Make the page of a run, compared with another; where what it needs is not installed, say so."""
+    from parity.registry import architectures
+    from parity.reports.pages import page
+
+    try:
+        kinds = {each.name: each.kind for each in architectures()}
+        page.write(path, *new, replace(page.against(old, new), kinds=kinds))
+    except EnvironmentGap as gap:
+        options.console.say(f"no page: {gap}")
