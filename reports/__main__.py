@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +15,8 @@ from parity import records
 from parity.console import run_guarded, whole_number
 from parity.errors import OutputError, UsageError
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
-from parity.reports.gate.changes import statuses
-from parity.reports.gate.parts import FIELD, left_out_line, part_of, whole_models, without
-from parity.reports.gate.runs import load_run
+from parity.reports.gate.parts import FIELD, part_of, whole_models
+from parity.reports.gate.runs import from_baseline, load_run
 from parity.reports.gate.shards import SECONDS, write_seconds
 from parity.reports.lanes import upgrades
 
@@ -219,17 +219,11 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
     output = args.output or PAGE
     own = baseline.path_of(args.baseline, environment)
     place = own if own.exists() else baseline.nearest(args.baseline, environment)
-    part, present = part_of(environment), statuses(lines)
-    accepted, left_out = without(baseline.read(place) if place else {}, part, present)
-    context = page.Context(
+    context = replace(
+        page.against(from_baseline(place), (environment, lines)) if place else page.Context(),
         history=[records.load(path) for path in args.history],
         scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
         kinds={each.name: each.kind for each in architectures()},
-        baseline=place.stem if place else "",
-        differences=baseline.differences(place, environment) if place and place != own else "",
-        accepted=accepted,
-        left_out=left_out_line(left_out, accepted, part.reason),
-        known=known_warnings.read(args.baseline / known_warnings.FILE, place.stem) if place else (),
     )
     _write(output, lambda: page.write(output, environment, lines, context))
     print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")

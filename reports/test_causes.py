@@ -325,6 +325,18 @@ def test_a_new_warning_is_in_a_difference(gate):
     assert found["causes"]["all"] == []
 
 
+def test_a_difference_from_a_baseline_knows_its_warnings(gate, tmp_path):
+    """Those that were accepted with it are not new."""
+    warned = [{**line, "warnings": [warning()]} for line in specimens.run()]
+    gate("--accept", "run.jsonl", run=warned)
+    csv = str(tmp_path / "baseline" / f"{specimens.NAME}.csv")
+    assert "new warning" not in gate("--diff", csv, "run.jsonl")[1]
+    other = [{**line, "warnings": [warning(), warning("another one")]} for line in specimens.run()]
+    text = gate("--diff", csv, "run.jsonl", run=other)[1]
+    assert "another one" in text
+    assert "FutureWarning" in text
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": [["b"]]}', '{"a": 1}'])
 def test_damaged_warnings_are_refused(gate, tmp_path, capsys, content):
     """In a sentence that says what to do, with exit status 2."""

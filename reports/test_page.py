@@ -402,7 +402,7 @@ def test_what_changed_has_its_own_colour(window):
     assert len({window.evaluate(colour, name) for name in names}) == len(names)
     text = window.locator(".against").inner_text()
     assert specimens.NAME in text
-    assert "1 check of the baseline without a result here" in text
+    assert "1 check of it without a result here" in text
     window.get_by_role("button", name="1 check regressed").click()
     window.locator("#grids td button").nth(1).wait_for(state="detached")
     assert squares(window) == {"vit default"}
@@ -430,8 +430,21 @@ def test_the_nearest_baseline_is_named(chromium, tmp_path):
     with screenshots.open_page(chromium, tmp_path / "page.html") as tab:
         text = tab.locator(".against").inner_text()
     assert f"nearest baseline {specimens.NAME} (onnxruntime 1.32.0 → 1.31.0)" in text
-    assert "1 check of the baseline without a result here" in text
+    assert "1 check of it without a result here" in text
     assert "Not compared, because the selection (-k 'not onnx20') left them out" in text
+
+
+def test_a_page_is_compared_with_a_run(chromium, tmp_path):
+    """What `--upgrade` makes: the run before is named, and its warnings are not new."""
+    before = specimens.environment(transformers="4.46.3"), specimens.run()
+    old, new = (before[0], [*before[1], specimens.line("clip", warnings=[WARNING])]), (specimens.environment(), lines())
+    page.write(tmp_path / "page.html", *new, page.against(old, new))
+    with screenshots.open_page(chromium, tmp_path / "page.html") as tab:
+        text = tab.locator(".against").inner_text()
+        assert "the run transformers-4.46.3-" in text
+        assert "(transformers 4.46.3 → 5.23.0)" in text
+        assert "1 check regressed" in text
+        assert tab.locator("#warnings").count() == 0
 
 
 def test_the_page_begins_with_the_causes(window):

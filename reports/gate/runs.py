@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from parity import records
-from parity.reports.gate import baseline
+from parity.reports.gate import baseline, known_warnings
 from parity.reports.gate.changes import Run
 from parity.reports.gate.parts import FORMAT, names_of
 
@@ -24,12 +24,13 @@ def load_run(path: Path) -> Run:
 
 
 def from_baseline(path: Path) -> Run:
-    """A baseline as a run.
+    """A baseline as a run, with the keys of the warnings that were accepted with it in its environment.
 
     Raises:
         UsageError: the file is no baseline.
     """
-    environment = {FIELD: path.stem, "packages": baseline.name_of(path)}
+    known = known_warnings.read(path.parent / known_warnings.FILE, path.stem)
+    environment = {FIELD: path.stem, "packages": baseline.name_of(path), "warnings": sorted(known)}
     return environment, [_line(*key, status) for key, status in baseline.read(path).items()]
 
 

@@ -48,11 +48,10 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     ratio_rows = ratios(old_lines, new_lines)
     run = rerun_command(after)
-    # A baseline says nothing of why, and of no warning.
+    # A baseline says nothing of why.
     red = [] if after.get("baseline") else new_lines
     causes = causes_of(line for line in red if was.get((line["id"], line["check"])) != line["status"])
-    known = {cause.key for cause in warning_causes(old_lines)}
-    warnings = [] if before.get("baseline") else warning_causes(new_lines, known)
+    known = {cause.key for cause in warning_causes(old_lines)} | {tuple(key) for key in before.get("warnings", ())}
     worse = [change for each in checks.values() for change in each if change.is_worse]
     growths = [row for row in ratio_rows if row["after"] > row["before"]]
     return {
@@ -71,7 +70,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             "ratios that grew": len(growths),
             "ratios that shrank": len(ratio_rows) - len(growths),
         },
-        **listing(causes, warnings, run),
+        **listing(causes, warning_causes(new_lines, known), run),
         "changes": {
             kind: [
                 {**vars(change), "error": errors.get((change.cell, change.check))} for change in checks.get(kind, ())

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def run_upgrade(requirement: str, options: Options) -> dict[str, Any]:
     comparison = upgrade.difference(old, new)
     comparison["title"] = f"{release.package} {before} → {release.version}, with {_others(release.package)}"
     comparison["command"] = options.command("--upgrade", f"{release.package}=={release.version}")
-    write_page(place / "report.html", new, options)
+    write_page(place / "report.html", old, new, options)
     return _finish(comparison, options.directory / f"{name}.md", upgrade.report(comparison, markdown=True))
 
 
@@ -422,11 +422,13 @@ def _require_version(release: Release, run: Run) -> None:
         raise BrokenSuite(f"{release.package}: the environment has {got}, should have {release.version}")
 
 
-def write_page(path: Path, run: Run, options: Options) -> None:
-    """Make the page of a run; where what it needs is not installed, say so."""
+def write_page(path: Path, old: Run, new: Run, options: Options) -> None:
+    """Make the page of a run, compared with another; where what it needs is not installed, say so."""
+    from parity.registry import architectures
     from parity.reports.pages import page
 
     try:
-        page.write(path, *run)
+        kinds = {each.name: each.kind for each in architectures()}
+        page.write(path, *new, replace(page.against(old, new), kinds=kinds))
     except EnvironmentGap as gap:
         options.console.say(f"no page: {gap}")

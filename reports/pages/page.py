@@ -23,7 +23,8 @@ from parity.reports.gate.causes import (
     sections,
     warning_causes,
 )
-from parity.reports.gate.changes import KINDS, WORST, Run, Statuses, ranges, split
+from parity.reports.gate.changes import KINDS, WORST, Run, Statuses, ranges, split, statuses
+from parity.reports.gate.parts import left_out_line, part_of, without
 from parity.reports.pages.data import compact, group_by_kind, reproducers
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,8 +48,10 @@ class Context:
         history: earlier runs, the oldest first.
         scripts: directories with the reproducers that runs have left.
         kinds: architecture → kind of its model, by which the matrix is grouped.
-        baseline: the name of the baseline that the records are compared with; empty if there is none.
-        differences: the packages that are others in that baseline; empty if it is of the environment of the records.
+        baseline: the environment of the baseline, or of the run, that the records are compared with; empty if there
+            is none.
+        noun: what it is: `baseline`, `nearest baseline` or `run`.
+        differences: the packages that are others in it; empty if it is of the environment of the records.
         accepted: its statuses, without those that the selection of the run left out.
         left_out: a line that counts those.
         known: the warnings that were accepted with it.
@@ -58,10 +61,30 @@ class Context:
     scripts: Sequence[Path] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     baseline: str = ""
+    noun: str = "baseline"
     differences: str = ""
     accepted: Statuses = field(default_factory=dict)
     left_out: str = ""
     known: Collection[Key] = ()
+
+
+def against(old: Run, new: Run) -> Context:
+    """What the page of `new` says of `old`, a baseline or another run."""
+    (before, old_lines), (after, new_lines) = old, new
+    versions = [{name: run["packages"].get(name) or "none" for name in baseline.DECIDING} for run in (before, after)]
+    first, second = ({name: version.partition("+")[0] for name, version in each.items()} for each in versions)
+    differences = ", ".join(f"{name} {first[name]} → {second[name]}" for name in first if first[name] != second[name])
+    part = part_of(after)
+    accepted, left_out = without(statuses(old_lines), part, statuses(new_lines))
+    noun = "baseline" if before.get("baseline") else "run"
+    return Context(
+        baseline=baseline.environment_of(before),
+        noun=f"nearest {noun}" if differences and noun == "baseline" else noun,
+        differences=differences,
+        accepted=accepted,
+        left_out=left_out_line(left_out, accepted, part.reason),
+        known={cause.key for cause in warning_causes(old_lines)} | {tuple(key) for key in before.get("warnings", ())},
+    )
 
 
 def write(
@@ -148,6 +171,7 @@ def _comparison(data: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], con
     here = {(line["id"], line["check"]) for line in lines}
     return {
         "baseline": context.baseline,
+        "noun": context.noun,
         "differences": context.differences,
         "left_out": context.left_out,
         "changes": {kind: numbers[number] for number, kind in enumerate(KINDS) if numbers[number]},
