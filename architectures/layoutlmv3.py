@@ -116,6 +116,7 @@ ARCHITECTURE = Architecture(
         Absence(
             weights=("*.rel_pos_bias.weight", "*.rel_pos_x_bias.weight", "*.rel_pos_y_bias.weight"),
             reason="the biases of all distances are looked up at once, in which no input has a part",
+            versions="transformers>=5.24",
         ),
     ),
 )
