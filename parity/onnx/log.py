@@ -71,7 +71,7 @@ def _weight_lines(validation: Validation) -> list[str]:
         return []
     changed = [finding.line for finding in validation.failures if finding.check == "weights"]
     lines = [f"[{'x' if changed else '✓'}] weights: {weights['found']} of {weights['needed']} found"]
-    lines += [f"[x] {line}" for line in changed[:_FIRST]] + _rest(changed)
+    lines += [*(f"[x] {line}" for line in changed[:_FIRST]), *(f" {rest}" for rest in _rest(changed))]
     if weights["absent"]:
         lines.append(f" not found, so that values alone speak for them: {_names(weights['absent'])}")
     if weights["unexplained"]:

@@ -51,6 +51,7 @@ def deliver(checkpoint, output):
     """The file of the default feature, and its companions, without the proof."""
     from parity.checkpoint import Checkpoint
     from parity.companions import Companions
+    from parity.publication import Publication
 
     opened = Checkpoint(str(checkpoint))
     config = opened.onnx_config("default")
@@ -60,7 +61,9 @@ def deliver(checkpoint, output):
     export(opened.preprocessor, model, config, max(13, config.default_onnx_opset), output / "model.onnx")
     stage = output.with_name("stage")
     stage.mkdir()
-    Companions.write(opened, stage, [output / "model.onnx"]).publish()
+    publication = Publication(stage, output)
+    Companions.write(opened, stage, [output / "model.onnx"]).add_to(publication)
+    publication.commit()
     return model
 
 

@@ -203,6 +203,24 @@ def test_declared_absences_are_judged_both_ways(tmp_path):
     assert names("*") == ["found"]
 
 
+def test_log_names_what_is_absent_changed_and_unexplained(tmp_path):
+    """The log counts, tells each changed weight, and names the first of the others."""
+    from parity.onnx.log import validation_lines
+    from parity.validation import Validation
+
+    changed = THIRD.copy()
+    changed[0, 1] = 2
+    path = save(tmp_path / "model.onnx", own=MATRIX, third=changed, extra=np.tile(OTHER, (2, 1)) + 1)
+    absent = {f"absent{i}": BIAS + i + 1 for i in range(10)}
+    findings = judge_weights(account_of(path, own=MATRIX, third=THIRD, **absent))
+    lines = [line.strip() for line in validation_lines(Validation((), {}, findings), atol=None)]
+    assert "-[x] weights: 1 of 12 found" in lines
+    assert f"-[x] {failures(findings)[0].message}" in lines
+    first = ", ".join(f"absent{i}" for i in range(8))
+    assert f"- not found, so that values alone speak for them: {first}, and 2 more" in lines
+    assert "- in the file, and no weight: extra" in lines
+
+
 def test_weights_that_no_output_depends_on_are_not_needed(bert):
     """Moved one at a time, the needed weights of the tiny BERT move its output, and the others do not."""
     import torch
