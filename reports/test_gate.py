@@ -467,6 +467,8 @@ def test_a_difference_takes_baselines_and_records_alike(pair, kinds):
     names = ("old", "new") if kinds == "renamed" else ("transformers-5.23.0-", "transformers-5.24.0-")
     assert all(name in lines[0] for name in names)
     assert lines[2] == "Nothing is worse."
+    assert ("error ratios were not compared, as a baseline has none" in text) == (kinds != "records")
+    assert ("no error ratio has moved" in text) == (kinds == "records")
     assert lines[3].startswith("Reproduce it with: python -m parity.reports --diff ")
     assert ("transformers  5.23.0 → 5.24.0" in text) == (kinds != "renamed")
     assert "python" not in text.replace("python -m", "")

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PYTHON = sys.executable
 LISTED = ["5.22.0", "5.23.0", "5.23.1", "5.24.0rc1", "5.24.0", "5.25.0", "5.26.0", "6.0.0"]
 CELL = "bert-default-onnx11"
+WITH = "with torch 2.13.0, onnxruntime 1.32.0"
 # What stands in for the Python of an environment: it answers the calls of pytest that the command makes.
 FAKE = """#!{python}
 import json, sys
@@ -127,7 +128,7 @@ def lacks(text):
     """What the first ten lines of an output should name and do not."""
     head = "\n".join(text.splitlines()[:10])
     parts = {
-        "the releases": r"\d+\.\d+\.\d+.* (→|…) .*\d+\.\d+\.\d+",
+        "the releases": r"^# .*\d+\.\d+\.\d+.* (→|…) \S*\d+\.\d+\.\d+",
         "whether anything is worse": r"Nothing is worse\.|Worse: .*|nothing is worse|ends with exit status",
         "the command": r"Reproduce it with: `python -m parity\.reports --(upgrade|bisect|diff) .+`",
     }
@@ -145,7 +146,7 @@ def test_an_upgrade_that_changes_nothing_is_0(act, stubs):
         f"{name} {call}" for name in ("here-5.23.0", "transformers-5.24.0") for call in ("collect", "1/2", "2/2")
     ]
     assert output.splitlines()[:4] == [
-        "transformers 5.23.0 → 5.24.0",
+        f"transformers 5.23.0 → 5.24.0, {WITH}",
         "",
         "Nothing is worse.",
         "Reproduce it with: python -m parity.reports --upgrade transformers==5.24.0",
@@ -292,7 +293,7 @@ def test_the_first_bad_release_is_found(act, stubs, first, way):
     stubs.behaviour.update({f"transformers-{version}": way for version in RANGE[first:]})
     status, output, _ = act(*BISECT)
     assert status == 1
-    assert output.startswith(f"transformers 5.22.0 … 6.0.0: {RANGE[first]} is the first that is worse\n")
+    assert output.startswith(f"transformers 5.22.0 … 6.0.0, {WITH}: {RANGE[first]} is the first that is worse\n")
     assert ("TypeError" if way == "fails" else "cannot import name 'Cache'") in "\n".join(output.splitlines()[:5])
     assert lacks(BISECTED.read_text()) == []
     versions = {call.partition(" ")[0] for call in stubs.calls}
@@ -307,7 +308,7 @@ def test_a_range_in_which_nothing_is_worse_is_0(act, stubs):
     status, output, _ = act(*BISECT)
     assert status == 0
     assert output.splitlines()[:3] == [
-        "transformers 5.22.0 … 6.0.0: nothing is worse with the last",
+        f"transformers 5.22.0 … 6.0.0, {WITH}: nothing is worse with the last",
         "",
         "Nothing is worse.",
     ]
@@ -352,8 +353,8 @@ def index(monkeypatch):
 
 
 def test_what_the_index_lists(index):
-    """The oldest first, by number."""
-    text = "onnx (1.10.0)\nAvailable versions: 1.10.0, 1.9.0, 1.9.0rc1\n  INSTALLED: 1.9.0\n"
+    """The oldest first, by number; builds of a version once."""
+    text = "onnx (1.10.0)\nAvailable versions: 1.10.0+cpu, 1.10.0, 1.9.0, 1.9.0rc1\n  INSTALLED: 1.9.0\n"
     assert index(text, "WARNING: pip index is currently an experimental command.") == ["1.9.0rc1", "1.9.0", "1.10.0"]
 
 
@@ -391,4 +392,4 @@ def test_an_output_that_lacks_something_is_seen(act, stubs):
     assert lacks("\n" * 10 + text) == ["the releases", "whether anything is worse", "the command"]
     assert lacks(text.replace("Reproduce it with", "x")) == ["the command"]
     assert lacks(text.replace("the largest cause is", "x")) == ["the cause"]
-    assert lacks(text.replace("5.24.0\n", "x\n", 1)) == ["the releases"]
+    assert lacks(text.replace("→ 5.24.0", "→ x", 1).replace("→ 5.24.0", "→ x")) == ["the releases"]

@@ -77,6 +77,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
             ]
             for kind in KINDS
         },
+        "has_ratios": not (before.get("baseline") or after.get("baseline")),
         "ratios": ratio_rows,
         "cells": {
             kind: [{"cell": each.cell, "before": each.before, "after": each.after} for each in cells.get(kind, ())]
@@ -149,11 +150,14 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     command = comparison.get("command", "")
     lines += [f"Reproduce it with: {f'`{command}`' if markdown else command}"] if command else []
     lines += [*sections(comparison, "what is red now and was not", markdown="##" if markdown else ""), ""]
+    measured = f"{counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank"
+    if not comparison["has_ratios"]:
+        measured = "error ratios were not compared, as a baseline has none"
     lines.append(
         f"{counts['cells before']:,} cells with {counts['checks before']:,} checks before,"
         f" {counts['cells after']:,} with {counts['checks after']:,} after:"
         f" {', '.join(f'{counts[kind]:,} {kind}' for kind in KINDS)};"
-        f" {counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank."
+        f" {measured}."
     )
     lines += ["", comparison["left_out"]] if comparison["left_out"] else []
     lines += ["", *_packages(comparison["packages"], markdown)]
@@ -168,7 +172,8 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
         lines += ["", f"## {heading}" if markdown else heading, ""]
         lines += _list(_ratio_lines(comparison["ratios"]), markdown)
     if not comparison["lines"]["checks"] and not comparison["ratios"]:
-        lines += ["", "Every check has the verdict that it had, and no error ratio has moved."]
+        ratios_too = ", and no error ratio has moved" if comparison["has_ratios"] else ""
+        lines += ["", f"Every check has the verdict that it had{ratios_too}."]
     return "\n".join(lines) + "\n"
 
 

@@ -69,7 +69,8 @@ def list_releases(package: str) -> list[str]:
     process = subprocess.run(command, capture_output=True, text=True, env=_variables())
     match = _LISTED.search(process.stdout)
     if match:
-        return sorted(match[1].split(", "), key=Version)
+        # A build of a version, such as torch's +cpu, is what pip chooses for the version.
+        return sorted({Version(version).public for version in match[1].split(", ")}, key=Version)
     if "No module named pip" in process.stderr:
         raise EnvironmentGap(f"{package}: its releases are listed by pip, which is not installed here: install it")
     if any(word in process.stderr for word in _UNREACHABLE):

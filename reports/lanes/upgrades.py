@@ -27,13 +27,15 @@ from parity.environment import describe, version_of
 from parity.errors import EnvironmentGap, ParityError, UsageError
 from parity.reports.gate import baseline, merge, upgrade
 from parity.reports.gate.changes import RED, Run, count_text
-from parity.reports.gate.runs import from_baseline
+from parity.reports.gate.runs import FIELD, from_baseline
 from parity.reports.lanes import environments
 from parity.reports.lanes.environments import HOME, Release
 
 DIRECTORY = Path("reports/upgrades")
 # Tests of one part of a run: what an interruption loses at most.
 TESTS_OF_A_PART = 1000
+# Of what the name of a report has of its selection.
+_LONGEST = 60
 _SUITE = ("--pyargs", "parity.architectures", "-q", "-p", "no:cacheprovider")
 _COLLECTED = re.compile(r"^(\d+)(?:/\d+)? tests? collected", re.MULTILINE)
 # Exit statuses of pytest.
@@ -71,7 +73,9 @@ class Options:
     def suffix(self) -> str:
         """What tells the report of a part from that of the whole."""
         words = re.sub(r"[^a-z0-9]+", "-", " ".join(self.arguments).lower()).strip("-")
-        return f"-part-{words[:80]}" if words else ""
+        if len(words) > _LONGEST:
+            words = f"{words[:_LONGEST]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+        return f"-part-{words}" if words else ""
 
     def command(self, *action: str) -> str:
         """The command that does the same."""
@@ -133,7 +137,7 @@ def run_upgrade(requirement: str, options: Options) -> dict[str, Any]:
     _require_version(release, new)
     shutil.copyfile(place / "after" / "records.jsonl", place / "records.jsonl")
     comparison = upgrade.difference(old, new)
-    comparison["title"] = f"{release.package} {before} → {release.version}"
+    comparison["title"] = f"{release.package} {before} → {release.version}, with {_others(release.package)}"
     comparison["command"] = options.command("--upgrade", f"{release.package}=={release.version}")
     write_page(place / "report.html", old, new, options)
     return _finish(comparison, options.directory / f"{name}.md", upgrade.report(comparison, markdown=True))
@@ -163,12 +167,11 @@ def run_bisect(package: str, text: str, options: Options) -> dict[str, Any]:
     bad = search.first_bad()
     outcome: dict[str, Any] = {"worse": bad is not None, "first_bad": bad, "releases": search.verdicts, "cause": ""}
     outcome["command"] = options.command("--bisect", package, text)
+    title = f"{package} {first} … {last}, with {_others(package)}"
     if bad is None:
-        outcome.update(title=f"{package} {first} … {last}: nothing is worse with the last", last_good=str(last))
+        outcome.update(title=f"{title}: nothing is worse with the last", last_good=str(last))
     else:
-        outcome.update(
-            title=f"{package} {first} … {last}: {bad} is the first that is worse", last_good=search.last_good
-        )
+        outcome.update(title=f"{title}: {bad} is the first that is worse", last_good=search.last_good)
         outcome.update(search.explain(bad))
     return _finish(outcome, options.directory / f"{name}.md", bisect_report(outcome, markdown=True))
 
@@ -382,6 +385,12 @@ def _present_version(package: str) -> str:
     return version.partition("+")[0]
 
 
+def _others(package: str) -> str:
+    """The versions of the other packages that decide, here and everywhere."""
+    versions = {name: str(version).partition("+")[0] for name, version in describe()["packages"].items()}
+    return ", ".join(f"{name} {versions[name]}" for name in baseline.DECIDING if name in versions and name != package)
+
+
 def _present_run(place: Path, options: Options) -> Run:
     """This environment's: the one that was given, its baseline, or what is run now."""
     environment = describe()
@@ -393,7 +402,8 @@ def _present_run(place: Path, options: Options) -> Run:
     path = baseline.path_of(options.baselines, environment)
     if path.exists():
         options.console.say(f"this environment: {path}")
-        return environment, from_baseline(path)[1]
+        known, lines = from_baseline(path)
+        return {**environment, FIELD: known[FIELD]}, lines
     return run_suite(sys.executable, place / "before", "this environment", options)
 
 
