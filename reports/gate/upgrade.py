@@ -149,8 +149,7 @@ def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
     ]
     command = comparison.get("command", "")
     lines += [f"Reproduce it with: {f'`{command}`' if markdown else command}"] if command else []
-    subject = "what is red now and was not"
-    lines += [*sections(comparison, subject, markdown="##" if markdown else ""), ""]
+    lines += [*sections(comparison, "what is red now and was not", markdown="##" if markdown else ""), ""]
     measured = f"{counts['ratios that grew']:,} error ratios grew, {counts['ratios that shrank']:,} shrank"
     if not comparison["has_ratios"]:
         measured = "error ratios were not compared, as a baseline has none"
