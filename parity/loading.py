@@ -132,7 +132,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
-    with _load_errors(source, "its configuration"):
+    with _load_errors(source, "its configuration"), quiet_transformers():
         config = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         path = has_file(source, "config.json") if directory else None
         # transformers 4 guesses it from the name of the directory.
@@ -280,6 +280,7 @@ def _explanation_of_known(error: BaseException) -> str | None:
 
 _PACKAGE = re.compile(
     r"pip install `?([a-z]\w+)\b(?!\+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
+    r"|You need to install (\w+)"
 )
 # What transformers takes some packages' names for.
 _PACKAGE_NAMES = {"SentencePiece": "sentencepiece", "PIL": "pillow", "rjieba": "rjieba"}

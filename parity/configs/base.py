@@ -258,8 +258,14 @@ class OnnxConfig(ABC):
         kind = next(iter(getattr(preprocessor, "model_input_names", None) or [None]))
         batch_size = compute_effective_axis_dimension(batch_size, self.default_batch_size)
         if kind == "pixel_values":
+            import numpy as np
+
             grey = colours_of(preprocessor) == 1
-            images = self._generate_dummy_images(batch_size, 1 if grey else num_channels, image_height, image_width)
+            images: list[Any] = self._generate_dummy_images(
+                batch_size, 1 if grey else num_channels, image_height, image_width
+            )
+            # transformers 4 takes no image without an axis for its colours.
+            images = [np.asarray(image)[..., None] for image in images] if grey else images
             inputs = dict(preprocessor(images=images, return_tensors=framework))
             return {**inputs, kind: with_channels(inputs[kind], channels_of(self._config))}
         if kind in ("input_features", "input_values"):

@@ -93,11 +93,14 @@ def _text_of(error: Exception) -> str:
 
 
 def _refusal_of(traceable: Traceable, tensors: tuple[torch.Tensor, ...]) -> Exception | None:
-    """What the model raises when it is called without an exporter; None if it answers."""
+    """What the model raises when it is called as it is, without an exporter; None if it answers."""
     try:
+        traceable.onnx_config.restore_ops()
         traceable(*tensors)
     except Exception as error:
         return error
+    finally:
+        traceable.onnx_config.patch_ops()
     return None
 
 

@@ -184,7 +184,8 @@ def test_sentencepiece_is_named_if_it_is_missing(tmp_path, name, file):
         ("TimmBackbone requires the timm library", "timm"),
         ("`nosuchpackage` is required to read a file. Install it with `pip install nosuchpackage`.", "nosuchpackage"),
         ("No module named 'nosuchpackage.part'", "nosuchpackage"),
-        ("You need to install rjieba: pip install nosuchpackage", "nosuchpackage"),
+        ("A tokenizer is missing: pip install nosuchpackage", "nosuchpackage"),
+        ("You need to install nosuchpackage to use RoFormerTokenizer.", "nosuchpackage"),
     ],
 )
 def test_a_missing_package_is_named(message, package):
