@@ -397,11 +397,13 @@ def _require_sentencepiece(source: str, cache_dir: str | None) -> None:
 def joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None:
     """The processor that joins tokenizer and image processor of a checkpoint without a file of its own for it.
 
-    Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such.
+    Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such,
+    or where it cannot read the files.
     """
     import transformers
 
-    with quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, ValueError):
+    # Before transformers 4.54 Whisper's takes a tokenizer.json for no tokenizer, and opens a vocabulary named None.
+    with quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, TypeError, ValueError):
         processor = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         # Where a model type has none, transformers hands out the tokenizer.
         return processor if isinstance(processor, transformers.ProcessorMixin) else None

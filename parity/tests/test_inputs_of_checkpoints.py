@@ -16,7 +16,7 @@ from parity.fixtures.controls import commands
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx.__main__ import main as onnx
-from parity.preprocessors import DrawnTokens, open_preprocessor
+from parity.preprocessors import DrawnTokens, JoinedPreprocessor, open_preprocessor
 from parity.registry import architectures
 
 
@@ -37,6 +37,20 @@ def test_tokenizer_and_image_processor_are_joined_if_the_model_takes_both(captio
     """Without a processor class too, and also if a processor is asked for."""
     joined = open_preprocessor(str(captioner), tiny_config("vision-encoder-decoder"), kind, cache_dir=None)
     assert (joined.tokenizer.unk_token, joined.image_processor.size["height"]) == ("[UNK]", 32)
+
+
+def test_a_processor_class_that_cannot_read_the_files_joins_nothing(tmp_path, monkeypatch):
+    """As Whisper's before transformers 4.54, which opens the vocabulary of a slow tokenizer: both are joined here."""
+    import transformers
+
+    def refuse(*args, **options):
+        raise TypeError("expected str, bytes or os.PathLike object, not NoneType")
+
+    save_checkpoint(tmp_path, "whisper", "speech2seq-lm")
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", refuse)
+    joined = open_preprocessor(str(tmp_path), tiny_config("whisper"), cache_dir=None)
+    assert isinstance(joined, JoinedPreprocessor)
+    assert joined.feature_extractor.feature_size == 8
 
 
 def test_a_captioner_is_exported(captioner, tmp_path):
