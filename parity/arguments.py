@@ -44,7 +44,8 @@ def require_config(config: Any, name: str = "config") -> None:
     Raises:
         UsageError
     """
-    if not hasattr(config, "inputs") or not hasattr(config, "generate_dummy_inputs"):
+    # Of the class: a property of the object may raise an AttributeError of its own.
+    if not hasattr(type(config), "inputs") or not hasattr(type(config), "generate_dummy_inputs"):
         raise UsageError(f"{name}: got {type(config).__name__}, should be an OnnxConfig, which names inputs and axes")
 
 

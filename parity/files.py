@@ -112,7 +112,9 @@ def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
         names: relative to the model's directory; others than in or below that are left out.
     """
     with contextlib.ExitStack() as stack:
-        copy = _place_to_link(model, stack) / model.name
+        # Below the fresh directory, which has a lock in it.
+        copy = _place_to_link(model, stack) / "copy" / model.name
+        copy.parent.mkdir()
         for name in (model.name, *names):
             source, target = model.parent / name, Path(os.path.normpath(copy.parent / name))
             if copy.parent in target.parents and source.is_file():

@@ -29,6 +29,7 @@ CHECKS = (
     "other_sizes",
     "traced_sizes",
     "verdict_of_the_commands",
+    "weights",
 )
 # A file is exported and loaded alone for the first feature with a past.
 COUNT = len(CELLS) * (len(CHECKS) - 2) + len(ARCHITECTURES) * 2

@@ -369,7 +369,7 @@ def test_mismatch_as_json(checkpoint, tmp_path):
     status, out, _ = run("-m", checkpoint(), "--json", tmp_path)
     result = json.loads(out)
     assert (status, result["status"]) == (1, "failed")
-    assert result["failures"][0]["subject"] == "last_hidden_state"
+    assert "last_hidden_state" in [failure["subject"] for failure in result["failures"]]
     assert result["rejected"] == (tmp_path / "model.rejected.onnx").as_posix()
     assert "model" not in result
 

@@ -91,7 +91,7 @@ def test_a_cast_that_only_some_masks_reach_is_widened(last, monkeypatch):
         return {"values": values if mask.all() else values.to(torch.float32).double()}
 
     monkeypatch.setattr(reference, "call", cast_where_masked)
-    ask = reference._Float64Call(None, None)
+    ask = reference._Float64Call(torch.nn.Identity(), None)
     values = torch.full((1, 3), 1 / 3, dtype=torch.float64)
     whole = torch.ones(1, 3, dtype=torch.int64)
     masked = torch.tensor([[1, 1, 0]]) if last == "padded" else torch.zeros_like(whole)
@@ -111,7 +111,7 @@ def test_a_call_like_one_without_casts_goes_without_the_mode(monkeypatch):
     monkeypatch.setattr(
         reference, "call", lambda model, onnx_config, nested: {"mode": torch.overrides._len_torch_function_stack()}
     )
-    ask, inputs = reference._Float64Call(None, None), {"input_ids": torch.ones(2, 3, dtype=torch.int64)}
+    ask, inputs = reference._Float64Call(torch.nn.Identity(), None), {"input_ids": torch.ones(2, 3, dtype=torch.int64)}
     assert [ask(inputs)["mode"] for _ in range(3)] == [1, 0, 0]
 
 
