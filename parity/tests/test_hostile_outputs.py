@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from parity.console import Console
 from parity.errors import UsageError
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint
@@ -221,3 +222,10 @@ def test_room_is_asked_for(tmp_path, checkpoint, monkeypatch, kind, number):
     assert f"output {output / 'model.pt'}: " in err
     assert ("cannot be written: File too large" if number == errno.EFBIG else "no space left; free some") in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warning_is_no_line_of_standard_output(monkeypatch, capsys):
+    """Where standard error is closed, Python itself would print it there, into the JSON."""
+    monkeypatch.setattr(sys, "stderr", None)
+    Console(as_json=True).warn("the tokenizer has lost its words")
+    assert capsys.readouterr().out == ""

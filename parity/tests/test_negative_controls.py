@@ -60,6 +60,13 @@ def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
     assert all(row.message for row in rows)
 
 
+@pytest.mark.parametrize("specimen", [each for each in SPECIMENS if "wrong-value" in str(each)], ids=str)
+def test_a_changed_weight_is_seen_in_the_values_too(bert, specimen, tmp_path):
+    """The error ratio needs no account of the weights: a tenth and a ten-thousandth of one bias fail it alone."""
+    specimen.write(bert, tmp_path / "model.onnx")
+    assert {"weights", "ratio"} <= {row.check for row in judge(bert, tmp_path / "model.onnx").failures}
+
+
 def test_every_check_has_a_specimen():
     """Each check that a finding can be of fails on a specimen, or in the test that `ELSEWHERE` names, never in both."""
     from parity.fixtures.controls import cache_faults

@@ -126,8 +126,7 @@ def _verdict(worse: Sequence[Change], growths: int, causes: Sequence[Cause]) -> 
     parts = [f"{count_text(len(worse), 'check')} of {cells}"] if worse else []
     parts += [f"{count_text(growths, 'error ratio')} grew"] if growths else []
     if causes:
-        first = causes[0]
-        parts.append(f"the largest cause is {' in '.join(filter(None, (first.exception or 'a failure', first.place)))}")
+        parts.append(f"the largest cause is {causes[0].title}")
     return f"Worse: {'; '.join(parts)}."
 
 
