@@ -186,9 +186,14 @@ def block_orders(part: Shape, whole: Shape) -> tuple[tuple[Order, int], ...]:
 
 
 def blocks(axis: int, size: int, total: int) -> list[Block]:
-    """The blocks of that size that follow each other along an axis; no weights are merged of more than these."""
-    count = min(total // size, _MOST_BLOCKS)
-    return [Block(axis, start, start + size, total) for start in range(0, count * size, size)]
+    """The blocks of that size that follow each other along an axis, from its beginning and from its end.
+
+    Where two weights of different sizes are merged, one begins at 0 and the other ends at the end. No weights are
+    merged of more blocks than these.
+    """
+    steps = range(0, min(total // size, _MOST_BLOCKS) * size, size)
+    starts = {*steps, *(total - size - step for step in steps)}
+    return [Block(axis, start, start + size, total) for start in sorted(starts)]
 
 
 def find_block(part: np.ndarray, whole: np.ndarray, axis: int) -> Block | None:
