@@ -180,23 +180,26 @@ leave(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("size", [100_000, 1_000_000])
-def test_no_room_for_a_torchscript_file(tmp_path, checkpoint, size):
-    """torch's own writer ends the process (signal 6) when the disk takes no more: one sentence, and nothing is left.
+def export_within(size, checkpoint, output):
+    command = [sys.executable, "-c", LIMITED, str(size), "-m", str(checkpoint), "--quiet", str(output)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    With room enough, the control, the file is written.
-    """
-    command = [sys.executable, "-c", LIMITED, str(size), "-m", str(checkpoint), "--quiet", str(tmp_path / "output")]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if size == 1_000_000:
-        assert (process.returncode, process.stderr) == (0, "")
-        assert (tmp_path / "output" / "model.pt").is_file()
-        return
+
+def test_no_room_for_a_torchscript_file(tmp_path, checkpoint):
+    """torch's own writer ends the process (signal 6) when the disk takes no more: one sentence, and nothing is left."""
+    process = export_within(100_000, checkpoint, tmp_path / "output")
     assert process.returncode == 1
     output = tmp_path / "output" / "model.pt"
     assert process.stderr.startswith(f"python -m parity.torchscript: error: output {output}: cannot be written: File")
     assert len(process.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_room_enough_for_a_torchscript_file(tmp_path, checkpoint):
+    """The control: the file is written."""
+    process = export_within(1_000_000, checkpoint, tmp_path / "output")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert (tmp_path / "output" / "model.pt").is_file()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
