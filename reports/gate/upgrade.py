@@ -126,7 +126,8 @@ def _verdict(worse: Sequence[Change], growths: int, causes: Sequence[Cause]) -> 
     parts = [f"{count_text(len(worse), 'check')} of {cells}"] if worse else []
     parts += [f"{count_text(growths, 'error ratio')} grew"] if growths else []
     if causes:
-        parts.append(f"the largest cause is {causes[0].title}")
+        first = causes[0]
+        parts.append(f"the largest cause is {first.title if first.exception else f'a {first.title}'}")
     return f"Worse: {'; '.join(parts)}."
 
 
