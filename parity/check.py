@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.console import Console, leave, run_guarded, tolerance
+from parity.console import Console, checkpoint_options, feature_option, leave, run_guarded, tolerance
 from parity.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog, description="Judge an ONNX file against the checkpoint it was exported from.")
     p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
     p.add_argument("file", type=Path, help="the ONNX file")
-    p.add_argument("--feature", help="what the file was exported for (default: read from the file)")
+    feature_option(p, "what the file was exported for; default: read from the file", None)
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    checkpoint_options(p)
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     return p
 
@@ -38,13 +38,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    from parity import loading
+    from parity import opening
 
     if not args.file.is_file():
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     console.progress("importing torch and transformers")
-    from parity.checkpoint import Checkpoint
     from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.exporters import EXPORTERS
@@ -54,8 +53,9 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     from parity.registry import architecture
 
     file = contract.read(args.file)
-    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir)
-    feature = args.feature or guess_feature(file, checkpoint.config)
+    checkpoint = opening.open_checkpoint(args, source, console)
+    name = args.feature or guess_feature(file, checkpoint.config)
+    feature = opening.choose_feature(checkpoint, name, console)
     onnx_config = checkpoint.onnx_config(feature)
     if file.metadata.get("part") == "prefill":
         if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
@@ -106,7 +106,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     if not validation.passed:
         print(f"error: {validation.message()}", file=sys.stderr)
         return 1
-    console.say(f"All good: {args.file} computes what {args.model} computes")
+    console.say(f"All good: {args.file} computes what {checkpoint} computes")
     return 0
 
 
@@ -125,9 +125,8 @@ def guess_feature(file: Contract, config: PretrainedConfig) -> str:
     fitting = [
         feature for feature, build in features_of(config.model_type).items() if sorted(build(config).outputs) == outputs
     ]
-    # TensorFlow's classes have the names of PyTorch's, with TF before them.
-    saved = {name.removeprefix("TF") for name in config.architectures or []}
-    likely = [feature for feature in fitting if saved & {head.__name__ for head in features.heads(config, feature)}]
+    saved = features.features_saved(config)
+    likely = [feature for feature in fitting if feature in saved]
     candidates = likely or fitting
     if len(candidates) != 1:
         problem = (

@@ -6,10 +6,11 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from parity import loading
+from parity import loading, unused
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
 from parity.samples import SampleSource
+from parity.tasks import AUTO, feature_by_name, keeping_past, task_of
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
@@ -29,28 +30,99 @@ class Checkpoint:
         framework: whose weights to read, `pt` or `tf`; None means those that are there.
         cache_dir: where checkpoints from the Hub are kept.
         preprocessor: its kind; see `loading.load_preprocessor`.
+        policy: what becomes of weights that the model of a feature does not use.
 
     Raises:
         UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
     """
 
     def __init__(
-        self, source: str, *, framework: str | None = None, cache_dir: str | None = None, preprocessor: str = "auto"
+        self,
+        source: str,
+        *,
+        framework: str | None = None,
+        cache_dir: str | None = None,
+        preprocessor: str = "auto",
+        policy: unused.Policy | None = None,
     ) -> None:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
+        # As messages and logs call it.
+        self.name = source
         self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(source, framework)
         self._kind = preprocessor
+        self._policy = policy or unused.Policy()
+        # One line is enough, however often the model is loaded.
+        self._reported = False
 
     def __str__(self) -> str:
-        return self.source
+        return self.name
 
     @property
     def model_type(self) -> str:
         """As transformers names it."""
         return self.config.model_type
+
+    @property
+    def saved_as(self) -> str:
+        """The class as which it was saved; empty where config.json does not name one."""
+        return (self.config.architectures or [""])[0]
+
+    @functools.cached_property
+    def saved_features(self) -> list[str]:
+        """The features that load that class."""
+        from parity.features import features_saved
+
+        return features_saved(self.config)
+
+    def feature(self, name: str) -> str:
+        """The feature of that name, or of another name for it; `auto` is the one that the checkpoint was saved for.
+
+        Raises:
+            UsageError: the architecture is not supported; or `auto`, and no feature loads the class of the checkpoint.
+        """
+        features = features_of(self.model_type)
+        if name != AUTO:
+            return feature_by_name(name, features)
+        if not self.saved_features:
+            saved = f"was saved as {self.saved_as}" if self.saved_as else "does not say as what it was saved"
+            raise UsageError(
+                f"--feature auto: {self} {saved}, and no feature of {self.model_type} is known for it; name one of"
+                f" {', '.join(features)}"
+            )
+        return self.saved_features[0]
+
+    @property
+    def automatic_choice(self) -> str:
+        """What `auto` chooses, and why, as a line of the log."""
+        first, *others = self.saved_features
+        more = f"; {', '.join(others)} {'fits' if len(others) == 1 else 'fit'} too" if others else ""
+        return f"Feature {first}, because the checkpoint was saved as {self.saved_as}{more}"
+
+    def warn_of_lost_head(self, feature: str) -> None:
+        """Say so if the checkpoint was saved with a head that the feature leaves out."""
+        if self._loses_head(feature):
+            features = " or ".join(keeping_past(feature, self.saved_features))
+            self._policy.warn(
+                f"{feature} leaves out the head of {self.saved_as}, as which the checkpoint was saved; --feature"
+                f" {features} keeps it"
+            )
+
+    def _loses_head(self, feature: str) -> bool:
+        tasks = {task_of(each) for each in self.saved_features}
+        return bool(tasks) and task_of(feature) == "default" and "default" not in tasks
+
+    @functools.cached_property
+    def stored_dtype(self) -> str:
+        """The type of its weights, as far as known; see `loading.stored_dtype`."""
+        return loading.stored_dtype(self.source, self.config, self.cache_dir)
+
+    def cast_note(self, dtype: str = DEFAULT_DTYPE) -> str:
+        """That its weights are stored in another type than they are exported in, for a line of the log; else empty."""
+        stored = self.stored_dtype
+        return f", stored as {stored}, exported as {dtype}" if stored not in ("", dtype) else ""
 
     def onnx_config(self, feature: str) -> OnnxConfig:
         """The configuration of a feature.
@@ -95,7 +167,7 @@ class Checkpoint:
         """
         from parity.features import model_class
 
-        model, missing = loading.load_model(
+        model, missing, unused_weights = loading.load_model(
             self.source,
             model_class(self.model_type, feature, self.framework),
             framework=self.framework,
@@ -105,7 +177,28 @@ class Checkpoint:
         )
         if missing:
             self._require_weights(model, missing, feature, inputs)
+        self._account_unused(model, unused_weights, feature)
         return model
+
+    def _account_unused(self, model: PreTrainedModel, names: Sequence[str], feature: str) -> None:
+        """Report weights that the model does not use, once.
+
+        Raises:
+            CheckpointError: these are whole layers.
+        """
+        if not names or self._reported:
+            return
+        prefix, own = model.base_model_prefix, type(model).__name__
+        bare = not self.saved_as or "default" in self.saved_features
+        if not self._policy.allow:
+            layers = unused.whole_layers(names, model.state_dict(), prefix, bare=bare)
+            unused.require_layers(str(self), own, layers)
+        if self._loses_head(feature):
+            # Of the head there is a warning already.
+            names = [name for name in names if name.startswith(f"{prefix}.")]
+        if modules := unused.modules_of(names):
+            self._policy.warn(f"{own} does not use these weights of the checkpoint: {unused.listing(modules)}")
+        self._reported = True
 
     def _require_weights(
         self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource

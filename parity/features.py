@@ -234,6 +234,20 @@ def heads(config: PretrainedConfig, feature: str) -> tuple[ModelLoader, ...]:
     return tuple(classes) if isinstance(classes, (list, tuple)) else (classes,)
 
 
+def features_saved(config: PretrainedConfig) -> list[str]:
+    """The features that load the class as which the checkpoint of a configuration was saved, in the declared order.
+
+    Raises:
+        KeyError: the model type is not supported.
+    """
+    features = FeaturesManager.get_supported_features_for_model_type(config.model_type)
+    # TensorFlow's classes have the names of PyTorch's, with TF before them.
+    saved = {name.removeprefix("TF") for name in config.architectures or []}
+    if not saved:
+        return []
+    return [feature for feature in features if saved & {head.__name__ for head in heads(config, feature)}]
+
+
 def constructor(model_type: str, feature: str, model_name: str = "") -> Constructor:
     """The OnnxConfig constructor of a model type and feature.
 

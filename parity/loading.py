@@ -16,7 +16,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
@@ -49,7 +49,70 @@ _PREPROCESSOR_FILES = {
     "image_processor": ("preprocessor_config.json",),
     "feature_extractor": ("preprocessor_config.json",),
 }
+# Types of floating point in the header of a safetensors file → their names in PyTorch.
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve(
+    source: str, cache_dir: str | None = None, *, revision: str | None = None, subfolder: str | None = None
+) -> str:
+    """Where a checkpoint lies: a directory or a Hub id. A revision or a subfolder of the Hub is fetched into its cache.
+
+    Raises:
+        UsageError, CheckpointError: see `locate`; a revision of a directory, a subfolder that is not there.
+    """
+    path = Path(source).expanduser()
+    if source and path.is_dir():
+        if revision:
+            raise UsageError(f"--revision: {source} is a directory, which has no revisions; those are the Hub's")
+        source = str(path / subfolder) if subfolder else source
+        if subfolder and not Path(source).is_dir():
+            raise UsageError(f"--subfolder {subfolder}: {path} has no such directory{_directories_note(path)}")
+    elif (revision or subfolder) and _is_hub_id(source) and not path.exists():
+        prefix = f"{subfolder.strip('/')}/" if subfolder else ""
+        _require_hub(source, cache_dir, revision, f"{prefix}config.json")
+        source = _snapshot(source, cache_dir, revision, prefix)
+    locate(source, cache_dir)
+    return source
+
+
+def _snapshot(source: str, cache_dir: str | None, revision: str | None, prefix: str) -> str:
+    """Where the files are, in the Hub's cache, that `from_pretrained` would read of a checkpoint on the Hub.
+
+    Args:
+        prefix: the subfolder with a slash behind it; empty for none.
+    """
+    from huggingface_hub import snapshot_download
+
+    small, safe = ("*.json", "*.txt", "*.model"), ("model.safetensors", "model-*.safetensors")
+    with _load_errors(f"--model {source}", "its files"):
+        for names in (small + safe, ("pytorch_model*.bin",)):
+            patterns = [f"{prefix}{name}" for name in names]
+            root = snapshot_download(source, revision=revision, cache_dir=cache_dir, allow_patterns=patterns)
+            directory = Path(root, prefix)
+            if any((directory / name).exists() for name in SAFE_WEIGHTS):
+                break
+    if not directory.is_dir():
+        raise UsageError(f"--subfolder {prefix}: {source} has no such directory{_directories_note(Path(root))}")
+    return str(directory)
+
+
+def directories_below(directory: Path) -> list[str]:
+    """The directories below one, up to two levels, that hold a configuration and weights."""
+    weights = SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS
+    candidates = [path.parent for pattern in ("*/config.json", "*/*/config.json") for path in directory.glob(pattern)]
+    holding = [each for each in candidates if any((each / name).is_file() for name in weights)]
+    return sorted(each.relative_to(directory).as_posix() for each in holding)
+
+
+def _directories_note(directory: Path) -> str:
+    """The end of a message: which directories hold a checkpoint; empty where none does."""
+    below = directories_below(directory)
+    if not below:
+        return ""
+    verb = "holds a checkpoint" if len(below) == 1 else "hold checkpoints"
+    return f"; {', '.join(below)} {verb}: give {'that directory' if len(below) == 1 else 'one of them'}, or --subfolder"
 
 
 def locate(source: str, cache_dir: str | None = None) -> Path | None:
@@ -63,7 +126,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
         raise UsageError("--model: is empty; give the directory of a checkpoint or a Hub id")
     path = Path(source).expanduser()
     if not path.exists():
-        if _HUB_ID.fullmatch(source) and not source.startswith("."):
+        if _is_hub_id(source):
             _require_hub(source, cache_dir)
             return None
         raise UsageError(f"--model {source}: no such directory; give the directory of a checkpoint or a Hub id")
@@ -73,21 +136,28 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     if not names:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
     if "config.json" not in names:
-        raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
+        note = _directories_note(path) or "; save the model there with save_pretrained"
+        raise CheckpointError(f"{source}: has no config.json{note}")
     if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
         raise CheckpointError(
-            f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
-            " save the trained model there with save_pretrained"
+            f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin"
+            + (_directories_note(path) or "; save the trained model there with save_pretrained")
         )
     return path
 
 
+def _is_hub_id(source: str) -> bool:
+    return bool(_HUB_ID.fullmatch(source)) and not source.startswith(".")
+
+
 @functools.cache
-def _require_hub(source: str, cache_dir: str | None) -> None:
+def _require_hub(
+    source: str, cache_dir: str | None, revision: str | None = None, configuration: str = "config.json"
+) -> None:
     """Refuse at once what the Hub cannot be asked for; its client would try again for half a minute."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(source, "config.json", cache_dir=cache_dir), str):
+    if isinstance(try_to_load_from_cache(source, configuration, cache_dir=cache_dir, revision=revision), str):
         return
     why = "in offline mode only its cache is looked at" if constants.HF_HUB_OFFLINE else ""
     if not why and not urllib.request.getproxies():
@@ -132,6 +202,20 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     return config
 
 
+class Loading(NamedTuple):
+    """A model as it was loaded.
+
+    Attributes:
+        model: in eval mode.
+        missing: names of the model's weights that the checkpoint lacks; they are random.
+        unused: names of the checkpoint's weights that the model does not have.
+    """
+
+    model: PreTrainedModel
+    missing: list[str]
+    unused: list[str]
+
+
 def load_model(
     source: str,
     model_class: ModelLoader,
@@ -140,8 +224,8 @@ def load_model(
     cache_dir: str | None = None,
     attention: str = "eager",
     dtype: str = DEFAULT_DTYPE,
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model in that dtype and in eval mode, and the names of the weights that the checkpoint lacks.
+) -> Loading:
+    """The model in that dtype and in eval mode, and the weights that the checkpoint lacks or holds for nothing.
 
     Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
     transformers does: a caller that goes on must know that no output depends on them.
@@ -153,24 +237,35 @@ def load_model(
     if directory is not None:
         framework = framework or framework_of(directory)
     if framework == "tf":
-        model, missing = _load_tensorflow(source, model_class, cache_dir, attention)
-        return model.to(torch_dtype(dtype)), missing
+        loading = _load_tensorflow(source, model_class, cache_dir, attention)
+        return loading._replace(model=loading.model.to(torch_dtype(dtype)))
     with _load_errors(source, "its weights"), quiet_transformers():
         model, info = model_class.from_pretrained(
             source,
             cache_dir=cache_dir,
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             weights_only=True,
             **dtype_option(torch_dtype(dtype)),
         )
-    return model.eval(), sorted(info["missing_keys"])
+    _require_sizes(source, info["mismatched_keys"])
+    return Loading(model.eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
 
 
-def _load_tensorflow(
-    source: str, model_class: ModelLoader, cache_dir: str | None, attention: str
-) -> tuple[PreTrainedModel, list[str]]:
+def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Refuse weights of other sizes than the configuration says: the model's would be random."""
+    texts = [f"{name} is {tuple(there)}, should be {tuple(here)}" for name, there, here in sorted(mismatches)]
+    if texts:
+        more = f" and {len(texts) - 2} more" if len(texts) > 2 else ""
+        raise CheckpointError(
+            f"{source}: its weights do not fit its config.json: {', '.join(texts[:2])}{more}; correct the sizes in"
+            " config.json (id2label says how many labels there are), or save the model again with save_pretrained"
+        )
+
+
+def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | None, attention: str) -> Loading:
     """TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 leaves it empty."""
     gap = tensorflow_gap()
     if gap:
@@ -186,7 +281,27 @@ def _load_tensorflow(
         model, info = load_tf2_checkpoint_in_pytorch_model(
             model, str(weights), allow_missing_keys=True, output_loading_info=True
         )
-    return model.float().eval(), sorted(info["missing_keys"])
+    return Loading(model.float().eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+
+
+def stored_dtype(source: str, config: PretrainedConfig, cache_dir: str | None = None) -> str:
+    """The type of most weights of a checkpoint, as PyTorch names it: what its files say, else what config.json says.
+
+    Empty where nothing says it.
+    """
+    for name in SAFE_WEIGHTS:
+        path = has_file(source, name, cache_dir)
+        if path and path.suffix == ".json":
+            shards = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            path = has_file(source, min(shards), cache_dir) if shards else None
+        if path:
+            with path.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            types = [_STORED.get(entry.get("dtype")) for entry in header.values()]
+            floats = [each for each in types if each]
+            return max(floats, key=floats.count, default="")
+    said = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return str(said or "").removeprefix("torch.")
 
 
 @contextlib.contextmanager

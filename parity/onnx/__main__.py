@@ -10,7 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, leave, run_guarded, tolerance
+from parity.console import (
+    PREPROCESSORS,
+    Console,
+    checkpoint_options,
+    feature_option,
+    leave,
+    run_guarded,
+    tolerance,
+)
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
@@ -20,13 +28,13 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     """The command line, that of `transformers.onnx` and more."""
     p = argparse.ArgumentParser(prog, description="Export a Transformers checkpoint to ONNX and prove the file.")
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
-    p.add_argument("--feature", default="default", help="what the model is exported for (default: %(default)s)")
+    feature_option(p, "what the model is exported for; default: %(default)s")
     p.add_argument("--opset", type=int, help="ONNX opset of the file (default: the architecture's own)")
     p.add_argument(
         "--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides"
     )
     p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    checkpoint_options(p)
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
@@ -40,7 +48,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     )
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     p.add_argument(
         "output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx"
@@ -56,23 +64,22 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 
 
 def _export(args: argparse.Namespace, console: Console) -> int:
-    from parity import files, loading, onnx_files
+    from parity import files, onnx_files, opening
     from parity.opsets import check_opset
 
     start = time.perf_counter()
     destination = files.output_file(args.output)
     if args.opset is not None:
         check_opset(args.opset)
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
-        from parity.checkpoint import Checkpoint
         from parity.companions import Companions
         from parity.onnx.checkpoint_export import CheckpointExport
 
-        options = {"framework": args.framework, "cache_dir": args.cache_dir, "preprocessor": args.preprocessor}
-        checkpoint = Checkpoint(args.model, **options)
-        export = CheckpointExport(checkpoint, args.feature, args.opset, console)
+        checkpoint = opening.open_checkpoint(args, source, console)
+        feature = opening.choose_feature(checkpoint, args.feature, console)
+        export = CheckpointExport(checkpoint, feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
         exports = {destination.name: export}
         if args.prefill:

@@ -100,7 +100,8 @@ class CheckpointExport:
     def lines(self, result: validation.Validation, atol: float | None) -> list[str]:
         """The log of the validation."""
         return [
-            f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}",
+            f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}"
+            + self.checkpoint.cast_note(),
             "Validating ONNX model...",
             *validation_lines(result, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
@@ -109,7 +110,7 @@ class CheckpointExport:
         """The export and its validation as one JSON object."""
         return {
             "status": "passed" if result.passed else "failed",
-            "checkpoint": self.checkpoint.source,
+            "checkpoint": str(self.checkpoint),
             "fingerprint": self.checkpoint.fingerprint,
             "architecture": self.checkpoint.model_type,
             "feature": self.feature,
