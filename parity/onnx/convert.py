@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version, parse
 
-from parity import __version__
+from parity import __version__, callers
 from parity.axes import Axes, Signature
 from parity.configs.base import OnnxConfig, one_preprocessor
 from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name
@@ -81,7 +81,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         The names of `forward`'s parameters that are inputs, in its order, and the names of the outputs.
 
     Raises:
-        UsageError (a ValueError): an opset out of range; inputs that the model does not take.
+        UsageError (a ValueError): an opset out of range; inputs that the model does not take; weights of another type
+            than float32.
         ExportError (a RuntimeError): the exporter fails, or its file is not what was asked for.
         OutputError (an OSError): `output` cannot be written.
     """
@@ -120,6 +121,7 @@ def export_with(
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
     check_opset(opset, EXPORTERS[exporter.name].opsets)
+    callers.require_dtype(model)
     if not config.is_torch_support_available:
         logger.warning(
             "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version
@@ -267,7 +269,8 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
 
     Raises:
         ValueError: names, dtypes, shapes or values differ; the message names every bad output with count, worst
-            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch).
+            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch); or the reference model's
+            weights are of another type than float32 (UsageError).
         RuntimeError: ONNX Runtime refuses the file (SessionError).
     """
     from parity import shapes, validation
@@ -277,6 +280,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     from parity.sessions import OnnxSession
     from parity.traceable import attention_of
 
+    callers.require_dtype(reference_model)
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")
     source = SampleSource(config, preprocessor, reference_model.config, dtype_name(reference_model.dtype))
