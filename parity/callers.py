@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from parity.dtypes import DEFAULT_DTYPE, DTYPES, dtype_name, torch_dtype
 from parity.errors import UsageError
@@ -10,6 +11,25 @@ from parity.releases import dtype_option
 
 if TYPE_CHECKING:
     import torch
+
+
+def transformers_model(model: Any) -> Any:
+    """The model of transformers in a PeftModel, its adapter active; any other model itself.
+
+    Raises:
+        UsageError: the adapter is none of weights, so the model without peft is another one.
+    """
+    # Nobody has one who has not imported it.
+    peft = sys.modules.get("peft")
+    if peft is None or not isinstance(model, peft.PeftModel):
+        return model
+    settings = model.active_peft_config
+    if settings.is_prompt_learning:
+        raise UsageError(
+            f"model: is a PeftModel whose adapter ({settings.peft_type}) adds tokens to the input, which no file can"
+            " hold; export a model that was trained without it, or with LoRA"
+        )
+    return model.get_base_model()
 
 
 def require_dtype(model: torch.nn.Module) -> None:

@@ -10,13 +10,14 @@ from parity import loading, unused
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
 from parity.samples import SampleSource
-from parity.tasks import AUTO, feature_by_name, keeping_past, task_of
+from parity.tasks import ADAPTER_TASKS, AUTO, feature_by_name, keeping_past, task_of
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from parity.adapters import Adapter
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
     from parity.features import Constructor
@@ -51,7 +52,7 @@ class Checkpoint:
         # As messages and logs call it.
         self.name = source
         self.config = loading.load_config(source, cache_dir)
-        self.framework = FeaturesManager.determine_framework(source, framework)
+        self.framework = FeaturesManager.determine_framework(loading.base_of(source, cache_dir), framework)
         self._kind = preprocessor
         self._policy = policy or unused.Policy()
         # One line is enough, however often the model is loaded.
@@ -68,13 +69,24 @@ class Checkpoint:
     @property
     def saved_as(self) -> str:
         """The class as which it was saved; empty where config.json does not name one."""
+        adapter = self.adapter
+        if adapter is not None and adapter.task_type in ADAPTER_TASKS:
+            return f"an adapter for {adapter.task_type}"
         return (self.config.architectures or [""])[0]
+
+    @functools.cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter of peft that it holds, if any."""
+        return loading.adapter_of(self.source, self.cache_dir)
 
     @functools.cached_property
     def saved_features(self) -> list[str]:
         """The features that load that class."""
         from parity.features import features_saved
 
+        if self.adapter is not None and self.adapter.task_type in ADAPTER_TASKS:
+            task = ADAPTER_TASKS[self.adapter.task_type]
+            return [feature for feature in features_of(self.model_type) if task_of(feature) == task]
         return features_saved(self.config)
 
     def feature(self, name: str) -> str:
@@ -139,7 +151,12 @@ class Checkpoint:
         Raises:
             UsageError, CheckpointError: there is none, or several and none that joins them, or it cannot be loaded.
         """
-        return loading.require_preprocessor(self.source, self._kind, self.cache_dir)
+        base = loading.base_of(self.source, self.cache_dir)
+        if base != self.source and self._kind == "auto":
+            own = loading.load_preprocessor(self.source, self._kind, self.cache_dir)
+            if own is not None:
+                return own
+        return loading.require_preprocessor(base, self._kind, self.cache_dir)
 
     def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
         """What makes inputs for a configuration and a model of that type."""

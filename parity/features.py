@@ -185,7 +185,7 @@ class FeaturesManager:
         Raises:
             UsageError, CheckpointError: see `parity.loading.load_model`.
         """
-        framework = FeaturesManager.determine_framework(model, framework)
+        framework = FeaturesManager.determine_framework(loading.base_of(model, cache_dir), framework)
         config = loading.load_config(model, cache_dir)
         loads = model_class(config.model_type, feature, framework)
         return loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]

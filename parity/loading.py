@@ -14,10 +14,11 @@ import socket
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from parity import adapters
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
@@ -116,9 +117,10 @@ def _directories_note(directory: Path) -> str:
 
 
 def locate(source: str, cache_dir: str | None = None) -> Path | None:
-    """The directory of a local checkpoint, or None for a Hub id.
+    """The directory of a local checkpoint, or of an adapter that names its base; None for a Hub id.
 
     Raises:
+        EnvironmentGap: there is an adapter, and nothing that applies it.
         UsageError: neither a directory nor a Hub id in the cache or within reach.
         CheckpointError: the directory has no configuration or no weights.
     """
@@ -135,15 +137,69 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     names = {child.name for child in path.iterdir()}
     if not names:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
+    if adapters.CONFIGURATION in names:
+        adapters.require_peft(source)
+        if not _holds_model(names):
+            return path
     if "config.json" not in names:
         note = _directories_note(path) or "; save the model there with save_pretrained"
         raise CheckpointError(f"{source}: has no config.json{note}")
-    if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
+    if not _holds_model(names):
         raise CheckpointError(
             f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin"
             + (_directories_note(path) or "; save the trained model there with save_pretrained")
         )
     return path
+
+
+def _holds_model(names: Collection[str]) -> bool:
+    return "config.json" in names and not set(names).isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS)
+
+
+def adapter_of(source: str, cache_dir: str | None = None) -> adapters.Adapter | None:
+    """The adapter of a checkpoint, if it has one.
+
+    Raises:
+        EnvironmentGap: nothing that applies it is installed.
+    """
+    path = _adapter_configuration(source, cache_dir)
+    if path is None:
+        return None
+    adapters.require_peft(source)
+    return adapters.Adapter.read(path)
+
+
+def _adapter_configuration(source: str, cache_dir: str | None) -> Path | None:
+    local = Path(source).expanduser().is_dir()
+    return (has_file if local else _once_from_hub)(source, adapters.CONFIGURATION, cache_dir)
+
+
+@functools.cache
+def _once_from_hub(source: str, name: str, cache_dir: str | None) -> Path | None:
+    """The Hub would be asked for a file that most checkpoints do not have again and again."""
+    return has_file(source, name, cache_dir)
+
+
+def base_of(source: str, cache_dir: str | None = None) -> str:
+    """Where a checkpoint's configuration and weights lie: itself, or the base that its adapter names.
+
+    Raises:
+        EnvironmentGap: see `adapter_of`.
+        CheckpointError: the base is not there.
+    """
+    adapter = adapter_of(source, cache_dir)
+    names = ("config.json", *SAFE_WEIGHTS, *PICKLED_WEIGHTS, *TENSORFLOW_WEIGHTS)
+    if adapter is None or _holds_model([name for name in names if has_file(source, name, cache_dir)]):
+        return source
+    try:
+        locate(adapter.base, cache_dir)
+    except ParityError as error:
+        name = adapter.base or "a model that it does not name"
+        raise CheckpointError(
+            f"{source}: holds an adapter of {name}, which cannot be loaded ({error}); put the base's config.json and"
+            f" weights beside the adapter, or correct base_model_name_or_path in {adapters.CONFIGURATION}"
+        ) from error
+    return adapter.base
 
 
 def _is_hub_id(source: str) -> bool:
@@ -190,6 +246,7 @@ def class_by_name(name: str) -> type[Any]:
 
 def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
+    source = base_of(source, cache_dir)
     directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
@@ -227,12 +284,22 @@ def load_model(
 ) -> Loading:
     """The model in that dtype and in eval mode, and the weights that the checkpoint lacks or holds for nothing.
 
+    An adapter is merged into its base.
+
     Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
     transformers does: a caller that goes on must know that no output depends on them.
 
     Raises:
         UsageError, CheckpointError: see `locate`; and weights that are truncated, do not fit, or want code to run.
     """
+    adapter = adapter_of(source, cache_dir)
+    if adapter is not None:
+        with _load_errors(source, "its adapter"), _base_alone(source, cache_dir) as base:
+            loading = load_model(base, model_class, cache_dir=cache_dir, attention=attention, dtype=dtype)
+            with quiet_transformers():
+                model, replaced = adapters.apply(loading.model, adapter)
+        absent = [name for name in loading.missing if name not in replaced]
+        return Loading(model.to(torch_dtype(dtype)).eval(), absent, loading.unused)
     directory = locate(source, cache_dir)
     if directory is not None:
         framework = framework or framework_of(directory)
@@ -252,6 +319,15 @@ def load_model(
         )
     _require_sizes(source, info["mismatched_keys"])
     return Loading(model.eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+
+
+@contextlib.contextmanager
+def _base_alone(source: str, cache_dir: str | None) -> Iterator[str]:
+    """The base of an adapter, in a directory that does not have the adapter's files."""
+    base = base_of(source, cache_dir)
+    path = _adapter_configuration(base, cache_dir)
+    with adapters.hidden(path.parent) if path else contextlib.nullcontext(base) as alone:
+        yield alone
 
 
 def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
@@ -289,6 +365,7 @@ def stored_dtype(source: str, config: PretrainedConfig, cache_dir: str | None = 
 
     Empty where nothing says it.
     """
+    source = base_of(source, cache_dir)
     for name in SAFE_WEIGHTS:
         path = has_file(source, name, cache_dir)
         if path and path.suffix == ".json":
@@ -470,12 +547,15 @@ def require_preprocessor(source: str, kind: str = "auto", cache_dir: str | None 
 
 
 def fingerprint(source: str, cache_dir: str | None = None) -> str:
-    """SHA-256 over the names and contents of the checkpoint's configuration and weights, as `sha256:…`."""
+    """SHA-256 over names and contents of the checkpoint's configuration, weights and adapter, as `sha256:…`."""
     configuration = has_file(source, "config.json", cache_dir)
     directory = configuration.parent if configuration else Path(source)
-    patterns = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*")
+    patterns = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*", "adapter_*")
     files = sorted({path for pattern in patterns for path in directory.glob(pattern)})
     digest = hashlib.sha256()
+    base = base_of(source, cache_dir)
+    if base != source:
+        digest.update(fingerprint(base, cache_dir).encode())
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:

@@ -63,6 +63,15 @@ ALIASES: dict[str, str] = {
     "automatic-speech-recognition": "speech2seq-lm",
     "image-to-text": "vision2seq-lm",
 }
+# What peft calls the task that an adapter was trained for → the feature.
+ADAPTER_TASKS: dict[str, str] = {
+    "SEQ_CLS": "sequence-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "CAUSAL_LM": "causal-lm",
+    "SEQ_2_SEQ_LM": "seq2seq-lm",
+    "FEATURE_EXTRACTION": "default",
+}
 # What is chosen by the class that the checkpoint was saved as.
 AUTO = "auto"
 _PAST = "-with-past"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity import files
+from parity import callers, files
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
@@ -128,6 +128,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
         OutputError (an OSError): `output` cannot be written.
     """
     say = say or logger.info
+    model = callers.transformers_model(model)
     tracer = sdk.tracer(package, emulate=emulate)
     tracer.check(options)
     if emulate:
@@ -243,6 +244,7 @@ def analyze(
     Raises:
         EnvironmentGap, UsageError: see `trace`.
     """
+    model = callers.transformers_model(model)
     tracer = sdk.tracer(package)
     reports = []
 

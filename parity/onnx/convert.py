@@ -72,6 +72,7 @@ def export(  # noqa: PLR0913 - the signature that users call
 
     Args:
         preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
+        model: a PyTorch model of transformers; of a PeftModel with its adapter.
         opset: 11 to 20.
         output: the file to write; weights over 2 GB go beside it, into `<output>_data`.
         tokenizer: deprecated name of `preprocessor`.
@@ -86,6 +87,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         ExportError (a RuntimeError): the exporter fails, or its file is not what was asked for.
         OutputError (an OSError): `output` cannot be written.
     """
+    model = callers.transformers_model(model)
     if not hasattr(model, "named_parameters"):
         raise UsageError(
             f"model: got {type(model).__name__}, should be a PyTorch model; load TensorFlow weights with"
@@ -106,6 +108,7 @@ def export_pytorch(  # noqa: PLR0913 - the signature that users call
     """`export` of a PyTorch model; see there."""
     from parity.onnx.exporter import TraceExporter
 
+    model = callers.transformers_model(model)
     return export_with(TraceExporter(device), one_preprocessor(preprocessor, tokenizer), model, config, opset, output)
 
 
@@ -280,6 +283,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     from parity.sessions import OnnxSession
     from parity.traceable import attention_of
 
+    reference_model = callers.transformers_model(reference_model)
     callers.require_dtype(reference_model)
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")

@@ -21,8 +21,8 @@ ROWS = {
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
-    "checkpoint": r"loading|checkpoint|opening|unused|callers|companions|ownership|features|traceable|samples|shapes"
-    r"|sessions|reference",
+    "checkpoint": r"adapters|loading|checkpoint|opening|unused|callers|companions|ownership|features|traceable"
+    r"|samples|shapes|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(gate|pages)(\..*)?)?",

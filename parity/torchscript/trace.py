@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity import files, loading, releases
+from parity import callers, files, loading, releases
 from parity.axes import Role, role_of
 from parity.errors import (
     ExportError,
@@ -97,7 +97,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     came, its output embedding still tied. In the file it is untied.
 
     Args:
-        model: a PyTorch model of transformers.
+        model: a PyTorch model of transformers; of a PeftModel with its adapter.
         example_inputs: tensors by name, past key values as `past_key_values` (a list of tuples, or a Cache) or flat, as
             the declaration names them. A list is taken in the declaration's order; the log tells what became what.
         output: the file to write, usually ending in .pt; None only traces, in memory.
@@ -115,6 +115,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
+    model = callers.transformers_model(model)
     if check_trace:
         say("check_trace is on: torch traces a second time and compares, which takes two to three times as long")
 

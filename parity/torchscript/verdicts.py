@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from parity import validation
+from parity import callers, validation
 from parity.axes import PAST_OF, PASTS, TEXTS
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
@@ -216,6 +216,7 @@ class TrialSetup:
         onnx_config: OnnxConfig | None = None,
     ) -> TrialSetup:
         """From what `verdict` is given."""
+        model = callers.transformers_model(model)
         if onnx_config is None:
             from parity.features import constructor
 
