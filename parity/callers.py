@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.dtypes import DEFAULT_DTYPE, DTYPES, dtype_name, torch_dtype
 from parity.errors import UsageError
+from parity.loading import quantisation_of
 from parity.releases import dtype_option
 
 if TYPE_CHECKING:
@@ -30,6 +31,24 @@ def transformers_model(model: Any) -> Any:
             " hold; export a model that was trained without it, or with LoRA"
         )
     return model.get_base_model()
+
+
+def require_unquantised(model: torch.nn.Module) -> None:
+    """Refuse a model whose layers compute with quantised weights: no exporter here can follow them.
+
+    Raises:
+        UsageError
+    """
+    settings = getattr(getattr(model, "config", None), "quantization_config", None)
+    parts = [type(module).__module__ for module in model.modules()]
+    method = quantisation_of(settings) if settings else ""
+    if any(part.startswith(("torch.ao.nn.", "torch.nn.quantized")) and ".quantized" in part for part in parts):
+        method = "torch.ao"
+    if method:
+        raise UsageError(
+            f"model: is quantised ({method}), should have weights of {' or '.join(DTYPES)}; export the model that it"
+            " was made of, and quantise the file"
+        )
 
 
 def require_dtype(model: torch.nn.Module) -> None:

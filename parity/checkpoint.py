@@ -55,6 +55,11 @@ class Checkpoint:
         self.framework = FeaturesManager.determine_framework(loading.base_of(source, cache_dir), framework)
         self._kind = preprocessor
         self._policy = policy or unused.Policy()
+        if getattr(self.config, "auto_map", None):
+            self._policy.warn(
+                f"config.json names code of its own (auto_map), which is not run: the model is transformers' own"
+                f" {self.model_type}"
+            )
         # One line is enough, however often the model is loaded.
         self._reported = False
 
@@ -192,6 +197,8 @@ class Checkpoint:
             attention=attention,
             dtype=dtype,
         )
+        if not self._reported:
+            loading.require_numbers(str(self), model)
         if missing:
             self._require_weights(model, missing, feature, inputs)
         self._account_unused(model, unused_weights, feature)
@@ -203,8 +210,9 @@ class Checkpoint:
         Raises:
             CheckpointError: these are whole layers.
         """
-        if not names or self._reported:
+        if self._reported:
             return
+        self._reported = True
         prefix, own = model.base_model_prefix, type(model).__name__
         bare = not self.saved_as or "default" in self.saved_features
         if not self._policy.allow:
@@ -215,7 +223,6 @@ class Checkpoint:
             names = [name for name in names if name.startswith(f"{prefix}.")]
         if modules := unused.modules_of(names):
             self._policy.warn(f"{own} does not use these weights of the checkpoint: {unused.listing(modules)}")
-        self._reported = True
 
     def _require_weights(
         self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource

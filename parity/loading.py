@@ -14,7 +14,7 @@ import socket
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -256,7 +256,24 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
         # transformers 4 guesses it from the name of the directory.
         if path and "model_type" not in json.loads(path.read_text(encoding="utf-8")):
             raise ValueError("config.json should have a `model_type` key")
+    _require_unquantised(source, config)
     return config
+
+
+def quantisation_of(settings: object) -> str:
+    """The method that a `quantization_config` names, which is a dictionary or an object."""
+    facts = settings if isinstance(settings, Mapping) else vars(settings)
+    method = facts.get("quant_method") or "a method that it does not name"
+    return str(getattr(method, "value", method))
+
+
+def _require_unquantised(source: str, config: PretrainedConfig) -> None:
+    settings = getattr(config, "quantization_config", None)
+    if settings:
+        raise CheckpointError(
+            f"{source}: its weights are quantised ({quantisation_of(settings)}), should be floating point; give the"
+            " checkpoint that it was made of, and quantise the file"
+        )
 
 
 class Loading(NamedTuple):
@@ -562,6 +579,24 @@ def fingerprint(source: str, cache_dir: str | None = None) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()}"
+
+
+def require_numbers(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are NaN, as a training that diverged leaves them.
+
+    Raises:
+        CheckpointError
+    """
+    # A sum is NaN if any part is, and takes no memory; it also is if both infinities are among them.
+    doubtful = [(name, each) for name, each in model.named_parameters() if bool(each.detach().sum().isnan())]
+    wrong = [(name, int(each.isnan().sum()), each.numel()) for name, each in doubtful if bool(each.isnan().any())]
+    if wrong:
+        name, count, size = wrong[0]
+        more = f", and {len(wrong) - 1} more weights" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{source}: its weights are not all numbers: {count} of {size} values of {name} are NaN{more}; take a"
+            " checkpoint of before the training diverged"
+        )
 
 
 def random_weights_reach_outputs(

@@ -124,6 +124,7 @@ def export_with(
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
     check_opset(opset, EXPORTERS[exporter.name].opsets)
+    callers.require_unquantised(model)
     callers.require_dtype(model)
     if not config.is_torch_support_available:
         logger.warning(
@@ -148,15 +149,21 @@ def export_with(
         signature = Signature.from_config(config, layout.names)
         flat = layout.flatten(nested)
         path = stage / output.name
+        failure: ExportError | None = None
         try:
             model.to(exporter.device)
             config.patch_ops()
             tensors = tuple(flat[name].to(exporter.device) for name in layout.names)
             traceable = Traceable(model, config, layout, list(signature.outputs))
             exporter.export(traceable, tensors, signature, opset, path)
+        except ExportError as error:
+            failure = error
         finally:
             config.restore_ops()
             model.to(before)
+        if failure is not None:
+            _require_call(model, config, nested)
+            raise failure
         gather_external_data(path, data_file(output).name)
         _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
         _require_contract(path, opset, config, flat)
@@ -186,6 +193,24 @@ def _generate(config: OnnxConfig, preprocessor: Preprocessor, dtype: torch.dtype
 
     inputs = dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
     return inputs if dtype_name(dtype) == DEFAULT_DTYPE else cast_floats(inputs, dtype)
+
+
+def _require_call(model: PreTrainedModel, config: OnnxConfig, nested: Mapping[str, Any]) -> None:
+    """Say so if the model fails on the example without any exporter, too.
+
+    Raises:
+        ExportError
+    """
+    from parity.traceable import call
+
+    try:
+        call(model, config, nested)
+    except Exception as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ExportError(
+            f"model: PyTorch itself cannot run {type(model).__name__} on its inputs: {text[:300]}; correct its"
+            " configuration or its weights, so that the model can be called"
+        ) from error
 
 
 def _accepted_inputs(model: PreTrainedModel, config: OnnxConfig, nested: Mapping[str, Any]) -> dict[str, Any]:
