@@ -44,6 +44,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"file {args.file}: no such file; give the ONNX file to judge")
     source = opening.locate(args)
     console.progress("importing torch and transformers")
+    from parity import sentences
     from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.exporters import EXPORTERS
@@ -54,7 +55,8 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
     file = contract.read(args.file)
     checkpoint = opening.open_checkpoint(args, source, console)
-    name = args.feature or guess_feature(file, checkpoint.config)
+    whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
+    name = args.feature or (sentences.FEATURE if whole else guess_feature(file, checkpoint.config))
     feature = opening.choose_feature(checkpoint, name, console)
     onnx_config = checkpoint.onnx_config(feature)
     if file.metadata.get("part") == "prefill":
@@ -72,14 +74,18 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
     inputs = checkpoint.inputs(onnx_config, dtype)
     attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa(feature) else "eager"
+    attention = (
+        "sdpa"
+        if attention_of_file == "sdpa" and declaration.has_sdpa(checkpoint.declared_feature(feature))
+        else "eager"
+    )
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
 
     validation = proof.judge_file(
         proof.Artifact(args.file, file, foreign=True),
-        proof.Reference(load, inputs, declaration.relations_of(feature)),
+        proof.Reference(load, inputs, checkpoint.relations_of(feature)),
         atol=args.atol,
         same_attention=attention == attention_of_file,
         progress=console.progress,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import loading, unused
+from parity import loading, sentences, unused
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
 from parity.samples import SampleSource
@@ -100,6 +101,13 @@ class Checkpoint:
         Raises:
             UsageError: the architecture is not supported; or `auto`, and no feature loads the class of the checkpoint.
         """
+        if name == sentences.FEATURE:
+            if not self.modules:
+                raise UsageError(
+                    f"--feature {name}: {self} has no {sentences.MODULES}; it is for directories of"
+                    " sentence-transformers"
+                )
+            return name
         features = features_of(self.model_type)
         if name != AUTO:
             return feature_by_name(name, features)
@@ -110,6 +118,30 @@ class Checkpoint:
                 f" {', '.join(features)}"
             )
         return self.saved_features[0]
+
+    @functools.cached_property
+    def _modules_place(self) -> tuple[str, Path] | None:
+        """The directory or Hub id that has a modules.json, and that file: itself, or what it is the transformer of."""
+        here = Path(self.source).expanduser()
+        if path := loading.has_file(self.source, sentences.MODULES, self.cache_dir):
+            return self.source, path
+        above = here.resolve().parent / sentences.MODULES
+        if here.is_dir() and above.is_file() and ("Transformer", here.resolve().name) in sentences.module_names(above):
+            return str(above.parent), above
+        return None
+
+    @functools.cached_property
+    def modules(self) -> list[tuple[str, str]]:
+        """The modules of sentence-transformers that its directory lists, with their places; empty where there are none.
+
+        Raises:
+            CheckpointError: see `sentences.module_names`.
+        """
+        return sentences.module_names(self._modules_place[1]) if self._modules_place else []
+
+    def declared_feature(self, feature: str) -> str:
+        """The feature of the architecture that a feature is made of: `default` for that of sentence-transformers."""
+        return "default" if feature == sentences.FEATURE else feature
 
     @property
     def automatic_choice(self) -> str:
@@ -147,7 +179,14 @@ class Checkpoint:
         Raises:
             UsageError: it is not supported, or not by the installed transformers.
         """
-        return constructor_of(self.model_type, feature)(self.config)
+        config = constructor_of(self.model_type, self.declared_feature(feature))(self.config)
+        return sentences.embedding_config(config) if feature == sentences.FEATURE else config
+
+    def relations_of(self, feature: str) -> list[str]:
+        """The metamorphic relations on record for a feature."""
+        from parity.registry import architecture
+
+        return architecture(self.model_type).relations_of(self.declared_feature(feature))
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
@@ -191,7 +230,7 @@ class Checkpoint:
 
         model, missing, unused_weights = loading.load_model(
             self.source,
-            model_class(self.model_type, feature, self.framework),
+            model_class(self.model_type, self.declared_feature(feature), self.framework),
             framework=self.framework,
             cache_dir=self.cache_dir,
             attention=attention,
@@ -200,8 +239,13 @@ class Checkpoint:
         if not self._reported:
             loading.require_numbers(str(self), model)
         if missing:
-            self._require_weights(model, missing, feature, inputs)
+            self._require_weights(model, missing, self.declared_feature(feature), inputs)
         self._account_unused(model, unused_weights, feature)
+        if feature == sentences.FEATURE and self._modules_place:
+            place = self._modules_place[0]
+            return sentences.with_modules(
+                model, self.modules, lambda name: loading.has_file(place, name, self.cache_dir)
+            )
         return model
 
     def _account_unused(self, model: PreTrainedModel, names: Sequence[str], feature: str) -> None:
@@ -227,7 +271,7 @@ class Checkpoint:
     def _require_weights(
         self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource
     ) -> None:
-        onnx_config = inputs.onnx_config
+        onnx_config = self.onnx_config(feature) if inputs.onnx_config.task == sentences.FEATURE else inputs.onnx_config
 
         def outputs() -> list[torch.Tensor]:
             with evaluation_mode(model, onnx_config.values_override):

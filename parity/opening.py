@@ -52,8 +52,16 @@ def choose_feature(checkpoint: Checkpoint, name: str, console: Console) -> str:
     Raises:
         UsageError: see `Checkpoint.feature`.
     """
+    from parity import sentences
+
     feature = checkpoint.feature(name)
     if name == AUTO:
         console.say(checkpoint.automatic_choice)
     checkpoint.warn_of_lost_head(feature)
+    behind = [kind for kind, _ in checkpoint.modules[1:]]
+    if behind and feature != sentences.FEATURE:
+        console.say(
+            f"{', '.join(behind)} of {sentences.MODULES}: not in a file of {feature}; --feature {sentences.FEATURE} has"
+            " the whole directory"
+        )
     return feature

@@ -43,7 +43,7 @@ class CheckpointExport:
 
     def _choose_opset(self, opset: int | None) -> int:
         model_type = self.checkpoint.model_type
-        floor = architecture(model_type).floor_of(self.feature)
+        floor = architecture(model_type).floor_of(self.checkpoint.declared_feature(self.feature))
         opsets = EXPORTERS[DEFAULT_EXPORTER].opsets
         opsets = range(floor.opset, opsets.stop) if floor else opsets
         subject = f"{model_type} {self.feature}" if floor and floor.features else model_type
@@ -88,7 +88,7 @@ class CheckpointExport:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
         return judge_file(
             Artifact.read(path, opset=self.opset),
-            Reference(self._load, self._inputs, architecture(self.checkpoint.model_type).relations_of(self.feature)),
+            Reference(self._load, self._inputs, self.checkpoint.relations_of(self.feature)),
             atol=atol,
             progress=self._console.progress,
         )

@@ -22,7 +22,7 @@ ROWS = {
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
     "checkpoint": r"adapters|loading|checkpoint|opening|unused|callers|companions|ownership|features|traceable"
-    r"|samples|shapes|sessions|reference",
+    r"|samples|sentences|shapes|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(gate|pages)(\..*)?)?",
