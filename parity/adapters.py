@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,8 +81,23 @@ def hidden(directory: Path) -> Iterator[str]:
         yield base
 
 
-def apply(model: PreTrainedModel, adapter: Adapter) -> tuple[PreTrainedModel, frozenset[str]]:
-    """The model with the adapter's weights merged into its own, and the names of those that the adapter replaces.
+@dataclass(frozen=True)
+class Merge:
+    """What became of an adapter.
+
+    Args:
+        model: the base model with the adapter's weights merged into its own.
+        replaced: names of the model's weights that the adapter holds whole, such as those of a new head.
+        lacking: names of weights that peft gave the adapter and its file does not have; they change nothing.
+    """
+
+    model: PreTrainedModel
+    replaced: frozenset[str]
+    lacking: tuple[str, ...]
+
+
+def merge(model: PreTrainedModel, adapter: Adapter) -> Merge:
+    """The adapter applied to its base, which is given away.
 
     Raises:
         CheckpointError: it cannot be merged into this model, or fits it only in part.
@@ -95,21 +110,34 @@ def apply(model: PreTrainedModel, adapter: Adapter) -> tuple[PreTrainedModel, fr
             f"{directory}: its adapter ({adapter.kind}) adds tokens to the input and cannot be merged into the weights;"
             " export a model that was trained without it, or with LoRA"
         )
-    weights = dict.fromkeys(peft.utils.load_peft_weights(directory, device="cpu"))
-    adapted = peft.PeftModel.from_pretrained(model, directory)
-    wanted = peft.get_peft_model_state_dict(adapted)
-    for what, names in {
-        "which it lacks": wanted.keys() - weights,
-        "which fit nothing": weights.keys() - wanted,
-    }.items():
-        if names:
-            raise CheckpointError(
-                f"{directory}: its adapter does not fit {own}: {min(names)} is one of {len(names)} weights {what};"
-                f" choose the feature that it was trained for{_trained_for(adapter)}, or correct the base model"
-            )
-    replaced = frozenset(name.removeprefix(_PREFIX) for name in weights)
-    return adapted.merge_and_unload(safe_merge=True), replaced
+    weights = peft.utils.load_peft_weights(directory, device="cpu")
+    before, modules = dict(model.named_parameters()), {name for name, _ in model.named_modules()}
+    adapted = peft.get_peft_model(model, settings)
+    expected = peft.get_peft_model_state_dict(adapted)
+    if strange := weights.keys() - expected.keys():
+        raise _misfit(adapter, own, "which fit nothing", strange)
+    # PeftModel.from_pretrained raises a KeyError for a head that the adapter lacks.
+    peft.set_peft_model_state_dict(adapted, {**expected, **weights})
+    lacking = tuple(sorted(expected.keys() - weights.keys()))
+    places = [_place(name.removeprefix(_PREFIX), modules) for name in lacking]
+    parts = {name: before[name].detach().clone() for name in before if name.rpartition(".")[0] in places}
+    merged = adapted.merge_and_unload(safe_merge=True)
+    after = dict(merged.named_parameters())
+    if not all(after[name].equal(tensor) for name, tensor in parts.items()):
+        raise _misfit(adapter, own, "which it lacks", lacking)
+    return Merge(merged, frozenset(name.removeprefix(_PREFIX) for name in weights), lacking)
 
 
-def _trained_for(adapter: Adapter) -> str:
-    return f" ({adapter.task_type})" if adapter.task_type else ""
+def _place(name: str, modules: Collection[str]) -> str:
+    """The innermost module of the base model that a weight of an adapter belongs to."""
+    while name not in modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _misfit(adapter: Adapter, model_class: str, problem: str, names: Collection[str]) -> CheckpointError:
+    task = f" ({adapter.task_type})" if adapter.task_type else ""
+    return CheckpointError(
+        f"{adapter.directory}: its adapter does not fit {model_class}: {min(names)} is one of {len(names)} weights"
+        f" {problem}; choose the feature that it was trained for{task}, or correct the base model"
+    )

@@ -101,13 +101,13 @@ class Checkpoint:
         Raises:
             UsageError: the architecture is not supported; or `auto`, and no feature loads the class of the checkpoint.
         """
-        if name == sentences.FEATURE:
+        if name in (sentences.FEATURE, *sentences.ALIASES):
             if not self.modules:
                 raise UsageError(
                     f"--feature {name}: {self} has no {sentences.MODULES}; it is for directories of"
                     " sentence-transformers"
                 )
-            return name
+            return sentences.FEATURE
         features = features_of(self.model_type)
         if name != AUTO:
             return feature_by_name(name, features)
@@ -138,6 +138,16 @@ class Checkpoint:
             CheckpointError: see `sentences.module_names`.
         """
         return sentences.module_names(self._modules_place[1]) if self._modules_place else []
+
+    def provenance(self, feature: str) -> dict[str, str]:
+        """What the metadata of a file says of where it comes from: the fingerprint, and that of modules that it has."""
+        facts = {"checkpoint": self.fingerprint}
+        if feature == sentences.FEATURE and self._modules_place:
+            place = self._modules_place[0]
+            facts["modules"] = sentences.fingerprint(
+                self.modules, lambda name: loading.has_file(place, name, self.cache_dir)
+            )
+        return facts
 
     def declared_feature(self, feature: str) -> str:
         """The feature of the architecture that a feature is made of: `default` for that of sentence-transformers."""
@@ -228,7 +238,7 @@ class Checkpoint:
         """
         from parity.features import model_class
 
-        model, missing, unused_weights = loading.load_model(
+        model, missing, unused_weights, lacking = loading.load_model(
             self.source,
             model_class(self.model_type, self.declared_feature(feature), self.framework),
             framework=self.framework,
@@ -240,6 +250,10 @@ class Checkpoint:
             loading.require_numbers(str(self), model)
         if missing:
             self._require_weights(model, missing, self.declared_feature(feature), inputs)
+        if lacking and not self._reported:
+            self._policy.warn(
+                f"the adapter lacks weights of {unused.listing(unused.modules_of(lacking))}: left as they are"
+            )
         self._account_unused(model, unused_weights, feature)
         if feature == sentences.FEATURE and self._modules_place:
             place = self._modules_place[0]

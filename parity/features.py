@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from parity import loading
+from parity import loading, unused
 from parity.configs import OnnxConfig
 from parity.environment import version_of
 from parity.errors import EnvironmentGap, UsageError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     # Of an OnnxConfig.
     Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
+
+logger = logging.getLogger("parity.onnx")
 
 
 class _AutoModels(Mapping[str, "ModelLoader"]):
@@ -188,7 +191,12 @@ class FeaturesManager:
         framework = FeaturesManager.determine_framework(loading.base_of(model, cache_dir), framework)
         config = loading.load_config(model, cache_dir)
         loads = model_class(config.model_type, feature, framework)
-        return loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
+        loaded = loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)
+        if modules := unused.modules_of(loaded.unused):
+            logger.warning(
+                "%s does not use these weights of %s: %s", type(loaded.model).__name__, model, ", ".join(modules)
+            )
+        return loaded.model
 
     @staticmethod
     def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Constructor]:

@@ -283,11 +283,13 @@ class Loading(NamedTuple):
         model: in eval mode.
         missing: names of the model's weights that the checkpoint lacks; they are random.
         unused: names of the checkpoint's weights that the model does not have.
+        lacking: names of weights that its adapter lacks, and that change nothing.
     """
 
     model: PreTrainedModel
     missing: list[str]
     unused: list[str]
+    lacking: tuple[str, ...] = ()
 
 
 def load_model(
@@ -314,9 +316,9 @@ def load_model(
         with _load_errors(source, "its adapter"), _base_alone(source, cache_dir) as base:
             loading = load_model(base, model_class, cache_dir=cache_dir, attention=attention, dtype=dtype)
             with quiet_transformers():
-                model, replaced = adapters.apply(loading.model, adapter)
-        absent = [name for name in loading.missing if name not in replaced]
-        return Loading(model.to(torch_dtype(dtype)).eval(), absent, loading.unused)
+                merge = adapters.merge(loading.model, adapter)
+        missing = [name for name in loading.missing if name not in merge.replaced]
+        return Loading(merge.model.to(torch_dtype(dtype)).eval(), missing, loading.unused, merge.lacking)
     directory = locate(source, cache_dir)
     if directory is not None:
         framework = framework or framework_of(directory)

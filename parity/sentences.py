@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # A property of a directory, not of an architecture: no cell of the matrix, and not in FeaturesManager.
 FEATURE = "sentence-embedding"
+ALIASES = ("sentence-similarity",)
 MODULES = "modules.json"
 _EMBEDDING = "sentence_embedding"
 OUTPUTS = {"token_embeddings": {0: "batch", 1: "sequence"}, _EMBEDDING: {0: "batch"}}
@@ -95,6 +97,17 @@ def with_modules(transformer: PreTrainedModel, modules: Sequence[tuple[str, str]
     model = type(f"SentenceEmbedding{own.__name__}", (_SentenceEmbedding,), {"forward": forward})(transformer)
     model.rest.extend(makers[kind](name, find) for kind, name in modules[1:])
     return model.to(transformer.dtype).eval()
+
+
+def fingerprint(modules: Sequence[tuple[str, str]], find: FindFile) -> str:
+    """SHA-256 over the kinds of the modules and the files of those behind the transformer, as `sha256:…`."""
+    digest = hashlib.sha256()
+    for index, (kind, place) in enumerate(modules):
+        digest.update(f"{kind}\0".encode())
+        for name in ("config.json", "model.safetensors", "pytorch_model.bin") if index else ():
+            if path := find(f"{place}/{name}"):
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 class _SentenceEmbedding(torch.nn.Module):

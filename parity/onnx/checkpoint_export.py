@@ -79,7 +79,7 @@ class CheckpointExport:
         del model
         free(alive)
         self._console.progress("hashing the checkpoint")
-        append_metadata(path, {"checkpoint": self.checkpoint.fingerprint})
+        append_metadata(path, self.checkpoint.provenance(self.feature))
 
     def _load(self) -> PreTrainedModel:
         return self.checkpoint.load(self.feature, self._inputs)

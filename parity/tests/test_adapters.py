@@ -146,11 +146,34 @@ def test_an_adapter_that_fits_in_part_is_refused(directory, tmp_path):
     assert "choose the feature that it was trained for (SEQ_CLS)" in err
     weights = load_file(path / "adapter_model.safetensors")
     name = next(name for name in weights if "lora_B" in name)
-    del weights[name]
+    weights["base_model.model.bert.encoder.layer.7.key.lora_A.weight"] = weights.pop(name)
     save_file(weights, path / "adapter_model.safetensors")
     status, _, err = run("-m", path, "--feature", FEATURE, tmp_path / "out")
     assert status == 1
-    assert f"{name} is one of 1 weights which it lacks" in err
+    assert "bert.encoder.layer.7.key.lora_A.weight is one of 1 weights which fit nothing" in err
+
+
+@needs_it
+@pytest.mark.parametrize("random", [False, True])
+def test_weights_that_an_adapter_lacks(directory, tmp_path, random):
+    """A layer that peft leaves as it is, is one warning; one to which it gives random weights is refused."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForSequenceClassification
+
+    path = directory("beside")
+    weights = {name: w for name, w in load_file(path / "adapter_model.safetensors").items() if "layer.1" not in name}
+    save_file(weights, path / "adapter_model.safetensors")
+    facts = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps({**facts, "init_lora_weights": not random}))
+    if random:
+        with pytest.raises(CheckpointError, match=r"lora_A\.weight is one of 2 weights which it lacks"):
+            loading.load_model(str(path), AutoModelForSequenceClassification)
+        return
+    status, _, err = run("-m", path, "--feature", FEATURE, "--quiet", tmp_path / "out")
+    assert (status, err.count("\n")) == (0, 1)
+    assert (
+        "warning: the adapter lacks weights of base_model.model.bert.encoder.layer.1.attention.self.query.lora_A" in err
+    )
 
 
 @needs_it

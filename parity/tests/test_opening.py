@@ -212,6 +212,17 @@ def test_single_weights_are_reported_once(checkpoint):
     assert len(lines) == 1
 
 
+def test_the_python_api_reports_them_too(checkpoint, caplog):
+    """`get_model_from_feature` logs what is left out; a checkpoint that is used whole needs no line."""
+    features.FeaturesManager.get_model_from_feature("default", str(checkpoint("bert", "masked-lm")))
+    (line,) = [each.getMessage() for each in caplog.records if each.name.startswith("parity")]
+    assert line.startswith("BertModel does not use these weights of ")
+    assert "cls.predictions" in line
+    caplog.clear()
+    features.FeaturesManager.get_model_from_feature("masked-lm", str(checkpoint("bert", "masked-lm")))
+    assert not [each for each in caplog.records if each.name.startswith("parity")]
+
+
 def test_no_tidy_checkpoint_has_unused_weights(checkpoint):
     """A checkpoint that is loaded as what it was saved is used whole, whatever the names of its weights."""
     for model_type, feature in (

@@ -14,6 +14,7 @@ from parity.environment import version_of
 from parity.errors import CheckpointError
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
+from parity.judge.contract import read
 from parity.onnx.__main__ import main
 from parity.onnx.features import FeaturesManager
 from parity.sessions import OnnxSession
@@ -138,7 +139,9 @@ def test_left_padding_changes_no_embedding(sentences):
 def test_the_whole_directory_is_exported_and_judged(sentences, tmp_path):
     """By command to ONNX and TorchScript; the check reads the feature from the file, and sees another pooling."""
     directory = sentences("mean_tokens", dense="torch.nn.modules.activation.Tanh")
-    status, _, err = run("-m", directory, WHOLE, tmp_path / "out")
+    from parity.checkpoint import Checkpoint
+
+    status, _, err = run("-m", directory, "--task=sentence-similarity", tmp_path / "out")
     assert (status, err) == (0, "")
     path = tmp_path / "out" / "model.onnx"
     _, inputs = model_of(directory)
@@ -149,6 +152,9 @@ def test_the_whole_directory_is_exported_and_judged(sentences, tmp_path):
     assert (status, err) == (0, "")
     assert "feature sentence-embedding" in log.splitlines()[0]
     other = sentences("cls_token", name="other", dense="torch.nn.modules.activation.Tanh")
+    facts = [Checkpoint(str(each)).provenance("sentence-embedding") for each in (directory, other)]
+    assert facts[0]["checkpoint"] == facts[1]["checkpoint"] == read(path).metadata["checkpoint"]
+    assert facts[0]["modules"] == read(path).metadata["modules"] != facts[1]["modules"]
     status, _, err = run(other, path, command=check.main)
     assert status == 1
     assert "sentence_embedding" in err
