@@ -280,7 +280,10 @@ class Checkpoint:
             # Of the head there is a warning already.
             names = [name for name in names if name.startswith(f"{prefix}.")]
         if modules := unused.modules_of(names):
-            self._policy.warn(f"{own} does not use these weights of the checkpoint: {unused.listing(modules)}")
+            heads = [each for each in features_of(self.model_type) if task_of(each) != "default"]
+            unknown = task_of(feature) == "default" and not self.saved_features and heads
+            hint = f"; features with a head: {', '.join(keeping_past(feature, heads))}" if unknown else ""
+            self._policy.warn(f"{own} does not use these weights of the checkpoint: {unused.listing(modules)}{hint}")
 
     def _require_weights(
         self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource

@@ -85,6 +85,19 @@ def test_the_feature_that_keeps_the_head_is_named(checkpoint, model_type, saved,
     assert [line.rpartition("--feature ")[2] for line in lines] == ([f"{keeps} keeps it"] if keeps else [])
 
 
+def test_a_head_of_no_feature_is_not_lost_unseen(copy):
+    """A class with two heads, which no feature loads: what is left out is told by its weights, with the features."""
+    from transformers import AutoConfig, BertForPreTraining
+
+    directory = copy("bert")
+    BertForPreTraining(AutoConfig.from_pretrained(directory)).save_pretrained(directory)
+    each, lines = opened(directory)
+    each.load("default", each.inputs(each.onnx_config("default")))
+    (line,) = lines
+    assert line.startswith("BertModel does not use these weights of the checkpoint: cls.predictions, cls.predictions.")
+    assert "cls.seq_relationship; features with a head: masked-lm, causal-lm, " in line
+
+
 def test_auto_takes_what_the_checkpoint_was_saved_for(checkpoint, tmp_path):
     """`--feature auto` says what it chose, and why; the head is in the file."""
     status, log, err = run("-m", checkpoint("bert", "masked-lm"), "--feature", "auto", tmp_path)
