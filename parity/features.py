@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # Of an OnnxConfig.
     Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
 
-logger = logging.getLogger("parity.onnx")
+logger = logging.getLogger("parity")
 
 
 class _AutoModels(Mapping[str, "ModelLoader"]):
