@@ -109,7 +109,8 @@ def _check(args: argparse.Namespace, console: Console) -> int:
         )
     console.clear()
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
-    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")
+    note = checkpoint.cast_note(dtype, "compared")
+    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}{note}")
     console.say("Validating ONNX model...")
     for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
         console.say(line)

@@ -201,10 +201,15 @@ class Checkpoint:
         """The type of its weights, as far as known; see `loading.stored_dtype`."""
         return loading.stored_dtype(self.source, self.config, self.cache_dir)
 
-    def cast_note(self, dtype: str = DEFAULT_DTYPE) -> str:
-        """That its weights are stored in another type than they are exported in, for a line of the log; else empty."""
+    def cast_note(self, dtype: str = DEFAULT_DTYPE, act: str = "exported") -> str:
+        """That its weights are stored in another type than they are used in, for a line of the log; else empty.
+
+        Args:
+            dtype: the type that they are loaded in.
+            act: what is done with them, `exported` or `compared`.
+        """
         stored = self.stored_dtype
-        return f", stored as {stored}, exported as {dtype}" if stored not in ("", dtype) else ""
+        return f", stored as {stored}, {act} as {dtype}" if stored not in ("", dtype) else ""
 
     def onnx_config(self, feature: str) -> OnnxConfig:
         """The configuration of a feature.

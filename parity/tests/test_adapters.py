@@ -119,7 +119,7 @@ def test_the_adapter_is_a_part_of_the_fingerprint(directory, base):
 @needs_it
 @pytest.mark.parametrize("changed", ["adapter", "base"])
 def test_changes_while_it_is_read(base, adapted, directory, tmp_path, changed):
-    """A file of the adapter that changes, and one of its base, are told by name; the control is that nothing changes."""
+    """A changed file of the adapter is reported by name, and one of its base; the control is that nothing changes."""
     from parity.checkpoint import Checkpoint
 
     path, own_base = directory("apart"), tmp_path / "base"

@@ -139,6 +139,12 @@ def test_commands_say_that_they_load_float32(half_checkpoint, tmp_path):
     assert (status, err) == (0, "")
     assert log.splitlines()[0].endswith(words)
     assert run(directory, tmp_path / "model.onnx", "--quiet", command=check.main) == (0, "", "")
+    status, log, err = run(directory, tmp_path / "model.onnx", command=check.main)
+    assert (status, err) == (0, "")
+    assert log.splitlines()[0].endswith("feature default, opset 11, stored as bfloat16, compared as float32")
+    # The control: a checkpoint in float32 needs no word.
+    status, log, _ = run(half_checkpoint("float32"), tmp_path / "model.onnx", command=check.main)
+    assert log.splitlines()[0].endswith("feature default, opset 11")
 
 
 @pytest.mark.parametrize("dtype", ["float32", *HALVES])
