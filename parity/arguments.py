@@ -5,12 +5,35 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from parity.dtypes import DEFAULT_DTYPE, DTYPES, dtype_name, torch_dtype
 from parity.errors import UsageError
+from parity.loading import quantisation_of
+from parity.releases import dtype_option
+
+
+def transformers_model(model: Any) -> Any:
+    """The model of transformers in a PeftModel, its adapter active; any other model itself.
+
+    Raises:
+        UsageError: the adapter is none of weights, so the model without peft is another one.
+    """
+    # Nobody has one who has not imported it.
+    peft = sys.modules.get("peft")
+    if peft is None or not isinstance(model, peft.PeftModel):
+        return model
+    settings = model.active_peft_config
+    if settings.is_prompt_learning:
+        raise UsageError(
+            f"model: is a PeftModel whose adapter ({settings.peft_type}) adds tokens to the input, which no file can"
+            " hold; export a model that was trained without it, or with LoRA"
+        )
+    return model.get_base_model()
 
 
 def require_model(model: Any) -> None:
@@ -25,6 +48,11 @@ def require_model(model: Any) -> None:
         raise UsageError(f"model: is a {type(model).__name__}, should be the module inside; give model.module")
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
         raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model of transformers")
+    if settings := getattr(model.config, "quantization_config", None):
+        raise UsageError(
+            f"model: is quantised ({quantisation_of(settings)}), should have floating point weights; export the model"
+            " that it was made of, and quantise the file"
+        )
     quantised = next((each for each in model.modules() if ".quantized" in type(each).__module__), None)
     if quantised is not None:
         raise UsageError(
@@ -36,6 +64,24 @@ def require_model(model: Any) -> None:
         raise UsageError("model: has weights on the device meta, which hold no values; load it with from_pretrained")
     if any(weight.dtype is torch.float64 for weight in model.parameters()):
         raise UsageError("model: has float64 weights, for which runtimes lack operators; give model.float()")
+
+
+def require_dtype(model: torch.nn.Module) -> None:
+    """Refuse a model whose weights are of a type that is not exported, before anything is traced.
+
+    transformers 5 loads a checkpoint in the type that it is stored in.
+
+    Raises:
+        UsageError
+    """
+    names = {dtype_name(each.dtype): None for each in model.parameters() if each.is_floating_point()}
+    wrong = [name for name in names if name not in DTYPES]
+    if wrong:
+        option = next(iter(dtype_option(torch_dtype(DEFAULT_DTYPE))))
+        raise UsageError(
+            f"model: its weights are {' and '.join(wrong)}, should be {' or '.join(DTYPES)}; load it with"
+            f" from_pretrained(…, {option}=torch.{DEFAULT_DTYPE})"
+        )
 
 
 def require_config(config: Any, name: str = "config") -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import interruptions
-from parity.console import Console, complain, print_result, run_guarded, tolerance, whole_number
+from parity.console import (
+    Console,
+    checkpoint_options,
+    complain,
+    feature_option,
+    print_result,
+    run_guarded,
+    tolerance,
+    whole_number,
+)
 from parity.errors import UsageError
 from parity.paths import require_regular
 
@@ -22,7 +31,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog, description="Judge an ONNX file against the checkpoint it was exported from.")
     p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
     p.add_argument("file", type=Path, help="the ONNX file")
-    p.add_argument("--feature", help="what the file was exported for (default: read from the file)")
+    feature_option(p, "what the file was exported for; default: read from the file", None)
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
     p.add_argument(
         "--timeout",
@@ -30,8 +39,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
         default=3600,
         help="seconds after which a file that does not end is given up (default: %(default)s)",
     )
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
-    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
+    checkpoint_options(p)
     p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
     p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
     return p
@@ -45,13 +53,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
 
 
 def _check(args: argparse.Namespace, console: Console) -> int:
-    from parity import loading
+    from parity import opening
 
     require_regular(args.file, "file", "give the ONNX file to judge")
     interruptions.limit_time(args.timeout)
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     console.progress("importing torch and transformers")
-    from parity.checkpoint import Checkpoint
+    from parity import sentences
     from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DEFAULT_DTYPE, DTYPES
     from parity.exporters import EXPORTERS
@@ -61,8 +69,10 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     from parity.registry import architecture
 
     file = contract.read(args.file)
-    checkpoint = Checkpoint(args.model, cache_dir=args.cache_dir, tokenizer=args.tokenizer)
-    feature = args.feature or guess_feature(file, checkpoint.config)
+    checkpoint = opening.open_checkpoint(args, source, console)
+    whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
+    name = args.feature or (sentences.FEATURE if whole else guess_feature(file, checkpoint.config))
+    feature = opening.choose_feature(checkpoint, name, console)
     onnx_config = checkpoint.onnx_config(feature)
     if file.metadata.get("part") == "prefill":
         if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
@@ -80,7 +90,11 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     inputs = checkpoint.inputs(onnx_config, dtype)
     checkpoint.report_inputs(inputs, console)
     attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = "sdpa" if attention_of_file == "sdpa" and declaration.has_sdpa(feature) else "eager"
+    attention = (
+        "sdpa"
+        if attention_of_file == "sdpa" and declaration.has_sdpa(checkpoint.declared_feature(feature))
+        else "eager"
+    )
 
     def load() -> PreTrainedModel:
         return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
@@ -88,14 +102,15 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     with checkpoint.unchanged():
         validation = proof.judge_file(
             proof.Artifact(args.file, file, foreign=True),
-            proof.Reference(load, inputs, declaration.relations_of(feature)),
+            proof.Reference(load, inputs, checkpoint.relations_of(feature)),
             atol=args.atol,
             same_attention=attention == attention_of_file,
             progress=console.progress,
         )
     console.clear()
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
-    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}")
+    note = checkpoint.cast_note(dtype, "compared")
+    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}{note}")
     console.say("Validating ONNX model...")
     for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
         console.say(line)
@@ -106,7 +121,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     if not validation.passed:
         complain(f"error: {validation.message()}")
         return 1
-    console.say(f"All good: {args.file} computes what {args.model} computes")
+    console.say(f"All good: {args.file} computes what {checkpoint} computes")
     return 0
 
 
@@ -125,9 +140,8 @@ def guess_feature(file: Contract, config: PretrainedConfig) -> str:
     fitting = [
         feature for feature, build in features_of(config.model_type).items() if sorted(build(config).outputs) == outputs
     ]
-    # TensorFlow's classes have the names of PyTorch's, with TF before them.
-    saved = {name.removeprefix("TF") for name in config.architectures or []}
-    likely = [feature for feature in fitting if saved & {head.__name__ for head in features.heads(config, feature)}]
+    saved = features.features_saved(config)
+    likely = [feature for feature in fitting if feature in saved]
     candidates = likely or fitting
     if len(candidates) != 1:
         problem = (

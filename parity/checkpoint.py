@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import loading
+from parity import loading, sentences, unused
 from parity.dtypes import DEFAULT_DTYPE
 from parity.errors import CheckpointError, UsageError
 from parity.preprocessors import open_preprocessor, remarks, require_texts
 from parity.samples import SampleSource
+from parity.tasks import ADAPTER_TASKS, AUTO, feature_by_name, keeping_past, task_of
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from parity.adapters import Adapter
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
     from parity.console import Console
@@ -33,6 +36,7 @@ class Checkpoint:
         cache_dir: where checkpoints from the Hub are kept.
         preprocessor: its kind; see `loading.load_preprocessor`.
         tokenizer: directory or Hub id whose tokenizer is taken in place of the checkpoint's own.
+        policy: what becomes of weights that the model of a feature does not use.
 
     Raises:
         UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
@@ -46,25 +50,166 @@ class Checkpoint:
         cache_dir: str | None = None,
         preprocessor: str = "auto",
         tokenizer: str | None = None,
+        policy: unused.Policy | None = None,
     ) -> None:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
-        self._files = loading.snapshot(source, cache_dir)
-        self.tokenizer_source = tokenizer or source
+        # As messages and logs call it.
+        self.name = source
+        # Where its configuration and weights lie.
+        self.base = loading.base_of(source, cache_dir)
+        own = loading.kinds_of_preprocessor(source, cache_dir) or self.base == source
+        self.preprocessor_source = source if own else self.base
+        self.tokenizer_source = tokenizer or self.preprocessor_source
+        self._files = loading.snapshot(self._directories)
         self.config = loading.load_config(source, cache_dir)
-        self.framework = FeaturesManager.determine_framework(source, framework)
+        self.framework = FeaturesManager.determine_framework(self.base, framework)
         self._kind, self._tokenizer = preprocessor, tokenizer
         # What the files take that it is exported to.
         self.input_names: tuple[str, ...] = ()
+        self._policy = policy or unused.Policy()
+        if getattr(self.config, "auto_map", None):
+            self._policy.warn(
+                f"config.json names code of its own (auto_map), which is not run: the model is transformers' own"
+                f" {self.model_type}"
+            )
+        # One line is enough, however often the model is loaded.
+        self._reported = False
 
     def __str__(self) -> str:
-        return self.source
+        return self.name
 
     @property
     def model_type(self) -> str:
         """As transformers names it."""
         return self.config.model_type
+
+    @property
+    def saved_as(self) -> str:
+        """The class as which it was saved; empty where config.json does not name one."""
+        adapter = self.adapter
+        if adapter is not None and adapter.task_type in ADAPTER_TASKS:
+            return f"an adapter for {adapter.task_type}"
+        return (self.config.architectures or [""])[0]
+
+    @functools.cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter of peft that it holds, if any."""
+        return loading.adapter_of(self.source, self.cache_dir)
+
+    @functools.cached_property
+    def saved_features(self) -> list[str]:
+        """The features that load that class."""
+        from parity.features import features_saved
+
+        if self.adapter is not None and self.adapter.task_type in ADAPTER_TASKS:
+            task = ADAPTER_TASKS[self.adapter.task_type]
+            return [feature for feature in features_of(self.model_type) if task_of(feature) == task]
+        return features_saved(self.config)
+
+    def feature(self, name: str) -> str:
+        """The feature of that name, or of another name for it; `auto` is the one that the checkpoint was saved for.
+
+        Raises:
+            UsageError: the architecture is not supported; or `auto`, and no feature loads the class of the checkpoint.
+        """
+        if name in (sentences.FEATURE, *sentences.ALIASES):
+            if not self.modules:
+                raise UsageError(
+                    f"--feature {name}: {self} has no {sentences.MODULES}; it is for directories of"
+                    " sentence-transformers"
+                )
+            return sentences.FEATURE
+        features = features_of(self.model_type)
+        if name != AUTO:
+            return feature_by_name(name, features)
+        if not self.saved_features:
+            saved = f"was saved as {self.saved_as}" if self.saved_as else "does not say as what it was saved"
+            raise UsageError(
+                f"--feature auto: {self} {saved}, and no feature of {self.model_type} is known for it; name one of"
+                f" {', '.join(features)}"
+            )
+        return self.saved_features[0]
+
+    @functools.cached_property
+    def _modules_place(self) -> tuple[str, Path] | None:
+        """The directory or Hub id that has a modules.json, and that file: itself, or what it is the transformer of."""
+        here = Path(self.source).expanduser()
+        if path := loading.has_file(self.source, sentences.MODULES, self.cache_dir):
+            return self.source, path
+        above = here.resolve().parent / sentences.MODULES
+        if here.is_dir() and above.is_file() and ("Transformer", here.resolve().name) in sentences.module_names(above):
+            return str(above.parent), above
+        return None
+
+    @functools.cached_property
+    def modules(self) -> list[tuple[str, str]]:
+        """The modules of sentence-transformers that its directory lists, with their places; empty where there are none.
+
+        Raises:
+            CheckpointError: see `sentences.module_names`.
+        """
+        return sentences.module_names(self._modules_place[1]) if self._modules_place else []
+
+    @functools.cached_property
+    def _directories(self) -> dict[str, Path]:
+        """Where the files lie that it is read from: its own, those of an adapter's base, those of further modules."""
+        places = {"": self.source, **({f"{self.base}/": self.base} if self.base != self.source else {})}
+        directories = {prefix: loading.directory_of_files(source, self.cache_dir) for prefix, source in places.items()}
+        if self._modules_place:
+            top = self._modules_place[1].parent
+            directories.update({f"{name}/": top / name for _, name in self.modules[1:]})
+        return {prefix: directory for prefix, directory in directories.items() if directory}
+
+    def provenance(self, feature: str) -> dict[str, str]:
+        """What the metadata of a file says of where it comes from: the fingerprint, and that of modules that it has."""
+        facts = {"checkpoint": self.fingerprint}
+        if feature == sentences.FEATURE and self._modules_place:
+            place = self._modules_place[0]
+            facts["modules"] = sentences.fingerprint(
+                self.modules, lambda name: loading.has_file(place, name, self.cache_dir)
+            )
+        return facts
+
+    def declared_feature(self, feature: str) -> str:
+        """The feature of the architecture that a feature is made of: `default` for that of sentence-transformers."""
+        return "default" if feature == sentences.FEATURE else feature
+
+    @property
+    def automatic_choice(self) -> str:
+        """What `auto` chooses, and why, as a line of the log."""
+        first, *others = self.saved_features
+        more = f"; {', '.join(others)} {'fits' if len(others) == 1 else 'fit'} too" if others else ""
+        return f"Feature {first}, because the checkpoint was saved as {self.saved_as}{more}"
+
+    def warn_of_lost_head(self, feature: str) -> None:
+        """Say so if the checkpoint was saved with a head that the feature leaves out."""
+        if self._loses_head(feature):
+            features = " or ".join(keeping_past(feature, self.saved_features))
+            self._policy.warn(
+                f"{feature} leaves out the head of {self.saved_as}, as which the checkpoint was saved; --feature"
+                f" {features} keeps it"
+            )
+
+    def _loses_head(self, feature: str) -> bool:
+        tasks = {task_of(each) for each in self.saved_features}
+        return bool(tasks) and task_of(feature) == "default" and "default" not in tasks
+
+    @functools.cached_property
+    def stored_dtype(self) -> str:
+        """The type of its weights, as far as known; see `loading.stored_dtype`."""
+        return loading.stored_dtype(self.source, self.config, self.cache_dir)
+
+    def cast_note(self, dtype: str = DEFAULT_DTYPE, act: str = "exported") -> str:
+        """That its weights are stored in another type than they are used in, for a line of the log; else empty.
+
+        Args:
+            dtype: the type that they are loaded in.
+            act: what is done with them, `exported` or `compared`.
+        """
+        stored = self.stored_dtype
+        return f", stored as {stored}, {act} as {dtype}" if stored not in ("", dtype) else ""
 
     def onnx_config(self, feature: str) -> OnnxConfig:
         """The configuration of a feature.
@@ -72,9 +217,16 @@ class Checkpoint:
         Raises:
             UsageError: it is not supported, or not by the installed transformers, or not with this configuration.
         """
-        build = constructor_of(self.model_type, feature)
+        build = constructor_of(self.model_type, self.declared_feature(feature))
         require_exportable(self.config)
-        return build(self.config)
+        config = build(self.config)
+        return sentences.embedding_config(config) if feature == sentences.FEATURE else config
+
+    def relations_of(self, feature: str) -> list[str]:
+        """The metamorphic relations on record for a feature."""
+        from parity.registry import architecture
+
+        return architecture(self.model_type).relations_of(self.declared_feature(feature))
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
@@ -84,13 +236,14 @@ class Checkpoint:
             UsageError, CheckpointError: see `open_preprocessor`.
         """
         return open_preprocessor(
-            self.source, self.config, self._kind, tokenizer=self._tokenizer, cache_dir=self.cache_dir
+            self.preprocessor_source, self.config, self._kind, tokenizer=self._tokenizer, cache_dir=self.cache_dir
         )
 
     def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
         """What makes inputs for a configuration and a model of that type."""
         preprocessor = self.preprocessor
-        require_texts(preprocessor, self.source, self.model_type, onnx_config.task)
+        task = self.declared_feature(onnx_config.task)
+        require_texts(preprocessor, self.preprocessor_source, self.model_type, task)
         with loading.quiet_transformers():
             source = SampleSource(onnx_config, preprocessor, self.config, dtype)
         names = source.layout.names
@@ -125,11 +278,11 @@ class Checkpoint:
         self._require_unchanged(None)
 
     def _require_unchanged(self, error: Exception | None) -> None:
-        now = loading.snapshot(self.source, self.cache_dir)
+        now = loading.snapshot(self._directories)
         changed = sorted(name for name in {*now, *self._files} if now.get(name) != self._files.get(name))
         if changed:
             raise CheckpointError(
-                f"{self.source}: {', '.join(changed)} changed while the checkpoint was read; run the command again when"
+                f"{self}: {', '.join(changed)} changed while the checkpoint was read; run the command again when"
                 " nothing writes to it"
             ) from error
 
@@ -148,22 +301,57 @@ class Checkpoint:
         """
         from parity.features import model_class
 
-        model, missing = loading.load_model(
+        model, missing, unused_weights, lacking = loading.load_model(
             self.source,
-            model_class(self.model_type, feature, self.framework),
+            model_class(self.model_type, self.declared_feature(feature), self.framework),
             framework=self.framework,
             cache_dir=self.cache_dir,
             attention=attention,
             dtype=dtype,
         )
+        if not self._reported:
+            loading.require_numbers(str(self), model)
         if missing:
-            self._require_weights(model, missing, feature, inputs)
+            self._require_weights(model, missing, self.declared_feature(feature), inputs)
+        if lacking and not self._reported:
+            self._policy.warn(
+                f"the adapter lacks weights of {unused.listing(unused.modules_of(lacking))}: left as they are"
+            )
+        self._account_unused(model, unused_weights, feature)
+        if feature == sentences.FEATURE and self._modules_place:
+            place = self._modules_place[0]
+            return sentences.with_modules(
+                model, self.modules, lambda name: loading.has_file(place, name, self.cache_dir)
+            )
         return model
+
+    def _account_unused(self, model: PreTrainedModel, names: Sequence[str], feature: str) -> None:
+        """Report weights that the model does not use, once.
+
+        Raises:
+            CheckpointError: these are whole layers.
+        """
+        if self._reported:
+            return
+        self._reported = True
+        prefix, own = model.base_model_prefix, type(model).__name__
+        bare = not self.saved_as or "default" in self.saved_features
+        if not self._policy.allow:
+            layers = unused.whole_layers(names, model.state_dict(), prefix, bare=bare)
+            unused.require_layers(str(self), own, layers)
+        if self._loses_head(feature):
+            # Of the head there is a warning already.
+            names = [name for name in names if name.startswith(f"{prefix}.")]
+        if modules := unused.modules_of(names):
+            heads = [each for each in features_of(self.model_type) if task_of(each) != "default"]
+            unknown = task_of(feature) == "default" and not self.saved_features and heads
+            hint = f"; features with a head: {', '.join(keeping_past(feature, heads))}" if unknown else ""
+            self._policy.warn(f"{own} does not use these weights of the checkpoint: {unused.listing(modules)}{hint}")
 
     def _require_weights(
         self, model: PreTrainedModel, missing: Sequence[str], feature: str, inputs: SampleSource
     ) -> None:
-        onnx_config = inputs.onnx_config
+        onnx_config = self.onnx_config(feature) if inputs.onnx_config.task == sentences.FEATURE else inputs.onnx_config
 
         def outputs() -> list[torch.Tensor]:
             with evaluation_mode(model, onnx_config.values_override):
@@ -174,7 +362,7 @@ class Checkpoint:
         if absent:
             names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} others" if len(absent) > 3 else "")
             raise CheckpointError(
-                f"{self.source}: has no weights for {names}, which {feature} needs: they would be random;"
+                f"{self}: has no weights for {names}, which {feature} needs: they would be random;"
                 f" it was saved as {', '.join(model.config.architectures or ['another model'])}; choose the feature it"
                 " was trained for"
             )

@@ -108,8 +108,8 @@ def _own_files(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         names = getattr(type(tokenizer), "vocab_files_names", {}).values()
         yield from ((checkpoint.tokenizer_source, name) for name in dict.fromkeys((*_TOKENIZER_FILES, *names)))
     if tokenizer is not preprocessor:
-        yield from ((checkpoint.source, name) for name in _PROCESSOR_FILES)
-    yield checkpoint.source, "generation_config.json"
+        yield from ((checkpoint.preprocessor_source, name) for name in _PROCESSOR_FILES)
+    yield checkpoint.base, "generation_config.json"
 
 
 def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, path: Path) -> None:
@@ -125,7 +125,7 @@ def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, pat
     if taken != made and any(role_of(name) is Role.TOKENS for name in taken):
         changes["model_input_names"] = taken
     own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if checkpoint.tokenizer_source != checkpoint.source and "tokenizer_class" not in own:
+    if checkpoint.tokenizer_source != checkpoint.base and "tokenizer_class" not in own:
         changes["tokenizer_class"] = type(tokenizer).__name__
     if changes:
         text = json.dumps({**own, **changes}, indent=2, ensure_ascii=False)

@@ -48,6 +48,27 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def feature_option(p: argparse.ArgumentParser, purpose: str, default: str | None = "default") -> None:
+    """Add `--feature`, and `--task` as optimum calls it.
+
+    Args:
+        purpose: the help, without the default.
+    """
+    names = "auto: what it was saved for; names of optimum's tasks and of pipelines are taken too"
+    p.add_argument("--feature", "--task", default=default, help=f"{purpose} ({names})")
+
+
+def checkpoint_options(p: argparse.ArgumentParser) -> None:
+    """Add what says where the checkpoint and its tokenizer lie, and how much of it must be used."""
+    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub (default: main)")
+    p.add_argument("--subfolder", help="where it lies within the directory or the Hub's repository")
+    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
+    p.add_argument(
+        "--allow-unused", action="store_true", help="go on when the model leaves out whole layers of the checkpoint"
+    )
+
+
 class _Streams:
     """Lines go to standard output and standard error as far as these take them; what they refuse stops no export.
 
@@ -94,7 +115,7 @@ class Console:
     """Where a command's lines go.
 
     Args:
-        quiet: only errors are shown.
+        quiet: only errors and warnings are shown.
         as_json: standard output is left to one JSON object; log lines go to standard error.
     """
 
@@ -113,7 +134,7 @@ class Console:
                 _STREAMS.emit(line, sys.stdout)
 
     def warn(self, line: str) -> None:
-        """A line on standard error, whatever is quiet."""
+        """A warning, on standard error, however quiet the command is."""
         self.clear()
         complain(f"warning: {line}")
 

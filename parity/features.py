@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from parity import loading
+from parity import loading, unused
 from parity.configs import OnnxConfig
 from parity.environment import version_of
 from parity.errors import EnvironmentGap, UsageError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     # Of an OnnxConfig.
     Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
+
+logger = logging.getLogger("parity")
 
 
 class _AutoModels(Mapping[str, "ModelLoader"]):
@@ -188,10 +191,15 @@ class FeaturesManager:
         Raises:
             UsageError, CheckpointError: see `parity.loading.load_model`.
         """
-        framework = FeaturesManager.determine_framework(model, framework)
+        framework = FeaturesManager.determine_framework(loading.base_of(model, cache_dir), framework)
         config = loading.load_config(model, cache_dir)
         loads = model_class(config.model_type, feature, framework)
-        return loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)[0]
+        loaded = loading.load_model(model, loads, framework=framework, cache_dir=cache_dir)
+        if modules := unused.modules_of(loaded.unused):
+            logger.warning(
+                "%s does not use these weights of %s: %s", type(loaded.model).__name__, model, ", ".join(modules)
+            )
+        return loaded.model
 
     @staticmethod
     def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Constructor]:
@@ -235,6 +243,20 @@ def heads(config: PretrainedConfig, feature: str) -> tuple[ModelLoader, ...]:
         return (loads,)
     classes = mapping.get(type(config), ())
     return tuple(classes) if isinstance(classes, (list, tuple)) else (classes,)
+
+
+def features_saved(config: PretrainedConfig) -> list[str]:
+    """The features that load the class as which the checkpoint of a configuration was saved, in the declared order.
+
+    Raises:
+        KeyError: the model type is not supported.
+    """
+    features = FeaturesManager.get_supported_features_for_model_type(config.model_type)
+    # TensorFlow's classes have the names of PyTorch's, with TF before them.
+    saved = {name.removeprefix("TF") for name in config.architectures or []}
+    if not saved:
+        return []
+    return [feature for feature in features if saved & {head.__name__ for head in heads(config, feature)}]
 
 
 def constructor(model_type: str, feature: str, model_name: str = "") -> Constructor:

@@ -14,11 +14,11 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from parity import checkpoint_files
+from parity import adapters, checkpoint_files
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
@@ -56,13 +56,79 @@ _PREPROCESSOR_FILES = {
     "image_processor": ("preprocessor_config.json",),
     "feature_extractor": ("preprocessor_config.json",),
 }
+# Types of floating point in the header of a safetensors file → their names in PyTorch.
+_STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def locate(source: str, cache_dir: str | None = None) -> Path | None:
-    """The directory of a local checkpoint, or None for a Hub id.
+def resolve(
+    source: str, cache_dir: str | None = None, *, revision: str | None = None, subfolder: str | None = None
+) -> str:
+    """Where a checkpoint lies: a directory or a Hub id. A revision or a subfolder of the Hub is fetched into its cache.
 
     Raises:
+        UsageError, CheckpointError: see `locate`; a revision of a directory, a subfolder that is not there.
+    """
+    path = checkpoint_files.directory_of(source)
+    if source and path.is_dir():
+        if revision:
+            raise UsageError(f"--revision: {source} is a directory, which has no revisions; those are the Hub's")
+        source = str(path / subfolder) if subfolder else source
+        if subfolder and not Path(source).is_dir():
+            raise UsageError(f"--subfolder {subfolder}: {path} has no such directory{_directories_note(path)}")
+    elif (revision or subfolder) and is_hub_id(source) and not path.exists():
+        checkpoint_files.require_hub_id(source)
+        prefix = f"{subfolder.strip('/')}/" if subfolder else ""
+        _require_hub(source, cache_dir, revision, f"{prefix}config.json")
+        source = _fetch(source, cache_dir, revision, prefix)
+    locate(source, cache_dir)
+    return source
+
+
+def _fetch(source: str, cache_dir: str | None, revision: str | None, prefix: str) -> str:
+    """Where the files are, in the Hub's cache, that `from_pretrained` would read of a checkpoint on the Hub.
+
+    Args:
+        prefix: the subfolder with a slash behind it; empty for none.
+    """
+    from huggingface_hub import snapshot_download
+
+    small = ("*.json", "*.txt", "*.jinja", *SENTENCE_PIECES, "target.spm", "bpe.codes")
+    safe = ("model.safetensors", "model-*.safetensors", "adapter_model.safetensors")
+    with _load_errors(f"--model {source}", "its files"):
+        for names in (small + safe, ("pytorch_model*.bin", "adapter_model.bin")):
+            patterns = [f"{prefix}{name}" for name in names]
+            root = snapshot_download(source, revision=revision, cache_dir=cache_dir, allow_patterns=patterns)
+            directory = Path(root, prefix)
+            if any((directory / name).exists() for name in SAFE_WEIGHTS):
+                break
+    if not directory.is_dir():
+        raise UsageError(f"--subfolder {prefix}: {source} has no such directory{_directories_note(Path(root))}")
+    return str(directory)
+
+
+def directories_below(directory: Path) -> list[str]:
+    """The directories below one, up to two levels, that hold a configuration and weights."""
+    weights = SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS
+    candidates = [path.parent for pattern in ("*/config.json", "*/*/config.json") for path in directory.glob(pattern)]
+    holding = [each for each in candidates if any((each / name).is_file() for name in weights)]
+    return sorted(each.relative_to(directory).as_posix() for each in holding)
+
+
+def _directories_note(directory: Path) -> str:
+    """The end of a message: which directories hold a checkpoint; empty where none does."""
+    below = directories_below(directory)
+    if not below:
+        return ""
+    verb = "holds a checkpoint" if len(below) == 1 else "hold checkpoints"
+    return f"; {', '.join(below)} {verb}: give {'that directory' if len(below) == 1 else 'one of them'}, or --subfolder"
+
+
+def locate(source: str, cache_dir: str | None = None) -> Path | None:
+    """The directory of a local checkpoint, or of an adapter that names its base; None for a Hub id.
+
+    Raises:
+        EnvironmentGap: there is an adapter, and nothing that applies it.
         UsageError: neither a directory nor a Hub id in the cache or within reach.
         CheckpointError: the directory has no configuration or no weights.
     """
@@ -80,23 +146,80 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     names = {child.name for child in path.iterdir()}
     if not names:
         raise CheckpointError(f"{source}: the directory is empty, should hold config.json and the weights")
+    if adapters.CONFIGURATION in names:
+        adapters.require_peft(source)
+        if not _holds_model(names):
+            return path
     if "config.json" not in names:
-        raise CheckpointError(f"{source}: has no config.json; save the model there with save_pretrained")
+        note = _directories_note(path) or "; save the model there with save_pretrained"
+        raise CheckpointError(f"{source}: has no config.json{note}")
     checkpoint_files.require_configuration(path)
-    if names.isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS):
+    if not _holds_model(names):
         raise CheckpointError(
-            f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin;"
-            " save the trained model there with save_pretrained"
+            f"{source}: has a config.json but no weights, should have model.safetensors or pytorch_model.bin"
+            + (_directories_note(path) or "; save the trained model there with save_pretrained")
         )
     return path
 
 
+def _holds_model(names: Collection[str]) -> bool:
+    return "config.json" in names and not set(names).isdisjoint(SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS)
+
+
+def adapter_of(source: str, cache_dir: str | None = None) -> adapters.Adapter | None:
+    """The adapter of a checkpoint, if it has one.
+
+    Raises:
+        EnvironmentGap: nothing that applies it is installed.
+    """
+    path = _adapter_configuration(source, cache_dir)
+    if path is None:
+        return None
+    adapters.require_peft(source)
+    return adapters.Adapter.read(path)
+
+
+def _adapter_configuration(source: str, cache_dir: str | None) -> Path | None:
+    find = has_file if locate(source, cache_dir) else _once_from_hub
+    return find(source, adapters.CONFIGURATION, cache_dir)
+
+
 @functools.cache
-def _require_hub(source: str, cache_dir: str | None) -> None:
+def _once_from_hub(source: str, name: str, cache_dir: str | None) -> Path | None:
+    """The Hub would be asked for a file that most checkpoints do not have again and again."""
+    return has_file(source, name, cache_dir)
+
+
+def base_of(source: str, cache_dir: str | None = None) -> str:
+    """Where a checkpoint's configuration and weights lie: itself, or the base that its adapter names.
+
+    Raises:
+        EnvironmentGap: see `adapter_of`.
+        CheckpointError: the base is not there.
+    """
+    adapter = adapter_of(source, cache_dir)
+    names = ("config.json", *SAFE_WEIGHTS, *PICKLED_WEIGHTS, *TENSORFLOW_WEIGHTS)
+    if adapter is None or _holds_model([name for name in names if has_file(source, name, cache_dir)]):
+        return source
+    try:
+        locate(adapter.base, cache_dir)
+    except ParityError as error:
+        name = adapter.base or "a model that it does not name"
+        raise CheckpointError(
+            f"{source}: holds an adapter of {name}, which cannot be loaded ({error}); put the base's config.json and"
+            f" weights beside the adapter, or correct base_model_name_or_path in {adapters.CONFIGURATION}"
+        ) from error
+    return adapter.base
+
+
+@functools.cache
+def _require_hub(
+    source: str, cache_dir: str | None, revision: str | None = None, configuration: str = "config.json"
+) -> None:
     """Refuse at once what the Hub cannot be asked for; its client would try again for half a minute."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(source, "config.json", cache_dir=cache_dir), str):
+    if isinstance(try_to_load_from_cache(source, configuration, cache_dir=cache_dir, revision=revision), str):
         return
     why = "in offline mode only its cache is looked at" if constants.HF_HUB_OFFLINE else ""
     if not why and not urllib.request.getproxies():
@@ -129,6 +252,7 @@ def class_by_name(name: str) -> type[Any]:
 
 def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     """The checkpoint's `PretrainedConfig`, read without executing code that comes with it."""
+    source = base_of(source, cache_dir)
     directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
@@ -138,7 +262,40 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
         # transformers 4 guesses it from the name of the directory.
         if path and "model_type" not in json.loads(path.read_text(encoding="utf-8")):
             raise ValueError("config.json should have a `model_type` key")
+    _require_unquantised(source, config)
     return config
+
+
+def quantisation_of(settings: object) -> str:
+    """The method that a `quantization_config` names, which is a dictionary or an object."""
+    facts = settings if isinstance(settings, Mapping) else vars(settings)
+    method = facts.get("quant_method") or "a method that it does not name"
+    return str(getattr(method, "value", method))
+
+
+def _require_unquantised(source: str, config: PretrainedConfig) -> None:
+    settings = getattr(config, "quantization_config", None)
+    if settings:
+        raise CheckpointError(
+            f"{source}: its weights are quantised ({quantisation_of(settings)}), should be floating point; give the"
+            " checkpoint that it was made of, and quantise the file"
+        )
+
+
+class Loading(NamedTuple):
+    """A model as it was loaded.
+
+    Attributes:
+        model: in eval mode.
+        missing: names of the model's weights that the checkpoint lacks; they are random.
+        unused: names of the checkpoint's weights that the model does not have.
+        lacking: names of weights that its adapter lacks, and that change nothing.
+    """
+
+    model: PreTrainedModel
+    missing: list[str]
+    unused: list[str]
+    lacking: tuple[str, ...] = ()
 
 
 @in_turn
@@ -150,8 +307,10 @@ def load_model(
     cache_dir: str | None = None,
     attention: str = "eager",
     dtype: str = DEFAULT_DTYPE,
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model in that dtype and in eval mode, and the names of the weights that the checkpoint lacks.
+) -> Loading:
+    """The model in that dtype and in eval mode, and the weights that the checkpoint lacks or holds for nothing.
+
+    An adapter is merged into its base.
 
     Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
     transformers does: a caller that goes on must know that no output depends on them.
@@ -159,28 +318,56 @@ def load_model(
     Raises:
         UsageError, CheckpointError: see `locate`; and weights that are truncated, do not fit, or want code to run.
     """
+    adapter = adapter_of(source, cache_dir)
+    if adapter is not None:
+        with _load_errors(source, "its adapter"), _base_alone(source, cache_dir) as base:
+            loading = load_model(base, model_class, cache_dir=cache_dir, attention=attention, dtype=dtype)
+            with quiet_transformers():
+                merge = adapters.merge(loading.model, adapter)
+        missing = [name for name in loading.missing if name not in merge.replaced]
+        return Loading(merge.model.to(torch_dtype(dtype)).eval(), missing, loading.unused, merge.lacking)
     directory = locate(source, cache_dir)
     if directory is not None:
         framework = framework or framework_of(directory)
     if framework == "tf":
-        model, missing = _load_tensorflow(source, model_class, cache_dir, attention)
-        return model.to(torch_dtype(dtype)), missing
+        loading = _load_tensorflow(source, model_class, cache_dir, attention)
+        return loading._replace(model=loading.model.to(torch_dtype(dtype)))
     with _load_errors(source, "its weights"), quiet_transformers():
         model, info = model_class.from_pretrained(
             source,
             cache_dir=cache_dir,
             attn_implementation=attention,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             weights_only=True,
             **dtype_option(torch_dtype(dtype)),
         )
-    return model.eval(), sorted(info["missing_keys"])
+    _require_sizes(source, info["mismatched_keys"])
+    return Loading(model.eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
 
 
-def _load_tensorflow(
-    source: str, model_class: ModelLoader, cache_dir: str | None, attention: str
-) -> tuple[PreTrainedModel, list[str]]:
+@contextlib.contextmanager
+def _base_alone(source: str, cache_dir: str | None) -> Iterator[str]:
+    """The base of an adapter, in a directory that does not have the adapter's files."""
+    base = base_of(source, cache_dir)
+    path = _adapter_configuration(base, cache_dir)
+    with adapters.hidden(path.parent) if path else contextlib.nullcontext(base) as alone:
+        yield alone
+
+
+def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Refuse weights of other sizes than the configuration says: the model's would be random."""
+    texts = [f"{name} is {tuple(there)}, should be {tuple(here)}" for name, there, here in sorted(mismatches)]
+    if texts:
+        more = f" and {len(texts) - 2} more" if len(texts) > 2 else ""
+        raise CheckpointError(
+            f"{source}: its weights do not fit its config.json: {', '.join(texts[:2])}{more}; correct the sizes in"
+            " config.json (id2label says how many labels there are), or save the model again with save_pretrained"
+        )
+
+
+def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | None, attention: str) -> Loading:
     """TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 leaves it empty."""
     gap = tensorflow_gap()
     if gap:
@@ -196,7 +383,28 @@ def _load_tensorflow(
         model, info = load_tf2_checkpoint_in_pytorch_model(
             model, str(weights), allow_missing_keys=True, output_loading_info=True
         )
-    return model.float().eval(), sorted(info["missing_keys"])
+    return Loading(model.float().eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+
+
+def stored_dtype(source: str, config: PretrainedConfig, cache_dir: str | None = None) -> str:
+    """The type of most weights of a checkpoint, as PyTorch names it: what its files say, else what config.json says.
+
+    Empty where nothing says it.
+    """
+    source = base_of(source, cache_dir)
+    for name in SAFE_WEIGHTS:
+        path = has_file(source, name, cache_dir)
+        if path and path.suffix == ".json":
+            shards = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            path = has_file(source, min(shards), cache_dir) if shards else None
+        if path:
+            with path.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            types = [_STORED.get(entry.get("dtype")) for entry in header.values()]
+            floats = [each for each in types if each]
+            return max(floats, key=floats.count, default="")
+    said = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return str(said or "").removeprefix("torch.")
 
 
 @shared
@@ -367,7 +575,7 @@ def load_preprocessor(
         "processor": "AutoProcessor",
     }
     options: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": False}
-    if config is not None and has_file(source, "config.json", cache_dir) is None:
+    if kind == "tokenizer" and config is not None and has_file(source, "config.json", cache_dir) is None:
         options["config"] = config
     if kind == "tokenizer":
         _require_sentencepiece(source, cache_dir)
@@ -411,40 +619,69 @@ def joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None
 
 
 # What a checkpoint is read from, whatever its architecture.
-_READ = ("*.json", "*.safetensors", "pytorch_model*", "tf_model*", "*.txt", "*.model")
+_READ = ("*.json", "*.safetensors", "pytorch_model*", "tf_model*", "adapter_*", "*.txt", "*.model")
+# Those of them that hold a model, with the configuration.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*", "adapter_*")
 # Name → size, time of the last change, and number of the file.
 Snapshot: TypeAlias = dict[str, tuple[int, int, int]]
 
 
-def snapshot(source: str, cache_dir: str | None = None) -> Snapshot:
-    """What the checkpoint's files are now, without reading them; empty where there is none."""
+def directory_of_files(source: str, cache_dir: str | None = None) -> Path | None:
+    """Where the files of a checkpoint or an adapter lie, for a Hub id in its cache; None where there is none."""
     directory = Path(source).expanduser()
-    if not directory.is_dir():
-        configuration = has_file(source, "config.json", cache_dir) if is_hub_id(source) else None
-        if configuration is None:
-            return {}
-        directory = configuration.parent
+    if directory.is_dir():
+        return directory
+    names = ("config.json", adapters.CONFIGURATION) if is_hub_id(source) else ()
+    return next((path.parent for name in names if (path := has_file(source, name, cache_dir))), None)
+
+
+def snapshot(directories: Mapping[str, Path]) -> Snapshot:
+    """What the files of a checkpoint are now, without reading them.
+
+    Args:
+        directories: what stands before the names of the files of each → where they are.
+    """
     files: Snapshot = {}
-    for path in {path for pattern in _READ for path in directory.glob(pattern)}:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            files[path.name] = status.st_size, status.st_mtime_ns, status.st_ino
+    for prefix, directory in directories.items():
+        for path in {path for pattern in _READ for path in directory.glob(pattern)}:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                files[f"{prefix}{path.name}"] = status.st_size, status.st_mtime_ns, status.st_ino
     return files
 
 
 def fingerprint(source: str, cache_dir: str | None = None) -> str:
-    """SHA-256 over the names and contents of the checkpoint's configuration and weights, as `sha256:…`."""
-    configuration = has_file(source, "config.json", cache_dir)
-    directory = configuration.parent if configuration else Path(source)
-    patterns = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*")
-    files = sorted({path for pattern in patterns for path in directory.glob(pattern)})
+    """SHA-256 over names and contents of the checkpoint's configuration, weights and adapter, as `sha256:…`."""
+    directory = directory_of_files(source, cache_dir) or Path(source)
+    files = sorted({path for pattern in ("config.json", *_WEIGHTS) for path in directory.glob(pattern)})
     digest = hashlib.sha256()
+    base = base_of(source, cache_dir)
+    if base != source:
+        digest.update(fingerprint(base, cache_dir).encode())
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()}"
+
+
+def require_numbers(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are NaN, as a training that diverged leaves them.
+
+    Raises:
+        CheckpointError
+    """
+    # A sum is NaN if any part is, and takes no memory; it also is if both infinities are among them.
+    doubtful = [(name, each) for name, each in model.named_parameters() if bool(each.detach().sum().isnan())]
+    wrong = [(name, int(each.isnan().sum()), each.numel()) for name, each in doubtful if bool(each.isnan().any())]
+    if wrong:
+        name, count, size = wrong[0]
+        more = f", and {len(wrong) - 1} more weights" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{source}: its weights are not all numbers: {count} of {size} values of {name} are NaN{more}; take a"
+            " checkpoint of before the training diverged"
+        )
 
 
 def random_weights_reach_outputs(

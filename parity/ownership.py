@@ -80,9 +80,10 @@ def _require_output(path: Path, checkpoint: Checkpoint) -> None:
     """Refuse to write what the checkpoint itself is read from, such as its configuration or its weights."""
     if path.suffix in _MODELS or not os.path.lexists(path):
         return
-    with contextlib.suppress(OSError):
-        if os.path.samefile(path.parent, Path(checkpoint.source).expanduser()):
-            raise UsageError(f"output {path}: is a file of the checkpoint itself; give another place")
+    for source in dict.fromkeys((checkpoint.source, checkpoint.base)):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(path.parent, Path(source).expanduser()):
+                raise UsageError(f"output {path}: is a file of the checkpoint itself; give another place")
 
 
 def others(models: Sequence[Path], model_type: str) -> list[Path]:

@@ -123,7 +123,7 @@ def open_preprocessor(
             f"--preprocessor {kind}: {config.model_type} takes a text and an image or a sound, which needs a tokenizer"
             " and an image processor or feature extractor; leave the option out, so that both are used"
         )
-    preprocessor = loading.load_preprocessor(source, kind, cache_dir)
+    preprocessor = loading.load_preprocessor(source, kind, cache_dir, config)
     if preprocessor is None and needs in TEXT_KINDS:
         return DrawnTokens(config)
     if preprocessor is None:

@@ -1,9 +1,9 @@
-"""The tasks: what each returns, and which Auto class loads it. One entry is all that a new task takes."""
+"""The tasks: what each returns, which Auto class loads it, and what others call it. A new task takes one entry."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 _TOKENS = {0: "batch", 1: "sequence"}
@@ -46,6 +46,36 @@ TASKS: dict[str, Task] = {
     "speech2seq-lm": Task({"logits": _TOKENS}, ("AutoModelForSpeechSeq2Seq",)),
 }
 
+# Names of optimum's tasks and of pipelines → ours, where they differ.
+ALIASES: dict[str, str] = {
+    "feature-extraction": "default",
+    "image-feature-extraction": "default",
+    "fill-mask": "masked-lm",
+    "text-generation": "causal-lm",
+    "text2text-generation": "seq2seq-lm",
+    "summarization": "seq2seq-lm",
+    "translation": "seq2seq-lm",
+    "text-classification": "sequence-classification",
+    "sentiment-analysis": "sequence-classification",
+    "zero-shot-classification": "sequence-classification",
+    "ner": "token-classification",
+    "document-question-answering": "question-answering",
+    "automatic-speech-recognition": "speech2seq-lm",
+    "image-to-text": "vision2seq-lm",
+}
+# What peft calls the task that an adapter was trained for → the feature.
+ADAPTER_TASKS: dict[str, str] = {
+    "SEQ_CLS": "sequence-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "CAUSAL_LM": "causal-lm",
+    "SEQ_2_SEQ_LM": "seq2seq-lm",
+    "FEATURE_EXTRACTION": "default",
+}
+# What is chosen by the class that the checkpoint was saved as.
+AUTO = "auto"
+_PAST = "-with-past"
+
 
 class CommonOutputs(Mapping[str, OrderedDict[str, Mapping[int, str]]]):
     """Task → its outputs, as an OrderedDict: what subclasses of the old package's OnnxConfig read."""
@@ -62,4 +92,24 @@ class CommonOutputs(Mapping[str, OrderedDict[str, Mapping[int, str]]]):
 
 def task_of(feature: str) -> str:
     """The task of a feature: the feature without `-with-past`."""
-    return feature.removesuffix("-with-past")
+    return feature.removesuffix(_PAST)
+
+
+def feature_by_name(name: str, features: Collection[str]) -> str:
+    """The feature of that name, or the one that optimum or a pipeline calls by it; the name itself where none is.
+
+    Args:
+        name: such as `causal-lm-with-past` or `text-generation-with-past`.
+        features: those of the architecture.
+    """
+    if name in features:
+        return name
+    task = task_of(name)
+    feature = ALIASES.get(task, task) + name[len(task) :]
+    return feature if feature in features else name
+
+
+def keeping_past(feature: str, features: Collection[str]) -> list[str]:
+    """Those of the features that are with past key values if the given one is; all of them where none is."""
+    alike = [each for each in features if each.endswith(_PAST) == feature.endswith(_PAST)]
+    return alike or list(features)

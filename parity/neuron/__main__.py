@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.axes import TEXTS
-from parity.console import PREPROCESSORS, Console, print_result, run_guarded, whole_number
+from parity.console import (
+    PREPROCESSORS,
+    Console,
+    checkpoint_options,
+    feature_option,
+    print_result,
+    run_guarded,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +33,7 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog, description="Compile a Transformers checkpoint for AWS Inf1 in fixed shapes.")
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
-    p.add_argument("--feature", default="default", help="what the model is compiled for (default: %(default)s)")
+    feature_option(p, "what the model is compiled for; default: %(default)s")
     p.add_argument("--batch", type=whole_number, default=1, help="rows of the compiled batch (default: %(default)s)")
     lengths = p.add_mutually_exclusive_group()
     lengths.add_argument(
@@ -51,11 +59,10 @@ def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     action.add_argument(
         "--emulate", action="store_true", help="torch.jit.trace in the tracer's place; says nothing of Inf1"
     )
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    checkpoint_options(p)
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
-    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
     )
@@ -80,10 +87,10 @@ def _counts(text: str) -> list[int]:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    from parity import loading
+    from parity import opening
 
     started = time.perf_counter()
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     console.progress("importing torch and transformers")
     from parity.environment import describe
     from parity.neuron import sdk
@@ -91,13 +98,13 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     if not args.coverage:
         # What is missing is said before anything is loaded.
         sdk.tracer(args.package, emulate=args.emulate)
-    workload = _prepare(args, console)
+    workload = _prepare(args, source, console)
     act = _examine if args.coverage or args.analyze else _compile
     outcome = act(args, console, workload)
     if args.json:
         summary = {
             "status": "passed",  # but for what was compiled and never run, or emulated
-            "checkpoint": args.model,
+            "checkpoint": str(workload[0]),
             "feature": args.feature,
             **outcome,
             "environment": describe(),
@@ -107,13 +114,13 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
+def _prepare(args: argparse.Namespace, source: str, console: Console) -> _Workload:
     """Checkpoint, OnnxConfig, samples by bucket, and the model."""
-    from parity.checkpoint import Checkpoint
+    from parity import opening
     from parity.errors import UsageError
 
-    names = ("cache_dir", "preprocessor", "tokenizer")
-    checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
+    checkpoint = opening.open_checkpoint(args, source, console)
+    args.feature = opening.choose_feature(checkpoint, args.feature, console)
     onnx_config = checkpoint.onnx_config(args.feature)
     inputs = checkpoint.inputs(onnx_config)
     checkpoint.report_inputs(inputs, console)
@@ -123,7 +130,7 @@ def _prepare(args: argparse.Namespace, console: Console) -> _Workload:
         raise UsageError(
             f"--sequence-length: {checkpoint.model_type} {args.feature} has no text whose length could be set"
         )
-    console.progress(f"loading {args.model}")
+    console.progress(f"loading {checkpoint}")
     model = checkpoint.load(args.feature, inputs)
     longest = onnx_config.longest_sequence(model)
     if text and not lengths:
@@ -175,7 +182,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
     say = tracing.emulation_log(console.say) if args.emulate else console.say
     name = args.output.name if single else "model.pt"
     names = {length: f"{Path(name).stem}-{length}.pt" if args.buckets else name for length in samples}
-    neuron_models = []
+    neuron_models, note = [], checkpoint.cast_note()
     destinations = [directory / each for each in names.values()]
     with files.staging_directory(destinations[0]) as stage:
         companions = Companions.write(checkpoint, stage, destinations, overwrite=args.overwrite, say=say)
@@ -183,7 +190,7 @@ def _compile(args: argparse.Namespace, console: Console, workload: _Workload) ->
             for length, sample in samples.items():
                 name = names[length]
                 sizes = " × ".join(f"{axis} {size}" for axis, size in sample.sizes.items())
-                say(f"Compiling {args.model}: feature {args.feature}, {sizes}, torch {version_of('torch')}")
+                say(f"Compiling {checkpoint}: feature {args.feature}, {sizes}, torch {version_of('torch')}{note}")
                 console.progress("compiling, which takes minutes")
                 neuron_model = neuron.trace(
                     model,

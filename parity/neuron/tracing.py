@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files
-from parity.arguments import require_path
+from parity.arguments import require_path, transformers_model
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.neuron import messages, operators, sdk
@@ -132,6 +132,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
         OutputError (an OSError): `output` cannot be written.
     """
     say = say or logger.info
+    model = transformers_model(model)
     if output is not None:
         require_path(output)
     tracer = sdk.tracer(package, emulate=emulate)
@@ -254,6 +255,7 @@ def analyze(
     Raises:
         EnvironmentGap, UsageError: see `trace`.
     """
+    model = transformers_model(model)
     tracer = sdk.tracer(package)
     reports = []
 

@@ -8,7 +8,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.console import PREPROCESSORS, Console, complain, print_result, run_guarded, tolerance
+from parity.console import (
+    PREPROCESSORS,
+    Console,
+    checkpoint_options,
+    complain,
+    feature_option,
+    print_result,
+    run_guarded,
+    tolerance,
+)
 
 if TYPE_CHECKING:
     from parity.onnx.checkpoint_export import CheckpointExport
@@ -19,17 +28,16 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     """The command line, that of `transformers.onnx` and more."""
     p = argparse.ArgumentParser(prog, description="Export a Transformers checkpoint to ONNX and prove the file.")
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
-    p.add_argument("--feature", default="default", help="what the model is exported for (default: %(default)s)")
+    feature_option(p, "what the model is exported for; default: %(default)s")
     p.add_argument("--opset", type=int, help="ONNX opset of the file (default: the architecture's own)")
     p.add_argument(
         "--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides"
     )
     p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    checkpoint_options(p)
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
-    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--prefill",
         action="store_true",
@@ -56,7 +64,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> 
 
 
 def _export(args: argparse.Namespace, console: Console) -> int:
-    from parity import files, loading, onnx_files
+    from parity import files, onnx_files, opening
     from parity.opsets import check_opset
     from parity.publication import Publication
 
@@ -64,16 +72,15 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     destination = files.output_file(args.output)
     if args.opset is not None:
         check_opset(args.opset)
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
-        from parity.checkpoint import Checkpoint
         from parity.companions import Companions
         from parity.onnx.checkpoint_export import CheckpointExport
 
-        names = ("framework", "cache_dir", "preprocessor", "tokenizer")
-        checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
-        export = CheckpointExport(checkpoint, args.feature, args.opset, console)
+        checkpoint = opening.open_checkpoint(args, source, console)
+        feature = opening.choose_feature(checkpoint, args.feature, console)
+        export = CheckpointExport(checkpoint, feature, args.opset, console)
         gc.freeze()  # what the imports made stays: no collection need look at it
         exports = {destination.name: export}
         if args.prefill:

@@ -44,7 +44,7 @@ class CheckpointExport:
 
     def _choose_opset(self, opset: int | None) -> int:
         model_type = self.checkpoint.model_type
-        floor = architecture(model_type).floor_of(self.feature)
+        floor = architecture(model_type).floor_of(self.checkpoint.declared_feature(self.feature))
         opsets = EXPORTERS[DEFAULT_EXPORTER].opsets
         opsets = range(floor.opset, opsets.stop) if floor else opsets
         subject = f"{model_type} {self.feature}" if floor and floor.features else model_type
@@ -80,7 +80,7 @@ class CheckpointExport:
         del model
         free(alive)
         self._console.progress("hashing the checkpoint")
-        append_metadata(path, {"checkpoint": self.checkpoint.fingerprint})
+        append_metadata(path, self.checkpoint.provenance(self.feature))
 
     def _load(self) -> PreTrainedModel:
         return self.checkpoint.load(self.feature, self._inputs)
@@ -89,7 +89,7 @@ class CheckpointExport:
         """Compare the file with a model that is loaded anew, which the exporter has never seen."""
         return judge_file(
             Artifact.read(path, opset=self.opset),
-            Reference(self._load, self._inputs, architecture(self.checkpoint.model_type).relations_of(self.feature)),
+            Reference(self._load, self._inputs, self.checkpoint.relations_of(self.feature)),
             atol=atol,
             progress=self._console.progress,
         )
@@ -101,7 +101,8 @@ class CheckpointExport:
     def lines(self, result: validation.Validation, atol: float | None) -> list[str]:
         """The log of the validation."""
         return [
-            f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}",
+            f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}"
+            + self.checkpoint.cast_note(),
             "Validating ONNX model...",
             *validation_lines(result, atol=atol, expected_atol=self.onnx_config.atol_for_validation),
         ]
@@ -110,7 +111,7 @@ class CheckpointExport:
         """The export and its validation as one JSON object."""
         return {
             "status": "passed" if result.passed else "failed",
-            "checkpoint": self.checkpoint.source,
+            "checkpoint": str(self.checkpoint),
             "fingerprint": self.checkpoint.fingerprint,
             "architecture": self.checkpoint.model_type,
             "feature": self.feature,

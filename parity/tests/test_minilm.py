@@ -91,6 +91,20 @@ def test_a_second_opinion_agrees(embeddings):
     assert np.abs(np.array(json.loads(done.stdout)) - embeddings).max() < 1e-5
 
 
+def test_the_whole_directory_is_one_file(tmp_path):
+    """`sentence-embedding` is what SentenceTransformer.encode gives, to 1e-5, without any code after the session."""
+    from onnxruntime import InferenceSession
+    from transformers import AutoTokenizer
+
+    assert main([f"--model={minilm.directory()}", "--feature=sentence-embedding", "--quiet", str(tmp_path)]) == 0
+    inputs = AutoTokenizer.from_pretrained(tmp_path)(SENTENCES, padding=True, return_tensors="np")
+    session = InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (embeddings,) = session.run(["sentence_embedding"], dict(inputs))
+    command = [sys.executable, "-c", SECOND_OPINION, str(minilm.directory()), json.dumps(SENTENCES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert np.abs(np.array(json.loads(done.stdout)) - embeddings).max() < 1e-5
+
+
 def test_shuffled_embeddings_would_be_seen(embeddings):
     """The similarities do tell sentences apart: in another order they differ by far more than is allowed."""
     similarities = embeddings @ embeddings.T

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity.axes import FIRST_TEXTS
-from parity.console import ATTENTIONS, PREPROCESSORS, Console, complain, print_result, run_guarded, whole_number
+from parity.console import (
+    ATTENTIONS,
+    PREPROCESSORS,
+    Console,
+    checkpoint_options,
+    complain,
+    feature_option,
+    print_result,
+    run_guarded,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +35,7 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
         prog, description="Trace a Transformers checkpoint to a TorchScript file, prove it, and try it at other sizes."
     )
     p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
-    p.add_argument("--feature", default="default", help="what the model is traced for (default: %(default)s)")
+    feature_option(p, "what the model is traced for; default: %(default)s")
     p.add_argument("--batch", type=whole_number, help="rows of the traced batch (default: 2)")
     p.add_argument(
         "--sequence-length",
@@ -34,11 +44,10 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
     )
     p.add_argument("--attention", choices=ATTENTIONS, default="eager", help="its implementation (default: %(default)s)")
     p.add_argument("--check-trace", action="store_true", help="let torch trace twice and compare: takes 2 to 3 times")
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    checkpoint_options(p)
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
     )
-    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
     p.add_argument(
         "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
     )
@@ -56,30 +65,30 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.torchscrip
 
 
 def _export(args: argparse.Namespace, console: Console) -> int:
-    from parity import files, loading
+    from parity import files, opening
 
     started = time.perf_counter()
     output = args.output
     destination = output if output.suffix == ".pt" or output.is_file() else output / "model.pt"
-    loading.locate(args.model, args.cache_dir)
+    source = opening.locate(args)
     with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
-        from parity.checkpoint import Checkpoint
         from parity.companions import Companions
         from parity.environment import describe, version_of
         from parity.publication import Publication
         from parity.torchscript import export, table, verdict
 
-        names = ("cache_dir", "preprocessor", "tokenizer")
-        checkpoint = Checkpoint(args.model, **{name: getattr(args, name) for name in names})
-        onnx_config = checkpoint.onnx_config(args.feature)
+        checkpoint = opening.open_checkpoint(args, source, console)
+        feature = args.feature = opening.choose_feature(checkpoint, args.feature, console)
+        onnx_config = checkpoint.onnx_config(feature)
         inputs = checkpoint.inputs(onnx_config)
         checkpoint.report_inputs(inputs, console)
         companions = Companions.write(checkpoint, stage, [destination], overwrite=args.overwrite, say=console.say)
         with checkpoint.unchanged():
             sample, model = _prepare(args, console, checkpoint, inputs)
             console.say(
-                f"Tracing {args.model}: feature {args.feature}, attention {args.attention}, torch {version_of('torch')}"
+                f"Tracing {checkpoint}: feature {feature}, attention {args.attention}, torch {version_of('torch')}"
+                + checkpoint.cast_note()
             )
             console.progress("tracing")
             path = stage / destination.name
@@ -87,7 +96,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
                 model,
                 {name: value for name, value in sample.inputs.items() if value is not None},
                 path,
-                feature=args.feature,
+                feature=feature,
                 onnx_config=onnx_config,
                 check_trace=args.check_trace,
                 checkpoint=checkpoint.fingerprint,
@@ -118,7 +127,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     if args.json:
         summary = {
             "status": "passed",
-            "checkpoint": args.model,
+            "checkpoint": str(checkpoint),
             "model": destination.as_posix(),
             **trace.facts(),
             "proof": trace.proof,

@@ -21,7 +21,7 @@ from parity import __version__, releases
 from parity.archives import FACTS, read_declaration
 from parity.arguments import own_numerics
 from parity.axes import Role, role_of
-from parity.dtypes import array_of
+from parity.dtypes import array_of, tensor_of
 from parity.environment import version_of
 from parity.errors import ExportError, SessionError, UsageError
 from parity.files import require_room
@@ -99,7 +99,7 @@ class TracedModel:
         Raises:
             SessionError: the trace raises; the text is that of the operator, without the interpreter's traceback.
         """
-        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.inputs]
+        tensors = [tensor_of(inputs[name]) for name in self.inputs]
         try:
             with own_numerics():
                 results = self(*tensors)

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from parity import files, loading, releases
-from parity.arguments import own_numerics, require_config, require_example, require_model, require_path
+from parity.arguments import (
+    own_numerics,
+    require_config,
+    require_example,
+    require_model,
+    require_path,
+    transformers_model,
+)
 from parity.axes import Role, role_of
 from parity.configs.tokens import padding_token
 from parity.errors import (
@@ -107,7 +114,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     came, its output embedding still tied. In the file it is untied.
 
     Args:
-        model: a PyTorch model of transformers.
+        model: a PyTorch model of transformers; of a PeftModel with its adapter.
         example_inputs: tensors by name, past key values as `past_key_values` (a list of tuples, or a Cache) or flat, as
             the declaration names them. A list is taken in the declaration's order; the log tells what became what.
         output: the file to write, usually ending in .pt; None only traces, in memory.
@@ -127,6 +134,7 @@ def export(  # noqa: PLR0913 - the signature that users call
         ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
+    model = transformers_model(model)
     if output is not None:
         require_path(output)
     if check_trace:

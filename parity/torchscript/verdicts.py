@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from parity import validation
-from parity.arguments import require_model
+from parity.arguments import require_model, transformers_model
 from parity.axes import PAST_OF, PASTS, TEXTS
 from parity.configs.tokens import text_config
 from parity.errors import SessionError, UsageError
@@ -221,6 +221,7 @@ class TrialSetup:
         onnx_config: OnnxConfig | None = None,
     ) -> TrialSetup:
         """From what `verdict` is given."""
+        model = transformers_model(model)
         if onnx_config is None:
             from parity.features import constructor
 

@@ -1,0 +1,68 @@
+"""The opening lines of the commands: where the checkpoint lies, what it holds, and what it is exported for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parity.tasks import AUTO
+
+if TYPE_CHECKING:
+    import argparse
+
+    from parity.checkpoint import Checkpoint
+    from parity.console import Console
+
+
+def locate(args: argparse.Namespace) -> str:
+    """The checkpoint of `--model`, `--revision` and `--subfolder`; a cheap look, before torch is imported.
+
+    Raises:
+        UsageError, CheckpointError: see `loading.resolve`.
+    """
+    from parity import loading
+
+    return loading.resolve(args.model, args.cache_dir, revision=args.revision, subfolder=args.subfolder)
+
+
+def open_checkpoint(args: argparse.Namespace, source: str, console: Console) -> Checkpoint:
+    """The checkpoint at `source`, which `locate` has returned; its warnings go to the console.
+
+    Raises:
+        UsageError, CheckpointError: see `Checkpoint`.
+    """
+    from parity import unused
+    from parity.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint(
+        source,
+        framework=getattr(args, "framework", None),
+        cache_dir=args.cache_dir,
+        preprocessor=getattr(args, "preprocessor", "auto"),
+        tokenizer=args.tokenizer,
+        policy=unused.Policy(args.allow_unused, console.warn),
+    )
+    checkpoint.name = "/".join(filter(None, [args.model, args.subfolder]))
+    if args.revision:
+        checkpoint.name += f"@{args.revision}"
+    return checkpoint
+
+
+def choose_feature(checkpoint: Checkpoint, name: str, console: Console) -> str:
+    """The feature of the option; what `auto` chooses and what the feature leaves out is said.
+
+    Raises:
+        UsageError: see `Checkpoint.feature`.
+    """
+    from parity import sentences
+
+    feature = checkpoint.feature(name)
+    if name == AUTO:
+        console.say(checkpoint.automatic_choice)
+    checkpoint.warn_of_lost_head(feature)
+    behind = [kind for kind, _ in checkpoint.modules[1:]]
+    if behind and feature != sentences.FEATURE:
+        console.say(
+            f"{', '.join(behind)} of {sentences.MODULES}: not in a file of {feature}; --feature {sentences.FEATURE} has"
+            " the whole directory"
+        )
+    return feature
