@@ -104,6 +104,7 @@ def deferred() -> Iterator[None]:
 
 
 _delivered: dict[Path, None] = {}
+_kept: list[str] = []
 
 
 _news: int | None = None
@@ -139,6 +140,12 @@ def deliver(paths: Iterable[Path]) -> None:
 def forget() -> None:
     """Begin anew: another command begins."""
     _delivered.clear()
+    _kept.clear()
+
+
+def keep(text: str) -> None:
+    """From here on an interruption leaves what the text names: `what was run is kept`."""
+    _kept[:] = [text]
 
 
 def delivered() -> list[str]:
@@ -147,9 +154,9 @@ def delivered() -> list[str]:
 
 
 def what_is_left() -> str:
-    """Which files an interruption or a crash has left under their final names."""
+    """Which files an interruption or a crash has left under their final names, or what else is kept."""
     files = delivered()
-    return f"already written: {', '.join(files)}" if files else "nothing was written"
+    return f"already written: {', '.join(files)}" if files else (_kept or ["nothing was written"])[0]
 
 
 def ending(word: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from parity import records
+from parity import interruptions, records
 from parity.console import run_guarded, whole_number
 from parity.errors import OutputError, UsageError
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
@@ -19,6 +19,7 @@ from parity.reports.gate.parts import FIELD, part_of, whole_models
 from parity.reports.gate.runs import from_baseline, load_run
 from parity.reports.gate.shards import SECONDS, write_seconds
 from parity.reports.lanes import upgrades
+from parity.reports.lanes.environments import KEPT
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
@@ -157,17 +158,14 @@ def _other_releases(args: argparse.Namespace) -> int:
         baselines=args.baseline,
         present=join_runs(args.records) if args.records else None,
     )
-    try:
-        if args.upgrade:
-            outcome = upgrades.run_upgrade(args.upgrade, options)
-            text = upgrade.report(outcome, markdown=args.format == "markdown")
-        else:
-            package, versions = args.bisect
-            outcome = upgrades.run_bisect(package, versions, options)
-            text = upgrades.bisect_report(outcome, markdown=args.format == "markdown")
-    except KeyboardInterrupt:
-        print("interrupted: what was run is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
+    interruptions.keep(KEPT)
+    if args.upgrade:
+        outcome = upgrades.run_upgrade(args.upgrade, options)
+        text = upgrade.report(outcome, markdown=args.format == "markdown")
+    else:
+        package, versions = args.bisect
+        outcome = upgrades.run_bisect(package, versions, options)
+        text = upgrades.bisect_report(outcome, markdown=args.format == "markdown")
     _print(args, outcome, text)
     print(f"kept in {outcome['report']}", file=sys.stderr)
     return 1 if outcome["worse"] else 0

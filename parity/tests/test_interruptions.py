@@ -69,6 +69,18 @@ def test_more_signals_change_nothing(capsys, number, status, word):
     assert cleaned == [True]
 
 
+def test_what_is_kept_is_told(capsys):
+    """Of a run of many parts, in place of what was written; the next command begins anew."""
+
+    def body():
+        interruptions.keep("what was run is kept")
+        send(signal.SIGTERM)
+
+    assert ended(capsys, body) == (143, ["parity x: error: terminated; what was run is kept"])
+    again = ended(capsys, lambda: send(signal.SIGTERM))
+    assert again == (143, ["parity x: error: terminated; nothing was written"])
+
+
 def test_what_is_written_is_told(capsys, tmp_path):
     """After the file is there an interruption names it."""
     (tmp_path / "model.onnx").write_text("whole")

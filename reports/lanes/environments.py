@@ -17,6 +17,8 @@ from parity.errors import EnvironmentGap, UsageError
 from parity.reports.pages.support import ROOT
 
 HOME = Path(".tox/kept-releases")
+# What is said when a run of many parts is broken off.
+KEPT = "what was run is kept, and the same command goes on from there"
 _LISTED = re.compile(r"^Available versions: (.+)$", re.MULTILINE)
 # What pip says when it asks an index that does not answer.
 _UNREACHABLE = ("Retrying", "connection", "resolve")

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from parity.console import run_guarded
+
 # MKL chooses by the vendor of the processor; what it asks for that, answered the other way.
 _VENDOR = "int mkl_serv_intel_cpu_true(void) {{ return {answer}; }}\n"
 # Small computations of each kind that torch and its libraries have kernels for; one line of text for each.
@@ -158,6 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [each.name for each in PROCESSORS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="which of them (default: all)")
     args, rest = parser.parse_known_args(argv)
+    return run_guarded(parser.prog, lambda: _run(args, rest))
+
+
+def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     rows = []
     for processor in (each for each in PROCESSORS if each.name in args.only):
         print(f"\n{processor.name}: {processor.meaning}", flush=True)

@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity import records
+from parity import interruptions, records
+from parity.console import run_guarded
 from parity.reports.gate.changes import WORST
-from parity.reports.lanes.environments import HOME, Release, code
+from parity.reports.lanes.environments import HOME, KEPT, Release, code
 from parity.reports.pages.support import ROOT, in_readme
 
 TABLE = ROOT / "reports" / "results" / "releases.json"
@@ -287,9 +288,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--without-matrix", action="store_true", help="smoke and the commands alone")
     parser.add_argument("--home", type=Path, default=HOME, help="where environments are kept (default: %(default)s)")
     args = parser.parse_args(argv)
-    home, releases, now = args.home.resolve(), selection(args.which), code()
-    if not releases:
+    if not selection(args.which):
         parser.error(f"no release begins with {' or '.join(args.which)}")
+    return run_guarded(parser.prog, lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> int:
+    interruptions.keep(KEPT)
+    home, releases, now = args.home.resolve(), selection(args.which), code()
     results, started = [], time.perf_counter()
     for number, release in enumerate(releases, 1):
         path, place = home / release.name / "result.json", f"{number}/{len(releases)} {release.name}"
