@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -265,3 +266,32 @@ def zeros_where_nothing_is_seen() -> Iterator[None]:
         yield
     finally:
         functional.scaled_dot_product_attention = attend
+
+
+@contextlib.contextmanager
+def heads_that_share(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, heads whose weight is an embedding's multiply rows: then an exporter writes that weight once.
+
+    What is no matrix is multiplied with a weight that was transposed before, and the file holds both.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    heads = [
+        module
+        for module in model.modules()
+        # One with a forward of its own does something else besides.
+        if type(module) is torch.nn.Linear and id(module.weight) in tables and "forward" not in vars(module)
+    ]
+
+    def multiply_rows(head: torch.nn.Linear, states: torch.Tensor) -> torch.Tensor:
+        rows, bias = states.flatten(0, -2), head.bias
+        # Without a bias an exporter transposes here too.
+        adds, bias = (1, bias) if bias is not None else (0, rows.new_zeros(1))
+        return torch.addmm(bias, rows, head.weight.t(), beta=adds).reshape(*states.shape[:-1], head.out_features)
+
+    try:
+        for head in heads:
+            head.forward = functools.partial(multiply_rows, head)
+        yield
+    finally:
+        for head in heads:
+            del head.forward

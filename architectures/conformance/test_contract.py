@@ -7,7 +7,7 @@ from parity.judge import contract
 from parity.judge.artifact import judge_checker
 from parity.judge.findings import failures
 from parity.judge.stored import stored_tensors
-from parity.judge.weights import account_weights, judge_absences, judge_weights
+from parity.judge.weights import account_weights, judge_absences, judge_repeats, judge_weights
 from parity.registry import architecture
 
 
@@ -26,11 +26,11 @@ def test_checker(artifact):
 
 
 def test_weights(cell, subject, artifact):
-    """The file holds every weight that an output depends on, except those declared absent, and holds none changed."""
+    """The file holds every weight that an output depends on once, except those declared absent, and none changed."""
     needed = subjects.weights(cell.architecture, cell.feature, cell.attention, dtype=cell.dtype)
     account = account_weights(needed, stored_tensors(artifact))
     absences = architecture(cell.architecture).absent_weights(cell)
-    findings = [*judge_weights(account), *judge_absences(account, absences)]
+    findings = [*judge_weights(account), *judge_absences(account, absences), *judge_repeats(account)]
     assert account.needed
     assert [finding.message for finding in failures(findings)] == []
 

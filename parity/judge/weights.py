@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,6 +93,8 @@ class Account:
         unexplained: the tensors of the file that are no part of any weight; small and constant ones are left out.
         incidental: those that may be found by chance: of one value throughout, or of a batch norm, which a fold may
             leave as they are.
+        repeated: those that the file holds whole more than once, as they are or turned, with the tensors that are them;
+            small and constant ones are left out.
     """
 
     needed: tuple[str, ...]
@@ -100,6 +102,7 @@ class Account:
     differences: tuple[Difference, ...]
     unexplained: tuple[str, ...]
     incidental: frozenset[str] = frozenset()
+    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -143,6 +146,14 @@ def judge_absences(account: Account, patterns: Collection[str]) -> list[Finding]
     return [Finding("weights", name, False, f"weight {name}: {problem}") for name, problem in wrong]
 
 
+def judge_repeats(account: Account) -> list[Finding]:
+    """Findings on weights that a file holds more than once: a failure for each, in a file that is to be no larger."""
+    return [
+        Finding("weights", name, False, f"weight {name}: is in the file more than once: {', '.join(tensors)}")
+        for name, tensors in account.repeated.items()
+    ]
+
+
 def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) -> Account:
     """Look for every weight among the tensors of a file."""
     books = _Books(weights, tensors)
@@ -155,6 +166,7 @@ def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) 
         tuple(differences),
         tuple(tensors[index].name for index in books.unexplained() if not _is_small_or_constant(tensors[index])),
         frozenset(weight.name for weight in weights if weight.is_incidental),
+        books.repeated(),
     )
 
 
@@ -180,6 +192,8 @@ class _Books:
         self.found: set[int] = set()
         self.explained: set[int] = set()
         self._changed: set[int] = set()
+        # Tensor → the weights that it is.
+        self._wholes: dict[int, list[int]] = defaultdict(list)
         # Tensor → the blocks of it that are weights.
         self._blocks: dict[int, list[Block]] = {}
 
@@ -210,13 +224,26 @@ class _Books:
                         self._match_whole(index, other, order)
 
     def _match_whole(self, index: int, other: int, order: arrangements.Order) -> None:
-        if index in self.found and other in self.explained:
+        if index in self._wholes[other]:
             return
         array, tensor = self._arrays[index], self._tensors[other]
         if arrangements.are_equal(array, arrangements.arrange(tensor.array, array.shape, order)):
             self.found.add(index)
             self.explained.add(other)
+            self._wholes[other].append(index)
         tensor.release()
+
+    def repeated(self) -> dict[str, tuple[str, ...]]:
+        """Weight → the tensors that are it, where there are more of them than weights of these values."""
+        tensors: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for other, indices in self._wholes.items():
+            if indices and self._tensors[other].size >= SMALLEST:
+                tensors[tuple(indices)].append(self._tensors[other].name)
+        return {
+            self._weights[indices[0]].name: tuple(names)
+            for indices, names in tensors.items()
+            if len(names) > len(indices) and not self._weights[indices[0]].is_constant
+        }
 
     def match_blocks(self) -> None:
         """Weights that are a block of a tensor, and weights of which several tensors are blocks."""

@@ -18,7 +18,7 @@ from parity.exporters import EXPORTERS
 from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
-from parity.traceable import Traceable, triangles_of_comparisons, zeros_where_nothing_is_seen
+from parity.traceable import Traceable, heads_that_share, triangles_of_comparisons, zeros_where_nothing_is_seen
 from parity.turns import without_warnings
 
 
@@ -91,6 +91,7 @@ class TraceExporter:
                 stack.enter_context(triangles_of_comparisons())
             if at_least("torch", "2.1.1") and not at_least("torch", "2.9"):
                 stack.enter_context(zeros_where_nothing_is_seen())
+            stack.enter_context(heads_that_share(traceable.model))
             stack.enter_context(traceable_masks())
             stack.enter_context(_no_graph_on_stdout())
             yield

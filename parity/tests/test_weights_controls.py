@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from parity.fixtures import subjects
 from parity.judge.findings import failures
 from parity.judge.stored import stored_tensors
-from parity.judge.weights import Weight, account_weights, judge_absences, judge_weights
+from parity.judge.weights import Weight, account_weights, judge_absences, judge_repeats, judge_weights
 
 DRAWN = np.random.default_rng(0)
 MATRIX, OTHER, THIRD = (DRAWN.standard_normal((24, 16)).astype(np.float32) for _ in range(3))
@@ -211,6 +211,20 @@ def test_declared_absences_are_judged_both_ways(tmp_path):
     assert names("fold*", "found") == ["found", "found"]
     assert names("fold*", "nothing") == ["nothing"]
     assert names("*") == ["found"]
+
+
+@pytest.mark.parametrize("copy", [MATRIX, MATRIX.T, MATRIX.reshape(12, 32)], ids=["same", "turned", "reshaped"])
+def test_a_weight_that_is_held_twice_is_told(tmp_path, copy):
+    """With both tensors; a weight whose values another one has too, a small one and a constant one are not."""
+    path = save(tmp_path / "model.onnx", own=MATRIX, again=copy, other=OTHER, like=OTHER, small=BIAS, small_again=BIAS)
+    account = account_of(path, own=MATRIX, other=OTHER, like=OTHER, bias=BIAS)
+    assert account.repeated == {"own": ("own", "again")}
+    (finding,) = judge_repeats(account)
+    assert not finding.passed
+    assert finding.message == "weight own: is in the file more than once: own, again"
+    ones = np.ones_like(MATRIX)
+    path = save(tmp_path / "constant.onnx", own=ones, again=ones)
+    assert judge_repeats(account_of(path, own=ones)) == []
 
 
 def test_log_names_what_is_absent_changed_and_unexplained(tmp_path):
