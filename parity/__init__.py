@@ -1,6 +1,6 @@
 """Parity: export Transformers models and prove that the exported model computes what PyTorch computes."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import os
 import sys

@@ -19,7 +19,7 @@ from parity.environment import version_of
 ABSENT, PLACEHOLDER, NO_COMPILER, NO_DEVICE, DEVICE = "absent", "placeholder", "no compiler", "no device", "device"
 # The module that traces → its compiler's command, and the instances it is for.
 NEURON = {"torch_neuron": ("neuron-cc", "Inf1"), "torch_neuronx": ("neuronx-cc", "Inf2 or Trn1")}
-_README = "the README's section on AWS Neuron has the order of installation"
+_PAGE = "docs/neuron.md of the repository has the order of installation"
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ def classify(evidence: NeuronEvidence) -> Neuron:
             return Neuron(
                 PLACEHOLDER,
                 f"{name} is the placeholder of the public package index, not the AWS Neuron"
-                f" SDK: uninstall it and install {distribution} from the repository of AWS Neuron; {_README}",
+                f" SDK: uninstall it and install {distribution} from the repository of AWS Neuron; {_PAGE}",
             )
         if evidence.version is None and not evidence.refusal:
-            return Neuron(ABSENT, f"the AWS Neuron SDK ({distribution}) is not installed; {_README}")
+            return Neuron(ABSENT, f"the AWS Neuron SDK ({distribution}) is not installed; {_PAGE}")
         why = f"importing it raises {evidence.refusal}" if evidence.refusal else "it has no trace"
-        return Neuron(ABSENT, f"{name} is no AWS Neuron SDK that works here: {why}; {_README}")
+        return Neuron(ABSENT, f"{name} is no AWS Neuron SDK that works here: {why}; {_PAGE}")
     if not evidence.compiler:
         return Neuron(
             NO_COMPILER,
             f"{name} is installed without its compiler: {compiler} is not on PATH; install"
-            f" {compiler} from the repository of AWS Neuron; {_README}",
+            f" {compiler} from the repository of AWS Neuron; {_PAGE}",
         )
     if not evidence.devices:
         return Neuron(

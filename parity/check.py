@@ -12,6 +12,7 @@ from parity.console import (
     checkpoint_options,
     complain,
     feature_option,
+    log_options,
     print_result,
     run_guarded,
     tolerance,
@@ -32,16 +33,16 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
     p.add_argument("file", type=Path, help="the ONNX file")
     feature_option(p, "what the file was exported for; default: read from the file", None)
-    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference")
+    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
     p.add_argument(
         "--timeout",
         type=whole_number,
         default=3600,
-        help="seconds after which a file that does not end is given up (default: %(default)s)",
+        metavar="SECONDS",
+        help="stop a file that runs longer than this (default: %(default)s)",
     )
     checkpoint_options(p)
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
-    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    log_options(p)
     return p
 
 

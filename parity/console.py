@@ -54,19 +54,45 @@ def feature_option(p: argparse.ArgumentParser, purpose: str, default: str | None
     Args:
         purpose: the help, without the default.
     """
-    names = "auto: what it was saved for; names of optimum's tasks and of pipelines are taken too"
-    p.add_argument("--feature", "--task", default=default, help=f"{purpose} ({names})")
+    names = "auto: the task it was saved for; task names of optimum and of pipelines work too"
+    p.add_argument("--feature", "--task", metavar="NAME", default=default, help=f"{purpose} ({names})")
+
+
+def model_option(p: argparse.ArgumentParser) -> None:
+    """Add `--model`."""
+    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
 
 
 def checkpoint_options(p: argparse.ArgumentParser) -> None:
     """Add what says where the checkpoint and its tokenizer lie, and how much of it must be used."""
-    p.add_argument("--cache_dir", help="where checkpoints from the Hub are kept")
+    p.add_argument("--cache_dir", metavar="DIR", help="directory for checkpoints that are downloaded from the Hub")
     p.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub (default: main)")
-    p.add_argument("--subfolder", help="where it lies within the directory or the Hub's repository")
-    p.add_argument("--tokenizer", help="directory or Hub id whose tokenizer is taken (default: the checkpoint's own)")
+    p.add_argument("--subfolder", help="folder of the checkpoint within the directory or the Hub's repository")
+    p.add_argument("--tokenizer", help="directory or Hub id of the tokenizer (default: the checkpoint's own)")
     p.add_argument(
-        "--allow-unused", action="store_true", help="go on when the model leaves out whole layers of the checkpoint"
+        "--allow-unused",
+        action="store_true",
+        help="export although the model does not use whole layers of the checkpoint",
     )
+
+
+def preprocessor_option(p: argparse.ArgumentParser) -> None:
+    """Add `--preprocessor`."""
+    names = ", ".join(PREPROCESSORS)
+    text = f"which part of the checkpoint makes the inputs: {names} (default: %(default)s)"
+    p.add_argument("--preprocessor", choices=PREPROCESSORS, default="auto", metavar="KIND", help=text)
+
+
+def overwrite_option(p: argparse.ArgumentParser) -> None:
+    """Add `--overwrite`."""
+    text = "replace files in the output that no earlier export of this model wrote"
+    p.add_argument("--overwrite", action="store_true", help=text)
+
+
+def log_options(p: argparse.ArgumentParser) -> None:
+    """Add `--quiet` and `--json`."""
+    p.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    p.add_argument("--json", action="store_true", help="print one JSON object; the log goes to standard error")
 
 
 class _Streams:

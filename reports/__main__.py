@@ -28,17 +28,28 @@ _SELECTION = {"-k": "EXPRESSION", "-m": "MARKS", "--architecture": "NAME", "--fe
 
 _Result = TypeVar("_Result")
 
-_EPILOG = """exit status: 0 when all is accounted for; 1 when --check finds a change (of the nearest baseline:
-something that is worse), or --diff, --upgrade or --bisect a result that is worse or gone or an error ratio that has
-grown; 2 for wrong usage, for records that cannot be read, and when --accept would drop or take over what it was not
-allowed to"""
+_EPILOG = """exit status:
+  0  nothing is wrong
+  1  --check finds a change (compared with the nearest baseline: something
+     that is worse), or --diff, --upgrade or --bisect find a result that is
+     worse or gone, or an error ratio that has grown
+  2  wrong usage, records that cannot be read, or --accept would drop or take
+     over what it was not allowed to"""
+_USAGE = """%(prog)s [RECORDS ...] [--history RECORDS [RECORDS ...]] [--output PAGE]
+       %(prog)s --check [RECORDS ...] [--format {text,markdown,json}]
+       %(prog)s --accept [RECORDS ...] [--drop N] [--even-failed]
+       %(prog)s --diff OLD NEW [--format {text,markdown,json}]
+       %(prog)s --upgrade NAME==VERSION [-k EXPRESSION] [-n WORKERS] …
+       %(prog)s --bisect NAME FIRST..LAST [-k EXPRESSION] [-n WORKERS] …
+       %(prog)s --merge RECORDS [RECORDS ...] [--output RECORDS]"""
 
 
 def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog,
-        description="Make the page of a run from its records; or one of the actions below.",
+        usage=_USAGE,
+        description="Make the page of a run from its records, or do one of the actions below.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,7 +58,7 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="RECORDS",
-        help=f"records of one environment (default: {RECORDS}); what was run again counts as it went last",
+        help=f"records of one environment (default: {RECORDS}); of a check that ran again the last result counts",
     )
     action = p.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare with the baseline of the environment")
@@ -57,19 +68,19 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
         nargs=2,
         type=Path,
         metavar=("OLD", "NEW"),
-        help="what is different in NEW; each is records, or a baseline",
+        help="compare two runs; OLD and NEW are records or baselines",
     )
     action.add_argument(
         "--upgrade",
         metavar="NAME==VERSION",
-        help="run the suite with another release of a package, above the packages of this environment, and compare;"
+        help="run the suite with another release of a package, in an environment above this one, and compare;"
         f" report, records and page are kept under {upgrades.DIRECTORY}",
     )
     action.add_argument(
         "--bisect",
         nargs=2,
         metavar=("NAME", "FIRST..LAST"),
-        help="find the first release of a package with which anything is worse than with the first",
+        help="find the first release of a package with which a result is worse than with FIRST",
     )
     action.add_argument("--merge", action="store_true", help="join the records of all shards")
     p.add_argument(
@@ -77,30 +88,35 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
         type=whole_number,
         default=0,
         metavar="N",
-        help="of --accept: drop the checks that were selected and have no result any more, when there are N of them;"
-        " without it they stay as they are",
+        help="with --accept: drop the checks that were selected and have no result any more, if there are N of them"
+        " (default: keep them)",
     )
-    p.add_argument("--even-failed", action="store_true", help="of --accept: also what has failed, or is an error")
+    p.add_argument("--even-failed", action="store_true", help="with --accept: accept failures and errors, too")
     p.add_argument(
-        "--history", nargs="+", type=Path, default=[], metavar="RECORDS", help="of the page: earlier runs, oldest first"
+        "--history",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RECORDS",
+        help="for the page: earlier runs, oldest first",
     )
-    p.add_argument("--baseline", type=Path, default=baseline.DIRECTORY, help="the directory (default: %(default)s)")
+    p.add_argument(
+        "--baseline", type=Path, default=baseline.DIRECTORY, help="directory of the baselines (default: %(default)s)"
+    )
     formats = ("text", "markdown", "json")
-    p.add_argument("--format", choices=formats, default="text", help="of --check, --diff, --upgrade and --bisect")
-    selection = p.add_argument_group(
-        "of --upgrade and --bisect", "As pytest takes them; the cells are run part by part."
-    )
+    p.add_argument("--format", choices=formats, default="text", help="for --check, --diff, --upgrade and --bisect")
+    selection = p.add_argument_group("for --upgrade and --bisect", "The options of pytest that select cells.")
     for option, metavar in _SELECTION.items():
         selection.add_argument(option, action="append", default=[], metavar=metavar)
-    selection.add_argument("-n", default="", metavar="WORKERS", help="(default: auto)")
+    selection.add_argument("-n", default="", metavar="WORKERS", help="processes (default: auto)")
     selection.add_argument(
         "--environments", type=Path, help=f"where environments are kept (default: {upgrades.HOME})", metavar="DIRECTORY"
     )
     p.add_argument(
         "--output",
         type=Path,
-        help=f"where the page goes, its summary beside it as .md (default: {PAGE}); where --merge writes (default:"
-        f" {RECORDS}); where --check and --diff write (default: standard output)",
+        help=f"file of the page, with a summary as .md (default: {PAGE}); file of --merge (default: {RECORDS}); file of"
+        " --check and --diff (default: standard output)",
     )
     return p
 

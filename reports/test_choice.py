@@ -134,6 +134,6 @@ def test_the_table_ends_with_the_command(capsys):
     """After the counts of what was chosen."""
     assert matrix.main(["--architecture", "vit", "--format", "torchscript"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6
-    assert lines[-2].endswith("2 architecture × feature, 0 ONNX files, 4 cells")
+    assert len(lines) == 9
+    assert lines[-3].split() == ["all", "1", "2", "0", "4"]
     assert lines[-1] == "run by: pytest -n auto --pyargs parity.architectures --architecture vit --format torchscript"

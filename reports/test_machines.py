@@ -204,6 +204,7 @@ PARTS = (
     "ruff check",
     "ruff format",
     "mypy",
+    "tox -e docs",
     "tox -e seed",
     "tox -e inf1",
 )

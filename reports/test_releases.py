@@ -122,7 +122,7 @@ def test_one_thing_wrong_is_red(green_result, spoil):
     if spoil not in (_fewer_commands, _no_smoke, _no_trials):
         (cause,) = [cause for _, cause in causes]
         assert cause in text
-    assert "| 5.0.0 |" in releases.readme([green_result]).replace("none", "")
+    assert "| 5.0.0 |" in releases.summary([green_result]).replace("none", "")
 
 
 def test_the_page_marks_red_and_declared(green_result):

@@ -34,28 +34,28 @@ def test_a_failure_is_shown_in_both_tables():
     tables = {"here": support.table([line(11, "failed", "wrong"), line(12), line(12, feature="default-with-past")])}
     assert "| bert | default | 12; failed at 11 |" in support.page(tables)
     assert "- bert default (here): wrong" in support.page(tables)
-    assert "| bert | default | 12; failed at 11 |" in support.readme(tables)
+    assert "| bert | default | 12; failed at 11 |" in support.summary(tables)
 
 
 def test_features_with_and_without_past_are_folded():
-    """The README's row stays short."""
+    """The row stays short."""
     tables = {"here": support.table([line(11), line(11, feature="default-with-past"), line(11, feature="masked-lm")])}
-    assert "| bert | default ±past, masked-lm | 11 |" in support.readme(tables)
+    assert "| bert | default ±past, masked-lm | 11 |" in support.summary(tables)
 
 
-def test_a_readme_without_marks_is_refused():
+def test_a_page_without_marks_is_refused():
     """The table is not written anywhere."""
-    with pytest.raises(ValueError, match=r"README\.md: should have"):
-        support.in_readme("# Parity\n", "table")
+    with pytest.raises(ValueError, match="the page has no <!-- support: begin -->"):
+        support.between_marks("# Parity\n", "table")
 
 
 def test_the_committed_tables_are_generated():
-    """support.md and the README say what support.json says."""
+    """support.md and the page of the documentation say what support.json says."""
     tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
     page = support.page(tables["onnx"], tables["torchscript"])
     assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == page
-    text = (support.ROOT / "README.md").read_text(encoding="utf-8")
-    assert support.in_readme(text, support.readme(tables["onnx"])) == text
+    text = support.PAGE.read_text(encoding="utf-8")
+    assert support.between_marks(text, support.summary(tables["onnx"])) == text
 
 
 def test_the_committed_table_has_every_cell():

@@ -165,12 +165,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
         own = opsets[architecture, feature]
         text = f"{min(own)}–{max(own)}" if len(own) > 1 else "".join(map(str, own)) or "–"
         print(f"{architecture:16}{feature:28}{text:10}{count}")
-    for totals, name in ((fifty, "of the document: "), (every, "")):
-        print(
-            f"{name}{totals['architectures']} architectures, {totals['features']} architecture × feature,"
-            f" {totals['files']:,} ONNX files, {totals['cells']} cells"
-        )
-    print(f"run by: {command}")
+    print(f"\n{'':16}{'architectures':15}{'features':10}{'ONNX files':12}cells")
+    for totals, name in ((fifty, "of the document"), (every, "all")):
+        architecture_count, feature_count = totals["architectures"], totals["features"]
+        print(f"{name:16}{architecture_count:<15}{feature_count:<10}{totals['files']:<12,}{totals['cells']:,}")
+    print(f"\nrun by: {command}")
     return status
 
 

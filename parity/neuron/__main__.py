@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from parity.axes import TEXTS
 from parity.console import (
-    PREPROCESSORS,
     Console,
     checkpoint_options,
     feature_option,
+    log_options,
+    model_option,
+    overwrite_option,
+    preprocessor_option,
     print_result,
     run_guarded,
     whole_number,
@@ -32,42 +35,45 @@ if TYPE_CHECKING:
 def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog, description="Compile a Transformers checkpoint for AWS Inf1 in fixed shapes.")
-    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    model_option(p)
     feature_option(p, "what the model is compiled for; default: %(default)s")
     p.add_argument("--batch", type=whole_number, default=1, help="rows of the compiled batch (default: %(default)s)")
     lengths = p.add_mutually_exclusive_group()
     lengths.add_argument(
         "--sequence-length",
         type=whole_number,
-        help="tokens of the compiled text; requests are padded to it (default: 128)",
+        metavar="TOKENS",
+        help="length of the compiled text; shorter requests are padded to it (default: 128)",
     )
     lengths.add_argument(
-        "--buckets", type=_counts, help="several lengths, such as 64,128: one file each, a request takes the smallest"
+        "--buckets",
+        type=_counts,
+        metavar="TOKENS,…",
+        help="several lengths, such as 64,128: one file each; a request uses the smallest that fits",
     )
     p.add_argument("--dynamic-batch", action="store_true", help="let the first axis of every input have any size")
-    p.add_argument("--cores", type=whole_number, help="compile for a pipeline over so many NeuronCores (default: one)")
-    p.add_argument("--allow-fallback", action="store_true", help="report operators that fell back to the CPU, go on")
+    p.add_argument("--cores", type=whole_number, help="compile for a pipeline of this many NeuronCores (default: 1)")
+    p.add_argument(
+        "--allow-fallback", action="store_true", help="report operators that fell back to the CPU, and deliver the file"
+    )
     p.add_argument("--workdir", help="keep what the compiler writes in this directory")
     p.add_argument(
-        "--package", choices=("torch_neuron", "torch_neuronx"), help="of the SDK (default: the one that is installed)"
+        "--package", choices=("torch_neuron", "torch_neuronx"), help="package of the SDK (default: the installed one)"
     )
     action = p.add_mutually_exclusive_group()
     action.add_argument("--analyze", action="store_true", help="only print the SDK's own report on the operators")
     action.add_argument(
-        "--coverage", action="store_true", help="only list operators that AWS's list leaves to the CPU; needs no SDK"
+        "--coverage",
+        action="store_true",
+        help="only list the operators that would run on the CPU, by AWS's list; needs no SDK",
     )
     action.add_argument(
-        "--emulate", action="store_true", help="torch.jit.trace in the tracer's place; says nothing of Inf1"
+        "--emulate", action="store_true", help="use torch.jit.trace instead of the SDK; proves nothing about Inf1"
     )
     checkpoint_options(p)
-    p.add_argument(
-        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
-    )
-    p.add_argument(
-        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
-    )
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
-    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
+    preprocessor_option(p)
+    overwrite_option(p)
+    log_options(p)
     p.add_argument("output", type=Path, nargs="?", help="directory for model.pt (model-64.pt, … with --buckets)")
     return p
 

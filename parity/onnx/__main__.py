@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.console import (
-    PREPROCESSORS,
     Console,
     checkpoint_options,
     complain,
     feature_option,
+    log_options,
+    model_option,
+    overwrite_option,
+    preprocessor_option,
     print_result,
     run_guarded,
     tolerance,
@@ -27,32 +30,25 @@ if TYPE_CHECKING:
 def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     """The command line, that of `transformers.onnx` and more."""
     p = argparse.ArgumentParser(prog, description="Export a Transformers checkpoint to ONNX and prove the file.")
-    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    model_option(p)
     feature_option(p, "what the model is exported for; default: %(default)s")
     p.add_argument("--opset", type=int, help="ONNX opset of the file (default: the architecture's own)")
+    p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
     p.add_argument(
-        "--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides"
+        "--framework", choices=("pt", "tf"), help="read PyTorch or TensorFlow weights (default: those that exist)"
     )
-    p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
     checkpoint_options(p)
-    p.add_argument(
-        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
-    )
+    preprocessor_option(p)
     p.add_argument(
         "--prefill",
         action="store_true",
-        help="with an encoder-decoder's past: also write prefill.onnx, which fills the cross-attention caches",
+        help="for an encoder-decoder with a past: also write prefill.onnx, which computes the cross-attention caches",
     )
-    p.add_argument(
-        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
-    )
+    overwrite_option(p)
     # Accepted for scripts written for transformers.onnx, where it chose between two exporters.
     p.add_argument("--export_with_transformers", action="store_true", help=argparse.SUPPRESS)
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
-    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
-    p.add_argument(
-        "output", type=Path, help="directory for model.onnx and what goes with it, or a path ending in .onnx"
-    )
+    log_options(p)
+    p.add_argument("output", type=Path, help="directory for model.onnx and its companions, or a path ending in .onnx")
     return p
 
 

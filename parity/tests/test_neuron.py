@@ -322,7 +322,7 @@ def test_the_command_needs_the_sdk(checkpoint, tmp_path):
     """Without it, exit status 1 and the sentence of the gate, before the model is loaded; nothing is written."""
     status, out, err = run("-m", checkpoint, tmp_path / "out")
     assert (status, out) == (1, "")
-    assert "is not installed; the README's section on AWS Neuron has the order of installation" in err
+    assert "is not installed; docs/neuron.md of the repository has the order of installation" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from parity.axes import FIRST_TEXTS
 from parity.console import (
     ATTENTIONS,
-    PREPROCESSORS,
     Console,
     checkpoint_options,
     complain,
     feature_option,
+    log_options,
+    model_option,
+    overwrite_option,
+    preprocessor_option,
     print_result,
     run_guarded,
     whole_number,
@@ -34,26 +37,26 @@ def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParse
     p = argparse.ArgumentParser(
         prog, description="Trace a Transformers checkpoint to a TorchScript file, prove it, and try it at other sizes."
     )
-    p.add_argument("-m", "--model", required=True, help="directory of a checkpoint, or model id on the Hub")
+    model_option(p)
     feature_option(p, "what the model is traced for; default: %(default)s")
     p.add_argument("--batch", type=whole_number, help="rows of the traced batch (default: 2)")
     p.add_argument(
         "--sequence-length",
         type=whole_number,
-        help="tokens of the traced text; requests can be padded up to it (default: 8)",
+        metavar="TOKENS",
+        help="length of the traced text; shorter requests can be padded to it (default: 8)",
     )
-    p.add_argument("--attention", choices=ATTENTIONS, default="eager", help="its implementation (default: %(default)s)")
-    p.add_argument("--check-trace", action="store_true", help="let torch trace twice and compare: takes 2 to 3 times")
+    p.add_argument(
+        "--attention", choices=ATTENTIONS, default="eager", help="implementation of attention (default: %(default)s)"
+    )
+    p.add_argument(
+        "--check-trace", action="store_true", help="let torch trace twice and compare; takes 2 to 3 times as long"
+    )
     checkpoint_options(p)
-    p.add_argument(
-        "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
-    )
-    p.add_argument(
-        "--overwrite", action="store_true", help="replace files at the output that no export of this model has written"
-    )
-    p.add_argument("--quiet", action="store_true", help="say nothing but errors and warnings")
-    p.add_argument("--json", action="store_true", help="one JSON object on standard output, the log on standard error")
-    p.add_argument("output", type=Path, help="directory for model.pt and what goes with it, or a path ending in .pt")
+    preprocessor_option(p)
+    overwrite_option(p)
+    log_options(p)
+    p.add_argument("output", type=Path, help="directory for model.pt and its companions, or a path ending in .pt")
     return p
 
 

@@ -22,9 +22,10 @@ from parity import interruptions, records
 from parity.console import run_guarded
 from parity.reports.gate.changes import WORST
 from parity.reports.lanes.environments import HOME, KEPT, Release, code
-from parity.reports.pages.support import ROOT, in_readme
+from parity.reports.pages.support import ROOT, between_marks
 
 TABLE = ROOT / "reports" / "results" / "releases.json"
+PAGE = ROOT / "docs" / "suite.md"
 # The last patch of every minor release; the next one is the next line.
 RELEASES = {
     "transformers": (
@@ -264,8 +265,8 @@ def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
     return " ".join([f"{'✗' if red else '✓'} {count}", *(mark[2:] for mark in marks)])
 
 
-def readme(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the README: package, first and last release that is tried, how many, and which are not green."""
+def summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the documentation: package, first and last release tried, how many, and which are not green."""
     lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
     for package in RELEASES:
         rows = [result for result in results if result["package"] == package]
@@ -320,8 +321,8 @@ def _run(args: argparse.Namespace) -> int:
     if len(releases) == len(selection(())):
         TABLE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         TABLE.with_suffix(".md").write_text(page(results), encoding="utf-8")
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        (ROOT / "README.md").write_text(in_readme(text, readme(results), "releases"), encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(between_marks(text, summary(results), "releases"), encoding="utf-8")
     return 0 if all(map(is_green, results)) else 1
 
 

@@ -53,26 +53,28 @@ _PEER_OPTIONS = ("--task", "feature-extraction", "--library-name", "transformers
 
 def parser(prog: str = "python -m parity.reports.measuring.benchmarks") -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog, description="Measure parity; exit status 1 when a budget does not hold.")
+    p = argparse.ArgumentParser(
+        prog, description="Measure Parity and its peers. The exit status is 1 when a budget does not hold."
+    )
     commands = p.add_subparsers(dest="name", required=True)
-    export = commands.add_parser("export", help="an export beside the bare torch.onnx.export call, CPU seconds")
+    export = commands.add_parser("export", help="an export and the bare torch.onnx.export call: CPU seconds")
     export.add_argument("--rounds", type=whole_number, default=30, help="interleaved rounds (default: %(default)s)")
-    command = commands.add_parser("command", help="the whole command beside optimum-cli: wall, CPU, peak memory")
+    command = commands.add_parser("command", help="the whole command and optimum-cli: wall, CPU, peak memory")
     command.add_argument("--peer-python", required=True, type=Path, help="Python of an environment with optimum-onnx")
     command.add_argument("--python", default=Path(sys.executable), type=Path, help="Python of parity's environment")
     command.add_argument("--model", type=Path, help="directory of a checkpoint (default: the installed MiniLM)")
     command.add_argument(
         "--runs", type=whole_number, default=5, help="runs of each after a warm-up (default: %(default)s)"
     )
-    judge = commands.add_parser("judge", help="the suite's checks of a cell beyond its export and session, CPU seconds")
+    judge = commands.add_parser("judge", help="the checks of a cell, without export and session: CPU seconds")
     judge.add_argument("--architectures", nargs="+", default=JUDGED, help="whose cells (default: %(default)s)")
-    attention = commands.add_parser("attention", help="files with sdpa beside files with eager attention, latency")
+    attention = commands.add_parser("attention", help="files with sdpa and with eager attention: latency")
     attention.add_argument("--rounds", type=whole_number, default=60, help="interleaved rounds (default: %(default)s)")
-    torchscript = commands.add_parser("torchscript", help="a trace beside the bare torch.jit.trace call, CPU seconds")
+    torchscript = commands.add_parser("torchscript", help="a trace and the bare torch.jit.trace call: CPU seconds")
     torchscript.add_argument(
         "--rounds", type=whole_number, default=15, help="interleaved rounds (default: %(default)s)"
     )
-    matrix = commands.add_parser("matrix", help="the whole matrix: CPU minutes, memory, two workers beside one")
+    matrix = commands.add_parser("matrix", help="the whole matrix: CPU minutes, memory, one and two workers")
     for each in (export, command, judge, attention, torchscript, matrix):
         each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
     return p

@@ -1,7 +1,7 @@
 """Records → the support table: which features of which architecture work at which opsets, for each environment.
 
 `python -m parity.reports.pages.support RECORDS…` writes `support.json` and `support.md` in `reports/results`, and the
-table in the README. A feature is as good as the worst check of its cells.
+table of `docs/architectures.md`. A feature is as good as the worst check of its cells.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from parity.reports.gate.changes import ranges
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "reports" / "results" / "support.json"
+PAGE = ROOT / "docs" / "architectures.md"
 # The worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
 # A gate says nothing about a feature.
@@ -108,8 +109,8 @@ def _traces(traces: Mapping[str, Features]) -> Iterator[str]:
                 yield f"| {architecture} | {', '.join(group)} | {names} | {verdict} |"
 
 
-def readme(support: Mapping[str, Features]) -> str:
-    """The table of the README: one row for each architecture, opsets of the first environment."""
+def summary(support: Mapping[str, Features]) -> str:
+    """The table of the documentation: one row for each architecture, opsets of the first environment."""
     first = next(iter(support.values()))
     lines = ["| architecture | features | opsets |", "|---|---|---|"]
     for architecture, features in first.items():
@@ -145,8 +146,8 @@ def _reasons(support: Mapping[str, Features]) -> Iterator[str]:
                     yield f"- {architecture} {feature} ({environment}): {reason}"
 
 
-def in_readme(text: str, content: str, name: str = "support") -> str:
-    """The README with `content` between the two marks of that name.
+def between_marks(text: str, content: str, name: str = "support") -> str:
+    """The text of a page with `content` between the two marks of that name.
 
     Raises:
         ValueError: a mark is missing.
@@ -155,7 +156,7 @@ def in_readme(text: str, content: str, name: str = "support") -> str:
     before, begin, rest = text.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"README.md: should have {marks[0]} and {marks[1]} around the table")
+        raise ValueError(f"the page has no {marks[0]} and {marks[1]}, should have them around the table")
     return f"{before}{begin}\n\n{content}\n{end}{after}"
 
 
@@ -166,7 +167,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pa
         "records",
         nargs="+",
         type=Path,
-        help="records files, the environment of the README first; one of an equal environment is joined",
+        help="records files, the environment of the table first; one of an equal environment is joined",
     )
     args = parser.parse_args(argv)
     # What was run again counts as it went last.
@@ -179,8 +180,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pa
     content = {"onnx": support, "torchscript": traces}
     SUPPORT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     SUPPORT.with_suffix(".md").write_text(page(support, traces), encoding="utf-8")
-    readme_file = ROOT / "README.md"
-    readme_file.write_text(in_readme(readme_file.read_text(encoding="utf-8"), readme(support)), encoding="utf-8")
+    PAGE.write_text(between_marks(PAGE.read_text(encoding="utf-8"), summary(support)), encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,322 @@
+"""README, CONTRIBUTING and the pages under docs/: their commands and snippets run, their tables say what the code says.
+
+Commands of the export, the check and the traces run here with tiny checkpoints, and so does all Python. Of the others
+(`pytest`, `tox`, `pip`, the gate, benchmarks) the arguments are parsed by what takes them; `.ci/newcomer` runs them.
+"""
+
+import configparser
+import contextlib
+import importlib
+import io
+import itertools
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from parity import errors
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.judge.findings import CHECKS
+
+ROOT = Path(__file__).parents[2]
+# What is written about how Parity was, and what Sphinx includes.
+APART = ("changes.md", "changelog.md", "contributing.md", "security.md")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in APART and "_build" not in path.parts),
+]
+NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
+# A fenced block: its indentation, its language, its text.
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:python -m parity|parity|pytest|tox)(?:\.[\w.]+)? [^`]+)`")
+# The commands that run here, and how `python -m` calls them.
+TRIED = {
+    "onnx": "parity.onnx.__main__",
+    "check": "parity.check",
+    "torchscript": "parity.torchscript.__main__",
+    "matrix": "parity.architectures.conformance.matrix",
+}
+# What stands for a value in a text → a value.
+PLACEHOLDERS = {
+    "$(python -m parity.fixtures.minilm)": "checkpoint/",
+    "CHECKPOINT_DIRECTORY": "checkpoint/",
+    "RECORDS": "records.jsonl",
+    "*.jsonl": "records.jsonl",
+    "DIR_OR_ID": "checkpoint/",
+    "…": "",
+    # The example of a declaration to come.
+    "--architecture ernie": "--architecture bert",
+}
+
+
+def blocks(text):
+    """Language, text without its indentation, and where it starts, of each fenced block."""
+    for indentation, language, body in (match.groups() for match in BLOCK.finditer(text)):
+        yield language, "".join(line.removeprefix(indentation) for line in body.splitlines(keepends=True))
+
+
+def commands(text):
+    """The words of each command of a block for the shell, without what is set before it."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in line.split(" && "):
+            for placeholder, value in PLACEHOLDERS.items():
+                part = part.replace(placeholder, value)
+            words = shlex.split(part, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                words = words[1:]
+            if words:
+                yield words
+
+
+def shell(words):
+    """The command of Parity, and its arguments, that words for the shell call; None where they call something else."""
+    if words[:2] == ["python", "-m"] and words[2].startswith("parity."):
+        return words[2].removeprefix("parity."), words[3:]
+    return (words[1], words[2:]) if words[0] == "parity" and len(words) > 1 else None
+
+
+def refusal(parse, arguments):
+    """What argparse says against arguments; empty where it takes them."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            parse(arguments)
+        except SystemExit as end:
+            return told.getvalue() if end.code else ""
+    return ""
+
+
+def pytest_refusal(config, arguments):
+    """The options that pytest with our plug-ins does not have, and the paths that do not exist."""
+    options, unknown = config._parser.parse_known_and_unknown_args(arguments)
+    paths = [] if options.pyargs else [path.partition("::")[0] for path in options.file_or_dir]
+    return " ".join([*unknown, *(path for path in paths if not (ROOT / path).exists())])
+
+
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def pip_refusal(arguments):
+    """The extras and files that an installation names and that do not exist."""
+    extras = [each for word in arguments for group in re.findall(r"\[([\w,]+)\]", word) for each in group.split(",")]
+    ours = any(word.startswith((".", "parity[")) for word in arguments)
+    unknown = [extra for extra in extras if ours and not re.search(rf"^{extra} = \[", PROJECT, re.MULTILINE)]
+    files = [after for word, after in itertools.pairwise(arguments) if word in ("-c", "-r")]
+    return " ".join([*unknown, *(file for file in files if not (ROOT / file).is_file())])
+
+
+def tox_refusal(arguments):
+    """The environment that tox.ini does not have."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    names = [after for word, after in itertools.pairwise(arguments) if word == "-e"]
+    return " ".join(name for name in names if f"testenv:{name}" not in tox)
+
+
+def complaint(words, config):
+    """What is wrong with a command, as far as this can be said without running it; empty where nothing is."""
+    ours = shell(words)
+    if ours:
+        name, arguments = ours
+        module = {**TRIED, "reports": "parity.reports.__main__", "benchmarks": "parity.reports.measuring.benchmarks"}
+        module["neuron"] = "parity.neuron.__main__"
+        if name == "--version" or name == "--help":
+            return ""
+        if name == "matrix":
+            return refusal(importlib.import_module(module[name]).main, arguments)
+        if name in module:
+            return refusal(importlib.import_module(module[name]).parser().parse_args, arguments)
+        # A module of its own: that it exists.
+        return "" if importlib.util.find_spec(f"parity.{name}") else f"parity.{name}: no such module"
+    others = {
+        "pytest": lambda: pytest_refusal(config, words[1:]),
+        "pip": lambda: pip_refusal(words[1:]),
+        "uv": lambda: pip_refusal(words[1:]),
+        "tox": lambda: tox_refusal(words[1:]),
+        "pre-commit": lambda: "" if words[1] in ("install", "run") else words[1],
+        "sphinx-build": lambda: "",
+    }
+    return others.get(words[0], lambda: f"{words[0]}: no test knows this command")()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_each_command_has_arguments_that_exist(page, pytestconfig):
+    """In blocks for the shell, and in the text."""
+    text = page.read_text(encoding="utf-8")
+    lines = [body for language, body in blocks(text) if language == "bash"]
+    complaints = {" ".join(words): complaint(words, pytestconfig) for line in lines for words in commands(line)}
+    # In the text a command may stand without all that it needs.
+    for words in commands("\n".join(" ".join(inline.split()) for inline in INLINE.findall(text))):
+        told = complaint(words, pytestconfig)
+        complaints[" ".join(words)] = "" if "arguments are required" in told else told
+    assert {command: told for command, told in complaints.items() if told} == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "parity onnx --modell=checkpoint/ onnx/",
+        "parity onnx onnx/",
+        "parity matrix --opset 99",
+        "python -m parity.reports --accept --drop five",
+        "parity benchmarks exports",
+        "python -m parity.nothing",
+        "pytest --sharde 2/4",
+        "pytest parity/tests/test_nothing.py",
+        "pip install -e '.[tests]'",
+        "pip install -c constraint.txt .",
+        "tox -e doc",
+        "make all",
+    ],
+)
+def test_a_wrong_command_is_seen(command, pytestconfig):
+    """The control: an option, a value, a module, a path, an extra, an environment, a program that does not exist."""
+    (words,) = commands(command)
+    assert complaint(words, pytestconfig)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """A directory with what the pages export: `checkpoint/`, `encoder-decoder/`, and a file of the first."""
+    from parity.onnx.__main__ import main
+
+    directory = tmp_path_factory.mktemp("originals")
+    save_checkpoint(directory / "checkpoint", "distilbert", "masked-lm")
+    save_checkpoint(directory / "encoder-decoder", "t5", "seq2seq-lm")
+    assert main([f"--model={directory / 'checkpoint'}", "--quiet", str(directory / "export")]) == 0
+    shutil.move(directory / "export" / "model.onnx", directory / "model.onnx")
+    shutil.rmtree(directory / "export")
+    return directory
+
+
+def prepare_torchscript(namespace):
+    """The names that the page's Python begins with: a model, its inputs, and two traces of it."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from parity.torchscript import export
+
+    model = AutoModel.from_pretrained("checkpoint", attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained("checkpoint")
+    texts = ["w1 w2 w3", "w4 w5"]
+    for length, path in ((8, "model64.pt"), (16, "model128.pt")):
+        encoded = tokenizer(texts, padding="max_length", max_length=length, return_tensors="pt")
+        inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        export(model, inputs, path)
+    named = {"ids": inputs["input_ids"], "mask": inputs["attention_mask"]}
+    namespace.update(model=model, tokenizer=tokenizer, texts=texts, **named)
+
+
+def prepare_neuron(namespace):
+    """The same, with torch in the place of the SDK, which is not here."""
+    import functools
+
+    import parity.neuron
+
+    prepare_torchscript(namespace)
+    Path("neuron").mkdir()
+    for length, tokens in ((64, 8), (128, 16)):
+        inputs = [namespace["ids"][:1, :tokens], namespace["mask"][:1, :tokens]]
+        parity.neuron.trace(namespace["model"], inputs, f"neuron/model-{length}.pt", emulate=True)
+    namespace["tokens_tensor"], namespace["segments_tensors"] = inputs
+    return {"trace": functools.partial(parity.neuron.trace, emulate=True)}
+
+
+PREPARATIONS = {"docs/torchscript.md": prepare_torchscript, "docs/neuron.md": prepare_neuron}
+
+
+def run_page(page, namespace):
+    """Run the commands and the Python of a page in the working directory; compare what Python prints with the page."""
+    printed, count = "", 0
+    for language, body in blocks(page.read_text(encoding="utf-8")):
+        if language == "bash":
+            for words in commands(body):
+                name, arguments = shell(words) or ("", [])
+                if name in TRIED:
+                    main = importlib.import_module(TRIED[name]).main
+                    assert main(arguments) == 0, words
+                    count += 1
+        elif language == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(body, str(page), "exec"), namespace)
+            printed, count = output.getvalue(), count + 1
+        elif printed and language == "text":
+            assert printed == body
+            printed = ""
+    return count
+
+
+RUNNING = [path for path in PAGES if re.search(r"^ *```(python|bash)", path.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=[path.relative_to(ROOT).as_posix() for path in RUNNING])
+def test_each_snippet_runs(page, originals, tmp_path, monkeypatch):
+    """From the top of a page to its end, in a directory with tiny checkpoints; what a page shows as printed, is."""
+    shutil.copytree(originals, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    namespace = {"__name__": "page"}
+    prepare = PREPARATIONS.get(page.relative_to(ROOT).as_posix(), lambda namespace: {})
+    for name, value in (prepare(namespace) or {}).items():
+        monkeypatch.setattr(importlib.import_module("parity.neuron"), name, value, raising=False)
+    run_page(page, namespace)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```bash\nparity check checkpoint/ missing.onnx\n```\n",
+        "```python\nfrom parity.onnx import exprt\n```\n",
+        "```python\nprint(1)\n```\n\n```text\n2\n```\n",
+    ],
+    ids=["command", "import", "output"],
+)
+def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
+    """The control: a command that fails, a name that does not exist, other output than is shown."""
+    (tmp_path / "page.md").write_text(text)
+    monkeypatch.chdir(originals)
+    with pytest.raises((AssertionError, ImportError)):
+        run_page(tmp_path / "page.md", {})
+
+
+def table_of_checks(text):
+    """Check → its exception, of the table of the page on the judge."""
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| `(\w+)` \|$", text, re.MULTILINE)
+    return dict(rows)
+
+
+def test_the_table_of_checks_is_complete():
+    """Every check with its exception, in the order of the code."""
+    text = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
+    assert list(table_of_checks(text).items()) == [(name, error.__name__) for name, error in CHECKS.items()]
+    assert all(hasattr(errors, name) for name in table_of_checks(text).values())
+
+
+def members(text):
+    """The members of a configuration that the table of its page names."""
+    rows = re.findall(
+        r"^\| (`.+?`) \| (?:.* )?\| .* \|$", text.partition("What a configuration can say")[2], re.MULTILINE
+    )
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_the_table_of_configurations_has_every_member():
+    """All that a subclass of OnnxConfig may override, but what only calls it."""
+    from parity.onnx import OnnxConfig
+
+    text = (ROOT / "docs" / "configurations.md").read_text(encoding="utf-8").partition("OnnxConfigWithPast` adds")[0]
+    calls = {"from_model_config", "use_external_data_format", "is_torch_support_available", "patch_ops", "restore_ops"}
+    calls |= {"flatten_output_collection_property", "generate_dummy_inputs_onnxruntime"}
+    public = {name for name in vars(OnnxConfig) if not name.startswith("_") and "fixed" not in name}
+    constants = {"part", "torch_onnx_minimum_version"}
+    assert members(text) - {"patching_specs"} == public - calls - constants
+    assert members(text.replace("| `axis_sizes` |", "| `axis` |")) != members(text)
+
+
+def test_what_is_included_exists():
+    """The pages that are kept at the top of the repository."""
+    for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
+        text = (ROOT / "docs" / f"{name.lower()}.md").read_text(encoding="utf-8")
+        assert f"{{include}} ../{name}.md" in text
+        assert (ROOT / f"{name}.md").is_file()
