@@ -74,7 +74,7 @@ class Lengths:
 
 def changes_of(config: PretrainedConfig) -> list[Change]:
     """The lengths after which the model behaves otherwise, as its configuration says, ascending; each length once."""
-    first = {}
+    first: dict[int, Change] = {}
     for change in sorted(_changes(text_config(config))):
         first.setdefault(change.length, change)
     return list(first.values())

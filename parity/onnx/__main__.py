@@ -16,6 +16,7 @@ from parity.console import (
     feature_option,
     print_result,
     run_guarded,
+    thorough_option,
     tolerance,
 )
 
@@ -34,6 +35,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
         "--atol", type=tolerance, help="hard limit on the absolute difference; without it the error ratio decides"
     )
     p.add_argument("--framework", choices=("pt", "tf"), help="whose weights to read (default: those that are there)")
+    thorough_option(p)
     checkpoint_options(p)
     p.add_argument(
         "--preprocessor", choices=PREPROCESSORS, default="auto", help="what makes inputs (default: %(default)s)"
@@ -115,7 +117,7 @@ def _export_and_judge(
     """Export one file to `path` and judge it; what came out, as a JSON object."""
     with export.checkpoint.unchanged():
         export.export(path)
-        validation = export.validate(path, atol=args.atol)
+        validation = export.validate(path, atol=args.atol, thorough=args.thorough)
     console.clear()
     for line in export.lines(validation, args.atol):
         console.say(line)
