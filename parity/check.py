@@ -15,6 +15,7 @@ from parity.console import (
     log_options,
     print_result,
     run_guarded,
+    thorough_option,
     tolerance,
     whole_number,
 )
@@ -34,6 +35,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument("file", type=Path, help="the ONNX file")
     feature_option(p, "what the file was exported for; default: read from the file", None)
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
+    thorough_option(p)
     p.add_argument(
         "--timeout",
         type=whole_number,
@@ -103,7 +105,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     with checkpoint.unchanged():
         validation = proof.judge_file(
             proof.Artifact(args.file, file, foreign=True),
-            proof.Reference(load, inputs, checkpoint.relations_of(feature)),
+            proof.Reference(load, inputs, checkpoint.relations_of(feature), thorough=args.thorough),
             atol=args.atol,
             same_attention=attention == attention_of_file,
             progress=console.progress,

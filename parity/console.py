@@ -95,6 +95,15 @@ def log_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="print one JSON object; the log goes to standard error")
 
 
+def thorough_option(p: argparse.ArgumentParser) -> None:
+    """Add `--thorough`."""
+    p.add_argument(
+        "--thorough",
+        action="store_true",
+        help="try every id and every position of the model's tables too, which takes many times as long",
+    )
+
+
 class _Streams:
     """Lines go to standard output and standard error as far as these take them; what they refuse stops no export.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from parity.axes import TOKENS, Role, role_of
 from parity.configs.tokens import padding_token, text_config, vocabulary_of
 from parity.dtypes import DEFAULT_DTYPE, cast_floats, torch_dtype
 from parity.errors import ExportError
+from parity.padding import pad_mixed
 from parity.traceable import Layout
 
 if TYPE_CHECKING:
@@ -28,8 +30,12 @@ _PAGE = 1000
 # What tokenizers give to the first and second text of a pair.
 _TOKEN_TYPES = 2
 
-# How rows are padded: none, some of them on one side, or the whole last row.
-PADDINGS = ("", "left", "right", "whole")
+# How rows are padded: none, some of them on one side, the whole last row, or each row in a way of its own.
+PADDINGS = ("", "left", "right", "whole", "mixed")
+# How much larger than others the extreme values of floats are: a clamp shows.
+_LARGE = 16
+# By how many rows the ways in which a decoder's text is padded are behind those of the encoder's.
+_TURN_OF_DECODER = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Sample:
         sizes = " × ".join(f"{name} {size}" for name, size in self.sizes.items() if not axes.is_sum(name))
         if self.padding == "whole":
             return f"{sizes}, last row fully masked"
+        if self.padding == "mixed":
+            return f"{sizes}, each row padded in a way of its own"
         return sizes + (f", padded {self.padding}" if self.padding else "")
 
 
@@ -129,6 +137,7 @@ class SampleSource:
     ) -> None:
         self.onnx_config = onnx_config
         self.preprocessor = preprocessor
+        self.model_config = model_config
         self.dtype = dtype
         self.dummy = self._generate()
         # What is generated and not declared is no input of the file: the reference does not get it either.
@@ -168,6 +177,11 @@ class SampleSource:
         return any(mask in self.layout.names for mask in axes.PADDING_MASKS)
 
     @property
+    def special(self) -> frozenset[int]:
+        """The ids of special tokens, which stay where the tokenizer put them."""
+        return frozenset(self._special)
+
+    @property
     def token_types(self) -> int:
         """How many token types the inputs can mix; 0 where these are no input."""
         return self._token_types if any(role_of(name) is Role.TOKEN_TYPES for name in self.layout.names) else 0
@@ -189,53 +203,79 @@ class SampleSource:
         return dict(inputs) if self.dtype == DEFAULT_DTYPE else cast_floats(dict(inputs), torch_dtype(self.dtype))
 
     def generate(
-        self, *, batch_size: int = -1, seq_length: int = -1, padding: str = "", seed: int | None = None
+        self,
+        *,
+        batch_size: int = -1,
+        seq_length: int = -1,
+        padding: str = "",
+        seed: int | None = None,
+        extreme: bool = False,
     ) -> Sample:
         """What `generate_dummy_inputs` makes at these sizes; with a seed its values are varied."""
         sizes = {"batch_size": batch_size, "seq_length": seq_length}
         options = {name: size for name, size in sizes.items() if size > 0}
         nested = self._generate(**options) if options else self.dummy
         flat = Layout.from_inputs(self.onnx_config, nested).flatten(nested)
-        return self._sample(flat, padding, seed, Sizes(self.onnx_config.inputs, flat).traced)
+        varied = self._varied(flat, seed, extreme=extreme)
+        return self._sample(varied, padding, Sizes(self.onnx_config.inputs, flat).traced)
 
     def resize(
-        self, sizes: Mapping[str, int], *, padding: str = "", seed: int | None = 0, whole_vocabulary: bool = False
+        self,
+        sizes: Mapping[str, int],
+        *,
+        padding: str = "",
+        seed: int | None = 0,
+        whole_vocabulary: bool = False,
+        extreme: bool = False,
     ) -> Sample:
         """The dummy inputs cut or repeated to any sizes of the named axes, with varied values.
 
         Args:
             padding: one of `PADDINGS`.
             whole_vocabulary: the tokens run through all ids instead of being drawn.
+            extreme: what is drawn goes to the ends: ids come from the whole vocabulary, the first and the last among
+                them, the first box is the page, and floats of every second row, keys apart, are much larger.
         """
         unknown = sorted(set(sizes) - set(self._sizes.traced))
         if unknown:
             raise KeyError(f"axes: {', '.join(unknown)} asked for, the inputs name {', '.join(self._sizes.traced)}")
         flat = self._sizes.resize(self.layout.flatten(self.dummy), sizes)
-        return self._sample(flat, padding, seed, {**self._sizes.traced, **sizes}, whole_vocabulary)
+        varied = self._varied(flat, seed, whole_vocabulary=whole_vocabulary, extreme=extreme)
+        return self._sample(varied, padding, {**self._sizes.traced, **sizes})
 
-    def _sample(
-        self,
-        flat: Mapping[str, torch.Tensor],
-        padding: str,
-        seed: int | None,
-        sizes: Mapping[str, int],
-        whole_vocabulary: bool = False,
-    ) -> Sample:
+    def _sample(self, flat: dict[str, torch.Tensor], padding: str, sizes: Mapping[str, int]) -> Sample:
         if padding not in PADDINGS:
             raise ValueError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
+        if padding:
+            self._pad_rows(flat, padding)
+        return Sample(sizes, padding, self.layout.nest(flat))
+
+    def _varied(
+        self, flat: Mapping[str, torch.Tensor], seed: int | None, *, whole_vocabulary: bool = False, extreme: bool
+    ) -> dict[str, torch.Tensor]:
+        """The tensors with drawn values; without a seed as they are."""
         tensors = dict(flat)
         if seed is not None:
-            self._vary(tensors, torch.Generator().manual_seed(seed), seed if whole_vocabulary else None)
-        if padding:
-            self._pad_rows(tensors, padding)
-        return Sample(sizes, padding, self.layout.nest(tensors))
+            generator = torch.Generator().manual_seed(seed)
+            self._vary(tensors, generator, seed if whole_vocabulary else None, extreme=extreme)
+        return tensors
 
-    def _vary(self, flat: dict[str, torch.Tensor], generator: torch.Generator, first: int | None = None) -> None:
+    def _vary(
+        self,
+        flat: dict[str, torch.Tensor],
+        generator: torch.Generator,
+        first: int | None = None,
+        *,
+        extreme: bool = False,
+    ) -> None:
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
             role = role_of(name)
             if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+                # Not keys: their scores would leave one token of a past alone, or float32 with nothing but noise.
+                if extreme and not name.endswith(".key"):
+                    flat[name][1::2] *= _LARGE
             elif role is Role.TOKENS and (vocabulary := self._vocabulary_of(name)):
                 keep = torch.zeros_like(tensor, dtype=torch.bool)
                 for special in self._special:
@@ -243,7 +283,11 @@ class SampleSource:
                 if bool(keep.all()) and not self._ends_counted(name, flat):
                     # Too short for anything else: kept, they would make every input of a pool the same.
                     keep = torch.zeros_like(keep)
-                if first is None:
+                if extreme:
+                    # Padding is tried where it is masked: elsewhere it shortens what some models count.
+                    left_out = {*tensor[keep].tolist(), *([self._pad] if self.masked else [])}
+                    ids = _spread(_all_but(left_out, vocabulary), tensor.shape, generator)
+                elif first is None:
                     allowed = _all_but(self._special, vocabulary)
                     ids = allowed[torch.randint(len(allowed), tensor.shape, generator=generator)]
                 else:
@@ -259,6 +303,8 @@ class SampleSource:
                 shape = (2, *tensor.shape[:-1], 2)
                 corners = torch.randint(self._page + 1, shape, generator=generator, dtype=tensor.dtype)
                 flat[name] = torch.cat(list(corners.sort(0).values), -1)
+                if extreme:
+                    flat[name][..., 0, :] = torch.tensor([0, 0, self._page, self._page], dtype=tensor.dtype)
 
     def _vocabulary_of(self, name: str) -> int:
         """How many ids the tokens of that input can have; 0 where nobody knows."""
@@ -290,6 +336,11 @@ class SampleSource:
                 masks[-1] = 0
                 flat[mask] = masks.view(ones.shape)
                 continue
+            if padding == "mixed":
+                # A row whose encoder sees nothing has a decoder that sees something.
+                turn = _TURN_OF_DECODER if mask.startswith("decoder_") else 0
+                flat[tokens], flat[mask] = pad_mixed(ids, ones, self._pad, turn)
+                continue
             for index in range(len(rows)):
                 count = length // 2 if index == len(rows) - 1 else min(index, length - 1)
                 if count == 0:
@@ -302,6 +353,14 @@ class SampleSource:
                 rows[index] = torch.cat([blank, kept] if padding == "left" else [kept, blank])
                 masks[index, slice(None, count) if padding == "left" else slice(length - count, None)] = 0
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
+
+
+def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Ids in random order, none twice before all are there, and the first and the last in any case."""
+    count, inner = math.prod(shape), allowed[1:-1]
+    ids = torch.cat([allowed[[0, -1]], inner[torch.randperm(len(inner), generator=generator)]])
+    ids = ids.repeat(-(-count // len(ids)))[:count]
+    return ids[torch.randperm(count, generator=generator)].view(shape)
 
 
 def _all_but(ids: Iterable[int], vocabulary: int) -> torch.Tensor:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from parity import axes
+from parity.configs.lengths import Lengths, lengths_to_try
+from parity.padding import WAYS
 from parity.samples import Sample, SampleSource
 
 # Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
 _FIRST = (1, 9)
+# The tokens after a long past.
+_AFTER_PAST = 3
 
 
-def choose_samples(source: SampleSource, *, longest: int | None = None, resize: bool = True) -> list[Sample]:
-    """The export's own shape with the dummy values first, then varied values at other shapes.
+def choose_samples(
+    source: SampleSource, *, longest: int | None = None, resize: bool = True, lengths: Lengths | None = None
+) -> list[Sample]:
+    """The export's own shape with the dummy values first, then varied values at other shapes, then extreme ones.
 
     Args:
         longest: the longest sequence that the model takes.
         resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
             needs axis names that do not contradict themselves.
+        lengths: of the texts that are tried beside the usual ones; None means those of `lengths_to_try`.
     """
     samples = [source.generate()]
     if resize and source.resizable:
+        if lengths is None:
+            lengths = lengths_to_try(source.model_config, longest)
+        sizes = default_sizes(source.axes, longest, source.axis_sizes, source.masked)
+        further = extreme_sizes(source.axes, longest, lengths.tokens, source.axis_sizes)
+        samples += [source.resize(each, padding=padding, seed=seed) for seed, (each, padding) in enumerate(sizes, 1)]
         samples += [
-            source.resize(sizes, padding=padding, seed=seed)
-            for seed, (sizes, padding) in enumerate(
-                default_sizes(source.axes, longest, source.axis_sizes, source.masked), start=1
-            )
+            source.resize(each, padding=padding if source.masked else "", seed=seed, extreme=True)
+            for seed, (each, padding) in enumerate(further, len(samples))
         ]
         return samples
     limit = longest or 10**6
@@ -118,3 +128,58 @@ def default_sizes(
         fitting = {name: nearest(sizes[name], allowed.get(name)) for name in export_sizes if name in sizes}
         choices.append((fitting, padding if masked else ""))
     return choices
+
+
+def extreme_sizes(
+    export_sizes: Mapping[str, int],
+    longest: int | None,
+    lengths: Iterable[int],
+    allowed: Mapping[str, range] | None = None,
+) -> list[tuple[dict[str, int], str]]:
+    """(sizes, padding) of the rows of these lengths, and of the batch whose rows are padded each in a way of its own.
+
+    Without a text there are no rows of any length.
+
+    Args:
+        export_sizes, longest, allowed: see `default_sizes`.
+        lengths: in tokens.
+    """
+    limit = longest or 10**6
+    texts = {name for name in export_sizes if name in axes.TEXTS}
+    past = next((name for name in axes.PASTS if name in export_sizes), None)
+    tokens = sorted({min(length, limit) for length in lengths}) if texts else []
+    choices = [(_row(export_sizes, length, past, 0), "") for length in tokens]
+    if past and tokens and tokens[-1] > _AFTER_PAST:
+        choices.append((_row(export_sizes, tokens[-1], past, tokens[-1] - _AFTER_PAST), ""))
+    choices.append((_batch(export_sizes, limit, past), "mixed"))
+    allowed = allowed or {}
+    return [
+        ({name: nearest(size, allowed.get(name)) for name, size in sizes.items()}, padding)
+        for sizes, padding in choices
+    ]
+
+
+def _row(export_sizes: Mapping[str, int], length: int, past: str | None, before: int) -> dict[str, int]:
+    """One row whose texts have that length, that with a past together with so many tokens of it."""
+    sizes = {}
+    for name, size in export_sizes.items():
+        if name in axes.TEXTS:
+            sizes[name] = length - before if axes.PAST_OF.get(name) == past else length
+        else:
+            sizes[name] = before if name == past else 1 if name in (*axes.BATCHES, axes.CHOICE) else size
+    return sizes
+
+
+def _batch(export_sizes: Mapping[str, int], limit: int, past: str | None) -> dict[str, int]:
+    """A row for each way of padding, whose texts, or pasts, have more padding than the export has tokens."""
+    before = min(2 * export_sizes[past] + 3, max(0, limit - _AFTER_PAST)) if past else 0
+    sizes = {}
+    for name, size in export_sizes.items():
+        if name in axes.TEXTS:
+            has_past = past and axes.PAST_OF.get(name) == past
+            sizes[name] = min(_AFTER_PAST, limit) if has_past else min(2 * size + 3, limit)
+        elif name in axes.BATCHES:
+            sizes[name] = len(WAYS)
+        else:
+            sizes[name] = before if name == past else size
+    return sizes

@@ -12,6 +12,7 @@ import numpy as np
 from parity.axes import Axes
 from parity.dtypes import array_of
 from parity.errors import SessionError
+from parity.extent import Extent
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures, remarks
 from parity.judge.pool import Answers, Arrays, Pool
@@ -69,8 +70,12 @@ class Validation:
         )
 
     def ratios(self) -> dict[str, float]:
-        """The pooled error ratio of each floating output."""
-        return {each.subject: each.measurements["ratio"] for each in self.findings if each.check == "ratio"}
+        """The pooled error ratio of each floating output, the largest where there are several pools."""
+        largest: dict[str, float] = {}
+        for each in self.findings:
+            if each.check == "ratio":
+                largest[each.subject] = max(each.measurements["ratio"], largest.get(each.subject, 0.0))
+        return largest
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -80,6 +85,17 @@ class Validation:
         """
         files = [each for each in self.findings if each.check == "weights" and each.subject == "file"]
         return dict(files[0].measurements) if files else {}
+
+    @property
+    def extent(self) -> Extent:
+        """What the samples cover."""
+        return Extent.of_samples(self.samples)
+
+    def joined(self, other: Validation) -> Validation:
+        """The verdict on the samples of both."""
+        samples, findings = (*self.samples, *other.samples), (*self.findings, *other.findings)
+        values, masked = self.values + other.values, self.masked + other.masked
+        return replace(self, samples=samples, findings=findings, values=values, masked=masked)
 
     def raise_on_failure(self) -> None:
         """Raise the first failure's error class, with every failure in its message.
@@ -104,6 +120,7 @@ class Validation:
                 name: {"shape": list(shape), "worst": self.worst(name), "ratio": self.ratios().get(name)}
                 for name, shape in self.shapes.items()
             },
+            **({"tried": extent} if (extent := self.extent.as_json()) else {}),
             "values": self.values,
             "masked": self.masked,
             **({"weights": self.weights} if self.weights else {}),

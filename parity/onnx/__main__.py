@@ -19,6 +19,7 @@ from parity.console import (
     preprocessor_option,
     print_result,
     run_guarded,
+    thorough_option,
     tolerance,
 )
 
@@ -37,6 +38,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
     p.add_argument(
         "--framework", choices=("pt", "tf"), help="read PyTorch or TensorFlow weights (default: those that exist)"
     )
+    thorough_option(p)
     checkpoint_options(p)
     preprocessor_option(p)
     p.add_argument(
@@ -111,7 +113,7 @@ def _export_and_judge(
     """Export one file to `path` and judge it; what came out, as a JSON object."""
     with export.checkpoint.unchanged():
         export.export(path)
-        validation = export.validate(path, atol=args.atol)
+        validation = export.validate(path, atol=args.atol, thorough=args.thorough)
     console.clear()
     for line in export.lines(validation, args.atol):
         console.say(line)

@@ -85,11 +85,16 @@ class CheckpointExport:
     def _load(self) -> PreTrainedModel:
         return self.checkpoint.load(self.feature, self._inputs)
 
-    def validate(self, path: Path, *, atol: float | None) -> validation.Validation:
-        """Compare the file with a model that is loaded anew, which the exporter has never seen."""
+    def validate(self, path: Path, *, atol: float | None, thorough: bool = False) -> validation.Validation:
+        """Compare the file with a model that is loaded anew, which the exporter has never seen.
+
+        Args:
+            atol: see `validation.Criteria`.
+            thorough: see `proof.Reference`.
+        """
         return judge_file(
             Artifact.read(path, opset=self.opset),
-            Reference(self._load, self._inputs, self.checkpoint.relations_of(self.feature)),
+            Reference(self._load, self._inputs, self.checkpoint.relations_of(self.feature), thorough=thorough),
             atol=atol,
             progress=self._console.progress,
         )

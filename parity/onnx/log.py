@@ -33,6 +33,8 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
             " required to be finite"
         )
     lines += [f"{_STEP}-{line}" for line in _weight_lines(validation)]
+    if extent := str(validation.extent):
+        lines.append(f"{_STEP}- tried: {extent}")
     shapes = list(dict.fromkeys(map(str, validation.samples)))
     lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
     for sample in shapes:

@@ -6,11 +6,13 @@ import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity import files, shapes, validation
+from parity import files, shapes, thorough, validation
+from parity.axes import TEXTS
+from parity.configs.lengths import BIG_CHECKPOINT, Lengths, lengths_to_try
 from parity.dependence import weights_of
 from parity.errors import SessionError
 from parity.judge import artifact, contract, weights
@@ -86,12 +88,20 @@ class Reference:
         source: makes the inputs.
         relations: those on record for the model; see `parity.judge.relations`.
         answers: `reference.answers`, or what gives the same.
+        thorough: whether every id and every position is tried, those of a big checkpoint too.
     """
 
     load: Callable[[], PreTrainedModel]
     source: SampleSource
     relations: Sequence[str] = ()
     answers: Callable[..., list[Answers]] = answers
+    thorough: bool = False
+
+    def lengths(self, model: PreTrainedModel) -> Lengths:
+        """The lengths of the texts that are tried."""
+        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        longest = self.source.onnx_config.longest_sequence(model)
+        return lengths_to_try(model.config, longest, big=size > BIG_CHECKPOINT, thorough=self.thorough)
 
     def pool(
         self,
@@ -109,7 +119,7 @@ class Reference:
         if inspect:
             inspect(model)
         longest = config.longest_sequence(model)
-        samples = shapes.choose_samples(self.source, longest=longest)
+        samples = shapes.choose_samples(self.source, longest=longest, lengths=self.lengths(model))
         references = self.answers(model, config, samples, consume=True, progress=progress)
         alive = weakref.ref(model)
         del model
@@ -144,6 +154,7 @@ def judge_file(
         if progress:
             progress("looking for the weights in the file")
         findings.extend(file.judge_weights(model, source))
+        findings.extend(untried_lengths(reference.lengths(model), source))
 
     pool = reference.pool(list(file.derived_inputs), progress, account)
     try:
@@ -160,14 +171,39 @@ def judge_file(
         longest=pool.longest,
         derived=file.derived_inputs,
     )
-    return validation.compare(
-        session.run,
-        source.onnx_config,
-        pool,
-        validation.Criteria(atol, same_attention=same_attention, claims=claims),
-        first=findings,
-        progress=progress,
-    )
+    criteria = validation.Criteria(atol, same_attention=same_attention, claims=claims)
+    verdict = validation.compare(session.run, source.onnx_config, pool, criteria, first=findings, progress=progress)
+    if reference.thorough and verdict.passed:
+        verdict = _judge_vocabulary(verdict, session, reference, replace(criteria, claims=None), progress)
+    return verdict
+
+
+def _judge_vocabulary(
+    verdict: validation.Validation,
+    session: OnnxSession,
+    reference: Reference,
+    criteria: validation.Criteria,
+    progress: Callable[[str], None] | None,
+) -> validation.Validation:
+    """The verdict, with what comes out at every id of the vocabulary; each pool is forgotten before the next."""
+    source, model = reference.source, reference.load()
+    longest = source.onnx_config.longest_sequence(model)
+    for samples in thorough.vocabulary_pools(source, longest):
+        pool = validation.pool_of(source, samples, answers(model, source.onnx_config, samples))
+        verdict = verdict.joined(validation.compare(session.run, source.onnx_config, pool, criteria, progress=progress))
+        if not verdict.passed:
+            break
+    return verdict
+
+
+def untried_lengths(lengths: Lengths, source: SampleSource) -> list[Finding]:
+    """Remarks on the lengths at which the model changes its behaviour and that no text has."""
+    if not any(name in TEXTS for name in source.axes):
+        return []
+    return [
+        Finding("run", "lengths", True, f"{change.item} is {change.length:,}: {reason}, so none shows what comes after")
+        for change, reason in lengths.untried.items()
+    ]
 
 
 def load_isolated(path: Path, names: Iterable[str]) -> OnnxSession:

@@ -122,7 +122,7 @@ def test_what_has_a_mask_is_padded_and_nothing_else():
     from parity.shapes import choose_samples
 
     padded = [sample for sample in choose_samples(subjects.subject("detr", "default").source) if sample.padding]
-    assert {sample.padding for sample in padded} == {"left", "right"}
+    assert {sample.padding for sample in padded} == {"left", "right", "mixed"}
     assert any((sample.inputs["pixel_mask"] == 0).any() for sample in padded)
     assert not any(sample.padding for sample in choose_samples(subjects.subject("vit", "default").source))
 
@@ -152,3 +152,177 @@ def test_token_types_and_tokens_are_known_by_their_roles():
     source = SimpleNamespace(_vocabulary_of=lambda name: 96, _token_types=2, _special=set())
     SampleSource._vary(source, flat, torch.Generator().manual_seed(0))
     assert [name for name, tensor in flat.items() if len(tensor.unique()) < 2] == []
+
+
+def test_extreme_ids_are_the_whole_vocabulary():
+    """The first id and the last are drawn in any case, and none twice before all others were; padding is none."""
+    source = subjects.subject("bert", "default").source
+    ids = source.resize({"batch": 1, "sequence": 40}, seed=1, extreme=True).inputs["input_ids"][0]
+    others = ids[1:-1].tolist()
+    assert len(set(others)) == 38
+    assert source.vocabulary - 1 in others
+    assert 0 not in others  # it is padding
+    long = source.resize({"batch": 6, "sequence": 40}, seed=1, extreme=True).inputs["input_ids"]
+    assert {*long.flatten().tolist()} == {*range(1, source.vocabulary)}
+
+
+def test_extreme_ids_are_those_of_each_table():
+    """Marian's decoder has a table of its own, and a text of it goes to that table's end."""
+    import torch
+
+    from parity.samples import SampleSource
+
+    source = SimpleNamespace(
+        _vocabulary_of=lambda name: 50 if name.startswith("decoder_") else 96, _special={3}, _pad=0, masked=True
+    )
+    flat = {name: torch.full((2, 64), 3) for name in ("input_ids", "decoder_input_ids")}
+    for tensor in flat.values():
+        tensor[:, 1:] = 4
+    SampleSource._vary(source, flat, torch.Generator().manual_seed(0), extreme=True)
+    assert {name: int(tensor.max()) for name, tensor in flat.items()} == {"input_ids": 95, "decoder_input_ids": 49}
+    assert {name: int(tensor[:, 1:].min()) for name, tensor in flat.items()} == {
+        "input_ids": 1,
+        "decoder_input_ids": 1,
+    }
+
+
+def test_usual_ids_are_drawn_from_the_whole_vocabulary():
+    """Not from a part of it: many draws reach all of its tenths, and special tokens stay what they are."""
+    source = subjects.subject("bert", "default").source
+    ids = source.resize({"batch": 30, "sequence": 40}, seed=1).inputs["input_ids"]
+    tenths = {int(id) * 10 // source.vocabulary for id in ids[:, 1:-1].flatten()}
+    assert tenths == {*range(10)}
+    assert len(ids.unique()) > source.vocabulary // 2
+
+
+def test_extreme_floats_are_large_in_every_second_row():
+    """A clamp of images, sounds or cached values shows; keys keep their size, and so does the first row."""
+    image = subjects.subject("vit", "default").source
+    pixels = image.resize({"batch": 8}, seed=1, extreme=True).inputs["pixel_values"]
+    assert [bool(row.abs().max() > 10) for row in pixels] == [False, True] * 4
+    text = subjects.subject("gpt2", "causal-lm-with-past").source
+    ((key, value), *_) = text.resize({"batch": 8}, seed=1, extreme=True).inputs["past_key_values"]
+    assert (float(key.abs().max()) > 10, float(value.abs().max()) > 10) == (False, True)
+
+
+def test_extreme_boxes_go_to_the_ends_of_their_tables():
+    """The first word stands on the whole page, so that both ends of every table are read."""
+    source = subjects.subject("layoutlm", "default").source
+    boxes = source.resize({"batch": 2, "sequence": 9}, seed=1, extreme=True).inputs["bbox"]
+    assert boxes[:, 0].tolist() == [[0, 0, source._page, source._page]] * 2
+
+
+def test_each_row_of_a_batch_is_padded_in_a_way_of_its_own():
+    """More than half of it on either side, holes, both sides, and one row throughout; no row is whole."""
+    source = subjects.subject("bert", "default").source
+    sample = source.resize({"batch": 8, "sequence": 19}, padding="mixed", seed=1)
+    mask = sample.inputs["attention_mask"]
+    assert mask.sum(1).tolist() == [9, 9, 13, 14, 12, 15, 18, 0]
+    assert ["".join(map(str, row)) for row in mask.tolist()][:4] == [
+        "0000000000111111111",
+        "1111111110000000000",
+        "1011011011011011011",
+        "0101110111011101111",
+    ]
+    ids = sample.inputs["input_ids"]
+    assert (ids[0, :10] == 0).all()
+    assert (ids[1, 9:] == 0).all()
+    assert (ids[2] != 0).all()
+    # Each row that is cut keeps its end, which some heads look for.
+    assert [int(row[row != 0][-1]) for row in ids[:7]] == [int(ids[0, -1])] * 7
+
+
+def test_a_past_is_padded_first():
+    """More of it than the export has, while the tokens after it stay as they are; two rows have holes in the past."""
+    source = subjects.subject("gpt2", "causal-lm-with-past").source
+    sizes = {"batch": 8, "sequence": 3, "past_sequence": 25}
+    padded, plain = (source.resize(sizes, padding=padding, seed=1).inputs for padding in ("mixed", ""))
+    mask = padded["attention_mask"]
+    assert mask[0].tolist() == [0] * 15 + [1] * 13
+    assert (mask[2, :25] == 0).sum() > 5
+    assert padded["input_ids"][0].equal(plain["input_ids"][0])
+    assert padded["input_ids"][4].tolist()[1:] == [source._pad, source._pad]
+
+
+def test_encoder_and_decoder_are_blank_in_other_rows():
+    """The decoder's mask has holes too, and the row in which it sees nothing is another than the encoder's."""
+    source = subjects.subject("bart", "default").source
+    sample = source.resize({"batch": 8, "encoder_sequence": 19, "decoder_sequence": 17}, padding="mixed", seed=1).inputs
+    blank = [(sample[name].sum(1) == 0).nonzero().flatten().tolist() for name in _MASKS]
+    assert blank == [[7], [4]]
+    assert "1011" in "".join(map(str, sample["decoder_attention_mask"].flatten().tolist()))
+
+
+_MASKS = ("attention_mask", "decoder_attention_mask")
+
+
+def test_short_rows_keep_a_token():
+    """Whatever the length, a row that is not masked as a whole attends to something."""
+    from parity.padding import WAYS, row_mask
+
+    for length in range(1, 20):
+        masks = [row_mask(way, length) for way in WAYS if not way.whole]
+        assert {len(mask) for mask in masks} == {length}
+        assert min(int(mask.sum()) for mask in masks) >= 1
+
+
+def test_long_rows_and_the_batch_are_chosen():
+    """The longest text unpadded, one past each change, a past that leaves three tokens, and the batch of eight."""
+    from parity.shapes import choose_samples
+
+    def chosen(architecture, feature, **options):
+        own = subjects.subject(architecture, feature)
+        samples = choose_samples(own.source, longest=own.longest, **options)[9:]
+        return [(dict(sample.sizes), sample.padding) for sample in samples]
+
+    assert chosen("bert", "default") == [
+        ({"batch": 1, "sequence": 40}, ""),
+        ({"batch": 8, "sequence": 19}, "mixed"),
+    ]
+    assert chosen("gpt2", "causal-lm-with-past")[:2] == [
+        ({"batch": 1, "sequence": 48, "past_sequence": 0}, ""),
+        ({"batch": 1, "sequence": 3, "past_sequence": 45}, ""),
+    ]
+    assert [sizes["sequence"] for sizes, padding in chosen("modernbert", "default") if not padding] == [4, 7]
+    assert chosen("vit", "default") == [({"batch": 8}, "")]
+
+
+def test_extent_is_what_the_samples_cover():
+    """The shortest and longest text, the smallest and largest id; of images nothing."""
+    from parity.extent import Extent
+    from parity.shapes import choose_samples
+
+    own = subjects.subject("gpt2", "causal-lm-with-past")
+    samples = choose_samples(own.source, longest=own.longest)
+    assert str(Extent.of_samples(samples)) == "tokens 1–48, ids 0–95"
+    assert str(Extent.of_samples(samples[:1])) == "tokens 18–18, ids 0–0"
+    assert str(Extent.of_samples(choose_samples(subjects.subject("vit", "default").source))) == ""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "feature", "name"),
+    [
+        ("bert", "default", "input_ids"),
+        ("bert", "multiple-choice", "input_ids"),
+        ("gpt2", "causal-lm-with-past", "input_ids"),
+        ("bart", "default", "input_ids"),
+        ("bart", "default", "decoder_input_ids"),
+    ],
+)
+def test_every_id_has_its_turn(monkeypatch, architecture, feature, name):
+    """Thorough: pools of eight rows, among them every id of the table, of the decoder's text too."""
+    from parity import thorough
+
+    monkeypatch.setattr(thorough, "TOKENS_AT_ONCE", 7)
+    own = subjects.subject(architecture, feature)
+    pools = [*thorough.vocabulary_pools(own.source, own.longest)]
+    ids = {int(i) for pool in pools for sample in pool for i in sample.inputs[name].flatten()}
+    assert {len(pool) for pool in pools} == {8}
+    assert ids == {*range(own.source.vocabulary)}
+
+
+def test_no_vocabulary_has_no_turns():
+    """Nothing is tried thoroughly of an image."""
+    from parity.thorough import vocabulary_pools
+
+    assert [*vocabulary_pools(subjects.subject("vit", "default").source, None)] == []

@@ -1,0 +1,123 @@
+"""A rule from the configuration to lengths: one past each that it names, the longest of the table, and no others."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from parity.configs.lengths import Change, changes_of, lengths_to_try
+
+# What a configuration says → the lengths after which the model behaves otherwise, and the items that say so.
+KINDS = {
+    "nothing": ({}, {}),
+    "a position table alone": ({"max_position_embeddings": 512}, {}),
+    "a causal window": ({"sliding_window": 64}, {64: "sliding_window"}),
+    "a window that is not used": ({"sliding_window": 64, "use_sliding_window": False}, {}),
+    "a window that is none": ({"sliding_window": None}, {}),
+    "a window that is a truth value": ({"sliding_window": True}, {}),
+    "a window for each layer": ({"attention_window": [6, 12, 6]}, {6: "attention_window", 12: "attention_window"}),
+    "a window in two halves": ({"local_attention": 128}, {128: "local_attention"}),
+    "a window of some layers": ({"window_size": 5}, {5: "window_size"}),
+    "a radius": ({"local_radius": 4, "global_block_size": 8}, {5: "local_radius", 8: "global_block_size"}),
+    "distances in buckets": (
+        {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
+        {32: "relative_attention_num_buckets", 128: "relative_attention_max_distance"},
+    ),
+    "distances that are not limited": ({"max_relative_positions": -1, "position_buckets": 8}, {8: "position_buckets"}),
+    "blocks": (
+        {"attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1},
+        {28: "block_size"},
+    ),
+    "blocks that are not used": ({"attention_type": "original_full", "block_size": 4, "num_random_blocks": 1}, {}),
+    "chunks": ({"attention_chunk_size": 16}, {16: "attention_chunk_size"}),
+    "positions that are rescaled from a length on": (
+        {"original_max_position_embeddings": 40, "rope_scaling": {"rope_type": "longrope"}},
+        {40: "original_max_position_embeddings"},
+    ),
+    "the same as transformers 5 has it": (
+        {"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 40}},
+        {40: "original_max_position_embeddings"},
+    ),
+    "the same for each type of layer": (
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "original_max_position_embeddings": 40}}},
+        {40: "original_max_position_embeddings"},
+    ),
+    "positions that grow with the text": (
+        {"max_position_embeddings": 48, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {48: "max_position_embeddings"},
+    ),
+    "positions that do not": ({"max_position_embeddings": 48, "rope_parameters": {"rope_type": "linear"}}, {}),
+    "one length twice": ({"sliding_window": 64, "chunk_size": 64}, {64: "chunk_size"}),
+}
+
+
+def configuration(**items):
+    """A configuration that has these items and no others."""
+    return SimpleNamespace(**items)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes(kind):
+    """Each kind of configuration names the lengths that its model changes at, and what it does not use is none."""
+    items, reference = KINDS[kind]
+    assert {change.length: change.item for change in changes_of(configuration(**items))} == reference
+
+
+@pytest.mark.parametrize(
+    ("items", "longest", "options", "tokens"),
+    [
+        ({}, None, {}, (64,)),
+        ({}, 40, {}, (40,)),
+        ({}, 512, {}, (512,)),
+        ({}, 4096, {}, (512,)),
+        ({}, 4096, {"thorough": True}, (4096,)),
+        ({}, 512, {"big": True}, (128,)),
+        ({}, 512, {"big": True, "thorough": True}, (512,)),
+        ({}, None, {"big": True}, (64,)),
+        ({"sliding_window": 6}, 40, {}, (7, 40)),
+        ({"sliding_window": 6}, None, {}, (7,)),
+        ({"sliding_window": 6, "chunk_size": 9}, None, {}, (7, 10)),
+        ({"sliding_window": 128}, None, {"big": False}, (129,)),
+        # One past the longest text is none.
+        ({"sliding_window": 39}, 40, {}, (40,)),
+        ({"sliding_window": 40}, 40, {}, (40,)),
+        ({"sliding_window": 2047}, None, {}, (2048,)),
+    ],
+)
+def test_lengths(items, longest, options, tokens):
+    """The longest of the table, at most 512 or 128, and one past each change; 64 where nothing is named."""
+    lengths = lengths_to_try(configuration(**items), longest, **options)
+    assert (lengths.tokens, lengths.untried) == (tokens, {})
+
+
+@pytest.mark.parametrize(("big", "limit"), [(False, "2,048"), (True, "128")])
+def test_what_is_too_long_is_untried(big, limit):
+    """A change beyond the limit is named with the reason, and the length that is usual is tried."""
+    lengths = lengths_to_try(configuration(sliding_window=2048), None, big=big)
+    assert lengths.tokens == (64,)
+    assert lengths.untried == {Change(2048, "sliding_window"): f"no text of more than {limit} tokens is tried"}
+    thorough = lengths_to_try(configuration(sliding_window=500), None, big=big, thorough=True)
+    assert (thorough.tokens, thorough.untried) == ((501,), {})
+
+
+def test_the_text_of_a_larger_model_is_asked():
+    """Where a configuration has a part for texts, that part says the lengths."""
+    text = configuration(sliding_window=6)
+    assert changes_of(configuration(get_text_config=lambda: text, sliding_window=9)) == [Change(6, "sliding_window")]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "items"),
+    [
+        ("bert", set()),
+        ("deberta", {"max_relative_positions"}),
+        ("gpt_neo", {"window_size"}),
+        ("longformer", {"attention_window"}),
+        ("longt5", {"local_radius", "global_block_size", "relative_attention_max_distance"}),
+        ("modernbert", {"local_attention"}),
+    ],
+)
+def test_configurations_of_transformers_are_read(architecture, items):
+    """Those of the tiny checkpoints have the items under the names that the rule knows, in every release."""
+    from parity.fixtures.checkpoints import tiny_config
+
+    assert {change.item for change in changes_of(tiny_config(architecture))} >= items
