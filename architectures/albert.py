@@ -1,12 +1,22 @@
 """ALBERT: an encoder with token types, whose layers share their weights."""
 
-from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
 
 
 class AlbertOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    TOKEN_TYPES,
+    Variation("num_attention_heads", (1, 4)),
+    Variation("embedding_size", (32, 8)),
+    Variation("num_hidden_groups", (1,)),
+    Variation("inner_group_num", (2,)),
+    Variation("tie_word_embeddings", (False,), features=("masked-lm",)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="albert",
@@ -26,4 +36,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="bert",
     sdpa="transformers",
+    variations=VARIATIONS,
 )

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.configs import OnnxSeq2SeqConfigWithPast
-from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, decoder_axes, encoder_decoder_axes
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, Variation, decoder_axes, encoder_decoder_axes
 
 
 class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):
@@ -23,6 +23,19 @@ class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):
             self.fill_with_past_key_values_(inputs, direction="inputs")
         return inputs
 
+
+# For all encoder-decoders that name their items as BART does.
+VARIATIONS = (
+    Variation("activation_function", ("relu", "silu")),
+    Variation("encoder_layers", (3,)),
+    Variation("decoder_layers", (1,)),
+    Variation("encoder_attention_heads", (1, 8)),
+    Variation("decoder_attention_heads", (1, 4)),
+    Variation("encoder_ffn_dim", (33,)),
+    Variation("max_position_embeddings", (64, 16, 9, 6)),
+    Variation("scale_embedding", (True, False)),
+    Variation("num_labels", (1, 5), features=("sequence-classification",)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="bart",
@@ -52,6 +65,7 @@ ARCHITECTURE = Architecture(
     preprocessor="bart",
     sdpa="transformers",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )
 
 # For those whose layers are its own: one layer tells the encoder from the decoder, two tell one layer from the next.

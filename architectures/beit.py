@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Absence, Architecture, image_sizes
+from parity.architectures.vit import VARIATIONS as VIT_VARIATIONS
+from parity.declaration import Absence, Architecture, Variation, image_sizes, omit
 
 
 class BeitOnnxConfig(ResNetOnnxConfig):
@@ -31,6 +32,19 @@ RELATIVE_TABLES = Absence(
     weights=("*relative_position_bias_table",),
     reason="the exporter looks the biases up, because no input has a part in where",
 )
+# data2vec's is made of the same layers.
+VARIATIONS = (
+    *omit(VIT_VARIATIONS, "image_size", "num_hidden_layers"),
+    Variation("use_mean_pooling", (False,)),
+    Variation(
+        ("use_relative_position_bias", "use_shared_relative_position_bias"),
+        ((False, False), (True, False), (False, True), (True, True)),
+    ),
+    Variation("layer_scale_init_value", (0.0,)),
+    # With a table of positions a rectangle is refused by the model itself.
+    Variation(("image_size", "use_absolute_position_embeddings"), (([24, 48], False), (32, False), (40, True))),
+)
+
 ARCHITECTURE = Architecture(
     model_type="beit",
     kind="vision",
@@ -55,4 +69,5 @@ ARCHITECTURE = Architecture(
         RELATIVE_TABLES,
         Absence(weights=("*position_embeddings",), reason="the exporter cuts the table where it is interpolated"),
     ),
+    variations=VARIATIONS,
 )

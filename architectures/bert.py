@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from parity.configs import OnnxConfig
-from parity.declaration import ENCODER_FEATURES, Architecture, token_axes
+from parity.declaration import ENCODER_FEATURES, Architecture, Variation, token_axes
 
 
 class BertOnnxConfig(OnnxConfig):
@@ -15,6 +15,22 @@ class BertOnnxConfig(OnnxConfig):
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask", "token_type_ids")
 
+
+# For all encoders of texts whose configuration names its items as BERT's does.
+ENCODER_VARIATIONS = (
+    Variation("hidden_act", ("relu", "silu", "gelu_new")),
+    Variation("num_hidden_layers", (1, 3)),
+    Variation("max_position_embeddings", (64, 16, 9, 6)),
+    Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
+)
+# For those whose heads are as wide as the layer is divided by their number.
+HEADS = Variation("num_attention_heads", (1, 8))
+TOKEN_TYPES = Variation("type_vocab_size", (1, 3))
+TIES = Variation("tie_word_embeddings", (False,), features=("masked-lm", "causal-lm"))
+CAUSAL = Variation("is_decoder", (True,), features=("causal-lm",))
+VARIATIONS = (*ENCODER_VARIATIONS, HEADS, TOKEN_TYPES, TIES, CAUSAL)
+# Gone in transformers 5.
+_POSITIONS = Variation("position_embedding_type", ("relative_key", "relative_key_query"), versions="transformers<5")
 
 ARCHITECTURE = Architecture(
     model_type="bert",
@@ -32,4 +48,5 @@ ARCHITECTURE = Architecture(
     preprocessor="bert",
     sdpa="transformers",
     smoke=("default", "masked-lm"),
+    variations=(*VARIATIONS, _POSITIONS, Variation("vocab_size", (200, 60))),
 )

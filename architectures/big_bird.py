@@ -6,8 +6,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.bert import ARCHITECTURE as BERT
+from parity.architectures.bert import VARIATIONS as BERT_VARIATIONS
 from parity.architectures.distilbert import DistilBertOnnxConfig
-from parity.declaration import ENCODER_FEATURES, Architecture
+from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 
 
 class BigBirdOnnxConfig(DistilBertOnnxConfig):
@@ -44,6 +45,14 @@ class BigBirdOnnxConfig(DistilBertOnnxConfig):
         )
 
 
+VARIATIONS = (
+    *BERT_VARIATIONS,
+    Variation("use_bias", (False,)),
+    Variation("rescale_embeddings", (True,)),
+    # Of one length where there are more positions than blocks to look at.
+    Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
+)
+
 ARCHITECTURE = Architecture(
     model_type="big_bird",
     kind="encoder",
@@ -51,4 +60,5 @@ ARCHITECTURE = Architecture(
     features=ENCODER_FEATURES,
     tiny={**BERT.tiny, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
     preprocessor="distilbert",
+    variations=VARIATIONS,
 )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.architectures.bart import VARIATIONS as BART_VARIATIONS
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, Variation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,13 @@ class BigBirdPegasusOnnxConfig(BartOnnxConfig):
         )
 
 
+VARIATIONS = (
+    *BART_VARIATIONS,
+    Variation("use_bias", (True,)),
+    # Of one length where there are more positions than blocks to look at.
+    Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
+)
+
 ARCHITECTURE = Architecture(
     model_type="bigbird_pegasus",
     kind="encoder-decoder",
@@ -65,4 +73,5 @@ ARCHITECTURE = Architecture(
     tiny={**SHALLOW, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
     preprocessor="t5",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

@@ -1,6 +1,6 @@
 """Blenderbot: an encoder-decoder for dialogue; its causal-lm is the decoder alone."""
 
-from parity.architectures.bart import SHALLOW, BartOnnxConfig
+from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
@@ -24,4 +24,5 @@ ARCHITECTURE = Architecture(
     preprocessor="t5",
     sdpa="transformers>=4.53",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

@@ -1,6 +1,6 @@
 """Blenderbot Small: Blenderbot with the norms behind their blocks."""
 
-from parity.architectures.bart import BartOnnxConfig
+from parity.architectures.bart import VARIATIONS, BartOnnxConfig
 from parity.architectures.blenderbot import ARCHITECTURE as BLENDERBOT
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
@@ -18,4 +18,5 @@ ARCHITECTURE = Architecture(
     preprocessor="t5",
     sdpa="transformers>=4.53",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

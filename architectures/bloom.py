@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from packaging import version
 
-from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Relations
+from parity.architectures.gpt2 import PADDING, GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture, Relations, Variation
 
 
 class BloomOnnxConfig(GPT2OnnxConfig):
@@ -17,6 +17,19 @@ class BloomOnnxConfig(GPT2OnnxConfig):
     def atol_for_validation(self) -> float:
         return 1e-3
 
+
+VARIATIONS = (
+    Variation("n_layer", (1, 3)),
+    # The slopes of a number of heads that is no power of two are put together from two series.
+    Variation(("hidden_size", "n_head"), ((24, 3), (36, 6))),
+    Variation("apply_residual_connection_post_layernorm", (True,)),
+    Variation(
+        ("slow_but_exact", "pretraining_tp"), ((True, 2),), silent="it changes the order of what is computed alone"
+    ),
+    Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
+    Variation("tie_word_embeddings", (False,), features=("causal-lm", "causal-lm-with-past")),
+    *PADDING,
+)
 
 ARCHITECTURE = Architecture(
     model_type="bloom",
@@ -34,4 +47,5 @@ ARCHITECTURE = Architecture(
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    variations=VARIATIONS,
 )

@@ -1,7 +1,8 @@
 """CamemBERT: RoBERTa for French."""
 
+from parity.architectures.bert import CAUSAL
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
-from parity.architectures.roberta import RobertaOnnxConfig
+from parity.architectures.roberta import VARIATIONS, RobertaOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture
 
 
@@ -20,4 +21,5 @@ ARCHITECTURE = Architecture(
     relations=ROBERTA.relations,
     # In between it fails at every call: huggingface/transformers#47147.
     needs={"multiple-choice": "transformers<5 or transformers>=5.14"},
+    variations=(*VARIATIONS, CAUSAL),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Architecture, Variation
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -59,6 +59,22 @@ class CLIPOnnxConfig(OnnxConfig):
         return {**texts, **generate(preprocessor.image_processor, **options)}
 
 
+# For all that compare texts and images, and name their items so.
+TOWERS = (
+    Variation("text_config.hidden_act", ("gelu", "relu")),
+    Variation("vision_config.hidden_act", ("gelu_new", "relu")),
+    Variation("text_config.num_hidden_layers", (1, 3)),
+    Variation("vision_config.num_hidden_layers", (1, 2)),
+    Variation("text_config.max_position_embeddings", (64, 16, 9)),
+)
+VARIATIONS = (
+    *TOWERS,
+    Variation("vision_config.patch_size", (16,)),
+    Variation("projection_dim", (8, 32)),
+    # In published checkpoints of the first generation it is 2, whatever the tokenizer's own is.
+    Variation("text_config.eos_token_id", (95,), silent="a text ends with the highest id, whatever its name is"),
+)
+
 ARCHITECTURE = Architecture(
     model_type="clip",
     kind="multimodal",
@@ -89,4 +105,5 @@ ARCHITECTURE = Architecture(
     preprocessor="clip",
     sdpa="transformers",
     smoke=("default",),
+    variations=VARIATIONS,
 )

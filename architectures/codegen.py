@@ -1,12 +1,14 @@
 """CodeGen: a decoder with rotary positions, its heads in four groups."""
 
-from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import Architecture
+from parity.architectures.gpt2 import DECODER_VARIATIONS, POSITIONS, ROTATED, GPT2OnnxConfig
+from parity.declaration import Architecture, Variation, omit
 
 
 class CodeGenOnnxConfig(GPT2OnnxConfig):
     """Token ids and attention mask, as GPT-2."""
 
+
+VARIATIONS = (*omit(DECODER_VARIATIONS, *POSITIONS.items, "pad_token_id"), ROTATED, Variation("rotary_dim", (2, 8)))
 
 ARCHITECTURE = Architecture(
     model_type="codegen",
@@ -16,4 +18,5 @@ ARCHITECTURE = Architecture(
     tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 48, "n_inner": 48, "rotary_dim": 4},
     preprocessor="gpt2",
     sdpa="transformers>=5.24",
+    variations=VARIATIONS,
 )

@@ -1,12 +1,21 @@
 """ConvBERT: an encoder with token types, half of whose heads are convolutions with kernels made from the text."""
 
-from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
 
 
 class ConvBertOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    TOKEN_TYPES,
+    Variation("embedding_size", (32, 8)),
+    Variation("conv_kernel_size", (3, 9)),
+    Variation("num_groups", (1, 4)),
+    Variation("head_ratio", (1, 4)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="convbert",
@@ -29,4 +38,5 @@ ARCHITECTURE = Architecture(
     preprocessor="bert",
     # The convolutions read the padding beside the text.
     relations={"*": "batch-permutation batch-of-one"},
+    variations=VARIATIONS,
 )

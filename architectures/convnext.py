@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture, image_sizes
+from parity.architectures.resnet import IMAGES, ResNetOnnxConfig
+from parity.declaration import Architecture, Variation, image_sizes
 
 
 class ConvNextOnnxConfig(ResNetOnnxConfig):
@@ -21,6 +21,14 @@ class ConvNextOnnxConfig(ResNetOnnxConfig):
         return 1e-5
 
 
+# The second generation is made of the same layers.
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("patch_size", (2, 8)),
+    Variation(("num_stages", "hidden_sizes", "depths"), ((2, [8, 12], [1, 1]), (4, [4, 8, 8, 12], [1, 1, 1, 1]))),
+)
+
 ARCHITECTURE = Architecture(
     model_type="convnext",
     kind="vision",
@@ -28,4 +36,5 @@ ARCHITECTURE = Architecture(
     features=("default", "image-classification"),
     tiny={"patch_size": 4, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "num_stages": 3, "image_size": 32},
     preprocessor="image32",
+    variations=(*VARIATIONS, Variation("layer_scale_init_value", (0.0,))),
 )

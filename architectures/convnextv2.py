@@ -1,6 +1,6 @@
 """ConvNeXT V2: ConvNeXT with a normalisation over whole images, for images of any size from its total stride up."""
 
-from parity.architectures.convnext import ConvNextOnnxConfig
+from parity.architectures.convnext import VARIATIONS, ConvNextOnnxConfig
 from parity.declaration import Architecture
 
 
@@ -15,4 +15,5 @@ ARCHITECTURE = Architecture(
     features=("default", "image-classification"),
     tiny={"patch_size": 4, "hidden_sizes": [8, 12, 16], "depths": [1, 2, 1], "num_stages": 3, "image_size": 32},
     preprocessor="image32",
+    variations=VARIATIONS,
 )

@@ -1,7 +1,7 @@
 """Data2VecText: an encoder like RoBERTa, trained on its own features."""
 
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
-from parity.architectures.roberta import RobertaOnnxConfig
+from parity.architectures.roberta import VARIATIONS, RobertaOnnxConfig
 from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
 
 
@@ -18,4 +18,5 @@ ARCHITECTURE = Architecture(
     preprocessor="roberta",
     sdpa="transformers>=5",
     relations=ROBERTA.relations,
+    variations=VARIATIONS,
 )

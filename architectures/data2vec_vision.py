@@ -1,7 +1,7 @@
 """Data2VecVision: BEiT trained in another way."""
 
 from parity.architectures.beit import ARCHITECTURE as BEIT
-from parity.architectures.beit import RELATIVE_TABLES, BeitOnnxConfig
+from parity.architectures.beit import RELATIVE_TABLES, VARIATIONS, BeitOnnxConfig
 from parity.declaration import Architecture
 
 
@@ -27,4 +27,5 @@ ARCHITECTURE = Architecture(
     preprocessor="image32",
     sdpa="transformers>=4.48",
     absences=(RELATIVE_TABLES,),
+    variations=VARIATIONS,
 )

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from parity.architectures.deberta_v2 import ARCHITECTURE as DEBERTA_V2
-from parity.architectures.deberta_v2 import DebertaV2OnnxConfig
+from parity.architectures.deberta_v2 import DISENTANGLED, DebertaV2OnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import EITHER_PADDING, RELATIONS, Architecture
+from parity.declaration import EITHER_PADDING, RELATIONS, Architecture, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,12 @@ def _minimum(length: int | torch.Tensor, longest: int) -> torch.Tensor:
     return torch.clamp(torch.as_tensor(length), max=longest)
 
 
+VARIATIONS = (
+    *DISENTANGLED,
+    Variation("type_vocab_size", (2, 3)),
+    Variation("max_relative_positions", (4, -1)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="deberta",
     kind="encoder",
@@ -63,4 +69,5 @@ ARCHITECTURE = Architecture(
     preprocessor="bert",
     floors=DEBERTA_V2.floors,
     relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
+    variations=VARIATIONS,
 )

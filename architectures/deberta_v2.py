@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from parity.architectures.bert import ENCODER_VARIATIONS, HEADS
 from parity.configs import OnnxConfig
 from parity.declaration import (
     BIDIRECTIONAL_FEATURES,
@@ -12,6 +13,8 @@ from parity.declaration import (
     RELATIONS,
     Architecture,
     Floor,
+    Variation,
+    omit,
     token_axes,
 )
 
@@ -35,6 +38,24 @@ class DebertaV2OnnxConfig(OnnxConfig):
         # Without absolute positions there is no table, whatever its length is said to be.
         return super().longest_sequence(model) if self._config.position_biased_input else None
 
+
+# For both generations.
+DISENTANGLED = (
+    *omit(ENCODER_VARIATIONS, "max_position_embeddings"),
+    HEADS,
+    Variation("pos_att_type", ([], ["c2p"], ["p2c"])),
+    Variation("relative_attention", (False,)),
+    # Without absolute positions there is no table.
+    Variation(("position_biased_input", "max_position_embeddings"), ((True, 40), (True, 16), (True, 9), (True, 6))),
+)
+VARIATIONS = (
+    *DISENTANGLED,
+    Variation("type_vocab_size", (0, 2)),
+    Variation("share_att_key", (False,)),
+    Variation("position_buckets", (-1, 4)),
+    Variation("norm_rel_ebd", ("none",)),
+    Variation("conv_kernel_size", (0, 5)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="deberta-v2",
@@ -72,4 +93,5 @@ ARCHITECTURE = Architecture(
         "sequence-classification": RELATIONS["encoder"],
         "multiple-choice": RELATIONS["encoder"],
     },
+    variations=VARIATIONS,
 )

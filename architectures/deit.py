@@ -1,7 +1,7 @@
 """DeiT: an image encoder with a distillation token, for images of one size."""
 
-from parity.architectures.vit import ViTOnnxConfig
-from parity.declaration import Architecture
+from parity.architectures.vit import VARIATIONS, ViTOnnxConfig
+from parity.declaration import Architecture, Variation
 
 
 class DeiTOnnxConfig(ViTOnnxConfig):
@@ -24,4 +24,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32",
     sdpa="transformers",
+    variations=(*VARIATIONS, Variation("qkv_bias", (False,))),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import Absence, Architecture, Floor
+from parity.declaration import Absence, Architecture, Floor, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +76,17 @@ def _nearest(length: int, target: int) -> torch.Tensor:
     return torch.minimum(places.floor(), (have - 1).float()).long()
 
 
+VARIATIONS = (
+    Variation("activation_function", ("gelu", "silu")),
+    Variation("encoder_layers", (2,)),
+    Variation("decoder_layers", (1, 3)),
+    Variation("encoder_attention_heads", (1, 4)),
+    Variation("decoder_attention_heads", (2, 8)),
+    Variation("num_queries", (1, 9)),
+    Variation("position_embedding_type", ("learned",)),
+    Variation("num_labels", (1, 7), features=("object-detection", "image-segmentation")),
+)
+
 ARCHITECTURE = Architecture(
     model_type="detr",
     kind="vision",
@@ -121,4 +132,5 @@ ARCHITECTURE = Architecture(
             reason="the norms of the backbone are frozen, and become one factor and one summand each",
         ),
     ),
+    variations=VARIATIONS,
 )

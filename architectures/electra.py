@@ -1,12 +1,15 @@
 """ELECTRA: an encoder with token types, trained to find replaced tokens."""
 
+from parity.architectures.bert import VARIATIONS as BERT_VARIATIONS
 from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import ENCODER_FEATURES, Architecture
+from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 
 
 class ElectraOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (*BERT_VARIATIONS, Variation("embedding_size", (32, 8)))
 
 ARCHITECTURE = Architecture(
     model_type="electra",
@@ -24,4 +27,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="bert",
     sdpa="transformers>=5",
+    variations=VARIATIONS,
 )

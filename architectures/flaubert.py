@@ -2,12 +2,15 @@
 
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.architectures.xlm import ARCHITECTURE as XLM
-from parity.declaration import ENCODER_FEATURES, Architecture
+from parity.architectures.xlm import VARIATIONS as XLM_VARIATIONS
+from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 
 
 class FlaubertOnnxConfig(DistilBertOnnxConfig):
     """Token ids and attention mask."""
 
+
+VARIATIONS = (*XLM_VARIATIONS, Variation("pre_norm", (True,), versions="transformers<5"))
 
 ARCHITECTURE = Architecture(
     model_type="flaubert",
@@ -17,4 +20,5 @@ ARCHITECTURE = Architecture(
     tiny=XLM.tiny,
     preprocessor="distilbert",
     heads={"causal-lm": "FlaubertWithLMHeadModel"},
+    variations=VARIATIONS,
 )

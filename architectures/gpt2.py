@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from parity.configs import OnnxConfigWithPast
-from parity.declaration import RELATIONS, Architecture, Relations, decoder_axes
+from parity.declaration import RELATIONS, Architecture, Relations, Variation, decoder_axes
 
 
 class GPT2OnnxConfig(OnnxConfigWithPast):
@@ -42,6 +43,37 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
         return 13
 
 
+# What the decoders have in common that name their items as GPT-2 does: published ones pad with nothing, with no token,
+# or with one of the text's own.
+PADDING = (
+    Variation(
+        "pad_token_id",
+        (None, -1, 7),
+        features=("default", "default-with-past", "causal-lm", "causal-lm-with-past", "token-classification"),
+        silent="padding is masked",
+    ),
+    Variation(("pad_token_id", "eos_token_id"), ((7, 7), (-1, 7)), features=("sequence-classification",)),
+)
+POSITIONS = Variation("n_positions", (64, 16, 9, 6))
+ROTATED = replace(POSITIONS, silent="only how long a text may be depends on it: its table is computed")
+DECODER_VARIATIONS = (
+    Variation("activation_function", ("relu", "silu")),
+    Variation("n_layer", (1, 3)),
+    POSITIONS,
+    Variation("n_inner", (None,)),
+    Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
+    *PADDING,
+)
+VARIATIONS = (
+    *DECODER_VARIATIONS,
+    Variation("n_head", (1, 8)),
+    Variation("vocab_size", (200, 60)),
+    Variation("scale_attn_weights", (False,)),
+    Variation("scale_attn_by_inverse_layer_idx", (True,)),
+    Variation("reorder_and_upcast_attn", (True,), silent="only the order of products depends on it"),
+    Variation("tie_word_embeddings", (False,), features=("causal-lm", "causal-lm-with-past")),
+)
+
 ARCHITECTURE = Architecture(
     model_type="gpt2",
     kind="decoder",
@@ -68,4 +100,5 @@ ARCHITECTURE = Architecture(
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
     smoke=("causal-lm-with-past",),
+    variations=VARIATIONS,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Relations
+from parity.architectures.gpt2 import PADDING, GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture, Relations, Variation
 
 
 class GPTNeoOnnxConfig(GPT2OnnxConfig):
@@ -17,6 +17,18 @@ class GPTNeoOnnxConfig(GPT2OnnxConfig):
     def num_attention_heads(self) -> int:
         return self._config.num_heads
 
+
+VARIATIONS = (
+    Variation("activation_function", ("relu", "silu")),
+    Variation("max_position_embeddings", (64, 16, 9, 6)),
+    Variation("intermediate_size", (None,)),
+    Variation("window_size", (1, 2, 16)),
+    Variation(("num_layers", "attention_types"), ((1, [[["local"], 1]]), (3, [[["global"], 1], [["local"], 2]]))),
+    Variation("num_heads", (1, 8)),
+    Variation("num_labels", (1, 5), features=("sequence-classification",)),
+    Variation("tie_word_embeddings", (False,), features=("causal-lm", "causal-lm-with-past")),
+    *PADDING,
+)
 
 ARCHITECTURE = Architecture(
     model_type="gpt_neo",
@@ -37,4 +49,5 @@ ARCHITECTURE = Architecture(
     preprocessor="gpt2",
     # As GPT-2's: there the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    variations=VARIATIONS,
 )

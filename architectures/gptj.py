@@ -1,13 +1,20 @@
 """GPT-J: a decoder with rotary positions."""
 
 from parity.architectures.gpt2 import ARCHITECTURE as GPT2
-from parity.architectures.gpt2 import GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Floor, Relations
+from parity.architectures.gpt2 import DECODER_VARIATIONS, POSITIONS, ROTATED, GPT2OnnxConfig
+from parity.declaration import RELATIONS, Architecture, Floor, Relations, Variation, omit
 
 
 class GPTJOnnxConfig(GPT2OnnxConfig):
     """Token ids, caches and attention mask, as GPT-2."""
 
+
+VARIATIONS = (
+    *omit(DECODER_VARIATIONS, *POSITIONS.items),
+    ROTATED,
+    Variation("rotary_dim", (2, 8)),
+    Variation("tie_word_embeddings", (True,), features=("causal-lm", "causal-lm-with-past")),
+)
 
 ARCHITECTURE = Architecture(
     model_type="gptj",
@@ -35,4 +42,5 @@ ARCHITECTURE = Architecture(
             versions="transformers<5.24",
         ),
     ),
+    variations=VARIATIONS,
 )

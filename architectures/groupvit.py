@@ -1,13 +1,19 @@
 """GroupViT: an encoder of texts and one that groups the places of an image of one size."""
 
 from parity.architectures.clip import ARCHITECTURE as CLIP
-from parity.architectures.clip import CLIPOnnxConfig
-from parity.declaration import Architecture
+from parity.architectures.clip import TOWERS, CLIPOnnxConfig
+from parity.declaration import Architecture, Variation, omit
 
 
 class GroupViTOnnxConfig(CLIPOnnxConfig):
     """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
 
+
+VARIATIONS = (
+    *omit(TOWERS, "vision_config.num_hidden_layers"),
+    Variation("vision_config.assign_mlp_ratio", ([0.25, 2],)),
+    Variation("projection_dim", (8, 32)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="groupvit",
@@ -30,4 +36,5 @@ ARCHITECTURE = Architecture(
         "projection_intermediate_dim": 28,
     },
     preprocessor="clip",
+    variations=VARIATIONS,
 )

@@ -1,13 +1,20 @@
 """I-BERT: a RoBERTa made for integer arithmetic, here in float32 (`quant_mode` false)."""
 
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
+from parity.architectures.roberta import VARIATIONS as ROBERTA_VARIATIONS
 from parity.architectures.roberta import RobertaOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Refusal
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Refusal, Variation, omit
 
 
 class IBertOnnxConfig(RobertaOnnxConfig):
     """Token ids and attention mask."""
 
+
+VARIATIONS = (
+    # It has integers for no other.
+    *omit(ROBERTA_VARIATIONS, "hidden_act"),
+    Variation("quant_mode", (True,)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="ibert",
@@ -26,4 +33,5 @@ ARCHITECTURE = Architecture(
             issue="https://github.com/kssteven418/I-BERT/issues/1",
         ),
     ),
+    variations=VARIATIONS,
 )

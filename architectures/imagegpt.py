@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, PatchingSpec
-from parity.declaration import RELATIONS, Architecture
+from parity.declaration import RELATIONS, Architecture, Variation
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -51,6 +51,18 @@ def _patches() -> list[PatchingSpec]:
     return [PatchingSpec(modeling_imagegpt, "torch_float", lambda root: own(float(root)), orig_op=own)]
 
 
+VARIATIONS = (
+    Variation("activation_function", ("relu", "gelu")),
+    Variation("n_layer", (1, 3)),
+    Variation("n_head", (1, 8)),
+    Variation("n_positions", (64, 20)),
+    Variation("n_inner", (None,)),
+    Variation("scale_attn_weights", (False,)),
+    Variation("scale_attn_by_inverse_layer_idx", (True,)),
+    Variation("reorder_and_upcast_attn", (True,), silent="only the order of products depends on it"),
+    Variation("num_labels", (1, 5), features=("image-classification",)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="imagegpt",
     kind="decoder",
@@ -60,4 +72,5 @@ ARCHITECTURE = Architecture(
     preprocessor="palette",
     # An image's colours have no mask.
     relations={"*": RELATIONS["vision"]},
+    variations=VARIATIONS,
 )

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.architectures.bert import ARCHITECTURE as BERT
+from parity.architectures.bert import ENCODER_VARIATIONS, HEADS, TOKEN_TYPES
 from parity.configs import OnnxConfig
-from parity.declaration import Architecture, token_axes
+from parity.declaration import Architecture, Variation, token_axes
 
 
 class LayoutLMOnnxConfig(OnnxConfig):
@@ -25,6 +26,14 @@ class LayoutLMOnnxConfig(OnnxConfig):
         return {**inputs, "bbox": box.expand(*tokens.shape, 4)}
 
 
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    HEADS,
+    TOKEN_TYPES,
+    Variation("tie_word_embeddings", (False,), features=("masked-lm",)),
+    Variation("max_2d_position_embeddings", (1024,)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="layoutlm",
     kind="encoder",
@@ -33,4 +42,5 @@ ARCHITECTURE = Architecture(
     tiny={**BERT.tiny, "max_2d_position_embeddings": 56},
     preprocessor="bert",
     sdpa="transformers>=5.20",
+    variations=VARIATIONS,
 )

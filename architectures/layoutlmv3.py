@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from packaging import version
 
-from parity.configs import OnnxConfig
-from parity.declaration import RELATIONS, Absence, Architecture, Floor, token_axes
+from parity.architectures.bert import ENCODER_VARIATIONS, HEADS
+from parity.architectures.roberta import PositionsBehindPadding
+from parity.declaration import RELATIONS, Absence, Architecture, Floor, Variation, token_axes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from transformers.image_processing_utils import ImageProcessingMixin
 
 
-class LayoutLMv3OnnxConfig(OnnxConfig):
+class LayoutLMv3OnnxConfig(PositionsBehindPadding):
     """Token ids, attention mask, boxes and pixels; the first two and the boxes change places with the task.
 
     A model without `visual_embed` reads the text alone.
@@ -77,6 +78,17 @@ class WithoutOcr(_Wrapper):
         return self._preprocessor(images=images, apply_ocr=False, **options)
 
 
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    HEADS,
+    Variation("type_vocab_size", (1, 3)),
+    Variation("has_relative_attention_bias", (False,)),
+    Variation("has_spatial_attention_bias", (False,)),
+    Variation("visual_embed", (False,)),
+    Variation("rel_pos_bins", (4, 16)),
+    Variation(("coordinate_size", "shape_size"), ((3, 10),)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="layoutlmv3",
     kind="multimodal",
@@ -119,4 +131,5 @@ ARCHITECTURE = Architecture(
             versions="transformers>=5.24",
         ),
     ),
+    variations=VARIATIONS,
 )

@@ -1,12 +1,22 @@
 """LeViT: an image encoder of convolutions and attention, for images of one size."""
 
 from parity.architectures.vit import ViTOnnxConfig
-from parity.declaration import Absence, Architecture
+from parity.declaration import Absence, Architecture, Variation
 
 
 class LevitOnnxConfig(ViTOnnxConfig):
     """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
 
+
+VARIATIONS = (
+    Variation("image_size", (96,)),
+    Variation("num_channels", (1, 4)),
+    Variation("key_dim", ([8, 8, 8],)),
+    Variation("num_attention_heads", ([1, 2, 2],)),
+    Variation("attention_ratio", ([1, 2, 3],)),
+    Variation("depths", ([1, 1, 1],)),
+    Variation("num_labels", (1, 5), features=("image-classification",)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="levit",
@@ -28,4 +38,5 @@ ARCHITECTURE = Architecture(
             reason="the exporter folds the batch norms of the patches into the convolutions before them",
         ),
     ),
+    variations=VARIATIONS,
 )

@@ -6,13 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from parity.configs import OnnxConfig, PatchingSpec
+from parity.architectures.bert import ENCODER_VARIATIONS, HEADS
+from parity.architectures.roberta import PositionsBehindPadding
+from parity.configs import PatchingSpec
 from parity.declaration import (
     BIDIRECTIONAL_FEATURES,
     EITHER_PADDING,
     RELATIONS,
     Architecture,
     Floor,
+    Variation,
+    omit,
     token_axes,
 )
 
@@ -63,7 +67,7 @@ def _global_places(is_global: torch.Tensor) -> tuple[torch.Tensor | tuple[torch.
     return room, *(mask.nonzero(as_tuple=True) for mask in (is_global, occupied, ~occupied))
 
 
-class LongformerOnnxConfig(OnnxConfig):
+class LongformerOnnxConfig(PositionsBehindPadding):
     """Token ids, attention mask and global attention mask."""
 
     def __init__(
@@ -91,9 +95,17 @@ class LongformerOnnxConfig(OnnxConfig):
     @property
     def default_sequence_length(self) -> int:
         # The padding up to whole windows is traced only where there is some.
-        windows = self._config.attention_window
         length = super().default_sequence_length
-        return length + (length % (windows if isinstance(windows, int) else max(windows)) == 0)
+        return length + self._is_whole(length)
+
+    @property
+    def _tokens_of_export(self) -> int:
+        length = super()._tokens_of_export
+        return length - self._is_whole(length)
+
+    def _is_whole(self, length: int) -> bool:
+        windows = self._config.attention_window
+        return length % (windows if isinstance(windows, int) else max(windows)) == 0
 
     def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
         inputs = dict(super().generate_dummy_inputs(*args, **kwargs))
@@ -114,6 +126,13 @@ def _patches() -> list[PatchingSpec]:
         PatchingSpec(modeling_longformer, "len", _traced_length, orig_op=len),
     ]
 
+
+VARIATIONS = (
+    *omit(ENCODER_VARIATIONS, "num_hidden_layers"),
+    HEADS,
+    Variation("type_vocab_size", (2,)),
+    Variation(("num_hidden_layers", "attention_window"), ((1, [4]), (2, [8, 4]), (3, [4, 6, 8]), (2, 4))),
+)
 
 ARCHITECTURE = Architecture(
     model_type="longformer",
@@ -153,4 +172,5 @@ ARCHITECTURE = Architecture(
             features=("default", "masked-lm", "sequence-classification", "multiple-choice", "token-classification"),
         ),
     ),
+    variations=VARIATIONS,
 )

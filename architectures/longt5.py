@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from parity.architectures.t5 import ARCHITECTURE as T5
+from parity.architectures.t5 import VARIATIONS as T5_VARIATIONS
 from parity.architectures.t5 import T5OnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor
+from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Floor, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,15 @@ def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tenso
     return x[(slice(None),) * dim + (places,)]
 
 
+VARIATIONS = (
+    *T5_VARIATIONS,
+    Variation("local_radius", (2, 7)),
+    Variation(
+        ("encoder_attention_type", "global_block_size"),
+        (("transient-global", 4), ("transient-global", 2), ("transient-global", 16)),
+    ),
+)
+
 ARCHITECTURE = Architecture(
     model_type="longt5",
     kind="encoder-decoder",
@@ -71,4 +81,5 @@ ARCHITECTURE = Architecture(
     ),
     relations={"*": EITHER_PADDING},
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

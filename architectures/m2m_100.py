@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from parity.architectures.bart import SHALLOW, BartOnnxConfig
+from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Variation, omit
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,8 @@ def _positions(
     return torch.nn.functional.pad(waves, (0, self.embedding_dim % 2)).to(self.weights.dtype)
 
 
+_POSITIONS = Variation("max_position_embeddings", (64, 16, 9, 6), silent="the table of positions grows with the text")
+
 ARCHITECTURE = Architecture(
     model_type="m2m_100",
     kind="encoder-decoder",
@@ -65,4 +67,5 @@ ARCHITECTURE = Architecture(
     # With a past, padding stands in it and has no id to be known by.
     relations={"default": EITHER_PADDING, "seq2seq-lm": EITHER_PADDING},
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=(*omit(VARIATIONS, "max_position_embeddings"), _POSITIONS),
 )

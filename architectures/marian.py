@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
-from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.architectures.bart import VARIATIONS as BART_VARIATIONS
+from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, Variation
 
 
 class MarianOnnxConfig(BartOnnxConfig):
@@ -13,6 +14,15 @@ class MarianOnnxConfig(BartOnnxConfig):
     def atol_for_validation(self) -> float:
         return 1e-4
 
+
+VARIATIONS = (
+    *BART_VARIATIONS,
+    Variation(
+        ("share_encoder_decoder_embeddings", "decoder_vocab_size", "tie_word_embeddings"),
+        ((False, 96, True), (False, 60, False), (True, 96, False)),
+        features=("default", "seq2seq-lm", "seq2seq-lm-with-past"),
+    ),
+)
 
 ARCHITECTURE = Architecture(
     model_type="marian",
@@ -30,4 +40,5 @@ ARCHITECTURE = Architecture(
     preprocessor="t5",
     sdpa="transformers>=4.53",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

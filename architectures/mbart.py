@@ -1,7 +1,7 @@
 """mBART: BART for many languages; the norms stand before their blocks."""
 
 from parity.architectures.bart import ARCHITECTURE as BART
-from parity.architectures.bart import SHALLOW, BartOnnxConfig
+from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
@@ -18,4 +18,5 @@ ARCHITECTURE = Architecture(
     preprocessor="bart",
     sdpa="transformers",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

@@ -1,12 +1,23 @@
 """MobileBERT: a thin encoder with token types, whose embeddings read three tokens at a time."""
 
-from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
 
 
 class MobileBertOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    TOKEN_TYPES,
+    Variation("num_attention_heads", (1, 2)),
+    Variation("trigram_input", (False,)),
+    Variation(("use_bottleneck_attention", "key_query_shared_bottleneck"), ((True, True), (True, False))),
+    Variation("normalization_type", ("layer_norm",)),
+    Variation("num_feedforward_networks", (1,)),
+    Variation("classifier_activation", (False,), features=("default",)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="mobilebert",
@@ -28,4 +39,5 @@ ARCHITECTURE = Architecture(
     sdpa="transformers>=5",
     # The last token's embedding reads the padding beside it.
     relations={"*": "batch-permutation batch-of-one"},
+    variations=VARIATIONS,
 )

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from parity.architectures.resnet import FOLDED_NORMS, ResNetOnnxConfig
+from parity.architectures.resnet import FOLDED_NORMS, IMAGES, ResNetOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import Architecture
+from parity.declaration import Architecture, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,14 @@ def same_padding(features: torch.Tensor, convolution: torch.nn.Conv2d) -> torch.
     return pad(features, sizes)
 
 
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("tf_padding", (False,)),
+    Variation("depth_multiplier", (0.03,)),
+    Variation("min_depth", (4,)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="mobilenet_v1",
     kind="vision",
@@ -61,4 +69,5 @@ ARCHITECTURE = Architecture(
     tiny={"depth_multiplier": 0.02, "min_depth": 8, "image_size": 32},
     preprocessor="image32",
     absences=(FOLDED_NORMS,),
+    variations=VARIATIONS,
 )

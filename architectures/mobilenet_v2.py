@@ -1,13 +1,23 @@
 """MobileNetV2: inverted residuals, padded as TensorFlow does, for images of any size."""
 
 from parity.architectures.mobilenet_v1 import MobileNetV1OnnxConfig
-from parity.architectures.resnet import FOLDED_NORMS
-from parity.declaration import Architecture
+from parity.architectures.resnet import FOLDED_NORMS, IMAGES
+from parity.declaration import Architecture, Variation
 
 
 class MobileNetV2OnnxConfig(MobileNetV1OnnxConfig):
     """Pixels; batch, height and width are dynamic."""
 
+
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("tf_padding", (False,)),
+    Variation("expand_ratio", (1.0, 3.0)),
+    Variation("output_stride", (8, 32)),
+    Variation("first_layer_is_expansion", (False,)),
+    Variation("finegrained_output", (True,)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="mobilenet_v2",
@@ -26,4 +36,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32",
     absences=(FOLDED_NORMS,),
+    variations=VARIATIONS,
 )

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Absence, Architecture
+from parity.architectures.resnet import IMAGES, ResNetOnnxConfig
+from parity.declaration import Absence, Architecture, Variation
 
 # How many pixels a place stands for where attention is used; dilated convolutions leave out the last of them.
 _STRIDES = (8, 16, 32)
@@ -46,6 +46,16 @@ def _size_to_stretch(own: int, patch: int) -> int:
     return next(size for size in sizes if all(-(-size // stride) % patch for stride in _STRIDES))
 
 
+VARIATIONS = (
+    *IMAGES,
+    Variation("image_size", (64, 128)),
+    Variation("hidden_act", ("relu", "gelu")),
+    Variation("num_attention_heads", (1, 2)),
+    Variation("output_stride", (16, 8)),
+    Variation("qkv_bias", (False,)),
+    Variation("expand_ratio", (1.0,)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="mobilevit",
     kind="vision",
@@ -75,4 +85,5 @@ ARCHITECTURE = Architecture(
             reason="the exporter folds each batch norm into the convolution before it",
         ),
     ),
+    variations=VARIATIONS,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from parity.configs import OnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, token_axes
+from parity.declaration import BIDIRECTIONAL_FEATURES, EITHER_PADDING, RELATIONS, Architecture, Variation, token_axes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,6 +28,20 @@ class ModernBertOnnxConfig(OnnxConfig):
     def longest_sequence(self, model: PreTrainedModel) -> int | None:
         return None  # rotary positions are computed, not looked up
 
+
+VARIATIONS = (
+    Variation("hidden_activation", ("relu", "silu")),
+    Variation("num_hidden_layers", (1, 3)),
+    Variation("num_attention_heads", (1, 8)),
+    Variation("global_attn_every_n_layers", (1, 3)),
+    Variation("local_attention", (2, 4, 16)),
+    Variation("norm_bias", (True,)),
+    Variation("attention_bias", (True,)),
+    Variation("mlp_bias", (True,)),
+    Variation("classifier_pooling", ("mean",), features=("sequence-classification", "multiple-choice")),
+    Variation("decoder_bias", (False,), features=("masked-lm",)),
+    Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
+)
 
 ARCHITECTURE = Architecture(
     model_type="modernbert",
@@ -55,4 +69,5 @@ ARCHITECTURE = Architecture(
     relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
     versions="transformers>=4.48",
     needs={"question-answering": "transformers>=4.51", "multiple-choice": "transformers>=4.55"},
+    variations=VARIATIONS,
 )

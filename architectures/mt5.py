@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parity.architectures.t5 import ARCHITECTURE as T5
-from parity.architectures.t5 import SHALLOW, T5OnnxConfig
+from parity.architectures.t5 import SHALLOW, VARIATIONS, T5OnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
@@ -26,4 +26,5 @@ ARCHITECTURE = Architecture(
     relations=T5.relations,
     sdpa="transformers>=5.15",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

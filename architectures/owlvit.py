@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from parity.architectures.clip import ARCHITECTURE as CLIP
-from parity.architectures.clip import CLIPOnnxConfig
-from parity.declaration import Architecture
+from parity.architectures.clip import TOWERS, CLIPOnnxConfig
+from parity.declaration import Architecture, Variation
 
 
 class OwlViTOnnxConfig(CLIPOnnxConfig):
@@ -15,6 +15,8 @@ class OwlViTOnnxConfig(CLIPOnnxConfig):
         return {}  # padded with another token than the end
 
 
+VARIATIONS = (*TOWERS, Variation("vision_config.patch_size", (16,)), Variation("projection_dim", (8, 32)))
+
 ARCHITECTURE = Architecture(
     model_type="owlvit",
     kind="multimodal",
@@ -23,4 +25,5 @@ ARCHITECTURE = Architecture(
     tiny=CLIP.tiny,
     preprocessor="owlvit",
     sdpa="transformers>=5.4",
+    variations=VARIATIONS,
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parity.configs import OnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Architecture, Variation
 
 
 class PerceiverOnnxConfig(OnnxConfig):
@@ -33,6 +33,20 @@ class PerceiverOnnxConfig(OnnxConfig):
         return {"inputs": tensors.pop("input_ids" if "input_ids" in tensors else "pixel_values"), **tensors}
 
 
+VARIATIONS = (
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("num_latents", (3, 12)),
+    Variation("num_blocks", (1,)),
+    Variation("num_self_attends_per_block", (1,)),
+    Variation("num_self_attention_heads", (1, 8)),
+    Variation("use_query_residual", (False,)),
+    Variation(("qk_channels", "v_channels"), ((None, None),), features=("masked-lm", "sequence-classification")),
+    Variation("self_attention_widening_factor", (2,)),
+    Variation("max_position_embeddings", (64, 16, 9), features=("masked-lm", "sequence-classification")),
+    Variation("image_size", (6, 12), features=("image-classification",)),
+    Variation("num_labels", (1, 5), features=("sequence-classification", "image-classification")),
+)
+
 ARCHITECTURE = Architecture(
     model_type="perceiver",
     kind="encoder",
@@ -57,4 +71,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="distilbert",
     preprocessors={"image-classification": "image8"},
+    variations=VARIATIONS,
 )

@@ -1,6 +1,6 @@
 """PLBart: BART for program text."""
 
-from parity.architectures.bart import SHALLOW, BartOnnxConfig
+from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
 
 
@@ -25,4 +25,5 @@ ARCHITECTURE = Architecture(
     preprocessor="bart",
     sdpa="transformers>=4.53",
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=VARIATIONS,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Architecture
+from parity.architectures.resnet import IMAGES, ResNetOnnxConfig
+from parity.declaration import Architecture, Variation
 
 
 class PoolFormerOnnxConfig(ResNetOnnxConfig):
@@ -13,6 +13,14 @@ class PoolFormerOnnxConfig(ResNetOnnxConfig):
     def atol_for_validation(self) -> float:
         return 2e-3
 
+
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("pool_size", (5,)),
+    Variation("use_layer_scale", (False,)),
+    Variation("depths", ([1, 1, 1, 1], [2, 1, 1, 1])),
+)
 
 ARCHITECTURE = Architecture(
     model_type="poolformer",
@@ -27,4 +35,5 @@ ARCHITECTURE = Architecture(
         "strides": [2, 2, 2, 2],
     },
     preprocessor="image32",
+    variations=VARIATIONS,
 )

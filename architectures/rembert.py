@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import ENCODER_FEATURES, Architecture
+from parity.architectures.bert import CAUSAL, ENCODER_VARIATIONS, HEADS, TOKEN_TYPES, BertOnnxConfig
+from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 
 
 class RemBertOnnxConfig(BertOnnxConfig):
@@ -13,6 +13,15 @@ class RemBertOnnxConfig(BertOnnxConfig):
     def atol_for_validation(self) -> float:
         return 1e-4
 
+
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    HEADS,
+    TOKEN_TYPES,
+    CAUSAL,
+    Variation("input_embedding_size", (32, 8)),
+    Variation("output_embedding_size", (32, 8), features=("masked-lm", "causal-lm")),
+)
 
 ARCHITECTURE = Architecture(
     model_type="rembert",
@@ -30,4 +39,5 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings": 40,
     },
     preprocessor="bert",
+    variations=VARIATIONS,
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from packaging import version
 
 from parity.configs import OnnxConfig
-from parity.declaration import Absence, Architecture
+from parity.declaration import Absence, Architecture, Variation
 
 
 class ResNetOnnxConfig(OnnxConfig):
@@ -35,6 +35,20 @@ FOLDED_NORMS = Absence(
     weights=("*.convolution.weight", "*.normalization.*"),
     reason="the exporter folds each batch norm into the convolution before it",
 )
+# For all image encoders that are made of convolutions.
+IMAGES = (
+    Variation("num_channels", (1, 4)),
+    Variation("num_labels", (1, 5), features=("image-classification",)),
+)
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("gelu", "silu")),
+    Variation("layer_type", ("bottleneck",)),
+    Variation("downsample_in_first_stage", (True,)),
+    Variation(("hidden_sizes", "depths"), (([8], [1]), ([8, 8, 12, 16], [1, 1, 2, 1]))),
+    Variation("embedding_size", (4, 12)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="resnet",
     kind="vision",
@@ -43,4 +57,5 @@ ARCHITECTURE = Architecture(
     tiny={"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 1], "layer_type": "basic"},
     preprocessor="image32",
     absences=(FOLDED_NORMS,),
+    variations=VARIATIONS,
 )

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from parity.architectures.bert import CAUSAL, ENCODER_VARIATIONS, HEADS, TIES
 from parity.configs import OnnxConfig
-from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, token_axes
+from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, Variation, token_axes
 
 
-class RobertaOnnxConfig(OnnxConfig):
+class PositionsBehindPadding(OnnxConfig):
+    """Of a model whose positions start behind that of the padding token: a text has as many fewer."""
+
+    @property
+    def _longest_text(self) -> int | None:
+        positions, padding = super()._longest_text, self._config.pad_token_id or 0
+        return max(1, positions - padding - 1) if positions else None
+
+
+class RobertaOnnxConfig(PositionsBehindPadding):
     """Token ids and attention mask."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
         return token_axes(self.task, "input_ids", "attention_mask")
 
-    @property
-    def default_sequence_length(self) -> int:
-        # Positions start behind that of the padding token.
-        positions, padding = self._config.max_position_embeddings, self._config.pad_token_id or 0
-        return max(1, min(super().default_sequence_length, positions - padding - 1))
 
+VARIATIONS = (*ENCODER_VARIATIONS, HEADS, TIES, Variation("type_vocab_size", (2,)))
 
 ARCHITECTURE = Architecture(
     model_type="roberta",
@@ -44,4 +50,5 @@ ARCHITECTURE = Architecture(
         "sequence-classification": RELATIONS["encoder"],
         "multiple-choice": RELATIONS["encoder"],
     },
+    variations=(*VARIATIONS, CAUSAL),
 )

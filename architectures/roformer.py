@@ -1,12 +1,15 @@
 """RoFormer: an encoder with token types and rotary positions."""
 
+from parity.architectures.bert import VARIATIONS as BERT_VARIATIONS
 from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture
+from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Architecture, Variation
 
 
 class RoFormerOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (*BERT_VARIATIONS, Variation("embedding_size", (32, 8)), Variation("rotary_value", (True,)))
 
 ARCHITECTURE = Architecture(
     model_type="roformer",
@@ -29,4 +32,5 @@ ARCHITECTURE = Architecture(
         "sequence-classification": RELATIONS["encoder"],
         "multiple-choice": "batch-permutation batch-of-one padding-left",
     },
+    variations=VARIATIONS,
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Absence, Architecture, image_sizes
+from parity.architectures.resnet import IMAGES, ResNetOnnxConfig
+from parity.declaration import Absence, Architecture, Variation, image_sizes
 
 
 class SegformerOnnxConfig(ResNetOnnxConfig):
@@ -35,6 +35,14 @@ class SegformerOnnxConfig(ResNetOnnxConfig):
         return 1e-4
 
 
+VARIATIONS = (
+    *IMAGES,
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("sr_ratios", ([1, 1, 1, 1], [4, 4, 2, 1])),
+    Variation("strides", ([4, 2, 2, 2],)),
+    Variation("depths", ([1, 1, 1, 1], [2, 1, 1, 1])),
+)
+
 ARCHITECTURE = Architecture(
     model_type="segformer",
     kind="vision",
@@ -61,4 +69,5 @@ ARCHITECTURE = Architecture(
             features=("semantic-segmentation",),
         ),
     ),
+    variations=VARIATIONS,
 )

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from parity.architectures.clip import CLIPOnnxConfig
-from parity.declaration import RELATIONS, Architecture, Floor
+from parity.architectures.clip import TOWERS, CLIPOnnxConfig
+from parity.declaration import RELATIONS, Architecture, Floor, Variation
 
 
 class SiglipOnnxConfig(CLIPOnnxConfig):
@@ -13,6 +13,12 @@ class SiglipOnnxConfig(CLIPOnnxConfig):
     def pooled_tokens(self) -> Mapping[str, int]:
         return {}  # the last place, whatever stands there
 
+
+VARIATIONS = (
+    *TOWERS,
+    Variation("vision_config.patch_size", (16,)),
+    Variation("text_config.num_attention_heads", (1, 8)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="siglip",
@@ -52,4 +58,5 @@ ARCHITECTURE = Architecture(
             error="aten::unflatten",
         ),
     ),
+    variations=VARIATIONS,
 )

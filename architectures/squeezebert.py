@@ -1,12 +1,21 @@
 """SqueezeBERT: an encoder with token types, whose linear layers are grouped convolutions."""
 
-from parity.architectures.bert import BertOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture
+from parity.architectures.bert import ENCODER_VARIATIONS, HEADS, TOKEN_TYPES, BertOnnxConfig
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
 
 
 class SqueezeBertOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
+
+VARIATIONS = (
+    *ENCODER_VARIATIONS,
+    HEADS,
+    TOKEN_TYPES,
+    Variation("q_groups", (1, 4)),
+    Variation("post_attention_groups", (2,)),
+    Variation("tie_word_embeddings", (False,), features=("masked-lm",)),
+)
 
 ARCHITECTURE = Architecture(
     model_type="squeezebert",
@@ -28,4 +37,5 @@ ARCHITECTURE = Architecture(
         "output_groups": 2,
     },
     preprocessor="bert",
+    variations=VARIATIONS,
 )

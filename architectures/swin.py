@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from parity.architectures.beit import RELATIVE_TABLES
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import Architecture, image_sizes
+from parity.declaration import Architecture, Variation, image_sizes
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +111,17 @@ def _regions(places: torch.Tensor, size: int, window: int, shift_size: torch.Ten
     return (places >= size - window).long() + (places >= size - shift_size).long()
 
 
+VARIATIONS = (
+    Variation("image_size", (36, [24, 48])),
+    Variation("num_channels", (1, 4)),
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("window_size", (2, 6)),
+    Variation(("depths", "num_heads"), (([1, 1], [2, 3]), ([2], [2]), ([1, 2, 1], [2, 3, 4]))),
+    Variation("use_absolute_embeddings", (True,), versions="transformers>=5"),
+    Variation("qkv_bias", (False,)),
+    Variation("num_labels", (1, 5), features=("image-classification",)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="swin",
     kind="vision",
@@ -129,4 +140,5 @@ ARCHITECTURE = Architecture(
     preprocessor="image24",
     sdpa="transformers>=5.9",
     absences=(RELATIVE_TABLES,),
+    variations=VARIATIONS,
 )

@@ -11,6 +11,7 @@ from parity.declaration import (
     GENERATE_WITHOUT_MASK,
     Architecture,
     Floor,
+    Variation,
     encoder_decoder_axes,
 )
 
@@ -29,6 +30,18 @@ class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):
     def default_onnx_opset(self) -> int:
         return 13
 
+
+# mT5 and LongT5 are made of the same layers.
+VARIATIONS = (
+    Variation("feed_forward_proj", ("gated-gelu", "gated-silu", "relu")),
+    Variation("d_kv", (7, 16)),
+    Variation("num_heads", (3, 1)),
+    Variation("num_layers", (1, 3)),
+    Variation("num_decoder_layers", (1,)),
+    Variation("relative_attention_num_buckets", (4, 32)),
+    Variation("relative_attention_max_distance", (8, 128)),
+    Variation("tie_word_embeddings", (False,), features=("seq2seq-lm", "seq2seq-lm-with-past")),
+)
 
 ARCHITECTURE = Architecture(
     model_type="t5",
@@ -59,6 +72,7 @@ ARCHITECTURE = Architecture(
     relations={"*": EITHER_PADDING},
     smoke=("seq2seq-lm", "seq2seq-lm-with-past"),
     deviations=(GENERATE_WITHOUT_MASK,),
+    variations=(*VARIATIONS, Variation("vocab_size", (200, 60))),
 )
 
 # For those whose layers are its own.

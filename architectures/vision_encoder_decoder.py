@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, PatchingSpec
-from parity.declaration import FINDERS, Architecture, decoder_axes
+from parity.declaration import FINDERS, Architecture, Variation, decoder_axes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
@@ -89,6 +89,16 @@ def _declaration(model_type: str) -> Architecture:
     return importlib.import_module(f".{model_type.replace('-', '_')}", __package__).ARCHITECTURE
 
 
+VARIATIONS = (
+    Variation("encoder.hidden_act", ("relu", "silu")),
+    Variation("encoder.num_channels", (1,)),
+    Variation("encoder.patch_size", (4, 16)),
+    Variation("encoder.hidden_size", (32, 48)),
+    Variation("decoder.hidden_act", ("relu", "silu")),
+    Variation("decoder.max_position_embeddings", (64, 16, 9, 6)),
+    Variation("decoder.num_hidden_layers", (1, 3)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="vision-encoder-decoder",
     kind="multimodal",
@@ -118,4 +128,5 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32+bert",
     sdpa="transformers",
+    variations=VARIATIONS,
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from packaging import version
 
 from parity.configs import OnnxConfig
-from parity.declaration import Architecture
+from parity.declaration import Architecture, Variation
 
 
 class ViTOnnxConfig(OnnxConfig):
@@ -29,6 +29,16 @@ class ViTOnnxConfig(OnnxConfig):
         return 1e-4
 
 
+# For all image encoders that name their items as ViT does.
+VARIATIONS = (
+    Variation("image_size", (40, [24, 48])),
+    Variation("num_channels", (1, 4)),
+    Variation("hidden_act", ("relu", "silu")),
+    Variation("num_hidden_layers", (1, 3)),
+    Variation("num_attention_heads", (1, 8)),
+    Variation("num_labels", (1, 5), features=("image-classification",)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="vit",
     kind="vision",
@@ -45,4 +55,5 @@ ARCHITECTURE = Architecture(
     preprocessor="image32",
     sdpa="transformers",
     smoke=("image-classification",),
+    variations=(*VARIATIONS, Variation("qkv_bias", (False,)), Variation("patch_size", (4,))),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from parity.configs import OnnxConfig, OnnxSeq2SeqConfigWithPast
-from parity.declaration import Architecture
+from parity.declaration import Architecture, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,17 @@ class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
         return cache.new_zeros(batch, heads, self._config.max_source_positions, size)
 
 
+VARIATIONS = (
+    Variation("activation_function", ("relu", "silu")),
+    Variation("encoder_layers", (2,)),
+    Variation("decoder_layers", (1, 3)),
+    Variation("encoder_attention_heads", (1, 8)),
+    Variation("decoder_attention_heads", (1, 4)),
+    Variation("max_target_positions", (64, 16, 9, 6)),
+    Variation("scale_embedding", (True,)),
+    Variation("vocab_size", (200,)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="whisper",
     kind="speech",
@@ -103,4 +114,5 @@ ARCHITECTURE = Architecture(
     preprocessor="sound20+bart",
     sdpa="transformers",
     smoke=("speech2seq-lm-with-past",),
+    variations=VARIATIONS,
 )

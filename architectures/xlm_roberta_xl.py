@@ -1,7 +1,8 @@
 """XLM-RoBERTa-XL: XLM-RoBERTa with the norms in front of its layers."""
 
+from parity.architectures.bert import CAUSAL
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
-from parity.architectures.roberta import RobertaOnnxConfig
+from parity.architectures.roberta import VARIATIONS, RobertaOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture
 
 
@@ -18,4 +19,5 @@ ARCHITECTURE = Architecture(
     preprocessor="roberta",
     sdpa="transformers",
     relations=ROBERTA.relations,
+    variations=(*VARIATIONS, CAUSAL),
 )

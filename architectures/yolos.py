@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from parity.architectures.resnet import ResNetOnnxConfig
-from parity.declaration import Absence, Architecture, image_sizes
+from parity.architectures.vit import VARIATIONS as VIT_VARIATIONS
+from parity.declaration import Absence, Architecture, Variation, image_sizes, omit
 
 
 class YolosOnnxConfig(ResNetOnnxConfig):
@@ -32,6 +33,13 @@ class YolosOnnxConfig(ResNetOnnxConfig):
         return 1e-4
 
 
+VARIATIONS = (
+    *omit(VIT_VARIATIONS, "image_size"),
+    Variation("qkv_bias", (False,)),
+    Variation("num_detection_tokens", (1, 9)),
+    Variation("use_mid_position_embeddings", (True, False)),
+)
+
 ARCHITECTURE = Architecture(
     model_type="yolos",
     kind="vision",
@@ -56,4 +64,5 @@ ARCHITECTURE = Architecture(
             reason="the exporter cuts the tables where they are interpolated",
         ),
     ),
+    variations=VARIATIONS,
 )

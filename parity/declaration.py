@@ -216,6 +216,48 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Variation(Scope):
+    """An item of a configuration that users set in different ways, and the values that are tried.
+
+    Args:
+        item: its name; an item of a nested configuration is named as in `text_config.hidden_act`. Several names are
+            those of items that change together.
+        values: other values than the declaration's own, the plainest first; of several items, tuples of one for each.
+        silent: why neither the weights nor any answer of the model depends on it, if nothing does.
+        features, versions: where it is tried; see `Scope`. A family shares its variations, so that features that an
+            architecture lacks are no mistake. A configuration has no opset: `opsets` stays empty.
+    """
+
+    item: str | tuple[str, ...]
+    values: Sequence[Any]
+    silent: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_no_opsets()
+        if not all(self.items) or not self.values:
+            raise ValueError(f"variation {self.name}: got {self.values!r}, should be an item and values of it")
+        if self.items is self.item and any(len(value) != len(self.items) for value in self.values):
+            raise ValueError(
+                f"variation {self.name}: got {self.values!r}, should be tuples of {len(self.items)} values"
+            )
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The names of the items that it changes."""
+        return (self.item,) if isinstance(self.item, str) else self.item
+
+    @property
+    def name(self) -> str:
+        """The names of its items, in one word."""
+        return "+".join(self.items)
+
+    def changes(self, value: Any) -> dict[str, Any]:
+        """Item → its value, for one of `values`."""
+        return dict(zip(self.items, (value,) if isinstance(self.item, str) else value, strict=True))
+
+
+@dataclass(frozen=True)
 class Absence(Scope):
     """Weights that our own files do not hold as they are, because they are computed with before the file is written.
 
@@ -263,6 +305,7 @@ class Architecture:
         versions: the requirement that the environment must meet for the architecture to be there at all.
         needs: feature → the requirement that the environment must meet for it, where it is more than that.
         refusals: configurations that are not exported.
+        variations: the configuration items that its users set in different ways, each once.
         absences: the weights that our own files do not hold as they are; they hold all others.
     """
 
@@ -285,6 +328,7 @@ class Architecture:
     config: str = ""
     needs: Mapping[str, str] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    variations: tuple[Variation, ...] = ()
     absences: tuple[Absence, ...] = ()
 
     def __post_init__(self) -> None:
@@ -374,6 +418,10 @@ class Architecture:
                 return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
         return ""
 
+    def variations_of(self, feature: str) -> tuple[Variation, ...]:
+        """The variations of a feature's configuration in this environment."""
+        return tuple(each for each in self.variations if each.covers(feature=feature))
+
     def absent_weights(self, cell: Cell) -> tuple[str, ...]:
         """The patterns of the names of the weights that a cell's file does not hold as they are."""
         where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
@@ -392,6 +440,11 @@ class Architecture:
     def name(self) -> str:
         """The architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
+
+
+def omit(variations: Iterable[Variation], *items: str) -> tuple[Variation, ...]:
+    """Those of a family without the ones of these items."""
+    return tuple(each for each in variations if not set(items) & set(each.items))
 
 
 # Model type → declaration: the registry puts itself here, for a model that is made of two.

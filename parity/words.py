@@ -22,6 +22,7 @@ TESTS = (
     "checker",
     "contract",
     "determinism",
+    "drawn_configurations",
     "drawn_sizes",
     "exported_alone",
     "float64_has_the_recorded_relations",

@@ -16,9 +16,11 @@ from parity.declaration import (
     Refusal,
     Relations,
     TracedAxis,
+    Variation,
     decoder_axes,
     encoder_decoder_axes,
     image_sizes,
+    omit,
     token_axes,
 )
 from parity.scope import Scope
@@ -40,8 +42,10 @@ __all__ = [
     "Relations",
     "Scope",
     "TracedAxis",
+    "Variation",
     "decoder_axes",
     "encoder_decoder_axes",
     "image_sizes",
+    "omit",
     "token_axes",
 ]

@@ -294,10 +294,12 @@ class OnnxConfig(ABC):
         if self.task != "multiple-choice":
             return self._in_table(tokenizer([text] * batch_size, return_tensors=framework, **requests))
         num_choices = compute_effective_axis_dimension(num_choices, self.default_num_choices)
-        rows = [text] * (batch_size * num_choices)
-        encoded = tokenizer(rows, text_pair=rows, **requests)
+        rows = batch_size * num_choices
+        first, second = self._lengths_of_pair(seq_length, tokenizer.num_special_tokens_to_add(True))
+        word = tokenizer.unk_token or "0"
+        encoded = tokenizer([word * first] * rows, text_pair=[word * second] * rows, **requests)
         for name, values in encoded.items():
-            encoded[name] = [values[i : i + num_choices] for i in range(0, len(values), num_choices)]
+            encoded[name] = [values[i : i + num_choices] for i in range(0, rows, num_choices)]
         return self._in_table(encoded.convert_to_tensors(tensor_type=framework))
 
     def _in_table(self, inputs: Mapping[str, Any], *, decoder: bool = False) -> dict[str, Any]:
@@ -307,10 +309,22 @@ class OnnxConfig(ABC):
         return {**inputs, **tokens}
 
     @property
+    def _longest_text(self) -> int | None:
+        """How many tokens the model's configuration says that a text may have; None where it does not say."""
+        return positions_of(self._config)
+
+    @property
     def _tokens_of_export(self) -> int:
         """The tokens of a dummy text, special ones included: fewer than by default where the model takes fewer."""
-        positions = positions_of(self._config)
-        return min(self.default_sequence_length, positions) if positions else self.default_sequence_length
+        return min(self.default_sequence_length, self._longest_text or self.default_sequence_length)
+
+    def _lengths_of_pair(self, length: int, special: int) -> tuple[int, int]:
+        """The lengths of two texts that together are no longer than the model takes one; `length` each if they fit."""
+        room = self._longest_text
+        if room is None or 2 * length + special <= room:
+            return length, length
+        both = max(0, room - special)
+        return both // 2, both - both // 2
 
     def generate_dummy_inputs_onnxruntime(self, reference_model_inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs that ONNX Runtime gets where the model gets `reference_model_inputs`; the same by default."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from parity.axes import Role, is_text, role_of, text_of_output
 
 from .base import OnnxConfig, PatchingSpec
-from .tokens import positions_of
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +129,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
 
     @property
     def _tokens_of_export(self) -> int:
-        room = positions_of(self._config)
+        room = self._longest_text
         own = super()._tokens_of_export
         return min(own, max(1, (room - _PAST_BEYOND_TEXT) // 2)) if room and self.use_past else own
 
@@ -274,7 +273,8 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             batch, encoder_length = inputs["input_ids"].shape
             # Two tokens at least: a step of one is a shape that tracers take for a constant.
             length = max(2, encoder_length // 4)
-            past_length = length + 3
+            room = self._longest_text
+            past_length = min(length + 3, room - length) if room else length + 3
             decoder = {name: tensor[:, -length:] for name, tensor in decoder.items()}
             if "decoder_attention_mask" in decoder:
                 decoder["decoder_attention_mask"] = _lengthen_mask(decoder["decoder_attention_mask"], past_length)

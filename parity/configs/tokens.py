@@ -41,7 +41,8 @@ def padding_token(config: PretrainedConfig, tokenizer: Any = None) -> int:
 def positions_of(config: PretrainedConfig) -> int | None:
     """How long the model's configuration says that a text may be, in tokens; None where it does not."""
     text = text_config(config)
-    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    items = ("max_position_embeddings", "n_positions", "max_target_positions")
+    longest = next((getattr(text, item) for item in items if getattr(text, item, None)), None)
     return longest if isinstance(longest, int) and longest > 0 else None
 
 
