@@ -26,19 +26,22 @@ _SUPERVISED = ("onnx", "torchscript", "neuron", "check")
 
 def main(argv: list[str] | None = None) -> int:
     """Run `parity COMMAND …`; returns its exit status."""
+    from parity.console import complain, prepare_streams, print_text
+
+    prepare_streams()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: parity COMMAND …\n\ncommands:")
+        print_text("usage: parity COMMAND …\n\ncommands:")
         for name, (_, meaning) in _COMMANDS.items():
-            print(f"  {name:12}{meaning}")
+            print_text(f"  {name:12}{meaning}")
         return 0 if argv else 2
     if argv[0] == "--version":
         from parity import __version__
 
-        print(f"parity {__version__}")
+        print_text(f"parity {__version__}")
         return 0
     if argv[0] not in _COMMANDS:
-        print(f"parity: error: no command {argv[0]}, should be one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        complain(f"parity: error: no command {argv[0][:60]}, should be one of {', '.join(_COMMANDS)}")
         return 2
     return importlib.import_module(_COMMANDS[argv[0]][0]).main(argv[1:], prog=f"parity {argv[0]}")
 

@@ -12,7 +12,7 @@ from parity import axes
 from parity.axes import TOKENS, Role, role_of
 from parity.configs.tokens import padding_token, text_config, vocabulary_of
 from parity.dtypes import DEFAULT_DTYPE, cast_floats, torch_dtype
-from parity.errors import ExportError
+from parity.errors import ExportError, UsageError
 from parity.traceable import Layout
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class SampleSource:
         whole_vocabulary: bool = False,
     ) -> Sample:
         if padding not in PADDINGS:
-            raise ValueError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
+            raise UsageError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
         tensors = dict(flat)
         if seed is not None:
             self._vary(tensors, torch.Generator().manual_seed(seed), seed if whole_vocabulary else None)
