@@ -234,7 +234,8 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         `past_key_values.N.encoder.…`. New in parity.
 
         Raises:
-            UsageError (a ValueError): a configuration without past, or of the decoder alone, has no cross-attention caches.
+            UsageError (a ValueError): a configuration without past, or of the decoder alone, has no cross-attention
+                caches.
         """
         if not self.dead_inputs:
             raise UsageError(
