@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -12,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity import schema
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap
+from parity.schema import SchemaError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,14 +45,15 @@ class Adapter:
         """That of an adapter_config.json.
 
         Raises:
-            CheckpointError: it is no valid JSON.
+            CheckpointError: it is no valid JSON, or says something else than peft writes.
         """
+        names = ("base_model_name_or_path", "peft_type", "task_type")
+        schemas = dict.fromkeys(names, schema.maybe(schema.text(10_000)))
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            names = ("base_model_name_or_path", "peft_type", "task_type")
-            return cls(path.parent, *(str(facts.get(name) or "") for name in names))
-        except (ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path}: is not valid JSON of an adapter; copy or download it again") from error
+            facts = schema.read_json(path, schema.table({}, schemas), constants=True)
+        except SchemaError as error:
+            raise CheckpointError(f"{error}; copy or download it again") from None
+        return cls(path.parent, *(facts.get(name) or "" for name in names))
 
 
 def gap() -> str:

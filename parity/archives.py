@@ -130,9 +130,13 @@ def _require_consistent(declaration: dict[str, Any]) -> None:
         names = [value["name"] for value in declaration[kind]]
         if len(set(names)) < len(names):
             raise SchemaError(f"{FACTS}.{kind}: names one twice, should name each once")
+    elements = 0
     for index, value in enumerate(declaration["inputs"]):
         place, shape = f"{FACTS}.inputs[{index}]", value["shape"]
         if any(int(axis) >= len(shape) for axis in value["axes"]):
             raise SchemaError(f"{place}.axes: names an axis that the shape does not have, should be below {len(shape)}")
-        if math.prod(shape) > LARGEST_TENSOR:
-            raise SchemaError(f"{place}.shape: has {math.prod(shape)} elements, should have at most {LARGEST_TENSOR}")
+        elements += math.prod(shape)
+        if elements > LARGEST_TENSOR:
+            raise SchemaError(
+                f"{place}.shape: has {math.prod(shape)} elements, should have at most {LARGEST_TENSOR} in all"
+            )

@@ -60,6 +60,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
 
     require_regular(args.file, "file", "give the ONNX file to judge")
     interruptions.limit_time(args.timeout)
+    interruptions.limit_memory()
     source = opening.locate(args)
     console.progress("importing torch and transformers")
     from parity import sentences

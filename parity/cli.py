@@ -28,16 +28,20 @@ _SUPERVISED = ("onnx", "torchscript", "neuron", "check")
 
 def main(argv: list[str] | None = None) -> int:
     """Run `parity COMMAND …`; returns its exit status."""
+    from parity.console import complain, prepare_streams, print_text
+
+    prepare_streams()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print("\n".join(_help()), file=sys.stdout if argv else sys.stderr)
+        lines = "\n".join(_help())
+        print_text(lines) if argv else complain(lines)
         return 0 if argv else 2
     if argv[0] == "--version":
-        print("\n".join(_versions()))
+        print_text("\n".join(_versions()))
         return 0
     if argv[0] not in COMMANDS:
         names = ", ".join([*COMMANDS, "--help", "--version"])
-        print(f"parity: error: got {argv[0]}, should be one of {names}", file=sys.stderr)
+        complain(f"parity: error: got {argv[0][:60]}, should be one of {names}")
         return 2
     return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:], prog=f"parity {argv[0]}")
 

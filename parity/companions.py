@@ -14,9 +14,11 @@ from parity import loading
 from parity.axes import Role, role_of
 from parity.checkpoint import Checkpoint
 from parity.configs.tokens import requested_inputs
+from parity.errors import CheckpointError
 from parity.ownership import require_own
 from parity.preprocessors import tokenizer_of
 from parity.publication import Publication
+from parity.schema import SchemaError, anything, entries, prose, read_json
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -124,12 +126,15 @@ def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, pat
     # What reads a text under another name (a decoder, Perceiver) is no reason to change anything.
     if taken != made and any(role_of(name) is Role.TOKENS for name in taken):
         changes["model_input_names"] = taken
-    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        own = read_json(path, entries(prose(), anything), constants=True) if path.is_file() else {}
+    except SchemaError as error:
+        raise CheckpointError(f"{error}; copy or download the tokenizer's files again") from None
     if checkpoint.tokenizer_source != checkpoint.base and "tokenizer_class" not in own:
         changes["tokenizer_class"] = type(tokenizer).__name__
     if changes:
-        text = json.dumps({**own, **changes}, indent=2, ensure_ascii=False)
-        path.write_text(f"{text}\n", encoding="utf-8")
+        content = json.dumps({**own, **changes}, indent=2, ensure_ascii=False)
+        path.write_text(f"{content}\n", encoding="utf-8")
 
 
 def _without_place(config: PretrainedConfig) -> PretrainedConfig:

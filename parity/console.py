@@ -141,6 +141,16 @@ def print_result(outcome: Mapping[str, Any]) -> None:
     _STREAMS.emit(json.dumps(outcome), sys.stdout)
 
 
+def print_text(text: str, *, end: str = "\n") -> None:
+    """A text that is the result of a command, on standard output; what that does not take makes the status 1."""
+    _STREAMS.emit(text, sys.stdout, end=end)
+
+
+def prepare_streams() -> None:
+    """Have letters that the encoding of a stream lacks written as escapes, those of `--help` too."""
+    _STREAMS.prepare()
+
+
 def complain(line: str) -> None:
     """A line on standard error."""
     _STREAMS.emit(line, sys.stderr)
@@ -158,6 +168,9 @@ class Console:
         self._quiet = quiet
         self._as_json = as_json
         self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        # A stream that a caller in this process has put there gets errors and warnings alone.
+        self._steps = not quiet and not self._live and sys.stderr is sys.__stderr__
+        self._step = ""
 
     def say(self, line: str) -> None:
         """A line of the log."""
@@ -174,10 +187,17 @@ class Console:
         complain(f"warning: {line}")
 
     def progress(self, line: str) -> None:
-        """What is being done now; on a terminal each line takes the place of the one before."""
+        """What is being done now; on a terminal each line takes the place of the one before.
+
+        In a file or a pipe there is one line a step, which may take place at many sizes: `STEP at SIZES`.
+        """
         if self._live:
             self._clear()
             _STREAMS.emit(line[:100], sys.stderr, end="")
+        step = line.partition(" at ")[0]
+        if self._steps and step != self._step:
+            self._step = step
+            complain(f"… {step}")
 
     def clear(self) -> None:
         """Remove what `progress` left on the terminal."""
@@ -279,7 +299,7 @@ def _end(command: str, error: BaseException, as_json: bool) -> int:
     if isinstance(error, ParityError):
         return fail(command, str(error), error.exit_status, error.stage, as_json)
     text = " ".join(str(error).split())[:500]
-    message = f"{type(error).__name__}: {text}; PARITY_TRACEBACK=1 shows where"
+    message = f"an error that nobody has foreseen ({type(error).__name__}: {text}); PARITY_TRACEBACK=1 shows where"
     return fail(command, message, 1, "unexpected", as_json)
 
 

@@ -74,10 +74,10 @@ def supported_features_mapping(
             the old package, `models.bert.BertOnnxConfig`, are found there too).
 
     Raises:
-        ValueError: no class is given, or the old name of one that there is not.
+        UsageError (a ValueError): no class is given, or the old name of one that there is not.
     """
     if onnx_config_cls is None:
-        raise ValueError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
+        raise UsageError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
     if isinstance(onnx_config_cls, str):
         import importlib
 
@@ -103,7 +103,7 @@ def _class_in_old_module(model: str, name: str) -> type[OnnxConfig]:
         module = architecture.onnx_config.__module__.rpartition(".")[2]
         if architecture.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
             return architecture.onnx_config
-    raise ValueError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
+    raise UsageError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
 
 
 class FeaturesManager:
@@ -141,7 +141,7 @@ class FeaturesManager:
     @staticmethod
     def _validate_framework_choice(framework: str) -> None:
         if framework not in ("pt", "tf"):
-            raise ValueError(f"framework: got {framework}, should be pt or tf")
+            raise UsageError(f"framework: got {framework}, should be pt or tf")
         gap = tensorflow_gap() if framework == "tf" else None
         if gap:
             raise EnvironmentGap(f"framework tf: {gap}")
@@ -152,7 +152,7 @@ class FeaturesManager:
 
         Raises:
             KeyError: no such feature.
-            ValueError: `framework` is neither pt nor tf.
+            UsageError (a ValueError): `framework` is neither pt nor tf.
             EnvironmentGap (a RuntimeError): it cannot be had here.
         """
         FeaturesManager._validate_framework_choice(framework)

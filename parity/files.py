@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from parity import publication, stages
-from parity.errors import OutputError, ParityError
+from parity.errors import OutputError, ParityError, UsageError
 from parity.interruptions import announce
-from parity.paths import require_replaceable, short
+from parity.paths import kind_of, require_replaceable, short
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a disk may answer to a write besides.
@@ -70,6 +70,36 @@ def staging_directory(destination: Path) -> Iterator[Path]:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()  # only what was made for this and is still empty
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a small file that takes the place of `path` when it is whole; a link to a file is followed.
+
+    Raises:
+        UsageError: it leads to what is no regular file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if kind := kind_of(os.stat(path).st_mode):
+            raise UsageError(f"output {short(path)}: is {kind}, should be a file or nothing; give another place")
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whose old content stays until the new one is whole.
+
+    Raises:
+        UsageError: see `replacing`.
+    """
+    content = text.encode("utf-8")
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def _disk_reason(error: Exception) -> str:

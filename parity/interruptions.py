@@ -123,6 +123,28 @@ def limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+def limit_memory() -> None:
+    """Have what asks for more memory than this machine has free refused, before the system ends other programs.
+
+    Only where a parent tells why, and where the system says how much is free: Linux.
+    """
+    if _news is None:
+        return
+    with contextlib.suppress(OSError, ValueError, ImportError, KeyError):
+        import resource
+
+        free = _kilobytes("/proc/meminfo")["MemAvailable"] + _kilobytes("/proc/self/status")["VmData"]
+        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = free << 10 if highest == resource.RLIM_INFINITY else min(free << 10, highest)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, highest))
+
+
+def _kilobytes(table: str) -> dict[str, int]:
+    """Name → number of a table of the system that has lines such as `VmData: 1024 kB`."""
+    lines = (line.split() for line in Path(table).read_text(encoding="utf-8").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}
+
+
 def announce(kind: str, path: Path) -> None:
     """Tell the parent process, if it listens, of a file that is delivered or a directory that was made."""
     if _news is not None:

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import json
 import logging
 import re
 import socket
@@ -18,11 +17,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from parity import adapters, checkpoint_files
+from parity import adapters, checkpoint_files, schema
 from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
+from parity.paths import require_regular
 from parity.releases import dtype_option, tensorflow_gap
+from parity.schema import SchemaError
 from parity.turns import in_turn, shared, without_warnings
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ _PREPROCESSOR_FILES = {
     "image_processor": ("preprocessor_config.json",),
     "feature_extractor": ("preprocessor_config.json",),
 }
+_LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+_HEADER = schema.entries(schema.prose(), schema.entries(schema.prose(), schema.anything), largest=10**7)
+_INDEX = schema.table({}, {"weight_map": schema.entries(schema.prose(), schema.text(), largest=10**7)})
+_CONFIGURATION = schema.entries(schema.prose(), schema.anything)
 # Types of floating point in the header of a safetensors file → their names in PyTorch.
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -260,7 +265,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         path = has_file(source, "config.json") if directory else None
         # transformers 4 guesses it from the name of the directory.
-        if path and "model_type" not in json.loads(path.read_text(encoding="utf-8")):
+        if path and "model_type" not in schema.read_json(path, _CONFIGURATION, constants=True):
             raise ValueError("config.json should have a `model_type` key")
     _require_unquantised(source, config)
     return config
@@ -395,16 +400,38 @@ def stored_dtype(source: str, config: PretrainedConfig, cache_dir: str | None = 
     for name in SAFE_WEIGHTS:
         path = has_file(source, name, cache_dir)
         if path and path.suffix == ".json":
-            shards = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            shards = _read(path, _INDEX).get("weight_map", {}).values()
             path = has_file(source, min(shards), cache_dir) if shards else None
         if path:
-            with path.open("rb") as stream:
-                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-            types = [_STORED.get(entry.get("dtype")) for entry in header.values()]
+            types = [_STORED.get(entry.get("dtype")) for entry in _header(path).values()]
             floats = [each for each in types if each]
             return max(floats, key=floats.count, default="")
     said = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     return str(said or "").removeprefix("torch.")
+
+
+def _read(path: Path, form: schema.Schema) -> Any:
+    try:
+        return schema.read_json(path, form)
+    except SchemaError as error:
+        raise CheckpointError(f"{error}; copy or download it again") from None
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    """What a safetensors file says of its tensors.
+
+    Raises:
+        CheckpointError: it says nothing of that form.
+    """
+    require_regular(path, "file")
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = schema.parse_json(stream.read(min(size, _LARGEST_HEADER)))
+        _HEADER(header, "header")
+    except SchemaError as error:
+        raise CheckpointError(f"{path}: its header {error}; copy or download it again") from None
+    return header
 
 
 @shared

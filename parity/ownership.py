@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from parity.archives import read_owner
 from parity.errors import UsageError
 from parity.onnx_files import REJECTED, data_file
 from parity.paths import require_replaceable
+from parity.schema import SchemaError, read_json
 
 if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint
@@ -123,8 +123,8 @@ def facts_of(path: Path) -> Mapping[str, str]:
 
 def _type_beside(path: Path) -> str | None:
     try:
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_json(path.parent / "config.json", constants=True)
+    except SchemaError:
         return None
     return config.get("model_type") if isinstance(config, dict) else None
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity import loading
+from parity import loading, schema
 from parity.configs.images import channels_of, colours_of
 from parity.configs.tokens import padding_token, requested_inputs, text_config, vocabulary_of
 from parity.errors import CheckpointError, UsageError
@@ -221,12 +220,12 @@ def require_texts(preprocessor: Preprocessor, source: str, model_type: str, task
 def _words_of(path: Path) -> set[str]:
     """The tokens that a vocabulary lists; none if it has another form."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = schema.read_text(path)
         if path.suffix == ".txt":
             return {line.strip() for line in text.split("\n")} - {""}
-        words = json.loads(text)
+        words = schema.parse_json(text, constants=True)
         words = words.get("model", {}).get("vocab", {}) if path.name == "tokenizer.json" else words
-    except (OSError, ValueError, AttributeError):
+    except (schema.SchemaError, AttributeError):
         return set()
     if isinstance(words, dict) and all(isinstance(index, int) for index in words.values()):
         return {word.strip() for word in words} - {""}

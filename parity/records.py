@@ -10,14 +10,22 @@ checks it left out (see `parity.reports.gate.parts`). Every other line has the f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parity import errors
+from packaging.version import InvalidVersion, Version
+
+from parity import errors, schema
 from parity.errors import ParityError, UsageError
+from parity.files import replacing
+from parity.paths import short
+from parity.schema import Schema, SchemaError
 
 SCHEMA = 4
+# The suffix of a file whose run has not ended.
+PARTIAL = ".partial"
 # Fields of schema 3 that have another name now.
 _RENAMED = {3: {"engine": "runtime"}}
 
@@ -28,77 +36,170 @@ STAGES = (*dict.fromkeys(error.stage for error in _ERRORS), TEST, CRASH)
 
 STATUSES = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 
-# Field → (types, meaning).
-FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "kind": (str, "`check`"),
-    "id": (str, "the cell, such as bert-masked-lm-onnx17"),
-    "architecture": (str, "model type with `-`"),
-    "feature": (str, "what the model is exported for"),
-    "format": (str, "onnx, torchscript or neuron"),
+_VERDICTS = ("silently wrong", "raises", "fixed by the model", "generalises")
+_LONG = 1e9  # seconds, and MiB: more than any run takes
+_WORDS, _PROSE, _COUNT = schema.text(500), schema.prose(), schema.whole(0)
+_COUNTS = schema.entries(_WORDS, _COUNT)
+_GRAPH = schema.table({"share": schema.number(0, 1), "operators": _COUNT, "outside": _COUNTS, "limited": _COUNTS})
+
+
+def _neuron(value: Any, place: str) -> None:
+    """What AWS's list says of one graph, or of several by their names; or measurements by output."""
+    if not isinstance(value, dict) or "share" in value:
+        return _GRAPH(value, place)
+    for name, item in value.items():
+        _WORDS(name, f"a key of {place}")
+        if isinstance(item, dict) and ("share" in item or not all(isinstance(n, (int, float)) for n in item.values())):
+            _GRAPH(item, f"{place}.{name}")
+        elif isinstance(item, dict):
+            schema.entries(_WORDS, schema.measured)(item, f"{place}.{name}")
+        else:
+            schema.measured(item, f"{place}.{name}")
+    return None
+
+
+# Field → (what it must be, meaning).
+FIELDS: dict[str, tuple[Schema, str]] = {
+    "kind": (schema.choice("check"), "`check`"),
+    "id": (schema.text(300), "the cell, such as bert-masked-lm-onnx17"),
+    "architecture": (schema.text(200), "model type with `-`"),
+    "feature": (schema.text(200), "what the model is exported for"),
+    "format": (_WORDS, "onnx, torchscript or neuron"),
     "runtime": (
-        str,
+        _WORDS,
         "what ran the file: onnxruntime, torch, neuron (a device), or emulation (torch in the place of neuron)",
     ),
-    "opset": ((int, type(None)), "opset of an ONNX file"),
-    "attention": (str, "attention implementation that was exported: eager or sdpa"),
-    "variant": (str, "what else tells cells apart, such as fixed sizes; empty where nothing does"),
-    "check": (str, "the claim: the test's name without test_"),
-    "status": (str, f"one of {', '.join(STATUSES)}"),
+    "opset": (schema.maybe(schema.whole(1, 999)), "opset of an ONNX file"),
+    "attention": (_WORDS, "attention implementation that was exported: eager or sdpa"),
+    "variant": (_WORDS, "what else tells cells apart, such as fixed sizes; empty where nothing does"),
+    "check": (schema.pattern(r"\w{1,200}", "the name of a test"), "the claim: the test's name without test_"),
+    "status": (schema.choice(*STATUSES), f"one of {', '.join(STATUSES)}"),
     "stage": (
-        (str, type(None)),
+        schema.maybe(_WORDS),
         f"where it failed: one of {', '.join(STAGES)}",
     ),
-    "error": ((str, type(None)), "the message of the failure, or the reason of a skip or an expected failure"),
-    "outputs": (dict, "output → ratio (error against float64 over float32's own) and worst (absolute difference)"),
-    "verdicts": (list, "of a trace: the verdict on each of its axes, with the trials that show it"),
-    "sizes": (list, "the sizes of the named axes in every input compared on, with its padding"),
-    "seconds": ((int, float), "wall seconds of the check, what it shares with others of its cell included once"),
+    "error": (schema.maybe(_PROSE), "the message of the failure, or the reason of a skip or an expected failure"),
+    "outputs": (
+        schema.entries(_WORDS, schema.table({}, {name: schema.maybe(schema.measured) for name in ("ratio", "worst")})),
+        "output → ratio (error against float64 over float32's own) and worst (absolute difference)",
+    ),
+    "verdicts": (
+        schema.items(
+            schema.table(
+                {"axis": _WORDS, "traced": schema.maybe(_COUNT), "verdict": schema.choice(*_VERDICTS)},
+                {"text": _PROSE},
+            )
+        ),
+        "of a trace: the verdict on each of its axes, with the trials that show it",
+    ),
+    "sizes": (
+        schema.items(schema.table({"sizes": schema.entries(_WORDS, _COUNT)}, {"padding": _WORDS})),
+        "the sizes of the named axes in every input compared on, with its padding",
+    ),
+    "seconds": (
+        schema.number(0, _LONG),
+        "wall seconds of the check, what it shares with others of its cell included once",
+    ),
 }
 
 # What not every machine can tell, and not every format has.
-OPTIONAL: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "cause": (dict, "of a failure: exception (its class) and place (the innermost frame of parity or upstream)"),
-    "exporter": (str, "what wrote the ONNX file, if not the tracing exporter"),
-    "dtype": (str, "type of the model's weights, if not float32"),
-    "warnings": (list, "warnings of upstream packages during the check: category, module and first line of each"),
-    "peak": ((int, float), "MiB that the process held at most during the check"),
+OPTIONAL: dict[str, tuple[Schema, str]] = {
+    "cause": (
+        schema.table({"exception": _WORDS, "place": _WORDS}),
+        "of a failure: exception (its class) and place (the innermost frame of parity or upstream)",
+    ),
+    "exporter": (_WORDS, "what wrote the ONNX file, if not the tracing exporter"),
+    "dtype": (_WORDS, "type of the model's weights, if not float32"),
+    "warnings": (
+        schema.items(schema.table({"category": _WORDS, "module": _WORDS, "text": _PROSE})),
+        "warnings of upstream packages during the check: category, module and first line of each",
+    ),
+    "peak": (schema.number(0, _LONG), "MiB that the process held at most during the check"),
     "neuron": (
-        dict,
+        _neuron,
         "of a Neuron cell: operators, share and outside (what AWS's list leaves to the CPU), for each part where there"
         " are several; or relative error and cosine of each output",
     ),
 }
 
 
+def _version(value: Any, place: str) -> None:
+    """A version that packaging can compare, and a file's name can have."""
+    schema.pattern(r"[\w.!+-]{1,80}", "a version")(value, place)
+    try:
+        Version(value)
+    except InvalidVersion:
+        raise SchemaError(f"{place}: is {value}, should be a version") from None
+
+
+# What follows a model in the ids of cells that a selection has left out: opsets are numbers of few digits.
+_OPSETS = r"\d{1,3}(\.\.\d{1,3})?"
+_FOLDED = schema.pattern(
+    rf"onnx{_OPSETS}(,{_OPSETS}){{0,50}}(-[^\0-\x1f\ud800-\udfff]{{1,200}})?|(?!onnx\d)[^\0-\x1f\ud800-\udfff]{{0,200}}",
+    "what follows a model in the id of a cell",
+)
+_SELECTION = schema.table(
+    {
+        "options": schema.entries(_WORDS, schema.either(_PROSE, schema.items(_PROSE), schema.flag)),
+        "tests": schema.items(_WORDS),
+        "left_out": schema.items(
+            schema.table(
+                {
+                    "models": schema.items(_WORDS),
+                    "checks": schema.entries(schema.text(10_000), schema.items(_FOLDED, largest=1000)),
+                }
+            )
+        ),
+    }
+)
+_ENVIRONMENT = schema.table(
+    {
+        "schema": schema.whole(0),
+        "parity": _WORDS,
+        "python": _WORDS,
+        "packages": schema.entries(schema.pattern(r"[\w.-]{1,100}", "a package"), schema.maybe(_version)),
+    },
+    {
+        "platform": _WORDS,
+        "cpus": schema.maybe(_COUNT),
+        "arguments": schema.items(_PROSE),
+        "workers": schema.items(schema.table({"cpu": schema.number(0, _LONG), "peak": schema.number(0, _LONG)})),
+        "date": _WORDS,
+        "shard": schema.maybe(
+            schema.table({"index": schema.whole(1), "of": schema.whole(1, 10_000), "whole": _WORDS, "checks": _COUNT})
+        ),
+        "selection": schema.maybe(_SELECTION),
+    },
+)
+_CHECK = schema.table(
+    {name: field for name, (field, _) in FIELDS.items()},
+    {name: field for name, (field, _) in OPTIONAL.items()},
+    closed=True,
+)
+
+
 def validate(line: dict[str, Any]) -> None:
     """Refuse a record that does not follow the schema.
 
     Raises:
-        ValueError: names every wrong field.
+        SchemaError (a ValueError): names the field, what it is, and what it should be.
     """
     if line.get("kind") == "environment":
-        wrong = [name for name in ("schema", "parity", "python", "packages") if name not in line]
-        wrong += [] if isinstance(line.get("packages"), dict) or "packages" in wrong else ["packages"]
-        wrong += [] if _is_selection(line.get("selection")) else ["selection"]
+        _ENVIRONMENT(line, "environment")
     else:
-        wrong = [name for name, (types, _) in FIELDS.items() if name not in line or not isinstance(line[name], types)]
-        wrong += [name for name, (types, _) in OPTIONAL.items() if name in line and not isinstance(line[name], types)]
-        wrong += sorted(set(line) - set(FIELDS) - set(OPTIONAL))
-        if line.get("status") not in STATUSES:
-            wrong.append(f"status {line.get('status')}")
-    if wrong:
-        raise ValueError(f"record {line.get('id', line.get('kind'))}: wrong or missing: {', '.join(wrong)}")
+        own = line.get("id")
+        _CHECK(line, f"record {own}" if isinstance(own, str) and own.isprintable() and len(own) < 300 else "record")
 
 
-def _is_selection(value: Any) -> bool:
-    """Whether it is what a run of a part has on record, or nothing."""
-    if value is None:
-        return True
-    fields = (("options", dict), ("tests", list), ("left_out", list))
-    if not isinstance(value, dict) or not all(isinstance(value.get(name), type_) for name, type_ in fields):
-        return False
-    groups = value["left_out"]
-    return all(isinstance(group, dict) and {"models", "checks"} <= set(group) for group in groups)
+def as_line(record: Mapping[str, Any]) -> str:
+    """A record as the line of a file.
+
+    Raises:
+        ValueError: it does not follow the schema.
+    """
+    line = dict(record)
+    validate(line)
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
@@ -108,37 +209,100 @@ def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any
         ValueError: a record does not follow the schema.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = {"kind": "environment", "schema": SCHEMA, **environment}
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        for line in [first, *lines]:
-            validate(line)
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        for line in ({"kind": "environment", "schema": SCHEMA, **environment}, *lines):
+            stream.write(as_line(line))
+
+
+def partial_of(path: Path) -> Path:
+    """Where the records of a run stand line by line until it ends; a run that is broken off leaves them there."""
+    return path.with_suffix(PARTIAL)
+
+
+def printable(text: str) -> str:
+    """A text as a record can hold it."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Stream:
+    """Records that are written as they come: each line is on the disk before the next one is made.
+
+    Args:
+        path: of the records file of the whole run; see `partial_of`.
+        environment: the first line's.
+    """
+
+    def __init__(self, path: Path, environment: Mapping[str, Any]) -> None:
+        self.path = partial_of(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", encoding="utf-8")
+        self.append({"kind": "environment", "schema": SCHEMA, **environment})
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record.
+
+        Raises:
+            ValueError: it does not follow the schema.
+        """
+        self._file.write(as_line(record))
+        self._file.flush()
+
+    def remove(self) -> None:
+        """Remove the file, as the records of the whole run are written."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The environment and the records of a file, those of an older schema by today's names.
 
     Raises:
-        ValueError: the file is empty, of another schema, or a line does not follow it.
+        SchemaError (a ValueError): it is no regular file, is empty or of another schema, or a line does not follow it.
     """
     # Not splitlines: a message may have one of the other characters that end a line.
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    if not all(isinstance(line, dict) for line in lines):
-        raise ValueError(f"{path}: every line should be a JSON object")
-    schema = lines[0].get("schema") if lines and lines[0].get("kind") == "environment" else None
-    if schema != SCHEMA and schema not in _RENAMED:
-        older = ", ".join(map(str, _RENAMED))
-        raise ValueError(
-            f"{path}: should begin with the environment of schema {SCHEMA} (or {older}, which is read too)"
-        )
-    names = _RENAMED.get(schema, {})
-    lines = [{names.get(name, name): value for name, value in line.items()} for line in lines]
-    lines[0]["schema"] = SCHEMA
-    for line in lines:
-        validate(line)
+    whole = schema.read_text(path)
+    if path.suffix == PARTIAL:
+        # Its writer may have ended in the middle of a line.
+        whole = whole[: whole.rfind("\n") + 1]
+    texts = [(number, text) for number, text in enumerate(whole.split("\n"), 1) if text]
+    names: Mapping[str, str] = {}
+    lines: list[dict[str, Any]] = []
+    for number, text in texts:
+        place = f"{short(path)}: line {number}"
+        try:
+            line = schema.parse_json(text, constants=True)
+        except SchemaError as error:
+            raise SchemaError(f"{place}: {error}") from None
+        if not isinstance(line, dict):
+            raise SchemaError(f"{place}: should be a JSON object")
+        if not lines:
+            names = _names(path, line)
+            line = {**line, "schema": SCHEMA}
+            line.pop("baseline", None)  # that is known of a baseline alone; see `reports.gate.runs`
+        elif line.get("kind") == "environment":
+            raise SchemaError(f"{place}: is a second environment, should be a check; join files with --merge")
+        line = {names.get(name, name): value for name, value in line.items()}
+        try:
+            validate(line)
+        except SchemaError as error:
+            raise SchemaError(f"{place}: {error}") from None
+        lines.append(line)
+    if not lines:
+        _names(path, {})
     return lines[0], lines[1:]
+
+
+def _names(path: Path, first: Mapping[str, Any]) -> Mapping[str, str]:
+    """Old → new names of fields, by the first line of a file."""
+    number = first.get("schema") if first.get("kind") == "environment" else None
+    if isinstance(number, int) and number == SCHEMA:
+        return {}
+    if not isinstance(number, int) or number not in _RENAMED:
+        older = ", ".join(map(str, _RENAMED))
+        raise SchemaError(
+            f"{short(path)}: should begin with the environment of schema {SCHEMA} (or {older}, which is read too)"
+        )
+    return _RENAMED[number]
 
 
 def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -147,10 +311,32 @@ def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     Raises:
         UsageError: the file is not there, or no whole records file.
     """
+    if not os.path.exists(path):
+        partial = partial_of(path)
+        if partial.exists():
+            raise UsageError(
+                f"{short(path)}: no such file; a run that was broken off has left {short(partial)}: give that, or run"
+                f" the rest with pytest --only-changed {short(path)}"
+            )
+        raise UsageError(f"{short(path)}: no such file; `pytest -n auto` leaves records behind")
     try:
         return read(path)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}; `pytest -n auto` leaves records behind") from error
-    except ValueError as error:
-        message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-        raise UsageError(f"{message}; it is damaged, or was not written by this parity: run the suite again") from error
+    except SchemaError as error:
+        raise UsageError(f"{error}; it is damaged, or was not written by this parity: run the suite again") from error
+
+
+def load_latest(path: Path) -> list[dict[str, Any]]:
+    """The records of a file, those of a run of the same name that was broken off since in the place of older ones.
+
+    Raises:
+        UsageError: see `load`.
+    """
+    partial = partial_of(path)
+    paths = [each for each in (path, partial) if os.path.exists(each)] or [path]
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in paths:
+        own: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for line in load(each)[1]:
+            own.setdefault((line["id"], line["check"]), []).append(line)
+        lines.update(own)
+    return [line for some in lines.values() for line in some]

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import parity.architectures as package
 from parity.declaration import FINDERS, Architecture
+from parity.errors import UsageError
 
 ENTRY_POINT = "parity.architectures"
 # Modules that were named on a command line.
@@ -61,7 +62,7 @@ def why_refused(source: str, error: Exception) -> str:
     Args:
         source: the module that was to be loaded; it may be refused for another that it imports.
     """
-    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    kind = "" if type(error) in (ValueError, UsageError) else f"{type(error).__name__}: "
     text = f"{kind}{' '.join(str(error).split())}"
     place = _innermost_module(error.__traceback__)
     return text if text.startswith(source) else f"{place or source}: {text}"

@@ -13,7 +13,7 @@ from parity import axes
 from parity.axes import TOKENS, Role, role_of
 from parity.configs.tokens import padding_token, text_config, vocabulary_of
 from parity.dtypes import DEFAULT_DTYPE, cast_floats, torch_dtype
-from parity.errors import ExportError
+from parity.errors import ExportError, UsageError
 from parity.padding import pad_mixed
 from parity.traceable import Layout
 
@@ -245,7 +245,7 @@ class SampleSource:
 
     def _sample(self, flat: dict[str, torch.Tensor], padding: str, sizes: Mapping[str, int]) -> Sample:
         if padding not in PADDINGS:
-            raise ValueError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
+            raise UsageError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
         if padding:
             self._pad_rows(flat, padding)
         return Sample(sizes, padding, self.layout.nest(flat))

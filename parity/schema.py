@@ -6,15 +6,24 @@ of a workflow) have no schema library.
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import os
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
+
+from parity.paths import kind_of, short
 
 # Refuses a value at a place, or returns.
 Schema = Callable[[Any, str], None]
 
 # Elements that a tensor may have which is made only because a file says so.
 LARGEST_TENSOR = 1 << 28
+# Bytes of a file that is read as a whole.
+_LARGEST_FILE = 1 << 30
 
 
 class SchemaError(ValueError):
@@ -43,6 +52,79 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        SchemaError: links followed, it is no regular file, and is not opened; or it cannot be read, or is no UTF-8.
+    """
+    name = short(path)
+    try:
+        status = os.stat(path)
+        if kind := kind_of(status.st_mode):
+            raise SchemaError(f"{name}: is {kind}, should be a regular file")
+        if status.st_size > _LARGEST_FILE:
+            raise SchemaError(f"{name}: has {status.st_size} bytes, should have at most {_LARGEST_FILE}")
+        return path.read_bytes().decode("utf-8")
+    except UnicodeError:
+        raise SchemaError(f"{name}: is no text in UTF-8") from None
+    except FileNotFoundError:
+        raise SchemaError(f"{name}: no such file") from None
+    except OSError as error:
+        raise SchemaError(f"{name}: cannot be read ({error.strerror or 'the system refuses it'})") from None
+
+
+def read_json(path: Path, schema: Schema | None = None, *, constants: bool = False) -> Any:
+    """The value of a JSON file.
+
+    Args:
+        schema: what it must be; None takes any value.
+        constants: see `parse_json`.
+
+    Raises:
+        SchemaError: begins with the path; see `read_text`, `parse_json` and the schema.
+    """
+    content = read_text(path)
+    try:
+        value = parse_json(content, constants=constants)
+        # An escape may stand for half of a character.
+        if "\\ud" in content.lower() and not _is_unicode(json.dumps(value, ensure_ascii=False)):
+            raise SchemaError("has half of a character, which no file can hold")
+    except SchemaError as error:
+        raise SchemaError(f"{short(path)}: {error}") from None
+    if schema:
+        schema(value, short(path))
+    return value
+
+
+def read_table(path: Path, columns: Mapping[str, Schema]) -> list[dict[str, str]]:
+    """The rows of a CSV file below its heading.
+
+    Args:
+        columns: the heading, with the schema of each column.
+
+    Raises:
+        SchemaError: begins with the path, and the line; see `read_text`.
+    """
+    name, heading = short(path), list(columns)
+    try:
+        # Not splitlines: other characters than these end lines there.
+        rows = list(csv.reader(read_text(path).split("\n"), strict=True))
+    except csv.Error:
+        raise SchemaError(f"{name}: is no CSV file") from None
+    if not rows or rows[0] != heading:
+        raise SchemaError(f"{name}: should begin with {','.join(heading)}")
+    table = []
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(heading) and row:
+            raise SchemaError(f"{name}: line {number}: has {len(row)} columns, should have {', '.join(heading)}")
+        for column, value in zip(heading, row, strict=bool(row)):
+            columns[column](value, f"{name}: line {number}: {column}")
+        if row:
+            table.append(dict(zip(heading, row, strict=True)))
+    return table
+
+
 def text(longest: int = 1000) -> Schema:
     """A string that can be printed and encoded."""
 
@@ -51,6 +133,75 @@ def text(longest: int = 1000) -> Schema:
             _refuse(value, place, f"a printable text of at most {longest} characters")
 
     return check
+
+
+def prose(longest: int = 100_000) -> Schema:
+    """A string of several lines, as a message of somebody else is, that can be encoded."""
+
+    def check(value: Any, place: str) -> None:
+        if not isinstance(value, str) or len(value) > longest or "\0" in value or not _is_unicode(value):
+            _refuse(value, place, f"a text of at most {longest} characters")
+
+    return check
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether it has no half of a character, which JSON can write and no file hold."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def pattern(expression: str, should: str) -> Schema:
+    """A string that a regular expression matches as a whole.
+
+    Args:
+        should: the expression in words.
+    """
+    compiled = re.compile(expression)
+
+    def check(value: Any, place: str) -> None:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            _refuse(value, place, should)
+
+    return check
+
+
+def number(lowest: float, highest: float) -> Schema:
+    """A finite number between two, both included."""
+
+    def check(value: Any, place: str) -> None:
+        real = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not real or not lowest <= value <= highest:
+            _refuse(value, place, f"a number from {lowest:g} to {highest:g}")
+
+    return check
+
+
+def digits(lowest: float, highest: float) -> Schema:
+    """A string that is a finite number between two, as a table has it."""
+    check_number = number(lowest, highest)
+
+    def check(value: Any, place: str) -> None:
+        try:
+            own = float(value) if len(value) <= 40 else math.nan
+        except ValueError:
+            _refuse(value, place, f"a number from {lowest:g} to {highest:g}")
+        check_number(own, place)
+
+    return check
+
+
+def measured(value: Any, place: str) -> None:
+    """A number that came out of a computation: NaN and the infinities are taken, too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (abs(value) > 1e300 and math.isfinite(value)):
+        _refuse(value, place, "a number")
+
+
+def anything(value: Any, place: str) -> None:
+    """Whatever it is; what follows it must not depend on that."""
 
 
 def whole(lowest: int, highest: int = (1 << 63) - 1) -> Schema:
@@ -89,6 +240,20 @@ def maybe(schema: Schema) -> Schema:
     return check
 
 
+def either(*schemas: Schema) -> Schema:
+    """What one of several takes; what none takes is refused as by the last."""
+
+    def check(value: Any, place: str) -> None:
+        for schema in schemas[:-1]:
+            try:
+                return schema(value, place)
+            except SchemaError:
+                continue
+        return schemas[-1](value, place)
+
+    return check
+
+
 def items(schema: Schema, *, smallest: int = 0, largest: int = 10_000) -> Schema:
     """A list whose items are of one schema."""
 
@@ -109,13 +274,19 @@ def entries(key: Schema, schema: Schema, *, largest: int = 10_000) -> Schema:
             _refuse(value, place, f"an object of at most {largest} entries")
         for name, item in value.items():
             key(name, f"a key of {place}")
-            schema(item, f"{place}.{name}")
+            schema(item, f"{place}.{_describe(name)[1:-1]}")
 
     return check
 
 
-def table(schemas: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """An object with these keys; keys that are not named are ignored, since a newer parity may have written them."""
+def table(
+    schemas: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, *, closed: bool = False
+) -> Schema:
+    """An object with these keys; keys that are not named are ignored, since a newer parity may have written them.
+
+    Args:
+        closed: they are refused.
+    """
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, dict):
@@ -123,6 +294,10 @@ def table(schemas: Mapping[str, Schema], optional: Mapping[str, Schema] | None =
         missing = [name for name in schemas if name not in value]
         if missing:
             raise SchemaError(f"{place}: has no {', '.join(missing)}, should have {', '.join(schemas)}")
+        unknown = [name for name in value if closed and name not in schemas and name not in (optional or {})]
+        if unknown:
+            names = ", ".join(ascii(name)[1:-1][:40] for name in unknown[:5])
+            raise SchemaError(f"{place}: has {names}, which the schema does not know; should have {', '.join(schemas)}")
         for name, schema in {**schemas, **(optional or {})}.items():
             if name in value:
                 schema(value[name], f"{place}.{name}")

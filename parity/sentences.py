@@ -8,14 +8,15 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from parity import schema
 from parity.errors import CheckpointError
+from parity.schema import SchemaError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +42,14 @@ _MODES = {
 # Keeps a text without tokens from being divided by 0.
 _LEAST = 1e-9
 
+_MODULES = schema.items(schema.table({"idx": schema.whole(0), "type": schema.text(), "path": schema.text()}))
+_MODE = schema.text()
+_POOLING = schema.table({}, {"pooling_mode": schema.maybe(schema.either(schema.items(_MODE), _MODE))})
+_DENSE = schema.table(
+    {"in_features": schema.whole(1, 1_000_000), "out_features": schema.whole(1, 1_000_000)},
+    {"bias": schema.flag, "activation_function": schema.text()},
+)
+
 FindFile = Callable[[str], Path | None]
 
 
@@ -51,10 +60,10 @@ def module_names(path: Path) -> list[tuple[str, str]]:
         CheckpointError: it is no list of modules.
     """
     try:
-        entries = sorted(json.loads(path.read_text(encoding="utf-8")), key=lambda entry: entry["idx"])
-        return [(entry["type"].rpartition(".")[2], entry["path"]) for entry in entries]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is no list of modules; copy or download it again") from error
+        entries = sorted(schema.read_json(path, _MODULES), key=lambda entry: entry["idx"])
+    except SchemaError as error:
+        raise CheckpointError(f"{error}; copy or download it again") from None
+    return [(entry["type"].rpartition(".")[2], entry["path"]) for entry in entries]
 
 
 def embedding_config(default: OnnxConfig) -> OnnxConfig:
@@ -177,8 +186,12 @@ class _UnitLength(torch.nn.Module):
         return torch.nn.functional.normalize(embedding, p=2.0, dim=-1)
 
 
-def _settings(name: str, find: FindFile, known: Sequence[str]) -> dict[str, Any]:
+def _settings(name: str, find: FindFile, known: Sequence[str], form: schema.Schema) -> dict[str, Any]:
     """The configuration of a module.
+
+    Args:
+        known: the keys that it may have.
+        form: what their values must be.
 
     Raises:
         CheckpointError: there is none, or it asks for something that is not known.
@@ -186,7 +199,10 @@ def _settings(name: str, find: FindFile, known: Sequence[str]) -> dict[str, Any]
     path = find(f"{name}/config.json")
     if path is None:
         raise CheckpointError(f"{name}: has no config.json, which {MODULES} needs; copy or download it again")
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        settings: dict[str, Any] = schema.read_json(path, form)
+    except SchemaError as error:
+        raise CheckpointError(f"{error}; copy or download it again") from None
     # What is off, or as it is without saying, asks for nothing.
     unknown = [key for key, value in settings.items() if key not in known and value not in (False, None, _EMBEDDING)]
     if unknown:
@@ -199,7 +215,7 @@ def _settings(name: str, find: FindFile, known: Sequence[str]) -> dict[str, Any]
 
 def _pooling(name: str, find: FindFile) -> torch.nn.Module:
     sizes = ("word_embedding_dimension", "embedding_dimension")
-    settings = _settings(name, find, (*sizes, "pooling_mode", "include_prompt", *_MODES))
+    settings = _settings(name, find, (*sizes, "pooling_mode", "include_prompt", *_MODES), _POOLING)
     own = settings.get("pooling_mode") or [mode for key, mode in _MODES.items() if settings.get(key)] or "mean"
     modes = [own] if isinstance(own, str) else list(own)
     if unknown := [mode for mode in modes if mode not in _MODES.values()]:
@@ -218,7 +234,7 @@ def _nothing(name: str, find: FindFile) -> torch.nn.Module:
 
 
 def _dense(name: str, find: FindFile) -> torch.nn.Module:
-    settings = _settings(name, find, ("in_features", "out_features", "bias", "activation_function"))
+    settings = _settings(name, find, ("in_features", "out_features", "bias", "activation_function"), _DENSE)
     linear = torch.nn.Linear(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
     safe, pickled = find(f"{name}/model.safetensors"), find(f"{name}/pytorch_model.bin")
     if safe:

@@ -13,13 +13,14 @@ from types import FrameType
 from typing import NoReturn
 
 from parity import interruptions, publication, stages
-from parity.console import fail, leave
+from parity.console import fail, leave, prepare_streams
 
 # Signal → what it mostly means, and what to do.
 _REASONS = {
     "SIGALRM": "it did not end in time; give a longer --timeout, or a file that ends",
     "SIGBUS": "a file was cut off while it was read, as a checkpoint is that is copied over in place; run the command"
     " again when nothing writes to it",
+    "SIGFPE": "an operator divided whole numbers by zero; a file that does so gives no answer",
     "SIGKILL": "it was killed, as systems do that run out of memory; end other programs, give smaller sizes where the"
     " command has them, or take a machine with more memory",
 }
@@ -32,6 +33,7 @@ def run_process(command: str, main: Callable[[], int]) -> NoReturn:
     Args:
         command: its name in messages.
     """
+    prepare_streams()
     leave(supervise(command, main) if _may_fork() else main())
 
 

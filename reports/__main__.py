@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parity import interruptions, records
-from parity.console import run_guarded, whole_number
+from parity.console import complain, prepare_streams, print_text, run_guarded, whole_number
 from parity.errors import OutputError, UsageError
+from parity.files import replace_text
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
 from parity.reports.gate.parts import FIELD, part_of, whole_models
 from parity.reports.gate.runs import from_baseline, load_run
@@ -123,6 +124,7 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports") -> int:
     """Run the command; returns its exit status."""
+    prepare_streams()
     args = parser(prog).parse_args(argv)
     return run_guarded(prog, lambda: _run(args))
 
@@ -150,7 +152,7 @@ def _run(args: argparse.Namespace) -> int:
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
         allowance = baseline.Allowance(args.drop, args.even_failed)
-        print(_write(path, lambda: baseline.accept(path, (environment, lines), allowance)))
+        print_text(_write(path, lambda: baseline.accept(path, (environment, lines), allowance)))
         _write(path, lambda: write_seconds(args.baseline / SECONDS.name, whole_models(part_of(environment), lines)))
         known = args.baseline / known_warnings.FILE
         _write(known, lambda: known_warnings.accept(known, baseline.environment_of(environment), lines))
@@ -183,7 +185,7 @@ def _other_releases(args: argparse.Namespace) -> int:
         outcome = upgrades.run_bisect(package, versions, options)
         text = upgrades.bisect_report(outcome, markdown=args.format == "markdown")
     _print(args, outcome, text)
-    print(f"kept in {outcome['report']}", file=sys.stderr)
+    complain(f"kept in {outcome['report']}")
     return 1 if outcome["worse"] else 0
 
 
@@ -222,7 +224,7 @@ def _merge(args: argparse.Namespace) -> int:
     output = args.output or RECORDS
     runs = {path: records.load(path) for path in paths}
     count = _write(output, lambda: merge.write(output, runs))
-    print(f"{output}: {count:,} checks of {len(paths)} shards")
+    print_text(f"{output}: {count:,} checks of {len(paths)} shards")
     return 0
 
 
@@ -240,7 +242,7 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
         kinds={each.name: each.kind for each in architectures()},
     )
     _write(output, lambda: page.write(output, environment, lines, context))
-    print(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
+    print_text(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
     return 0
 
 
@@ -257,9 +259,9 @@ def _print(args: argparse.Namespace, outcome: Mapping[str, Any], text: str) -> N
     if args.format == "json":
         text = json.dumps(outcome, ensure_ascii=False, indent=1) + "\n"
     if args.output:
-        _write(args.output, lambda: args.output.write_text(text, encoding="utf-8"))
+        _write(args.output, lambda: replace_text(args.output, text))
     else:
-        print(text, end="")
+        print_text(text, end="")
 
 
 def _write(path: Path, write: Callable[[], _Result]) -> _Result:

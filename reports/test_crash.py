@@ -22,6 +22,11 @@ def test_after(cell):
 """
 DEEDS = {
     "killed": 'os.kill(os.getpid(), signal.SIGKILL) if cell.id == "distilbert-default-onnx11" else None',
+    # The one that takes its place collects while the other worker ends.
+    "killed beside a slow one": (
+        'time.sleep(1) if cell.architecture == "resnet" else None\n'
+        '    os.kill(os.getpid(), signal.SIGKILL) if cell.id == "distilbert-default-onnx11" else None'
+    ),
     "hanging": 'time.sleep(600) if cell.id == "distilbert-default-onnx11" else None',
 }
 
@@ -44,3 +49,48 @@ def test_one_bad_check_fails_alone(pytester, deed):
     )
     assert "crashed" in bad["error"]
     assert len(lines) == 9
+
+
+# Kills the process that writes the records: its own, or that of the controller.
+CONTROLLER = """
+import os
+import signal
+import time
+
+def test_before(cell):
+    pass
+
+def test_dies(cell):
+    if os.path.exists("deadly"):
+        time.sleep(1)
+        os.kill(os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+def test_after(cell):
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "one-worker"])
+def test_a_run_that_is_broken_off_is_taken_up(pytester, workers):
+    """The controller is killed: what ran is there in whole lines, and --only-changed runs the rest."""
+    pytester.makepyfile(test_suite=CONTROLLER)
+    (pytester.path / "deadly").touch()
+    options = (*PLUGINS, "-k", "resnet-default-onnx11", "--records", "out.jsonl", *workers)
+    pytester.runpytest_subprocess(*options)
+    assert not (pytester.path / "out.jsonl").exists()
+    (line,) = records.read(pytester.path / "out.partial")[1]
+    assert (line["check"], line["status"]) == ("before", "passed")
+    with (pytester.path / "out.partial").open("a") as stream:
+        stream.write('{"kind": "check", "id": "res')
+    (pytester.path / "deadly").unlink()
+    options = (*PLUGINS, "-k", "resnet-default-onnx11", "--only-changed", "out.jsonl", *workers)
+    pytester.runpytest_subprocess(*options, "--records", "again.jsonl").assert_outcomes(passed=2)
+    assert [each["check"] for each in records.read(pytester.path / "again.jsonl")[1]] == ["dies", "after"]
+    assert not (pytester.path / "again.partial").exists()
+    # A run that takes up is broken off itself: the next one has its records, too.
+    (pytester.path / "again.jsonl").rename(pytester.path / "again.partial")
+    text = (pytester.path / "again.partial").read_text().splitlines(keepends=True)
+    (pytester.path / "again.partial").write_text("".join(text[:2]))
+    pytester.runpytest_subprocess(*options, "--records", "again.jsonl").assert_outcomes(passed=1)
+    assert [each["check"] for each in records.read(pytester.path / "again.jsonl")[1]] == ["dies", "after"]

@@ -393,7 +393,7 @@ def test_an_upgrade_is_told_worst_first(diff):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--check", "missing.jsonl"], "missing.jsonl: No such file"),
+        (["--check", "missing.jsonl"], "missing.jsonl: no such file"),
         (["--check", "."], "directory"),
         (["--check", "text.jsonl"], "text.jsonl: .*damaged"),
         (["--check", "list.jsonl"], "JSON object"),
@@ -406,7 +406,7 @@ def test_an_upgrade_is_told_worst_first(diff):
         (["--merge", "good.jsonl", "good.jsonl"], "given twice"),
         (["--merge", "good.jsonl"], "is no shard"),
         (["--check", "good.jsonl", "--baseline", "bad"], "should begin with cell,status,checks"),
-        ([], "records.jsonl: No such file"),
+        ([], "records.jsonl: no such file"),
     ],
 )
 def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, message):

@@ -4,6 +4,7 @@ import pytest
 
 from parity import records
 from parity.architectures.conformance.inf1 import NEURON_FEATURES
+from parity.fixtures.controls import specimens
 from parity.reports.lanes import neuron
 
 ENVIRONMENT = {"packages": {"torch": "1.13.1+cu117", "transformers": "4.46.3"}}
@@ -49,8 +50,8 @@ def test_only_what_passed_is_told():
 def test_it_says_that_nothing_was_compiled(tmp_path):
     """The command writes the table with its environment, its source, and that it is static."""
     path = tmp_path / "records.jsonl"
-    whole = {name: types() if isinstance(types, type) else None for name, (types, _) in records.FIELDS.items()}
-    records.write(path, {"parity": "1", "python": "3", **ENVIRONMENT}, [{**whole, "seconds": 1, **line()}])
+    whole = specimens.line(format="neuron", opset=None, outputs={})
+    records.write(path, {"parity": "1", "python": "3", **ENVIRONMENT}, [{**whole, **line()}])
     assert neuron.main([str(path), "--output", str(tmp_path / "table.md")]) == 0
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "torch 1.13.1 and transformers 4.46.3" in text

@@ -158,9 +158,9 @@ def test_a_good_record_passes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "fine"}, "status fine"),
-        ({"opset": "11"}, "opset"),
-        ({"colour": "red"}, "colour"),
+        ({"status": "fine"}, 'status: is "fine", should be one of passed, failed'),
+        ({"opset": "11"}, 'opset: is "11", should be a whole number from 1 to 999'),
+        ({"colour": "red"}, "has colour, which the schema does not know"),
         ({"id": None}, "id"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_file_of_schema_3_is_read_by_todays_names(tmp_path):
     environment, lines = records.read(path)
     assert (environment["schema"], lines) == (records.SCHEMA, [GOOD])
     path.write_text("\n".join(map(json.dumps, (first, old))) + "\n")
-    with pytest.raises(ValueError, match="runtime, engine"):
+    with pytest.raises(ValueError, match="has no runtime, should have"):
         records.read(path)
 
 

@@ -7,15 +7,15 @@ import functools
 import itertools
 import json
 import shlex
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from parity.architectures.conformance.choice import add_options, arguments_of, choice_of, require_cells
+from parity.architectures.conformance.choice import Choice, add_options, arguments_of, choice_of, require_cells
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.inf1 import EMULATION, NEURON_FEATURES, NEURON_IMAGE_SIZES, NEURON_SIZES
+from parity.console import complain, prepare_streams, print_text, run_guarded
 from parity.declaration import Architecture
 from parity.dtypes import DEFAULT_DTYPE, DTYPES
 from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
@@ -140,6 +140,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
     parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
     parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
     add_options(parser.add_argument)
+    prepare_streams()
     args = parser.parse_args(argv)
     try:
         choice = choice_of(vars(args))
@@ -147,29 +148,33 @@ def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
         require_cells(choice, matrix)
     except ValueError as error:
         parser.error(str(error))
+    return run_guarded(prog, lambda: _print_matrix(matrix, choice, prog, as_json=args.json))
+
+
+def _print_matrix(matrix: Sequence[Cell], choice: Choice, prog: str, *, as_json: bool) -> int:
     for sentence in dict.fromkeys(refusals().values()):
-        print(f"{prog}: error: {sentence}", file=sys.stderr)
+        complain(f"{prog}: error: {sentence}")
     status = 1 if refusals() else 0
     command = shlex.join([*_COMMAND, *arguments_of(choice)])
     every, fifty = counts(matrix), counts([cell for cell in matrix if cell.architecture in FIFTY])
-    if args.json:
+    if as_json:
         facts = {"cells": [cell.as_json() for cell in matrix], "counts": {"all": every, "fifty": fifty}}
-        print(json.dumps({**facts, "count": len(matrix), "command": command}))
+        print_text(json.dumps({**facts, "count": len(matrix), "command": command}))
         return status
     groups = Counter((cell.architecture, cell.feature) for cell in matrix)
     opsets: dict[tuple[str, str], set[int]] = defaultdict(set)
     for cell in matrix:
         opsets[cell.architecture, cell.feature].update(() if cell.opset is None else [cell.opset])
-    print(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
+    print_text(f"{'architecture':16}{'feature':28}{'opsets':10}cells")
     for (architecture, feature), count in groups.items():
         own = opsets[architecture, feature]
         text = f"{min(own)}–{max(own)}" if len(own) > 1 else "".join(map(str, own)) or "–"
-        print(f"{architecture:16}{feature:28}{text:10}{count}")
-    print(f"\n{'':16}{'architectures':15}{'features':10}{'ONNX files':12}cells")
+        print_text(f"{architecture:16}{feature:28}{text:10}{count}")
+    print_text(f"\n{'':16}{'architectures':15}{'features':10}{'ONNX files':12}cells")
     for totals, name in ((fifty, "of the document"), (every, "all")):
         architecture_count, feature_count = totals["architectures"], totals["features"]
-        print(f"{name:16}{architecture_count:<15}{feature_count:<10}{totals['files']:<12,}{totals['cells']:,}")
-    print(f"\nrun by: {command}")
+        print_text(f"{name:16}{architecture_count:<15}{feature_count:<10}{totals['files']:<12,}{totals['cells']:,}")
+    print_text(f"\nrun by: {command}")
     return status
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from packaging import version
 
 from parity.axes import Role, role_of
+from parity.errors import UsageError
 from parity.tasks import CommonOutputs
 from parity.turns import SUBSTITUTES
 
@@ -87,7 +88,7 @@ class OnnxConfig(ABC):
     ) -> None:
         self._config = config
         if task not in self._tasks_to_common_outputs:
-            raise ValueError(f"{task} is not a supported task; supported: {', '.join(self._tasks_to_common_outputs)}")
+            raise UsageError(f"{task} is not a supported task; supported: {', '.join(self._tasks_to_common_outputs)}")
         self.task = task
         self._patching_specs = [
             spec if spec.orig_op is not None else dataclasses.replace(spec, orig_op=getattr(spec.o, spec.name))
@@ -249,8 +250,8 @@ class OnnxConfig(ABC):
             tokenizer: deprecated name of `preprocessor`.
 
         Raises:
-            ValueError: both `tokenizer` and a tokenizer as `preprocessor` are given, or the preprocessor is of no
-                known kind.
+            UsageError (a ValueError): both `tokenizer` and a tokenizer as `preprocessor` are given, or the preprocessor
+                is of no known kind.
         """
         preprocessor = one_preprocessor(preprocessor, tokenizer)
         if _is_tokenizer(preprocessor):
@@ -271,7 +272,7 @@ class OnnxConfig(ABC):
         if kind in ("input_features", "input_values"):
             sound = self._generate_dummy_audio(batch_size, sampling_rate, time_duration, frequency)
             return dict(preprocessor(sound, return_tensors=framework))
-        raise ValueError(
+        raise UsageError(
             f"cannot generate dummy inputs with {type(preprocessor).__name__}: it should be a tokenizer, an image"
             " processor or a feature extractor; give the model's own one, or override generate_dummy_inputs"
         )
@@ -357,11 +358,11 @@ def one_preprocessor(preprocessor: Preprocessor, tokenizer: PreTrainedTokenizerB
     """`preprocessor`, or the deprecated `tokenizer` argument with a warning.
 
     Raises:
-        ValueError: both are tokenizers.
+        UsageError (a ValueError): both are tokenizers.
     """
     if tokenizer is None:
         return preprocessor
     if _is_tokenizer(preprocessor):
-        raise ValueError("both a tokenizer and a preprocessor are given, should be one: give only the preprocessor")
+        raise UsageError("both a tokenizer and a preprocessor are given, should be one: give only the preprocessor")
     warnings.warn("the argument tokenizer is deprecated: use preprocessor", FutureWarning, stacklevel=3)
     return tokenizer

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from parity.axes import Role, is_text, role_of, text_of_output
+from parity.errors import UsageError
 
 from .base import OnnxConfig, PatchingSpec
 
@@ -153,7 +154,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
     @staticmethod
     def _direction(direction: str, past: str, present: str) -> tuple[str, str]:
         if direction not in ("inputs", "outputs"):
-            raise ValueError(f'direction: got {direction!r}, should be "inputs" or "outputs"')
+            raise UsageError(f'direction: got {direction!r}, should be "inputs" or "outputs"')
         return ("past_key_values", past) if direction == "inputs" else ("present", present)
 
     def _flatten_past_key_values_(
@@ -232,10 +233,11 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         `past_key_values.N.encoder.…`. New in parity.
 
         Raises:
-            ValueError: a configuration without past, or of the decoder alone, has no cross-attention caches.
+            UsageError (a ValueError): a configuration without past, or of the decoder alone, has no cross-attention
+                caches.
         """
         if not self.dead_inputs:
-            raise ValueError(
+            raise UsageError(
                 f"{self.task}: has no cross-attention caches to fill; only an encoder-decoder with past has"
             )
         return _prefill_class(type(self))(self._config, self.task, list(self._patching_specs), use_past=True)

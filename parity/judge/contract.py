@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.axes import Axes, HasAxes, Signature
 from parity.errors import ExportError
-from parity.judge import artifact, graph
+from parity.judge import artifact, graph, sanity
 from parity.judge.findings import Finding
 
 if TYPE_CHECKING:
@@ -48,14 +48,15 @@ def read(path: Path) -> Contract:
     """The contract of the file at `path`; of external data only as much is read as telling weights apart takes.
 
     Raises:
-        ExportError: no readable ONNX file.
+        ExportError: no readable ONNX file, or one that cannot be judged; see `sanity.require_sane`.
     """
     import onnx
 
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ExportError(f"{path}: is not a readable ONNX file: {' '.join(str(error).split())[:200]}") from error
+        raise ExportError(f"{path}: is not a readable ONNX file; copy or export it again") from error
+    sanity.require_sane(model, Path(path))
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not opsets:
         raise ExportError(f"{path}: names no opset of the default domain, should name exactly one")

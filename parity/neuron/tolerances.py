@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parity import schema
+from parity.errors import UsageError
 from parity.judge.decisions import judge_decisions
 from parity.judge.findings import Finding, error_of, failures
 from parity.judge.pool import Arrays, Pool
 from parity.judge.ratio import LIMIT
+from parity.schema import SchemaError
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,14 @@ UNCALIBRATED = "uncalibrated: no device has run these cells yet"
 # What was measured once may be that much worse another time.
 _SLACK = 2.0
 _POOL = 8
+_CALIBRATION = schema.table(
+    {
+        "sdk": schema.text(),
+        "architectures": schema.entries(
+            schema.text(), schema.table({"relative": schema.number(0, 1e6), "cosine": schema.number(-1, 1)})
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,17 @@ class Tolerances:
 
     @classmethod
     def calibrated(cls, path: Path, architecture: str) -> Tolerances:
-        """Twice what a device has shown for the architecture, by a file of `calibration`; uncalibrated without one."""
-        if not path.is_file():
+        """Twice what a device has shown for the architecture, by a file of `calibration`; uncalibrated without one.
+
+        Raises:
+            UsageError: it is no such file.
+        """
+        if not os.path.lexists(path):
             return cls()
-        file = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            file = schema.read_json(path, _CALIBRATION)
+        except SchemaError as error:
+            raise UsageError(f"{error}; calibrate again on a device, or remove it") from None
         worst = file["architectures"].get(architecture)
         if worst is None:
             return cls()

@@ -72,6 +72,7 @@ class NeuronModel(TracedModel):
             raise SessionError(messages.explain(files_of_traces.operator_text(error))) from error
 
     def _check(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.require_tensors(tensors)
         first = 1 if self.dynamic_batch else 0
         wrong = [
             f"{name} has shape {tuple(tensor.shape)}, compiled for {tuple(self.example[name].shape)}"

@@ -281,7 +281,11 @@ def test_a_base_that_is_not_there(tmp_path, monkeypatch, name):
 def test_a_damaged_adapter(tmp_path, monkeypatch):
     """An adapter_config.json that is no JSON object."""
     monkeypatch.setattr(adapters, "gap", str)
-    for text in ("{", "[]"):
+    for text, words in {
+        "{": "is no valid JSON",
+        "[]": "is a list of 0 items",
+        "[" * 10**5: "nested",
+    }.items():
         (tmp_path / "adapter_config.json").write_text(text)
-        with pytest.raises(CheckpointError, match="is not valid JSON of an adapter"):
+        with pytest.raises(CheckpointError, match=f"adapter_config.json: {words}.*; copy or download it again"):
             loading.load_config(str(tmp_path))

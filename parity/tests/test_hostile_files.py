@@ -179,3 +179,93 @@ def test_a_whole_declaration_is_read(traced, tmp_path):
     shutil.copy(traced / "trace.pt", tmp_path / "copy.pt")
     assert load(rewrite(tmp_path / "copy.pt", tmp_path / "model.pt", lambda facts: None)).model_type == "bert"
     assert neuron.load(rewrite(traced / "compiled.pt", tmp_path / "model.pt", lambda facts: None)).compiled == 0
+
+
+REQUESTS = {
+    "a list": ([[1, 2]], "inputs: got list, should map names to tensors"),
+    "None": ({"input_ids": None}, "inputs: input_ids is a NoneType, should be a torch tensor"),
+    "a number": ({"input_ids": 3}, "inputs: input_ids is a int, should be a torch tensor"),
+    "numbers": ({"input_ids": [[1, 2]]}, "inputs: input_ids is a list, should be a torch tensor"),
+    "a name that is none": ({3: None}, "inputs: got 3, should be"),
+    "no axes": (lambda torch: {"input_ids": torch.tensor(3)}, "input_ids has 0 axes, should have 2"),
+    "floats": (lambda torch: {"input_ids": torch.ones(1, 4)}, "input_ids is of float32, should be of int64"),
+    "complex": (lambda torch: {"input_ids": torch.ones(1, 4, dtype=torch.complex64)}, "input_ids is of complex64"),
+    "meta": (
+        lambda torch: {"input_ids": torch.ones(1, 4, dtype=int, device="meta")},
+        "input_ids is on the device meta",
+    ),
+    "sparse": (lambda torch: {"input_ids": torch.ones(1, 4, dtype=int).to_sparse()}, "input_ids is sparse"),
+    "negative": (lambda torch: {"input_ids": torch.full((2, 4), -5)}, "request: the trace refuses it: "),
+    "beyond the vocabulary": (
+        lambda torch: {"input_ids": torch.full((2, 4), 10**9)},
+        "request: the trace refuses it: ",
+    ),
+    "too long": (lambda torch: {"input_ids": torch.ones(2, 4000, dtype=int)}, "is longer than what was traced"),
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+@pytest.mark.parametrize("kind", ["trace", "compiled"])
+def test_wrong_requests_are_refused(traced, kind, case):
+    """Each is one of our errors, with the input, what it is and what should be."""
+    import torch
+
+    from parity import neuron
+    from parity.torchscript import Runner, load
+
+    run = Runner((neuron.load if kind == "compiled" else load)(traced / f"{kind}.pt"))
+    request, message = REQUESTS[case]
+    request = request(torch) if callable(request) else request
+    if isinstance(request, dict) and "input_ids" in request:
+        shape = getattr(request["input_ids"], "shape", (2, 4))
+        rest = torch.zeros(shape if len(shape) == 2 else (2, 4), dtype=torch.int64)
+        request = {"token_type_ids": rest, "attention_mask": rest, **request}
+    with pytest.raises((SessionError, UsageError), match=message):
+        run(request)
+    good = torch.ones(2, 4, dtype=torch.int64)
+    assert run({"input_ids": good, "token_type_ids": good * 0})["last_hidden_state"].shape[:2] == (2, 4)
+
+
+@pytest.mark.parametrize("axes", ["sequence", 3, [3], [["sequence"]], ["nowhere"], []])
+def test_axes_that_are_none(traced, axes):
+    """Neither a word nor a number is a list of names."""
+    from parity.torchscript import Runner
+
+    with pytest.raises(UsageError, match="axes: "):
+        Runner(traced / "trace.pt", axes=axes)
+
+
+def test_a_graph_that_returns_something_else(traced, tmp_path):
+    """A declaration with fewer outputs than its graph has."""
+    import torch
+
+    from parity.torchscript import load
+
+    path = rewrite(traced / "trace.pt", tmp_path / "model.pt", lambda facts: facts["outputs"].pop() and None)
+    trace, tokens = load(path), torch.ones(2, 8, dtype=torch.int64)
+    with pytest.raises(SessionError, match="outputs: the trace returns 2, should return 1 tensors"):
+        trace.run({name: tokens.numpy() for name in trace.inputs})
+
+
+CALIBRATIONS = {
+    "[]": "is a list of 0 items, should be an object with sdk, architectures",
+    "[" * 10**5: "is nested too deeply",
+    '{"sdk": 3, "architectures": {}}': r"\.sdk: is 3, should be a printable text",
+    '{"sdk": "2", "architectures": {"bert": {"relative": "x", "cosine": 1}}}': "relative: is .x., should be a number",
+    '{"sdk": "2", "architectures": {"bert": {"cosine": 1}}}': "has no relative, should have relative, cosine",
+}
+
+
+@pytest.mark.parametrize("text", CALIBRATIONS, ids=range(len(CALIBRATIONS)))
+def test_wrong_calibrations_are_refused(tmp_path, text):
+    """The file that a device has written, brought here by a person."""
+    from parity.neuron.tolerances import Tolerances
+
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"calibration.json.*{CALIBRATIONS[text]}.*; calibrate again"):
+        Tolerances.calibrated(path, "bert")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="is a device, should be a regular file"):
+        Tolerances.calibrated(path, "bert")

@@ -225,7 +225,12 @@ def remove(name):
     ("spoil", "text"),
     [
         (spoil_kind, "lists Transformer, Pooling, Dense, CNN; should be a Transformer, then modules of Pooling, Norm"),
-        (spoil_list, r"modules\.json: is no list of modules"),
+        (spoil_list, r"modules\.json: is an object of 1 entries, should be a list"),
+        (change_pooling(pooling_mode=3), r"config\.json\.pooling_mode: is 3, should be a printable text"),
+        (
+            change_dense(in_features=10**12),
+            r"config\.json\.in_features: is 1000000000000, should be a whole",
+        ),
         (change_pooling(pooling_mode="median"), "1_Pooling: its config.json asks for median, should be of cls, max"),
         (change_pooling(pooling_mode_median=True), "1_Pooling: its config.json has pooling_mode_median, which parity"),
         (change_dense(use_residual=True), "2_Dense: its config.json has use_residual, which parity does not know"),

@@ -90,8 +90,36 @@ class TracedModel:
                     f"inputs: got {given}, should be {', '.join(self.inputs)}, all by name or all in order"
                 )
             tensors = tuple(by_name[name] for name in self.inputs)
+        self.require_tensors(tensors)
         with torch.no_grad():
             return self.module(*tensors)
+
+    def require_tensors(self, tensors: Sequence[Any]) -> None:
+        """Refuse what no trace of these inputs can take; other sizes are left to it.
+
+        Raises:
+            UsageError: names the input, what it is, and what it should be.
+        """
+        if len(tensors) != len(self.inputs):
+            raise UsageError(
+                f"inputs: got {len(tensors)} tensors, should be {len(self.inputs)}: {', '.join(self.inputs)}"
+            )
+        for name, tensor in zip(self.inputs, tensors, strict=True):
+            _require_tensor(name, tensor, self.example[name])
+
+    def by_output(self, results: Any) -> dict[str, torch.Tensor]:
+        """What the module has returned, by the names of the outputs.
+
+        Raises:
+            SessionError: that is something else than the file says.
+        """
+        given = results if isinstance(results, tuple) else (results,)
+        if len(given) != len(self.outputs) or not all(isinstance(each, torch.Tensor) for each in given):
+            raise SessionError(
+                f"outputs: the trace returns {len(given)}, should return {len(self.outputs)} tensors:"
+                f" {', '.join(self.outputs)}; its file says something else than its graph does, trace the model again"
+            )
+        return dict(zip(self.outputs, given, strict=True))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Named arrays in, named arrays out.
@@ -105,7 +133,7 @@ class TracedModel:
                 results = self(*tensors)
         except Exception as error:
             raise SessionError(operator_text(error)) from error
-        return {name: array_of(result) for name, result in zip(self.outputs, results, strict=True)}
+        return {name: array_of(result) for name, result in self.by_output(results).items()}
 
     def facts(self) -> dict[str, Any]:
         """What the file says of itself, as JSON."""
@@ -135,6 +163,20 @@ class TracedModel:
                 for name, axes in self.outputs.items()
             ],
         }
+
+
+def _require_tensor(name: str, tensor: Any, example: torch.Tensor) -> None:
+    """Raises UsageError unless it is a tensor with values, of the example's kind and number of axes."""
+    if not isinstance(tensor, torch.Tensor):
+        raise UsageError(f"inputs: {name} is a {type(tensor).__name__}, should be a torch tensor")
+    if tensor.device.type == "meta" or tensor.layout is not torch.strided or tensor.is_quantized:
+        where = "on the device meta" if tensor.device.type == "meta" else "sparse or quantised"
+        raise UsageError(f"inputs: {name} is {where}, should be a dense tensor with values")
+    if tensor.ndim != example.ndim:
+        raise UsageError(f"inputs: {name} has {tensor.ndim} axes, should have {example.ndim}")
+    if tensor.is_complex() or tensor.is_floating_point() != example.is_floating_point():
+        dtypes = [str(each.dtype).removeprefix("torch.") for each in (tensor, example)]
+        raise UsageError(f"inputs: {name} is of {dtypes[0]}, should be of {dtypes[1]}")
 
 
 def load(path: str | os.PathLike) -> TracedModel:

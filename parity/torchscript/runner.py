@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from parity.axes import TEXTS, Role, role_of
-from parity.errors import UsageError
-from parity.torchscript.model import TracedModel, load
+from parity.errors import SessionError, UsageError
+from parity.torchscript.model import TracedModel, load, operator_text
 
 _TOKENS_OF = {"attention_mask": ("input_ids", "inputs"), "decoder_attention_mask": ("decoder_input_ids",)}
 
@@ -42,8 +42,10 @@ class Runner:
                 raise UsageError("traces: their inputs or outputs are not the same; trace one model at several lengths")
         if len({trace.checkpoint for trace in self._traces if trace.checkpoint}) > 1:
             raise UsageError("traces: they are of different checkpoints; trace one checkpoint at several lengths")
+        if axes is not None and (isinstance(axes, str) or not isinstance(axes, Sequence)):
+            raise UsageError(f"axes: got {axes!r:.40}, should be a list of names, such as {', '.join(first.sizes)}")
         self.axes = tuple(axes if axes is not None else (name for name in first.sizes if name in TEXTS))
-        unknown = [axis for axis in self.axes if axis not in first.sizes]
+        unknown = [f"{axis}" for axis in self.axes if not isinstance(axis, str) or axis not in first.sizes]
         if unknown or not self.axes:
             raise UsageError(f"axes: {', '.join(unknown) or 'none'} to pad, the trace has {', '.join(first.sizes)}")
         _require_paddable(first)
@@ -62,16 +64,22 @@ class Runner:
             inputs: tensors by name, such as a tokenizer returns; a missing mask means that nothing is masked.
 
         Raises:
-            UsageError (a ValueError): a name that the trace does not take or lacks, or a request that is too long.
+            UsageError (a ValueError): a name that the trace does not take or lacks, what is no tensor of its kind, or a
+                request that is too long.
+            SessionError: the trace refuses the values, such as a token id that the model does not have.
         """
+        if inputs is not None and not isinstance(inputs, Mapping):
+            names = ", ".join(self._traces[0].inputs)
+            raise UsageError(f"inputs: got {type(inputs).__name__}, should map names to tensors, such as {names}")
         request = {**(inputs or {}), **tensors}
         first = self._traces[0]
         for mask, names in _TOKENS_OF.items():
             tokens = next((request[name] for name in names if name in request), None)
-            if mask in first.inputs and mask not in request and tokens is not None:
+            if mask in first.inputs and mask not in request and isinstance(tokens, torch.Tensor):
                 request[mask] = torch.ones_like(tokens)
         if set(request) != set(first.inputs):
-            raise UsageError(f"inputs: got {', '.join(request)}, should be {', '.join(first.inputs)}")
+            raise UsageError(f"inputs: got {', '.join(map(str, request))}, should be {', '.join(first.inputs)}")
+        first.require_tensors([request[name] for name in first.inputs])
         sizes = self._sizes(request)
         trace = next(
             (each for each in self._traces if all(each.sizes[axis] >= sizes[axis] for axis in self.axes)), None
@@ -81,10 +89,13 @@ class Runner:
             got = ", ".join(f"{axis} {sizes[axis]}" for axis in self.axes)
             raise UsageError(f"request: {got} is longer than what was traced ({limits}); cut it, or trace a longer one")
         padded = [self._pad(trace, name, request[name]) for name in trace.inputs]
+        try:
+            results = trace(*padded)
+        except (RuntimeError, IndexError) as error:
+            raise SessionError(f"request: the trace refuses it: {operator_text(error)}") from error
+        named = trace.by_output(results)
         return {
-            name: self._cut(result, trace.outputs[name], sizes)
-            for name, result in zip(trace.outputs, trace(*padded), strict=True)
-            if trace.outputs[name]
+            name: self._cut(result, trace.outputs[name], sizes) for name, result in named.items() if trace.outputs[name]
         }
 
     def _sizes(self, request: Mapping[str, torch.Tensor]) -> dict[str, int]:
@@ -104,7 +115,7 @@ class Runner:
             if missing > 0:
                 shape = list(tensor.shape)
                 shape[axis] = missing
-                if axis_name in TEXTS:
+                if axis_name in TEXTS or not tensor.shape[axis]:
                     blank = tensor.new_full(shape, trace.pad if role_of(name) is Role.TOKENS else 0)
                 else:
                     blank = tensor.narrow(axis, tensor.shape[axis] - 1, 1).expand(shape)

@@ -16,16 +16,21 @@ from typing import Any
 
 from packaging.version import Version
 
+from parity import schema
 from parity.errors import UsageError
+from parity.files import replace_text
+from parity.records import STATUSES
 from parity.reports.gate import known_warnings
 from parity.reports.gate.causes import causes_of, listing, rerun_command, sections, warning_causes
 from parity.reports.gate.changes import KINDS, RED, Change, Run, Statuses, by_kind, change_lines, changes, count_text
 from parity.reports.gate.changes import statuses as statuses_of
 from parity.reports.gate.parts import Part, left_out_line, names_of, part_of, without
+from parity.schema import SchemaError
 
 DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
+_STATUS = schema.choice(*STATUSES)
 # Lines in which the gate reports a red run.
 TOLD = 39
 # Kinds of changes that are listed beside the baseline of another environment.
@@ -41,7 +46,13 @@ def environment_of(environment: Mapping[str, Any]) -> str:
 
 
 def path_of(directory: Path, environment: Mapping[str, Any]) -> Path:
-    """Where the baseline of an environment is."""
+    """Where the baseline of an environment is.
+
+    Raises:
+        UsageError: the environment has none of the packages that decide.
+    """
+    if not environment_of(environment):
+        raise UsageError(f"records: their environment names no version of {', '.join(DECIDING)}; run the suite again")
     return directory / f"{environment_of(environment)}.csv"
 
 
@@ -64,15 +75,10 @@ def read(path: Path) -> dict[tuple[str, str], str]:
         UsageError: the file is not one that `as_csv` has made.
     """
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    if not rows or rows[0] != _COLUMNS:
-        raise UsageError(f"{path}: should begin with {','.join(_COLUMNS)}; make it anew with --accept")
-    wrong = [number for number, row in enumerate(rows, 1) if len(row) != len(_COLUMNS)]
-    if wrong:
-        raise UsageError(f"{path}: line {wrong[0]}: should have {', '.join(_COLUMNS)}; make it anew with --accept")
-    return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
+        rows = schema.read_table(path, {"cell": schema.text(300), "status": _STATUS, "checks": schema.text(10_000)})
+    except SchemaError as error:
+        raise UsageError(f"{error}; restore it, or make it anew with --accept") from None
+    return {(row["cell"], check): row["status"] for row in rows for check in row["checks"].split()}
 
 
 def name_of(path: Path) -> dict[str, str]:
@@ -142,7 +148,7 @@ def accept(path: Path, run: Run, allowance: Allowance) -> str:
         after = {key: status for key, status in after.items() if key not in gone}
     kinds = by_kind(changes(before, after))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_csv(after), encoding="utf-8")
+    replace_text(path, as_csv(after))
     summary = ", ".join(f"{len(each)} {kind}" for kind, each in kinds.items()) or "nothing has changed"
     size = f"{count_text(len(after), 'check')} of {count_text(len({cell for cell, _ in after}), 'cell')}"
     text = f"{path}: {size}; {summary}"

@@ -7,14 +7,20 @@ nothing: the gate, a difference and the page report it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from parity import schema
 from parity.errors import UsageError
+from parity.files import replace_text
 from parity.reports.gate.causes import Key, warning_causes
+from parity.schema import SchemaError
 
 FILE = "warnings.json"
+# Environment → category, module and text of each.
+_WARNINGS = schema.entries(schema.text(), schema.items(schema.items(schema.prose(), smallest=3, largest=3)))
 
 
 def read(path: Path, environment: str) -> set[Key]:
@@ -42,24 +48,13 @@ def accept(path: Path, environment: str, lines: Iterable[Mapping[str, Any]]) -> 
     if after != known:
         whole = {**before, environment: sorted(after)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(sorted(whole.items())), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(dict(sorted(whole.items())), ensure_ascii=False, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, list[list[str]]]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}; remove it and make it anew with --accept") from error
-    whole = isinstance(content, dict) and all(
-        isinstance(entry, list) and len(entry) == 3 and all(isinstance(each, str) for each in entry)
-        for entries in content.values()
-        for entry in (entries if isinstance(entries, list) else [None])
-    )
-    if not whole:
-        raise UsageError(
-            f"{path}: should map each environment to lists of category, module and text; remove it and make it anew"
-            " with --accept"
-        )
-    return dict(content)
+        return dict(schema.read_json(path, _WARNINGS))
+    except SchemaError as error:
+        raise UsageError(f"{error}; remove it and make it anew with --accept") from None

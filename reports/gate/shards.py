@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from parity import schema
 from parity.errors import UsageError
+from parity.files import replace_text
+from parity.schema import SchemaError
 
 SECONDS = Path("reports/baseline/seconds.csv")
 _COLUMNS = ["model", "seconds"]
@@ -50,15 +53,13 @@ def read_seconds(path: Path) -> dict[str, float]:
     Raises:
         UsageError: the file is not one that `write_seconds` has made.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
-    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     try:
-        if rows[0] != _COLUMNS:
-            raise ValueError(rows[0])
-        return {model: float(took) for model, took in rows[1:]}
-    except (ValueError, IndexError) as error:
-        raise UsageError(f"{path}: should have the columns {', '.join(_COLUMNS)}; --accept writes it") from error
+        rows = schema.read_table(path, {"model": schema.text(300), "seconds": schema.digits(0, 1e9)})
+    except SchemaError as error:
+        raise UsageError(f"{error}; --accept writes it") from None
+    return {row["model"]: float(row["seconds"]) for row in rows}
 
 
 def write_seconds(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -72,4 +73,4 @@ def write_seconds(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
         if before is None or not before / _FACTOR <= took <= before * _FACTOR:
             seconds[model] = round(took, 1)
     text = "\n".join([",".join(_COLUMNS), *(f"{model},{took}" for model, took in sorted(seconds.items()))])
-    path.write_text(text + "\n", encoding="utf-8")
+    replace_text(path, text + "\n")

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from parity import records
+from parity.console import run_guarded
+from parity.errors import UsageError
+from parity.files import replace_text
 from parity.neuron.operators import SOURCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,14 +28,14 @@ def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, 
     Of records that passed; those of several parts (an encoder and a decoder) are joined.
 
     Raises:
-        ValueError: no record is about a graph for Neuron.
+        UsageError: no record is about a graph for Neuron.
     """
     by_feature: dict[tuple[str, str], dict[str, Any]] = {}
     for line in lines:
         if line["check"] not in CHECKS or line["status"] != "passed":
             continue
-        graph = line["neuron"]
-        for part in [graph] if "share" in graph else graph.values():
+        graph = line.get("neuron") or {}
+        for part in (each for each in (graph, *graph.values()) if isinstance(each, dict) and "share" in each):
             row = by_feature.setdefault(
                 (line["architecture"], line["feature"]),
                 {"share": 1.0, "operators": 0, "outside": {}, "limited": {}, "graphs": 0},
@@ -44,7 +47,7 @@ def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, 
                 for name, count in part[kind].items():
                     row[kind][name] = max(row[kind].get(name, 0), count)
     if not by_feature:
-        raise ValueError(
+        raise UsageError(
             "records: none is about a graph for Neuron; run architectures/conformance/test_neuron.py --neuron-emulate"
         )
     return by_feature
@@ -57,7 +60,8 @@ def page(environment: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> 
         "# Operators on AWS Inf1",
         "",
         "Generated from records by `python -m parity.reports.lanes.neuron`; traced with"
-        f" torch {packages['torch'].partition('+')[0]} and transformers {packages['transformers']}, eager attention.",
+        f" torch {(packages.get('torch') or 'none').partition('+')[0]} and transformers"
+        f" {packages.get('transformers') or 'none'}, eager attention.",
         "Static: which operators of the traced graph are on the documented list. Nothing was compiled, and no device"
         f" has run any of it. Source of the list: {SOURCE}.",
         "",
@@ -85,8 +89,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.la
     parser.add_argument("records", type=Path, help="a records file of a run with Neuron cells")
     parser.add_argument("--output", type=Path, default=COVERAGE, help="where the table goes (default: %(default)s)")
     args = parser.parse_args(argv)
-    args.output.write_text(page(*records.read(args.records)), encoding="utf-8")
-    return 0
+
+    def write() -> int:
+        replace_text(args.output, page(*records.load(args.records)))
+        return 0
+
+    return run_guarded(prog, write)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.errors import EnvironmentGap, UsageError
+from parity.files import replace_text
 from parity.reports.gate import baseline
 from parity.reports.gate.causes import (
     LISTED,
@@ -149,8 +150,8 @@ def write(
         shown=SUMMARY_LINES,
         **values,
     )
-    path.write_text(page, encoding="utf-8")
-    path.with_suffix(".md").write_text(summary, encoding="utf-8")
+    replace_text(path, page)
+    replace_text(path.with_suffix(".md"), summary)
 
 
 def _entry(cause: Cause, run: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from parity import records
+from parity.console import run_guarded
+from parity.files import replace_text
 from parity.reports.gate.changes import ranges
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ Features = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def environment_of(environment: Mapping[str, Any]) -> str:
     """What tells the columns apart: the packages that decide."""
     packages = environment["packages"]
-    return ", ".join(f"{name} {packages[name]}" for name in ("transformers", "torch", "onnxruntime"))
+    return ", ".join(f"{name} {packages.get(name) or 'none'}" for name in ("transformers", "torch", "onnxruntime"))
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -44,7 +46,7 @@ def table(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, A
         opsets = worst.setdefault(key, {})
         opsets[line["opset"]] = min(opsets.get(line["opset"], "passed"), line["status"], key=_WORST.index)
         if line["status"] != "passed":
-            reasons.setdefault(key, set()).add(line["error"].splitlines()[0])
+            reasons.setdefault(key, set()).add((line["error"] or "no reason").partition("\n")[0])
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     for (architecture, feature), opsets in sorted(worst.items()):
         statuses = {s: ranges(o for o, status in opsets.items() if status == s) for s in _WORST if s in opsets.values()}
@@ -170,17 +172,21 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pa
         help="records files, the environment of the table first; one of an equal environment is joined",
     )
     args = parser.parse_args(argv)
+    return run_guarded(prog, lambda: _write(args.records))
+
+
+def _write(paths: Sequence[Path]) -> int:
     # What was run again counts as it went last.
     runs: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
-    for path in args.records:
-        environment, lines = records.read(path)
+    for path in paths:
+        environment, lines = records.load(path)
         runs.setdefault(environment_of(environment), {}).update({(line["id"], line["check"]): line for line in lines})
     support = {environment: table(lines.values()) for environment, lines in runs.items()}
     traces = {environment: axes for environment, lines in runs.items() if (axes := verdicts(lines.values()))}
     content = {"onnx": support, "torchscript": traces}
-    SUPPORT.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    SUPPORT.with_suffix(".md").write_text(page(support, traces), encoding="utf-8")
-    PAGE.write_text(between_marks(PAGE.read_text(encoding="utf-8"), summary(support)), encoding="utf-8")
+    replace_text(SUPPORT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    replace_text(SUPPORT.with_suffix(".md"), page(support, traces))
+    replace_text(PAGE, between_marks(PAGE.read_text(encoding="utf-8"), summary(support)))
     return 0
 
 

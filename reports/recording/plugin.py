@@ -15,12 +15,12 @@ import pytest
 from parity import records
 from parity.architectures.conformance.matrix import cells
 from parity.environment import describe
-from parity.fixtures.selection import directory_of
+from parity.errors import UsageError
 from parity.reports.gate.causes import RED, cause_lines, causes_of, rerun_command
 from parity.reports.gate.changes import count_text
 from parity.reports.gate.parts import FIELD
 from parity.reports.recording.part import options_of
-from parity.reports.recording.stash import PART, SHARD
+from parity.reports.recording.stash import PART, SHARD, lines_before, records_path
 from parity.reports.recording.upstream import UPSTREAM
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Recorder(config), "parity-recorder")
+        try:
+            config.pluginmanager.register(_Recorder(config), "parity-recorder")
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(trylast=True)
@@ -135,9 +138,9 @@ def place_of(error: BaseException) -> str:
 
 class _Recorder:
     def __init__(self, config: pytest.Config) -> None:
-        # Records of a part do not take the place of those that they were chosen by.
-        name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
-        self._path = config.getoption("records") or directory_of(config) / "reports" / "out" / name
+        self._path = records_path(config)
+        self._earlier = lines_before(config)
+        self._stream: records.Stream | None = None
         self._stash = config.stash
         self._options = options_of(config)
         self._arguments = [str(argument) for argument in config.invocation_params.args]
@@ -157,6 +160,23 @@ class _Recorder:
             report.user_properties = _crash(report)
         if dict(report.user_properties).get(_CELL):
             self._reports.setdefault(report.nodeid, []).append(report)
+            if report.when in ("teardown", "???"):
+                self._write_now(report.nodeid)
+
+    def _write_now(self, nodeid: str) -> None:
+        """Have the record on the disk, should this process be killed; its warnings come with the whole file."""
+        if self._stream is None:
+            self._stream = records.Stream(self._path, self._environment())
+            for line in self._earlier:
+                self._stream.append(line)
+        # What does not follow the schema is reported at the end.
+        with contextlib.suppress(ValueError):
+            self._stream.append(record(self._reports[nodeid]))
+
+    def _environment(self) -> dict[str, Any]:
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        arguments = [records.printable(each) for each in self._arguments]
+        return {**describe(), "arguments": arguments, "workers": self._workers, "date": now}
 
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
         from parity.reports.recording.upstream import warning_facts
@@ -190,16 +210,19 @@ class _Recorder:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         shard = self._stash.get(SHARD, None)
         if self._reports or shard:
-            environment = {**describe(), "arguments": self._arguments, "workers": self._workers or [usage()]}
-            environment["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            environment = {**self._environment(), "workers": self._workers or [usage()]}
             environment.update({"shard": shard} if shard else {})
             part = self._stash.get(PART, None)
             if part and (part["tests"] or part["left_out"]):
                 # Paths have chosen something when a test of the matrix is not in them.
                 options = {name: each for name, each in self._options.items() if name != "paths" or part["tests"]}
                 environment[FIELD] = {**part, "options": options}
-            lines = (record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items())
-            records.write(self._path, environment, lines)
+            lines = [record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items()]
+            keys = {(line["id"], line["check"]) for line in lines}
+            earlier = [line for line in self._earlier if (line["id"], line["check"]) not in keys]
+            records.write(self._path, environment, [*earlier, *lines])
+            if self._stream is not None:
+                self._stream.remove()
 
 
 def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
@@ -228,7 +251,7 @@ def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, 
         **cell,
         "status": status,
         "stage": failure.get("stage") if status not in ("passed", "skipped") else None,
-        "error": _reason(deciding, failure) if status != "passed" else None,
+        "error": records.printable(_reason(deciding, failure)) if status != "passed" else None,
         "outputs": {
             name: {"ratio": values["ratio"], "worst": values["worst"]}
             for name, values in measurements.get("outputs", {}).items()

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,9 +15,14 @@ from parity.errors import UsageError
 from parity.fixtures.selection import cell_of, check_of, directory_of
 from parity.reports.gate.changes import Statuses, statuses
 from parity.reports.gate.shards import SECONDS, assignment, read_seconds, shard, weights
-from parity.reports.recording.stash import SHARD
+from parity.reports.recording.stash import SHARD, lines_before
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 _BEFORE = pytest.StashKey[Statuses]()
+# Among what a worker is given.
+_NAME = "before"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,14 +46,26 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("only_changed")
     try:
         if path:
-            _, lines = records.load(path)
-            config.stash[_BEFORE] = statuses(lines)
+            config.stash[_BEFORE] = _statuses_before(config, path)
             # xdist would begin with the model that has most tests, not with what has failed.
             config.option.loadscopereorder = False
         if config.getoption("shard"):
             read_seconds(_seconds_file(config))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _statuses_before(config: pytest.Config, path: Path) -> Statuses:
+    """What is known already; a worker is told by the controller, so that one that starts later knows the same."""
+    if hasattr(config, "workerinput"):
+        return {(cell, check): status for cell, check, status in config.workerinput[_NAME]}
+    return {**statuses(records.load_latest(path)), **statuses(lines_before(config))}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    if _BEFORE in node.config.stash:
+        node.workerinput[_NAME] = [[*key, status] for key, status in node.config.stash[_BEFORE].items()]
 
 
 @pytest.hookimpl(trylast=True)

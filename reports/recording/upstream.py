@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from parity.environment import newer_than_tested
+from parity.records import printable
 from parity.reports.gate.causes import pattern_of
 from parity.reports.gate.changes import count_text
 
@@ -147,4 +148,4 @@ def warning_facts(warning: warnings.WarningMessage) -> dict[str, str] | None:
     if not module:
         return None
     lines = str(warning.message).strip().splitlines() or [""]
-    return {"category": warning.category.__name__, "module": module, "text": lines[0][:300]}
+    return {"category": warning.category.__name__, "module": module, "text": printable(lines[0][:300])}
