@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from parity.architectures.gpt2 import PADDING, GPT2OnnxConfig
-from parity.declaration import RELATIONS, Architecture, Relations, Variation
+from parity.configs import PatchingSpec
+from parity.declaration import RELATIONS, Architecture, Refusal, Relations, Variation
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class LlamaOnnxConfig(GPT2OnnxConfig):
     """Token ids, caches and attention mask, as GPT-2; a cache has as many heads as there are keys and values."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        task: str = "default",
+        patching_specs: list[PatchingSpec] | None = None,
+        use_past: bool = False,
+    ) -> None:
+        ropes = [_longrope_in_graph()] if _original_length(config) else []
+        super().__init__(config, task, [*(patching_specs or []), *ropes], use_past)
 
     @property
     def num_layers(self) -> int:
@@ -26,6 +39,36 @@ class LlamaOnnxConfig(GPT2OnnxConfig):
         return None  # rotary positions are computed, not looked up
 
 
+def _original_length(config: PretrainedConfig) -> int | None:
+    """The length of text up to which longrope takes its short factors; None with another rope_type."""
+    # transformers 4 takes them for any length.
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
+
+
+def _longrope_in_graph() -> PatchingSpec:
+    """While a model is exported, the length of the text chooses the factors in the graph, not in Python."""
+    import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rotate = LlamaRotaryEmbedding.forward.__wrapped__
+
+    def forward(
+        module: torch.nn.Module, features: torch.Tensor, position_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = _original_length(module.config)
+        if longest is None:
+            return rotate(module, features, position_ids)
+        long, _ = ROPE_INIT_FUNCTIONS["longrope"](module.config, features.device, seq_len=longest + 1)
+        short = module.original_inv_freq.to(features.device)
+        frequencies = torch.where(position_ids.max() + 1 > longest, long.to(short.dtype), short)
+        stand_in = SimpleNamespace(inv_freq=frequencies, attention_scaling=module.attention_scaling)
+        return rotate(stand_in, features, position_ids)
+
+    return PatchingSpec(LlamaRotaryEmbedding, "forward", forward)
+
+
 # Where the model changes its positions: at texts longer than it was trained for.
 _LONG = {"factor": 2.0, "original_max_position_embeddings": 6}
 _ROPES: tuple[dict[str, Any], ...] = (
@@ -35,18 +78,34 @@ _ROPES: tuple[dict[str, Any], ...] = (
     {"rope_type": "longrope", **_LONG, "short_factor": [1.0, 1.25, 1.5, 1.75], "long_factor": [2.0, 2.5, 3.0, 3.5]},
     {"rope_type": "dynamic", "factor": 2.0},
 )
+# By which name a configuration has it: in transformers 5, and before.
+_DYNAMIC = tuple(
+    Refusal(
+        item=f"{item}.rope_type",
+        value="dynamic",
+        reason="what the model answers to a text depends on the longest one that it has read before, which no file can"
+        " know; set it to linear, yarn or longrope and train the model for that, or export it without",
+        issue="https://github.com/huggingface/transformers/issues/25306",
+    )
+    for item in ("rope_parameters", "rope_scaling")
+)
 VARIATIONS = (
     Variation("hidden_act", ("relu", "gelu")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("num_key_value_heads", (1, 4)),
-    Variation("head_dim", (12, 6)),
+    # The factors of longrope are as many as half of a head is wide.
     Variation(
-        ("max_position_embeddings", "rope_parameters"),
-        tuple((9, {"rope_theta": 10000.0, **each}) for each in _ROPES),
+        ("max_position_embeddings", "rope_parameters", "head_dim"),
+        (
+            *((48, {"rope_theta": 10000.0, "rope_type": "default"}, size) for size in (12, 6)),
+            *((9, {"rope_theta": 10000.0, **each}, 8) for each in _ROPES),
+        ),
         versions="transformers>=5",
     ),
     Variation(
-        ("max_position_embeddings", "rope_scaling"), tuple((9, each) for each in _ROPES), versions="transformers<5"
+        ("max_position_embeddings", "rope_scaling", "head_dim"),
+        ((48, None, 12), (48, None, 6), *((9, each, 8) for each in _ROPES)),
+        versions="transformers<5",
     ),
     Variation("attention_bias", (True,)),
     Variation("mlp_bias", (True,)),
@@ -82,5 +141,6 @@ ARCHITECTURE = Architecture(
     # As GPT-2's: there the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
+    refusals=_DYNAMIC,
     variations=VARIATIONS,
 )

@@ -199,7 +199,8 @@ class Refusal:
     """A configuration that transformers runs and parity does not export: it is refused in one sentence.
 
     Args:
-        item, value: the item of the model's configuration, and the value with which it is refused.
+        item, value: the item of the model's configuration, and the value with which it is refused; an item of another
+            is named as in `rope_parameters.rope_type`.
         reason: why, and what to do.
         issue: the upstream thread that makes it necessary.
     """
@@ -213,6 +214,13 @@ class Refusal:
         for name in ("item", "reason", "issue"):
             if not getattr(self, name):
                 raise ValueError(f"refusal: {name} is empty, should say it")
+
+    def applies(self, config: object) -> bool:
+        """Whether a model's configuration is refused."""
+        own: Any = config
+        for part in self.item.split("."):
+            own = own.get(part) if isinstance(own, Mapping) else getattr(own, part, None)
+        return own == self.value
 
 
 @dataclass(frozen=True)
@@ -414,7 +422,7 @@ class Architecture:
     def refusal_of(self, config: object) -> str:
         """Why a model's configuration is not exported; empty where it is."""
         for each in self.refusals:
-            if getattr(config, each.item, None) == each.value:
+            if each.applies(config):
                 return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
         return ""
 

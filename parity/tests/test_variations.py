@@ -1,9 +1,11 @@
 """What declarations vary: enough of it, items that configurations have, and values that make another model."""
 
+import re
+
 import pytest
 
 from parity.architectures.conformance.fifty import FIFTY
-from parity.declaration import Refusal, Variation, omit
+from parity.declaration import Variation, omit
 from parity.fixtures import configurations
 from parity.fixtures.checkpoints import tiny_config
 from parity.registry import architecture, architectures
@@ -11,6 +13,7 @@ from parity.registry import architecture, architectures
 NAMES = [each.name for each in architectures()]
 # Each is declared with an upstream thread that makes it necessary.
 MOST_REFUSALS = 15
+MISSING = object()
 
 
 def require_environment(name):
@@ -18,10 +21,10 @@ def require_environment(name):
         pytest.skip(gap)
 
 
-def item_of(config, name):
-    """The value of an item of a configuration, or of a nested one; raises AttributeError if there is none."""
+def item_of(config, name, default=None):
+    """The value of an item of a configuration, or of a nested one."""
     for part in name.split("."):
-        config = getattr(config, part)
+        config = getattr(config, part, default)
     return config
 
 
@@ -42,19 +45,11 @@ def test_at_least_three_items_are_varied(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_item_is_one_of_the_configuration(name):
-    """It stands there with the value that a drawn configuration gives it."""
+    """Its class has it, whatever else it takes."""
     require_environment(name)
-    declared = architecture(name)
-    own = tiny_config(name)
-    for variation in declared.variations:
-        if not features_of(declared, variation):
-            continue
-        for changes in map(variation.changes, variation.values):
-            config = tiny_config(name, changes)
-            for item, value in changes.items():
-                assert hasattr(own, item.partition(".")[0]), item
-                assert item_of(own, item) is not NotImplemented
-                assert stands(item_of(config, item), value), f"{item}: got {item_of(config, item)}, should be {value}"
+    declared, own = architecture(name), tiny_config(name)
+    items = {item for each in declared.variations if features_of(declared, each) for item in each.items}
+    assert {item for item in items if item_of(own, item, MISSING) is MISSING} == set()
 
 
 def stands(value, expected):
@@ -94,12 +89,15 @@ def test_the_fifty_are_among_them():
 
 
 def test_few_configurations_are_refused():
-    """Each is drawn."""
+    """Each of them is drawn, if the installed transformers has its item."""
     declared = [(each, refusal) for each in architectures() for refusal in each.refusals]
-    assert len(declared) <= MOST_REFUSALS
-    for each, refusal in declared:
-        values = [value for v in each.variations for value in v.values if refusal.item in v.items]
-        assert any(each.refusal_of(tiny_config(each.name, {refusal.item: value})) for value in values)
+    assert len({(each.name, refusal.issue) for each, refusal in declared}) <= MOST_REFUSALS
+    for each in {each.name: each for each, _ in declared}.values():
+        drawn = [changes for v in each.variations if features_of(each, v) for changes in map(v.changes, v.values)]
+        refused = {each.refusal_of(tiny_config(each.name, changes)) for changes in drawn} - {""}
+        assert {refusal.issue for refusal in each.refusals} == {
+            sentence.rpartition("(")[2][:-1] for sentence in refused
+        }
 
 
 def test_a_variation_that_says_nothing_is_refused():
@@ -119,11 +117,18 @@ def test_a_family_shares_its_variations_but_for_some():
     assert three.changes([1]) == {"d": [1]}
 
 
-def test_the_refusal_of_a_configuration_is_one_sentence():
-    """With the item, its value and the thread."""
-    refusal = Refusal("quant_mode", True, "why", "https://example.org/1")
-    declared = architecture("ibert")
-    assert declared.refusals[0].item == refusal.item
-    sentence = declared.refusal_of(tiny_config("ibert", {"quant_mode": True}))
-    assert "quant_mode is true" in sentence
-    assert declared.refusal_of(tiny_config("ibert")) == ""
+REFUSED = {
+    "ibert": ({"quant_mode": True}, "ibert: quant_mode is true: "),
+    "llama": ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "llama: rope_.*.rope_type is dynamic: "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_refusal_of_a_configuration_is_one_sentence(name):
+    """With the item, its value and the thread; of an item of an item too."""
+    changes, beginning = REFUSED[name]
+    declared = architecture(name)
+    sentence = declared.refusal_of(tiny_config(name, changes))
+    assert re.match(beginning, sentence)
+    assert sentence.endswith(f"({declared.refusals[0].issue})")
+    assert declared.refusal_of(tiny_config(name)) == ""
