@@ -140,6 +140,9 @@ class TracedModel:
 def load(path: str | os.PathLike) -> TracedModel:
     """A file that `export` has written. Its graph is code: load only files that you trust.
 
+    Args:
+        path: the file, usually ending in .pt.
+
     Raises:
         UsageError: `path` is no path.
         SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.

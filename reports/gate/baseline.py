@@ -68,10 +68,10 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
     if not rows or rows[0] != _COLUMNS:
-        raise UsageError(f"{path}: should begin with {','.join(_COLUMNS)}; make it anew with --accept")
+        raise UsageError(f"{path}: should begin with {','.join(_COLUMNS)}; write it again with --accept")
     wrong = [number for number, row in enumerate(rows, 1) if len(row) != len(_COLUMNS)]
     if wrong:
-        raise UsageError(f"{path}: line {wrong[0]}: should have {', '.join(_COLUMNS)}; make it anew with --accept")
+        raise UsageError(f"{path}: line {wrong[0]}: should have {', '.join(_COLUMNS)}; write it again with --accept")
     return {(cell, check): status for cell, status, checks in rows[1:] for check in checks.split()}
 
 
@@ -168,7 +168,7 @@ def _gone_lines(gone: Statuses) -> list[str]:
 
 def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str]) -> None:
     if allowance.drop and not gone:
-        raise UsageError(f"--drop {allowance.drop}: every check that was selected has a result; leave it out")
+        raise UsageError(f"--drop {allowance.drop}: every check that was selected has a result; leave the option out")
     if allowance.drop and allowance.drop != len(gone):
         number = count_text(len(gone), "check")
         have = "has" if len(gone) == 1 else "have"
@@ -179,8 +179,8 @@ def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str])
         )
     if red and not allowance.even_failed:
         raise UsageError(
-            f"{_count_red(red)}, and not so in the baseline: a bug of upstream belongs into the declaration, as a"
-            f" deviation; --even-failed accepts what is red; nothing was accepted"
+            f"{_count_red(red)}, but not in the baseline; declare a bug of another package as a deviation, or fix the"
+            f" cause; --even-failed accepts what is red; nothing was accepted"
         )
 
 

@@ -51,7 +51,7 @@ def _read(path: Path) -> dict[str, list[list[str]]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}; remove it and make it anew with --accept") from error
+        raise UsageError(f"{path}: cannot be read: {error}; remove it, then write it again with --accept") from error
     whole = isinstance(content, dict) and all(
         isinstance(entry, list) and len(entry) == 3 and all(isinstance(each, str) for each in entry)
         for entries in content.values()
@@ -59,7 +59,7 @@ def _read(path: Path) -> dict[str, list[list[str]]]:
     )
     if not whole:
         raise UsageError(
-            f"{path}: should map each environment to lists of category, module and text; remove it and make it anew"
+            f"{path}: should map each environment to lists of category, module and text; remove it, then write it again"
             " with --accept"
         )
     return dict(content)
