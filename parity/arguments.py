@@ -30,8 +30,8 @@ def transformers_model(model: Any) -> Any:
     settings = model.active_peft_config
     if settings.is_prompt_learning:
         raise UsageError(
-            f"model: is a PeftModel whose adapter ({settings.peft_type}) adds tokens to the input, which no file can"
-            " hold; export a model that was trained without it, or with LoRA"
+            f"model: is a PeftModel whose adapter ({settings.peft_type}) adds tokens to the input, which a file cannot"
+            " contain; export a model that was trained without it, or with LoRA"
         )
     return model.get_base_model()
 
@@ -51,13 +51,13 @@ def require_model(model: Any) -> None:
     if settings := getattr(model.config, "quantization_config", None):
         raise UsageError(
             f"model: is quantised ({quantisation_of(settings)}), should have floating point weights; export the model"
-            " that it was made of, and quantise the file"
+            " from before it was quantised, then quantise the file"
         )
     quantised = next((each for each in model.modules() if ".quantized" in type(each).__module__), None)
     if quantised is not None:
         raise UsageError(
             f"model: has modules that torch.ao has quantised ({type(quantised).__name__}), should have floating point"
-            " weights; export the model as it was before, and quantise the file"
+            " weights; export the model from before it was quantised, then quantise the file"
         )
     weights = [*model.parameters(), *model.buffers()]
     if any(weight.device.type == "meta" for weight in weights):

@@ -188,8 +188,8 @@ class Checkpoint:
         if self._loses_head(feature):
             features = " or ".join(keeping_past(feature, self.saved_features))
             self._policy.warn(
-                f"{feature} leaves out the head of {self.saved_as}, as which the checkpoint was saved; --feature"
-                f" {features} keeps it"
+                f"feature {feature} leaves out the head of {self.saved_as}, the class that the checkpoint was saved"
+                f" with; --feature {features} keeps it"
             )
 
     def _loses_head(self, feature: str) -> bool:
@@ -315,7 +315,8 @@ class Checkpoint:
             self._require_weights(model, missing, self.declared_feature(feature), inputs)
         if lacking and not self._reported:
             self._policy.warn(
-                f"the adapter lacks weights of {unused.listing(unused.modules_of(lacking))}: left as they are"
+                f"the adapter has no weights for {unused.listing(unused.modules_of(lacking))}, which stay as in its"
+                " base"
             )
         self._account_unused(model, unused_weights, feature)
         if feature == sentences.FEATURE and self._modules_place:

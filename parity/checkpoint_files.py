@@ -44,7 +44,7 @@ def directory_of(source: str) -> Path:
         if "\0" in source:
             raise ValueError
     except UnicodeError:
-        why = "its name is no UTF-8; rename it"
+        why = "its name is not valid UTF-8; rename it"
     except RuntimeError:
         why = "there is no such user; give the directory of a checkpoint or a Hub id"
     except (OSError, ValueError):
@@ -66,8 +66,8 @@ def require_hub_id(source: str) -> None:
         validate_repo_id(source)
     except HFValidationError:
         raise UsageError(
-            f"--model {short(Path(source))}: it is no directory here, and no Hub id either: those have letters, digits,"
-            " '-', '_' and '.', no '--' or '..', and at most 96 of them"
+            f"--model {short(Path(source))}: is neither a directory on this machine nor a Hub id, which has letters,"
+            " digits, '-', '_' and '.', no '--' or '..', and at most 96 characters"
         ) from None
 
 

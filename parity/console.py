@@ -242,7 +242,7 @@ def _run(command: str, main: Callable[[], int], guard: interruptions.Guard, as_j
     if status == 0 and _STREAMS.refusal:
         files = interruptions.delivered()
         written = f"; written: {', '.join(files)}" if files else ""
-        complain(f"{command}: error: standard output takes nothing ({_STREAMS.refusal}){written}")
+        complain(f"{command}: error: standard output cannot be written ({_STREAMS.refusal}){written}")
         return 1
     return status
 

@@ -105,7 +105,7 @@ class Deviation(Scope):
         super().__post_init__()
         for name in ("raises", "reason", "issue", "versions"):
             if not getattr(self, name):
-                raise ValueError(f"deviation: {name} is empty, should say it")
+                raise ValueError(f"deviation: {name} is empty, should be a text")
         words.require_exception("deviation: raises", self.raises)
         words.require("deviation: checks", self.checks, words.TESTS)
         words.require_pattern("deviation: message", self.message)
@@ -164,7 +164,7 @@ class TracedAxis(Scope):
                 f"{self.axis}: got {self.outcome!r}, should be one of {', '.join(TRACE_OUTCOMES)}, with a text"
             )
         if self.outcome == "silently wrong" and not self.issue:
-            raise ValueError(f"{self.axis}: silently wrong without an upstream thread; say in `issue` where it is told")
+            raise ValueError(f"{self.axis}: is silently wrong, should have the upstream thread in `issue`")
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Refusal:
     def __post_init__(self) -> None:
         for name in ("item", "reason", "issue"):
             if not getattr(self, name):
-                raise ValueError(f"refusal: {name} is empty, should say it")
+                raise ValueError(f"refusal: {name} is empty, should be a text")
 
     def applies(self, config: object) -> bool:
         """Whether a model's configuration is refused."""
@@ -282,7 +282,7 @@ class Absence(Scope):
         super().__post_init__()
         for name in ("weights", "reason"):
             if not getattr(self, name):
-                raise ValueError(f"absence: {name} is empty, should say it")
+                raise ValueError(f"absence: {name} is empty, should be a text")
 
 
 @dataclass(frozen=True)
@@ -392,7 +392,14 @@ class Architecture:
         exporter: str = DEFAULT_EXPORTER,
         dtype: str = DEFAULT_DTYPE,
     ) -> Floor | None:
-        """The floor that applies to a feature in this environment; None where the exporter's own does."""
+        """The floor that applies to a feature in this environment; None where the exporter's own does.
+
+        Args:
+            feature: such as `masked-lm`.
+            attention: the implementation of attention, `eager` or `sdpa`.
+            exporter: a name in `parity.exporters`.
+            dtype: the type of the weights, a name in `parity.dtypes`.
+        """
         floors = [
             floor
             for floor in self.floors
@@ -408,7 +415,14 @@ class Architecture:
         exporter: str = DEFAULT_EXPORTER,
         dtype: str = DEFAULT_DTYPE,
     ) -> dict[str, TracedAxis]:
-        """The axes of a feature's trace that do not generalise in this environment, by name."""
+        """The axes of a feature's trace that do not generalise in this environment, by name.
+
+        Args:
+            feature: such as `masked-lm`.
+            attention: the implementation of attention, `eager` or `sdpa`.
+            exporter: a name in `parity.exporters`.
+            dtype: the type of the weights, a name in `parity.dtypes`.
+        """
         return {
             each.axis: each
             for each in self.traces

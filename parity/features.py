@@ -103,7 +103,7 @@ def _class_in_old_module(model: str, name: str) -> type[OnnxConfig]:
         module = architecture.onnx_config.__module__.rpartition(".")[2]
         if architecture.onnx_config.__name__ == name and (module == model or module.startswith(f"{model}_")):
             return architecture.onnx_config
-    raise UsageError(f"onnx_config_cls: models.{model}.{name} is that of no declared architecture")
+    raise UsageError(f"onnx_config_cls: models.{model}.{name} is not the class of a declared architecture")
 
 
 class FeaturesManager:
@@ -119,8 +119,12 @@ class FeaturesManager:
     def get_supported_features_for_model_type(model_type: str, model_name: str | None = None) -> dict[str, Constructor]:
         """Feature → OnnxConfig constructor for a model type, spelled with `-` or `_`.
 
+        Args:
+            model_type: as transformers names it, such as `distilbert`.
+            model_name: only appears in the message.
+
         Raises:
-            KeyError: no such model type; `model_name` only appears in the message.
+            KeyError: no such model type; the message lists those that exist.
         """
         types = FeaturesManager._SUPPORTED_MODEL_TYPE
         if model_type not in types:
@@ -135,7 +139,14 @@ class FeaturesManager:
 
     @staticmethod
     def feature_to_task(feature: str) -> str:
-        """The task of a feature: the feature without `-with-past`."""
+        """The task of a feature: the feature without `-with-past`.
+
+        Args:
+            feature: such as `causal-lm-with-past`.
+
+        Raises:
+            AttributeError: it is not a str.
+        """
         return task_of(feature)
 
     @staticmethod
@@ -150,10 +161,14 @@ class FeaturesManager:
     def get_model_class_for_feature(feature: str, framework: str = "pt") -> ModelLoader:
         """The Auto class that loads a feature. TensorFlow weights are read into PyTorch models.
 
+        Args:
+            feature: such as `masked-lm`.
+            framework: `pt` or `tf`: whose weights are read.
+
         Raises:
             KeyError: no such feature.
             UsageError (a ValueError): `framework` is neither pt nor tf.
-            EnvironmentGap (a RuntimeError): it cannot be had here.
+            EnvironmentGap (a RuntimeError): the installed packages do not have the feature or the framework.
         """
         FeaturesManager._validate_framework_choice(framework)
         task = FeaturesManager.feature_to_task(feature)
@@ -164,6 +179,10 @@ class FeaturesManager:
     @staticmethod
     def determine_framework(model: str, framework: str | None = None) -> str:
         """`framework` itself when given, else that of a local checkpoint's weights, else `pt`.
+
+        Args:
+            model: directory of a checkpoint, or Hub id.
+            framework: `pt`, `tf` or None.
 
         Raises:
             FileNotFoundError: a local directory without weights.
@@ -188,8 +207,16 @@ class FeaturesManager:
     ) -> PreTrainedModel:
         """The checkpoint as the model of a feature, in float32, with eager attention, in eval mode.
 
+        Args:
+            feature: what the model is loaded for, such as `masked-lm`.
+            model: directory of a checkpoint, or Hub id.
+            framework: `pt` or `tf`: whose weights are read; None takes those that exist.
+            cache_dir: directory for checkpoints that are downloaded from the Hub.
+
         Raises:
-            UsageError, CheckpointError: see `parity.loading.load_model`.
+            UsageError: no such checkpoint.
+            CheckpointError: it cannot be loaded whole; see `parity.loading.load_model`.
+            KeyError: no such feature.
         """
         framework = FeaturesManager.determine_framework(loading.base_of(model, cache_dir), framework)
         config = loading.load_config(model, cache_dir)
@@ -205,6 +232,10 @@ class FeaturesManager:
     def check_supported_model_or_raise(model: PreTrainedModel, feature: str = "default") -> tuple[str, Constructor]:
         """The model's type and the constructor of its OnnxConfig for a feature.
 
+        Args:
+            model: a model of transformers.
+            feature: such as `masked-lm`.
+
         Raises:
             KeyError: the model's type is not supported.
             ValueError: the feature is not; the message lists those that are.
@@ -213,7 +244,15 @@ class FeaturesManager:
 
     @staticmethod
     def get_config(model_type: str, feature: str) -> Constructor:
-        """The OnnxConfig constructor of a model type and feature."""
+        """The OnnxConfig constructor of a model type and feature.
+
+        Args:
+            model_type: as transformers names it.
+            feature: such as `masked-lm`.
+
+        Raises:
+            KeyError: no such model type, or the model type does not have that feature.
+        """
         return FeaturesManager._SUPPORTED_MODEL_TYPE[model_type][feature]
 
 
@@ -264,7 +303,7 @@ def constructor(model_type: str, feature: str, model_name: str = "") -> Construc
 
     Raises:
         KeyError: the model type is not supported.
-        UsageError (a ValueError): the feature is not; the message lists those that are.
+        UsageError: the feature is not; the message lists those that are.
     """
     features = FeaturesManager.get_supported_features_for_model_type(model_type, model_name)
     if feature not in features:

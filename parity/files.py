@@ -51,7 +51,11 @@ def staging_directory(destination: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         if isinstance(error, ParityError):
             raise
-        why = "its name is no UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+        why = (
+            "its name is not valid UTF-8"
+            if isinstance(error, UnicodeError)
+            else getattr(error, "strerror", None) or error
+        )
         raise OutputError(
             f"output {short(destination)}: cannot be written ({why}); give a"
             " directory that exists or can be made, and that this user may write"

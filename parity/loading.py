@@ -226,7 +226,7 @@ def _require_hub(
 
     if isinstance(try_to_load_from_cache(source, configuration, cache_dir=cache_dir, revision=revision), str):
         return
-    why = "in offline mode only its cache is looked at" if constants.HF_HUB_OFFLINE else ""
+    why = "in offline mode only the local cache is read" if constants.HF_HUB_OFFLINE else ""
     if not why and not urllib.request.getproxies():
         try:
             socket.getaddrinfo(urllib.parse.urlsplit(constants.ENDPOINT).hostname, 443)
@@ -234,8 +234,8 @@ def _require_hub(
             why = f"{error.strerror or error}"
     if why:
         raise UsageError(
-            f"--model {source}: it is no directory here, and the Hub cannot be reached ({why}); give the directory of a"
-            " checkpoint, or check the network"
+            f"--model {source}: is not a directory on this machine, and the Hub cannot be reached ({why}); give"
+            " the directory of a checkpoint, or check the network"
         )
 
 
@@ -282,8 +282,8 @@ def _require_unquantised(source: str, config: PretrainedConfig) -> None:
     settings = getattr(config, "quantization_config", None)
     if settings:
         raise CheckpointError(
-            f"{source}: its weights are quantised ({quantisation_of(settings)}), should be floating point; give the"
-            " checkpoint that it was made of, and quantise the file"
+            f"{source}: its weights are quantised ({quantisation_of(settings)}), should be floating point; use the"
+            " checkpoint from before it was quantised, then quantise the file"
         )
 
 
@@ -476,7 +476,7 @@ def _explanation(error: Exception, source: str) -> str:
         each = each.__cause__ or each.__context__
     text = " ".join(str(error).split())[:400]
     return (
-        f"config.json and the files beside it do not go together ({type(error).__name__}: {text}); save the checkpoint"
+        f"config.json and the files beside it do not match ({type(error).__name__}: {text}); save the checkpoint"
         " again with save_pretrained, or correct what this names"
     )
 
@@ -507,9 +507,9 @@ def _explanation_of_known(error: BaseException) -> str | None:
     if "not a valid JSON file" in text:
         return "config.json is not valid JSON; copy or download it again"
     if "We couldn't connect" in text or "offline mode" in text or name in ("ConnectError", "LocalEntryNotFoundError"):
-        return "it is no directory here, and the Hub cannot be reached; give a local checkpoint or check the network"
+        return "it is not a directory on this machine, and the Hub cannot be reached; give a local checkpoint"
     if "is not a local folder" in text or "Repository Not Found" in text or "404" in text:
-        return "it is no directory here and the Hub has no such model; check the spelling"
+        return "it is not a directory on this machine, and the Hub has no such model; check the spelling"
     return None
 
 
@@ -706,8 +706,8 @@ def require_numbers(source: str, model: PreTrainedModel) -> None:
         name, count, size = wrong[0]
         more = f", and {len(wrong) - 1} more weights" if len(wrong) > 1 else ""
         raise CheckpointError(
-            f"{source}: its weights are not all numbers: {count} of {size} values of {name} are NaN{more}; take a"
-            " checkpoint of before the training diverged"
+            f"{source}: its weights should be numbers, but {count} of {size} values of {name} are NaN{more}; use a"
+            " checkpoint from before the training diverged"
         )
 
 

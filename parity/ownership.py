@@ -55,8 +55,8 @@ def require_own(
     names = ", ".join(map(str, foreign))
     if not overwrite:
         raise UsageError(
-            f"output: {names} would be replaced, and no earlier export of this {checkpoint.model_type} by parity has"
-            " written it; give another place, or --overwrite to replace what is there"
+            f"output: {names} would be replaced, and no earlier export of this {checkpoint.model_type} wrote it; give"
+            " another output, or --overwrite to replace it"
         )
     say(f"Overwriting: {names}")
 

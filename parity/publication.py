@@ -139,7 +139,7 @@ class Publication:
             raise OutputError(
                 f"output {self._directory}: cannot be written ({getattr(reason, 'strerror', None) or reason}), and the"
                 f" old files cannot be put back ({error.strerror or error}): both sets are whole in {self._stage}; the"
-                " next export into this directory ends what has begun"
+                " next export into this directory completes what has begun"
             ) from reason
 
 
@@ -199,8 +199,8 @@ def complete(directory: Path) -> list[str]:
                 journal = _read_journal(stage)
             except (OSError, SchemaError) as error:
                 raise OutputError(
-                    f"output {directory}: an export that was broken off has left {stage}, whose {JOURNAL} cannot be"
-                    f" read ({error}); move what you need out of it, and remove it"
+                    f"output {directory}: an interrupted export left {stage}, whose {JOURNAL} cannot be"
+                    f" read ({error}); move what you need out of it, then remove it"
                 ) from error
             with deferred(), stages.locked(directory):
                 try:
@@ -208,7 +208,7 @@ def complete(directory: Path) -> list[str]:
                     _unlink(stage / JOURNAL)
                 except OSError as error:
                     raise OutputError(
-                        f"output {directory}: an export that was broken off cannot be ended"
+                        f"output {directory}: an interrupted export cannot be completed"
                         f" ({error.strerror or error}); its files are in {stage}"
                     ) from error
             names += [name for _, name in journal["moves"]]

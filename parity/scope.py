@@ -56,7 +56,15 @@ class Scope:
         exporter: str | None = None,
         dtype: str | None = None,
     ) -> bool:
-        """Whether the fact holds there, in this environment; what is not given is not asked for."""
+        """Whether the fact holds there, in this environment; what is not given is not asked for.
+
+        Args:
+            feature: such as `masked-lm`.
+            opset: of the ONNX file.
+            attention: the implementation of attention, `eager` or `sdpa`.
+            exporter: a name in `parity.exporters`.
+            dtype: the type of the weights, a name in `parity.dtypes`.
+        """
         values = {"attention": attention, "exporter": exporter, "dtype": dtype}
         return (
             (feature is None or not self.features or feature in self.features)

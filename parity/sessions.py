@@ -50,10 +50,10 @@ class OnnxSession:
         names = list(outputs if outputs is not None else self.output_names)
         unknown = [name for name in names if name not in self.output_names]
         if unknown:
-            raise SessionError(f"outputs: {', '.join(unknown)} asked for, the file has {', '.join(self.output_names)}")
+            raise SessionError(f"outputs: got {', '.join(unknown)}, should be among {', '.join(self.output_names)}")
         missing = [name for name in self.input_names if name not in inputs]
         if missing:
-            raise SessionError(f"inputs: the file wants {', '.join(missing)}, given are {', '.join(inputs)}")
+            raise SessionError(f"inputs: got {', '.join(inputs)}, should also have {', '.join(missing)}")
         feed = {name: np.ascontiguousarray(inputs[name]) for name in self.input_names}
         try:
             return dict(zip(names, self._session.run(names, feed), strict=True))

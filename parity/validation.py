@@ -150,8 +150,8 @@ class Validation:
         foreign, name, size = min(explanations)
         known = "" if foreign else ", the size of the export,"
         return (
-            f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; {name}"
-            " is baked in, though the file declares it dynamic"
+            f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; the"
+            " size has become a constant, though the file declares the axis dynamic"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parity import interruptions, records
-from parity.console import complain, prepare_streams, print_text, run_guarded, whole_number
+from parity.console import Console, complain, prepare_streams, print_text, run_guarded, whole_number
 from parity.errors import OutputError, UsageError
 from parity.files import replace_text
 from parity.reports.gate import baseline, known_warnings, merge, upgrade
@@ -25,7 +25,13 @@ from parity.reports.lanes.environments import KEPT
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
 # Options of pytest that select cells, and what they take.
-_SELECTION = {"-k": "EXPRESSION", "-m": "MARKS", "--architecture": "NAME", "--feature": "NAME", "--opset": "N"}
+_SELECTION = {
+    "-k": ("EXPRESSION", "by parts of names"),
+    "-m": ("MARKS", "by marks, such as smoke"),
+    "--architecture": ("NAME", "by exact name"),
+    "--feature": ("NAME", "by exact name"),
+    "--opset": ("N", "by number"),
+}
 
 _Result = TypeVar("_Result")
 
@@ -36,13 +42,13 @@ _EPILOG = """exit status:
      worse or gone, or an error ratio that has grown
   2  wrong usage, records that cannot be read, or --accept would drop or take
      over what it was not allowed to"""
-_USAGE = """%(prog)s [RECORDS ...] [--history RECORDS [RECORDS ...]] [--output PAGE]
+_USAGE = """%(prog)s [RECORDS ...] [--history RECORDS ...] [--output PAGE]
        %(prog)s --check [RECORDS ...] [--format {text,markdown,json}]
        %(prog)s --accept [RECORDS ...] [--drop N] [--even-failed]
        %(prog)s --diff OLD NEW [--format {text,markdown,json}]
        %(prog)s --upgrade NAME==VERSION [-k EXPRESSION] [-n WORKERS] …
        %(prog)s --bisect NAME FIRST..LAST [-k EXPRESSION] [-n WORKERS] …
-       %(prog)s --merge RECORDS [RECORDS ...] [--output RECORDS]"""
+       %(prog)s --merge RECORDS ... [--output RECORDS]"""
 
 
 def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
@@ -107,8 +113,8 @@ def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
     formats = ("text", "markdown", "json")
     p.add_argument("--format", choices=formats, default="text", help="for --check, --diff, --upgrade and --bisect")
     selection = p.add_argument_group("for --upgrade and --bisect", "The options of pytest that select cells.")
-    for option, metavar in _SELECTION.items():
-        selection.add_argument(option, action="append", default=[], metavar=metavar)
+    for option, (metavar, text) in _SELECTION.items():
+        selection.add_argument(option, action="append", default=[], metavar=metavar, help=text)
     selection.add_argument("-n", default="", metavar="WORKERS", help="processes (default: auto)")
     selection.add_argument(
         "--environments", type=Path, help=f"where environments are kept (default: {upgrades.HOME})", metavar="DIRECTORY"
@@ -132,14 +138,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.report
 def _run(args: argparse.Namespace) -> int:
     for name in ("drop", "even_failed"):
         if getattr(args, name) and not args.accept:
-            raise UsageError(f"--{name.replace('_', '-')}: goes with --accept")
+            raise UsageError(f"--{name.replace('_', '-')}: works only with --accept")
     if args.upgrade or args.bisect:
         return _other_releases(args)
     for option in (*_SELECTION, "-n", "--environments"):
         if getattr(args, option.strip("-")):
-            raise UsageError(f"{option}: goes with --upgrade or --bisect")
+            raise UsageError(f"{option}: works only with --upgrade or --bisect")
     if args.diff and args.records:
-        raise UsageError(f"--diff: takes two files, got {args.records[0]} besides; --merge joins shards")
+        raise UsageError(f"--diff: got a third file {args.records[0]}, should be two; --merge joins shards")
     if args.diff:
         old, new = (load_run(path) for path in args.diff)
         command = shlex.join(["python", "-m", "parity.reports", "--diff", *map(str, args.diff)])
@@ -168,7 +174,9 @@ def _other_releases(args: argparse.Namespace) -> int:
     """Run the suite with other releases of a package; 1 when one of them is worse."""
     chosen = [word for option in _SELECTION for value in getattr(args, option.strip("-")) for word in (option, value)]
     if args.bisect and args.records:
-        raise UsageError(f"--bisect: runs all that it compares, got {args.records[0]} besides")
+        raise UsageError(
+            f"--bisect: got records {args.records[0]}, should be none; it runs everything that it compares"
+        )
     options = upgrades.Options(
         arguments=chosen,
         workers=args.n or "auto",
@@ -202,7 +210,7 @@ def join_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any
         whole = whole or environment
         if baseline.environment_of(environment) != baseline.environment_of(whole):
             got, should = baseline.environment_of(environment), baseline.environment_of(whole)
-            raise UsageError(f"{path}: of {got}, should be of {should} as {paths[0]}; compare them with --diff")
+            raise UsageError(f"{path}: is of {got}, should be of {should}, as {paths[0]} is; compare them with --diff")
         if whole is not environment:
             part = part_of(whole).join(part_of(environment))
             whole = {**whole, "workers": [*whole.get("workers", ()), *environment.get("workers", ())]}
@@ -222,7 +230,10 @@ def _merge(args: argparse.Namespace) -> int:
     if doubled:
         raise UsageError(f"--merge: {', '.join(doubled)} is given twice")
     output = args.output or RECORDS
+    console = Console()
+    console.progress(f"reading the records of {len(paths)} shards")
     runs = {path: records.load(path) for path in paths}
+    console.clear()
     count = _write(output, lambda: merge.write(output, runs))
     print_text(f"{output}: {count:,} checks of {len(paths)} shards")
     return 0
@@ -241,7 +252,10 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
         scripts=[path.parent / "reproductions" for path in args.records or [RECORDS]],
         kinds={each.name: each.kind for each in architectures()},
     )
+    console = Console()
+    console.progress(f"drawing the page of {len(lines):,} checks")
     _write(output, lambda: page.write(output, environment, lines, context))
+    console.clear()
     print_text(f"{output} and {output.with_suffix('.md').name}: {len(lines):,} checks")
     return 0
 

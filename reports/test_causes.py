@@ -343,7 +343,7 @@ def test_damaged_warnings_are_refused(gate, tmp_path, capsys, content):
     gate("--accept", "run.jsonl", run=specimens.run())
     (tmp_path / "baseline" / "warnings.json").write_text(content)
     assert main(["--check", str(tmp_path / "run.jsonl"), "--baseline", str(tmp_path / "baseline")]) == 2
-    assert "make it anew with --accept" in capsys.readouterr().err
+    assert "write it again with --accept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [1, 4, 10, 30])

@@ -137,7 +137,7 @@ def test_a_part_of_the_matrix_takes_nothing_away(place, tmp_path, capsys):
 def test_what_accept_is_allowed_goes_with_accept(place, capsys, option):
     """Alone it would do nothing: exit status 2."""
     assert command.main(option) == 2
-    assert "goes with --accept" in capsys.readouterr().err
+    assert "works only with --accept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "message"), [(1, "2 checks have no result any more"), (3, "should be --drop 2")])
@@ -168,7 +168,7 @@ def test_what_is_red_is_accepted_only_when_told(place, tmp_path, capsys, status)
     before = path.read_bytes()
     place("records.jsonl", specimens.change_records(specimens.run(), CELL, status=status))
     assert command.main(["--accept", "records.jsonl"]) == 2
-    assert f"1 {status}, and not so in the baseline" in capsys.readouterr().err
+    assert f"1 {status}, but not in the baseline" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert command.main(["--accept", "records.jsonl", "--even-failed"]) == 0
     assert f"accepted although red: 1 {status}" in capsys.readouterr().out

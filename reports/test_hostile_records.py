@@ -167,7 +167,7 @@ def test_wrong_baselines(place, capsys, text):
     status, err = run(capsys, "--check", "good.jsonl")
     assert status == 2
     assert re.search(TABLES[text], err)
-    assert "make it anew with --accept" in err
+    assert "write it again with --accept" in err
 
 
 @pytest.mark.parametrize("value", ["x", "nan", "inf", "-1", "1e300", "9" * 5000, ""])
@@ -188,7 +188,7 @@ def test_wrong_warnings(place, capsys, text):
     status, err = run(capsys, "--check", "good.jsonl")
     assert status == 2
     assert "warnings.json" in err
-    assert "make it anew with --accept" in err
+    assert "write it again with --accept" in err
 
 
 def test_a_baseline_is_written_whole_or_not(place, monkeypatch):

@@ -205,6 +205,7 @@ PARTS = (
     "ruff format",
     "mypy",
     "tox -e docs",
+    "python .ci/newcomer",
     "tox -e seed",
     "tox -e inf1",
 )

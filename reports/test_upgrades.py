@@ -233,8 +233,8 @@ SENTENCES = {
     "no range": (["--bisect", "transformers", "5.24.0"], 2, "got 5.24.0, should be FIRST..LAST"),
     "a range backwards": (["--bisect", "transformers", "5.24..5.23"], 2, "with a later LAST"),
     "an unknown end": (["--bisect", "transformers", "5.23..5.99"], 2, "transformers==5.99: the package index lists no"),
-    "records besides": (["--bisect", "transformers", "5.23..5.24", "--", "x"], 2, "runs all that it compares, got x"),
-    "an option alone": (["-k", "bert"], 2, "-k: goes with --upgrade or --bisect"),
+    "records besides": (["--bisect", "transformers", "5.23..5.24", "--", "x"], 2, "got records x, should be none"),
+    "an option alone": (["-k", "bert"], 2, "-k: works only with --upgrade or --bisect"),
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "--architecture": ("NAME", "one that is declared, or package.module with an ARCHITECTURE"),
     "--feature": ("NAME", "such as default or causal-lm-with-past"),
-    "--opset": ("N", f"a number from {MINIMUM_OPSET} to {MAXIMUM_OPSET}; formats other than onnx have none"),
+    "--opset": ("N", f"a number from {MINIMUM_OPSET} to {MAXIMUM_OPSET}; only onnx has one"),
     "--format": ("NAME", f"one of {', '.join(FORMATS)}"),
 }
 
@@ -58,7 +58,7 @@ def add_options(add: Callable[..., Any]) -> None:
     """
     for name, (metavar, meaning) in _OPTIONS.items():
         word = name.removeprefix("--")
-        text = f"the cells of this {word} alone: {meaning}; may be given several times"
+        text = f"only cells of this {word} ({meaning}); can be repeated"
         add(name, action="append", default=[], metavar=metavar, help=text)
 
 

@@ -24,5 +24,13 @@ def compute_effective_axis_dimension(dimension: int, fixed_dimension: int, num_t
 
 
 def compute_serialized_parameters_size(num_parameters: int, dtype: ParameterFormat) -> int:
-    """Bytes that `num_parameters` parameters take when stored as `dtype`."""
+    """Bytes that `num_parameters` parameters take when stored as `dtype`.
+
+    Args:
+        num_parameters: how many numbers.
+        dtype: how each is stored.
+
+    Raises:
+        AttributeError: `dtype` is not a `ParameterFormat`.
+    """
     return num_parameters * dtype.size

@@ -162,7 +162,7 @@ def _names(kind: str, got: Sequence[str], reference: Sequence[str], ordered: boo
     right = got == reference if ordered else sorted(got) == sorted(reference)
     message = "" if right else f"{kind} names: the file has {', '.join(got)}; should be {', '.join(reference)}"
     if right and got != reference:
-        message = f"{kind} names: stand in the order {', '.join(got)}; declared are {', '.join(reference)}"
+        message = f"{kind} names: are in the order {', '.join(got)}; should be in the order {', '.join(reference)}"
     return Finding("names", f"{kind}s", right, message)
 
 

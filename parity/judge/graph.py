@@ -23,7 +23,7 @@ def judge_graph(model: onnx.ModelProto) -> tuple[Finding, ...]:
 
 def _judge_unused(graph: onnx.GraphProto) -> Finding:
     unused = sorted(_unused(graph))
-    message = f"file: nothing reads its weights {_listed(unused)}, should not be in it; leave them out"
+    message = f"file: contains weights that nothing reads: {_listed(unused)}; leave them out"
     return Finding("unused", "file", not unused, message if unused else "")
 
 
@@ -43,7 +43,7 @@ def _judge_overridable(graph: onnx.GraphProto) -> Finding:
     weights = {tensor.name for tensor in graph.initializer}
     both = [value.name for value in graph.input if value.name in weights]
     message = (
-        f"file: its weights {_listed(both)} are inputs too, should not be: a caller can put others in their place;"
+        f"file: weights {_listed(both)} are also inputs, so that a caller can replace them;"
         " export with keep_initializers_as_inputs=False"
     )
     return Finding("overridable", "file", not both, message if both else "")

@@ -92,7 +92,7 @@ def judge_undefined(actual: Arrays, places: Mapping[str, np.ndarray], sizes: str
         wrong = np.argwhere(place & ~np.isfinite(array))
         if len(wrong):
             message = (
-                f"{name}: {len(wrong)} of {int(place.sum())} values at masked positions are not finite, should all be;"
+                f"{name}: {len(wrong)} of {int(place.sum())} values at masked positions are not finite, all should be;"
                 f" first at index {tuple(map(int, wrong[0]))}"
             )
             findings.append(Finding("nonfinite", name, False, message, sizes))

@@ -66,12 +66,12 @@ def judge_effects(
         if name in dead:
             message = _dead_input_problem(name, reference, file)
         elif not alive and every:
-            message = f"{name}: no output of the reference depends on it, should be declared dead with the reason"
+            message = f"{name}: no output of the reference depends on it; declare it in dead_inputs, with the reason"
         else:
             message = _effect_problem(name, alive, here, there)
         findings.append(Finding("vacuity", name, not message, message))
     for name in noise:
-        message = "" if name in moved or not every else f"{name}: no input has an effect on it, should have"
+        message = "" if name in moved or not every else f"{name}: no input affects it, at least one should"
         findings.append(Finding("vacuity", name, not message, message))
     return findings
 
@@ -106,9 +106,9 @@ def _dead_input_problem(name: str, reference: Effects, file: Effects) -> str:
 def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float], there: Mapping[str, float]) -> str:
     still = [output for output in sorted(alive) if not there[output] > LIMIT]
     if still:
-        return f"{name}: no effect on {', '.join(still)} of the file, should have as in the reference"
+        return f"{name}: does not affect {', '.join(still)} of the file, should, as in the reference"
     loose = [output for output, times in here.items() if times == 0 and not there[output] <= LIMIT]
-    return f"{name}: has an effect on {', '.join(loose)} of the file, should have none" if loose else ""
+    return f"{name}: affects {', '.join(loose)} of the file, should not, as in the reference" if loose else ""
 
 
 def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:

@@ -35,7 +35,7 @@ def judge_values(
 
 def _judge(name: str, reference: np.ndarray, actual: np.ndarray | None, atol: float | None, sizes: str) -> Finding:
     if actual is None:
-        return Finding("names", name, False, f"{name}: not among the outputs, should be", sizes)
+        return Finding("names", name, False, f"{name}: is not among the outputs, should be", sizes)
     if actual.dtype != reference.dtype:
         return Finding("dtype", name, False, f"{name}: dtype {actual.dtype}, should be {reference.dtype}", sizes)
     if actual.shape != reference.shape:

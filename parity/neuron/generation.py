@@ -115,7 +115,7 @@ class Generator:
             options: of `generate`, such as max_length and num_beams.
 
         Raises:
-            UsageError (a ValueError): more rows, beams or tokens than were compiled.
+            UsageError: more rows, beams or tokens than were compiled.
         """
         with torch.no_grad(), loading.quiet_transformers():
             return self._model.generate(

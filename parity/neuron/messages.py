@@ -31,7 +31,14 @@ EXPLANATIONS = {
 
 
 def explain(text: str) -> str:
-    """The SDK's own text, on one line, and what to do about it where AWS documents that; the text alone elsewhere."""
+    """The SDK's own text, on one line, and what to do about it if AWS documents that; else the text alone.
+
+    Args:
+        text: an error message or a line of the log.
+
+    Raises:
+        AttributeError: it is not a str.
+    """
     own = " ".join(text.split())[:500]
     for part, advice in EXPLANATIONS.items():
         if part in own or part in text:

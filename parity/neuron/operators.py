@@ -93,6 +93,12 @@ def coverage(module: torch.jit.ScriptModule) -> Coverage:
 
     aten::embedding is not: AWS took it off, for it is faster on the CPU. The list has no in-place forms but those that
     it names.
+
+    Args:
+        module: what `torch.jit.trace` returns.
+
+    Raises:
+        UsageError: it is not a ScriptModule.
     """
     if not hasattr(module, "inlined_graph"):
         raise UsageError(f"module: got {type(module).__name__}, should be a ScriptModule, as torch.jit.trace returns")

@@ -144,8 +144,14 @@ def validate(
 ) -> list[Finding]:
     """The compiled model beside the model itself, on eight inputs of the compiled shape.
 
+    Args:
+        made: what `trace` or `load` returns.
+        model: the model that was compiled.
+        onnx_config: the OnnxConfig that `trace` was given, if it was.
+        tolerances: what is allowed; None allows what is expected of bfloat16.
+
     Raises:
-        ValueMismatch, ShapeMismatch, NameMismatch (ValueErrors): it answers otherwise.
+        NameMismatch, ShapeMismatch, ValueMismatch: the compiled model answers otherwise.
     """
     from parity.reference import answers
     from parity.torchscript.untying import twin
@@ -166,7 +172,7 @@ def require(findings: Sequence[Finding]) -> None:
     """Refuse findings of which one has failed.
 
     Raises:
-        ValueMismatch, ShapeMismatch, NameMismatch (ValueErrors): all failures in one message.
+        ValueMismatch, ShapeMismatch, NameMismatch: all failures in one message.
     """
     if failed := failures(findings):
         raise error_of(failed, "; ".join(finding.message for finding in failed))

@@ -60,7 +60,7 @@ class NeuronModel(TracedModel):
         """The outputs, a tuple, for tensors of the compiled shapes in the order of `inputs`.
 
         Raises:
-            UsageError (a ValueError): another shape than the compiled one.
+            UsageError: another shape than the compiled one.
             SessionError: the runtime fails; the text says what to do where AWS documents that.
         """
         self._check(tensors)
@@ -126,11 +126,11 @@ def trace(  # noqa: PLR0913 - the signature that users call
         options: keywords of the tracer, such as compiler_args, compiler_workdir or dynamic_batch_size.
 
     Raises:
-        EnvironmentGap (a RuntimeError): no SDK that compiles; the text says what to install or where to run.
-        UsageError (a ValueError): inputs, outputs, a feature or keywords that are not there.
-        ExportError (a RuntimeError): compiling fails, or operators fell back to the CPU.
-        ValueMismatch (a ValueError): the device answers otherwise; nothing is written.
-        OutputError (an OSError): `output` cannot be written.
+        EnvironmentGap: no SDK that compiles; the text says what to install or where to run.
+        UsageError: inputs, outputs, a feature or keywords that are not there.
+        ExportError: compiling fails, or operators fell back to the CPU.
+        ValueMismatch: the device answers otherwise; nothing is written.
+        OutputError: `output` cannot be written.
     """
     say = say or logger.info
     model = transformers_model(model)
@@ -223,9 +223,13 @@ def compile_module(
 def load(path: str | os.PathLike) -> NeuronModel:
     """A file that `trace` has written; the SDK is imported before it is loaded. Load only files that you trust.
 
+    Args:
+        path: the file, usually ending in .pt.
+
     Raises:
-        EnvironmentGap (a RuntimeError): the SDK is not here; the text says what to install.
-        UsageError, SessionError: see `parity.torchscript.load`; and the file was not compiled by `trace`.
+        EnvironmentGap: the SDK is not installed; the message says what to install.
+        UsageError: `path` is no path.
+        SessionError: torch cannot load the file, or `trace` did not write it.
     """
     facts = files_of_traces.declaration_of(path)
     if "neuron" not in facts:
@@ -253,8 +257,16 @@ def analyze(
 ) -> Any:
     """The SDK's own report on a model's operators, before it is compiled: what `torch.neuron.analyze_model` returns.
 
+    Args:
+        model: a PyTorch model of transformers.
+        example_inputs: tensors by name, or a list in the declaration's order.
+        feature: what the model is traced for; None finds it by the model's class.
+        onnx_config: an OnnxConfig in place of the declared one.
+        package: `torch_neuron` or `torch_neuronx`; None takes the one that is installed.
+
     Raises:
-        EnvironmentGap, UsageError: see `trace`.
+        EnvironmentGap: no SDK is installed; the message says what to install.
+        UsageError: inputs or a feature that the model does not have.
     """
     model = transformers_model(model)
     tracer = sdk.tracer(package)

@@ -143,7 +143,7 @@ def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
     elif "rejected" in summary:
         complain(f"The rejected file is kept as {summary['rejected']}; {destination.name} was not written.")
     else:
-        complain(f"{destination.name} passed, and was not written: it goes with the rejected file.")
+        complain(f"{destination.name} passed, but was not written, because it belongs with the rejected file.")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     Args:
         preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
         model: a PyTorch model of transformers; of a PeftModel with its adapter.
+        config: names inputs, outputs and dynamic axes of the file.
         opset: 11 to 20.
         output: the file to write; weights over 2 GB go beside it, into `<output>_data`.
         tokenizer: deprecated name of `preprocessor`.
@@ -83,10 +84,10 @@ def export(  # noqa: PLR0913 - the signature that users call
         The names of `forward`'s parameters that are inputs, in its order, and the names of the outputs.
 
     Raises:
-        UsageError (a ValueError): an opset out of range; inputs that the model does not take; weights of another type
+        UsageError: an opset out of range; inputs that the model does not take; weights of another type
             than float32.
-        ExportError (a RuntimeError): the exporter fails, or its file is not what was asked for.
-        OutputError (an OSError): `output` cannot be written.
+        ExportError: the exporter fails, or its file is not what was asked for.
+        OutputError: `output` cannot be written.
     """
     if not hasattr(model, "named_parameters"):
         raise UsageError(
@@ -189,7 +190,7 @@ def export_tensorflow(
     """`export`, under the name that the old package had for TensorFlow models: load their weights with `from_tf=True`.
 
     Raises:
-        UsageError (a ValueError): the model is a TensorFlow one; and all that `export` raises.
+        UsageError: the model is a TensorFlow one; and all that `export` raises.
     """
     return export(preprocessor, model, config, opset, output, tokenizer=tokenizer)
 
@@ -291,11 +292,20 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     file does not say that it has the model's attention implementation, positions that are masked are only judged for
     being finite: each implementation answers them in its own way.
 
+    Args:
+        config: the configuration that the file was exported with.
+        preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
+        reference_model: the model that was exported, in float32.
+        onnx_model: the file.
+        onnx_named_outputs: the names of its outputs, as `export` returns them.
+        atol: the largest absolute difference allowed.
+        tokenizer: deprecated name of `preprocessor`.
+
     Raises:
-        ValueError: names, dtypes, shapes or values differ; the message names every bad output with count, worst
-            difference and index (NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch); or the reference model's
-            weights are of another type than float32 (UsageError).
-        RuntimeError: ONNX Runtime refuses the file (SessionError).
+        NameMismatch, DtypeMismatch, ShapeMismatch, ValueMismatch: names, dtypes, shapes or values differ; each is a
+            ValueError, and its message names every bad output with count, worst difference and index.
+        UsageError: an argument is wrong, or the model's weights are of another type than float32.
+        SessionError: ONNX Runtime refuses the file.
     """
     from parity import arguments, shapes, validation
     from parity.onnx.log import validation_lines

@@ -207,7 +207,8 @@ def test_weights_that_an_adapter_lacks(directory, tmp_path, random):
     status, _, err = run("-m", path, "--feature", FEATURE, "--quiet", tmp_path / "out")
     assert (status, err.count("\n")) == (0, 1)
     assert (
-        "warning: the adapter lacks weights of base_model.model.bert.encoder.layer.1.attention.self.query.lora_A" in err
+        "warning: the adapter has no weights for base_model.model.bert.encoder.layer.1.attention.self.query.lora_A"
+        in err
     )
 
 

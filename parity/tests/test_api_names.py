@@ -297,7 +297,7 @@ def test_a_features_mapping_makes_configurations_with_past():
     assert [(config.task, config.use_past) for config in made] == [("causal-lm", False), ("causal-lm", True)]
     with pytest.raises(ValueError, match="onnx_config_cls: is missing"):
         features.supported_features_mapping("default")
-    with pytest.raises(ValueError, match=r"models\.gpt2\.PoetryOnnxConfig is that of no declared architecture"):
+    with pytest.raises(ValueError, match=r"models\.gpt2\.PoetryOnnxConfig is not the class of a declared architecture"):
         features.supported_features_mapping("default", onnx_config_cls="models.gpt2.PoetryOnnxConfig")
 
 

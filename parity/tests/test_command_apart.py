@@ -140,9 +140,9 @@ def test_hub_id_is_read_from_the_cache(checkpoint, file_bytes, tmp_path):
     assert json.loads(process.stdout.splitlines()[-1]) == [0, 2]
     assert (output / "model.onnx").read_bytes() == file_bytes
     assert [line for line in process.stderr.splitlines() if not line.startswith("… ")] == [
-        "python -m parity.onnx: error: --model somebody/not-there: it is no directory here, and the Hub cannot be"
-        " reached (in offline mode only its cache is looked at); give the directory of a checkpoint, or check the"
-        " network"
+        "python -m parity.onnx: error: --model somebody/not-there: is not a directory on this machine, and the Hub"
+        " cannot be reached (in offline mode only the local cache is read); give the directory of a checkpoint, or"
+        " check the network"
     ]
 
 

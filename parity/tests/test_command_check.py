@@ -226,7 +226,7 @@ def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
     status, log, err = run(checkpoint(), bare(tmp_path / "baked.onnx", spoil=baked_length), *options)
     assert status == 1
     assert err.splitlines()[-1].startswith(f"axis sequence: the file is right where sequence is {LENGTH}")
-    assert "sequence is baked in, though the file declares it dynamic" in err
+    assert "the size has become a constant, though the file declares the axis dynamic" in err
     assert f"-[✓] batch 2 × sequence {LENGTH}: largest" in log
     assert "-[x] batch 3 × sequence 1: largest" in log
 
@@ -510,6 +510,6 @@ def test_another_order_of_inputs_is_a_remark(checkpoint, tmp_path):
     model.graph.input.append(model.graph.input.pop(0))
     onnx.save(model, str(file))
     status, out, log = run(checkpoint(), file, "--json")
-    remark = "input names: stand in the order attention_mask, input_ids; declared are input_ids, attention_mask"
+    remark = "input names: are in the order attention_mask, input_ids; should be in the order input_ids, attention_mask"
     assert (status, json.loads(out)["remarks"]) == (0, [remark])
     assert f"        - {remark}" in log.splitlines()

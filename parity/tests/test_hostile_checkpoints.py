@@ -103,10 +103,10 @@ NAMES = {
     "x" * 5000: "no file can have that name",
     "x/" * 2500: "no file can have that name",
     "~nosuchuser/model": "there is no such user",
-    "a..b": "no Hub id either",
-    "a--b": "no Hub id either",
-    "x" * 97: "no Hub id either",
-    os.fsdecode(b"caf\xe9"): "its name is no UTF-8",
+    "a..b": "nor a Hub id",
+    "a--b": "nor a Hub id",
+    "x" * 97: "nor a Hub id",
+    os.fsdecode(b"caf\xe9"): "its name is not valid UTF-8",
     "a\0b": "no file can have that name",
 }
 

@@ -220,7 +220,7 @@ def test_a_result_that_cannot_be_printed(capsys, monkeypatch, tmp_path, stdout, 
     status, lines = ended(capsys, body, as_json=as_json)
     assert status == 1
     assert len(lines) == 1
-    assert lines[0].startswith("parity x: error: standard output takes nothing (")
+    assert lines[0].startswith("parity x: error: standard output cannot be written (")
     assert lines[0].endswith(f"written: {tmp_path / 'model.onnx'}")
 
 

@@ -18,7 +18,8 @@ from parity.torchscript.__main__ import main as torchscript_main
 run = functools.partial(commands.run, command=main)
 
 WARNING = (
-    "warning: default leaves out the head of {}, as which the checkpoint was saved; --feature {} keeps it\n".format
+    "warning: feature default leaves out the head of {}, the class that the checkpoint was saved with; --feature {}"
+    " keeps it\n".format
 )
 
 
@@ -343,7 +344,9 @@ def test_revision_and_subfolder_of_the_hub(hub, tmp_path):
     assert loading.resolve("somebody/model", hub) == "somebody/model"
     assert loading.load_config(loading.resolve("somebody/model", hub, revision="main")).model_type == "bert"
     for options in ({"revision": "v3"}, {"revision": "v2", "subfolder": "image"}, {"subfolder": "text"}):
-        with pytest.raises(UsageError, match=r"somebody/model: it is no directory here, and the Hub cannot be reached"):
+        with pytest.raises(
+            UsageError, match=r"somebody/model: is not a directory on this machine, and the Hub cannot be reached"
+        ):
             loading.resolve("somebody/model", hub, **options)
 
 

@@ -81,7 +81,7 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
     assert (tmp_path / "model.onnx").read_bytes() == earlier_export("t5")
     lines = err.splitlines()
     assert any(line.endswith("prefill.rejected.onnx; prefill.onnx was not written.") for line in lines)
-    assert lines[-1] == "model.onnx passed, and was not written: it goes with the rejected file."
+    assert lines[-1] == "model.onnx passed, but was not written, because it belongs with the rejected file."
 
 
 def test_a_feature_without_cross_attention_caches_is_refused(checkpoint, tmp_path, capsys):

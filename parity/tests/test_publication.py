@@ -328,7 +328,7 @@ def test_a_journal_moves_nothing_outside(tmp_path, name):
     (stage / "model.onnx").write_text("new")
     journal = {"moves": [["model.onnx", name]], "entries": [name], "removals": []}
     (stage / stages.JOURNAL).write_text(json.dumps(journal))
-    with pytest.raises(OutputError, match=r"broken off has left .* cannot be read"):
+    with pytest.raises(OutputError, match=r"an interrupted export left .* cannot be read"):
         complete(tmp_path)
     assert (stage / "model.onnx").exists()
 

@@ -107,8 +107,9 @@ def test_weights_that_are_not_numbers(classifier, tmp_path, safe):
         (directory / "model.safetensors").unlink()
         torch.save(model.state_dict(), directory / "pytorch_model.bin")
     fragments = (
-        "its weights are not all numbers: 3 of 1024 values of bert.encoder.layer.0.attention.self.query.weight are NaN",
-        "and 1 more weights; take a checkpoint of before the training diverged",
+        "its weights should be numbers, but 3 of 1024 values of bert.encoder.layer.0.attention.self.query.weight are"
+        " NaN",
+        "and 1 more weights; use a checkpoint from before the training diverged",
     )
     require_sentence(tmp_path, fragments, "-m", directory, "--feature", FEATURE)
     model = tiny_model("bert")

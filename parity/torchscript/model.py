@@ -182,6 +182,9 @@ def _require_tensor(name: str, tensor: Any, example: torch.Tensor) -> None:
 def load(path: str | os.PathLike) -> TracedModel:
     """A file that `export` has written. Its graph is code: load only files that you trust.
 
+    Args:
+        path: the file, usually ending in .pt.
+
     Raises:
         UsageError: `path` is no path.
         SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.

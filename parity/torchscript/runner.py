@@ -27,7 +27,7 @@ class Runner:
             None means all axes of texts.
 
     Raises:
-        UsageError (a ValueError): traces of different models; a trace that cannot be padded: without a mask, with past
+        UsageError: traces of different models; a trace that cannot be padded: without a mask, with past
             key values, or of a model whose own answers change with padding.
     """
 
@@ -139,6 +139,6 @@ def _require_paddable(trace: TracedModel) -> None:
         )
     if trace.padding is False:
         raise UsageError(
-            f"traces: the answers of {trace.model_type} {trace.feature} change with padding, in PyTorch too; trace one"
-            " length for each that is asked"
+            f"traces: the answers of {trace.model_type} {trace.feature} change with padding, in PyTorch too; make a"
+            " trace for each length that is requested"
         )

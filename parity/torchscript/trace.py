@@ -128,10 +128,10 @@ def export(  # noqa: PLR0913 - the signature that users call
         say: takes the lines of the log; None gives them to the logger `parity.torchscript`.
 
     Raises:
-        UsageError (a ValueError): inputs, outputs or a feature that the model does not have.
-        ExportError (a RuntimeError): tracing fails.
-        OutputError (an OSError): `output` cannot be written.
-        ValueMismatch, ShapeMismatch, DtypeMismatch (ValueErrors): the trace answers otherwise; nothing is written.
+        UsageError: inputs, outputs or a feature that the model does not have.
+        ExportError: tracing fails.
+        OutputError: `output` cannot be written.
+        ValueMismatch, ShapeMismatch, DtypeMismatch: the trace answers otherwise; nothing is written.
     """
     say = say or logger.info
     model = transformers_model(model)

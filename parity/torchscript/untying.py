@@ -26,6 +26,12 @@ def untie(model: torch.nn.Module) -> torch.nn.Module:
 
     Only that one weight is copied; the rest are the tensors of the model, which is untouched and still tied. The copy
     refuses `.train(True)`. A model without an output embedding, or with one of its own, gives a plain copy.
+
+    Args:
+        model: a PyTorch model.
+
+    Raises:
+        UsageError: it is not a PyTorch model.
     """
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"model: got {type(model).__name__}, should be a PyTorch model")

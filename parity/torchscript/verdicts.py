@@ -81,6 +81,7 @@ class Verdict:
         return sorted(size for size in sizes if size is not None)
 
     def as_json(self) -> dict[str, Any]:
+        """Axis, traced size, outcome and the sizes that were tried, as JSON."""
         return {
             "axis": self.axis,
             "traced": self.traced,
@@ -350,7 +351,14 @@ def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:
 
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
-    """The verdicts as lines: the axis, its traced size, the verdict, the sizes that were tried, and why."""
+    """The verdicts as lines: the axis, its traced size, the verdict, the sizes that were tried, and why.
+
+    Args:
+        verdicts: as `verdict` returns them.
+
+    Raises:
+        AttributeError: one of them is not a `Verdict`.
+    """
     rows = [("axis", "traced", "at other sizes", "")]
     for each in verdicts:
         sizes = "; ".join(_sizes(each, outcome) for outcome in (RIGHT, RAISES, WRONG, REFUSED) if each.at(outcome))

@@ -77,7 +77,7 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     try:
         rows = schema.read_table(path, {"cell": schema.text(300), "status": _STATUS, "checks": schema.text(10_000)})
     except SchemaError as error:
-        raise UsageError(f"{error}; restore it, or make it anew with --accept") from None
+        raise UsageError(f"{error}; restore it, or write it again with --accept") from None
     return {(row["cell"], check): row["status"] for row in rows for check in row["checks"].split()}
 
 
@@ -174,7 +174,7 @@ def _gone_lines(gone: Statuses) -> list[str]:
 
 def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str]) -> None:
     if allowance.drop and not gone:
-        raise UsageError(f"--drop {allowance.drop}: every check that was selected has a result; leave it out")
+        raise UsageError(f"--drop {allowance.drop}: every check that was selected has a result; leave the option out")
     if allowance.drop and allowance.drop != len(gone):
         number = count_text(len(gone), "check")
         have = "has" if len(gone) == 1 else "have"
@@ -185,8 +185,8 @@ def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str])
         )
     if red and not allowance.even_failed:
         raise UsageError(
-            f"{_count_red(red)}, and not so in the baseline: a bug of upstream belongs into the declaration, as a"
-            f" deviation; --even-failed accepts what is red; nothing was accepted"
+            f"{_count_red(red)}, but not in the baseline; declare a bug of another package as a deviation, or fix the"
+            f" cause; --even-failed accepts what is red; nothing was accepted"
         )
 
 

@@ -57,4 +57,4 @@ def _read(path: Path) -> dict[str, list[list[str]]]:
     try:
         return dict(schema.read_json(path, _WARNINGS))
     except SchemaError as error:
-        raise UsageError(f"{error}; remove it and make it anew with --accept") from None
+        raise UsageError(f"{error}; remove it, then write it again with --accept") from None

@@ -1,0 +1,135 @@
+"""What a person meets at the terminal: help, versions, tables that fit, no colours."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parity import cli
+from parity.console import Console
+from parity.environment import PACKAGES, version_of
+from parity.fixtures.controls.commands import run
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = 80
+# What sets a colour, a weight or a style on a terminal; what only moves the cursor or erases is none of them.
+STYLE = re.compile(r"\x1b\[[\d;]*m")
+NEEDING_TORCH = ("torch", "transformers", "onnx", "onnxruntime")
+
+
+def wide(text, columns=COLUMNS):
+    """The lines that do not fit into a terminal."""
+    return [line for line in text.splitlines() if len(line) > columns]
+
+
+def silent_options(text):
+    """The options of a help that do not say what they do, beside them or on the next line."""
+    lines = [*text.splitlines(), ""]
+    options = [number for number, line in enumerate(lines) if re.match(r"  -{1,2}\w", line)]
+    return [
+        lines[n] for n in options if not re.search(r"\S {2,}\S", lines[n][2:]) and not re.match(r" {20}", lines[n + 1])
+    ]
+
+
+def help_of(monkeypatch, *words):
+    """Exit status and text of `parity … --help` on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
+    return run(*words, "--help", command=cli.main)
+
+
+@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
+def test_help_fits_a_terminal(name, monkeypatch):
+    """Each line has at most 80 characters, every option says what it does, and nothing has a colour."""
+    status, text, _ = help_of(monkeypatch, *filter(None, [name]))
+    assert status == 0
+    assert wide(text) == []
+    assert not STYLE.search(text)
+    assert silent_options(text) == []
+
+
+def test_the_commands_are_in_the_order_of_a_days_work(monkeypatch):
+    """Export, judge, other formats, suite, results, speed; each with one line."""
+    _, text, _ = help_of(monkeypatch)
+    names = re.findall(r"^  (\w+) {2,}\S", text, re.MULTILINE)
+    assert names == ["onnx", "check", "torchscript", "neuron", "matrix", "reports", "benchmarks"]
+    assert names == [*cli.COMMANDS]
+
+
+def test_without_a_command_the_help_is_an_error():
+    """Exit status 2, the help on standard error; an unknown word is named with those that exist."""
+    status, out, err = run(command=cli.main)
+    assert (status, out) == (2, "")
+    assert "usage: parity" in err
+    status, out, err = run("exprot", command=cli.main)
+    assert (status, out) == (2, "")
+    assert err.startswith("parity: error: got exprot, should be one of onnx, check")
+
+
+VERSIONS = "import sys; sys.modules.update(dict.fromkeys({absent!r})); from parity.cli import run; run()"
+
+
+def test_version_names_what_parity_uses():
+    """Parity, Python, and every package with its version or that it is missing; read without importing any."""
+    program = VERSIONS.format(absent=NEEDING_TORCH)
+    done = subprocess.run([sys.executable, "-c", program, "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"parity \d+\.\d+\.\d+", lines[0])
+    assert lines[1].startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}.")
+    assert lines[2 : 2 + len(PACKAGES)] == [f"{name} {version_of(name) or 'is not installed'}" for name in PACKAGES]
+
+
+def test_a_missing_package_is_no_failure_of_version(monkeypatch):
+    """It says so."""
+    monkeypatch.setattr("parity.environment.version_of", {"torch": "2.13.0"}.get)
+    status, out, _ = run("--version", command=cli.main)
+    assert status == 0
+    assert "torch 2.13.0\n" in out
+    assert "onnx is not installed\n" in out
+
+
+def test_the_table_of_the_matrix_fits():
+    """All of it, with its counts."""
+    status, text, _ = run("matrix", command=cli.main)
+    assert status == 0
+    assert len(text.splitlines()) > 200
+    assert wide(text) == []
+
+
+def test_a_line_that_is_too_long_is_seen():
+    """The control."""
+    assert wide("a\n" + "b" * 81) == ["b" * 81]
+    assert STYLE.search("\x1b[1mbold\x1b[0m")
+    assert silent_options("  --new TEXT\n  --old       kept\n  --longer\n" + " " * 24 + "told") == ["  --new TEXT"]
+    assert not STYLE.search("\r\x1b[K")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
+def test_nothing_has_a_colour_on_a_terminal(environment, monkeypatch):
+    """Progress erases its own line and sets no colour, with NO_COLOR or without."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    console = Console()
+    console.progress("loading")
+    console.say("done")
+    console.warn("careful")
+    assert "loading" in terminal.getvalue()
+    assert not STYLE.search(terminal.getvalue())
+
+
+def test_elsewhere_there_is_no_progress(monkeypatch):
+    """A file or a pipe has the log alone."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    Console().progress("loading")
+    assert stream.getvalue() == ""
