@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from parity import publication, stages
 from parity.errors import OutputError, ParityError, UsageError
 from parity.interruptions import announce
 from parity.paths import kind_of, require_replaceable, short
+
+logger = logging.getLogger("parity.files")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a disk may answer to a write besides.
@@ -46,7 +49,8 @@ def staging_directory(destination: Path) -> Iterator[Path]:
         if destination.is_dir():
             raise IsADirectoryError(f"{destination} is a directory")
         require_replaceable(destination)
-        publication.complete(destination.parent)
+        if names := publication.complete(destination.parent):
+            logger.warning("%s: an export that was broken off is complete: %s", destination.parent, ", ".join(names))
         stage = stages.Stage(destination.parent)
     except (OSError, ValueError) as error:
         if isinstance(error, ParityError):

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import filecmp
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -24,8 +23,6 @@ from parity.interruptions import deferred, deliver
 from parity.paths import require_replaceable
 from parity.schema import SchemaError
 from parity.stages import JOURNAL
-
-logger = logging.getLogger("parity.publication")
 
 _OLD = "old"
 _SMALL = 1 << 26  # bytes up to which a file is compared with the one that it would replace
@@ -212,7 +209,6 @@ def complete(directory: Path) -> list[str]:
                         f" ({error.strerror or error}); its files are in {stage}"
                     ) from error
             names += [name for _, name in journal["moves"]]
-            logger.warning("%s: an export that was broken off is complete: %s", directory, ", ".join(names))
         shutil.rmtree(stage, ignore_errors=True)
     return names
 

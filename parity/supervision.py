@@ -108,6 +108,6 @@ def _clear(news: bytes) -> None:
             if kind == "delivered":
                 interruptions.deliver([path])
             elif path.name.startswith(stages.PREFIX):
-                publication.complete(path.parent)
+                interruptions.deliver(path.parent / name for name in publication.complete(path.parent))
             else:
                 path.rmdir()

@@ -25,6 +25,22 @@ output, act = Path(sys.argv[1]) / "new" / "model.onnx", sys.argv[2]
 def work():
     with staging_directory(output) as stage:
         (stage / "model.onnx").write_text("half")
+        if act == "published":
+            for name in ("prefill.onnx", "config.json"):
+                (stage / name).write_text("whole")
+            from parity import publication
+            own, moved = publication._rename, []
+            def rename(source, target):
+                own(source, target)
+                moved.append(target)
+                if len(moved) == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            publication._rename = rename
+            new = publication.Publication(stage, output.parent)
+            for name in ("model.onnx", "prefill.onnx"):
+                new.add_entry(stage / name, name)
+            new.add(stage / "config.json", "config.json")
+            new.commit()
         if act == "delivered":
             publish_file(stage / "model.onnx", output)
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -93,6 +109,16 @@ def test_what_was_delivered_is_told(tmp_path):
     assert status == 1
     assert err.endswith(f"; already written: {tmp_path / 'new' / 'model.onnx'}\n")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]
+
+
+def test_a_publication_that_had_begun_is_ended(tmp_path):
+    """What a process had begun to move when it was killed: the one that watches it ends that, and says so."""
+    status, _, err = run(tmp_path, "published")
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"model.onnx", "prefill.onnx", "config.json"}
+    (names,) = (line.partition("already written: ")[2] for line in err.splitlines())
+    assert {Path(name).name for name in names.split(", ")} == {"model.onnx", "prefill.onnx", "config.json"}
 
 
 @pytest.mark.parametrize("status", ["0", "1", "2"])
