@@ -58,7 +58,7 @@ def test_right_sizes_of_a_frozen_branch_are_told():
 
     lines = table(BY_NAME["frozen-branch"].judgement()[1])
     line = next(index for index, text in enumerate(lines) if text.startswith("sequence"))
-    assert lines[line].split("silently wrong")[1].strip() == "right at 1, 7, 9; wrong at 13, 17, 40"
+    assert lines[line].split("silently wrong")[1].strip() == "right at 1, 7, 9; wrong at 13, 17, 29, 40"
     assert lines[line + 1].startswith("    last_hidden_state: error ratio")
     assert not lines[line + 2].startswith(" ")
 
@@ -131,7 +131,11 @@ def test_worst_trial_decides(outcomes, verdict):
 
 @pytest.mark.parametrize(
     ("axis", "sizes"),
-    [("batch", [1, 3, 5]), ("sequence", [1, 7, 9, 13, 17, 38]), ("past_sequence", [0, 9, 11, 13, 21, 40])],
+    [
+        ("batch", [1, 3, 5, 8]),
+        ("sequence", [1, 7, 9, 13, 17, 29, 38]),
+        ("past_sequence", [0, 9, 11, 13, 21, 29, 40]),
+    ],
 )
 def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
     """The smallest and the longest that fits beside the past are tried, and both neighbours of the traced size."""
@@ -144,6 +148,41 @@ def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
     model = tiny_model("gpt2", "causal-lm-with-past")
     source = SampleSource(constructor("gpt2", "causal-lm-with-past")(model.config), preprocessor("gpt2"), model.config)
     assert sizes_of(source, axis, 48) == sizes
+
+
+def test_trace_that_ignores_its_mask_is_not_delivered(tmp_path):
+    """It is right on its example and on any values without padding; the proof at the traced shape has paddings."""
+    from parity.errors import ValueMismatch
+    from parity.fixtures.controls.trace_specimens import ignores_mask
+    from parity.torchscript import export
+
+    example = dict(BY_NAME["healthy"].judgement()[0].example)
+    with pytest.raises(ValueMismatch, match="at the traced shape: last_hidden_state: error ratio"):
+        export(ignores_mask(), example, tmp_path / "model.pt", feature="default")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_trace_that_ignores_its_mask_is_silently_wrong_together():
+    """If nobody asks for the proof, the verdicts on single axes see nothing, and that on all together does."""
+    from parity.fixtures.controls.trace_specimens import ignores_mask
+    from parity.torchscript import export, verdict
+
+    model = ignores_mask()
+    example = dict(BY_NAME["healthy"].judgement()[0].example)
+    traced = export(model, example, feature="default", prove=False)
+    found = {each.axis: each.outcome for each in verdict(traced, model)}
+    assert found["all of these together"] == "silently wrong"
+
+
+def test_images_are_tried_on_either_side():
+    """Where both sides have names, one sample is higher than wide, and one wider than high."""
+    from types import SimpleNamespace
+
+    from parity.torchscript.verdicts import _meetings
+
+    source = SimpleNamespace(axes={"batch": 2, "height": 32, "width": 32}, axis_sizes={})
+    sides = {"height": [16, 31, 64], "width": [16, 31, 64]}
+    assert [*_meetings(source, sides)] == [{"height": 64, "width": 16}, {"width": 64, "height": 16}]
 
 
 def test_trace_without_axes_is_refused():

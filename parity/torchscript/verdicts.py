@@ -16,14 +16,15 @@ import torch
 
 from parity import validation
 from parity.arguments import require_model, transformers_model
-from parity.axes import PAST_OF, PASTS, TEXTS
+from parity.axes import IMAGES, PAST_OF, PASTS, TEXTS
+from parity.configs.lengths import lengths_to_try
 from parity.configs.tokens import text_config
 from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Answers, Arrays
 from parity.reference import answers
-from parity.samples import Sample, SampleSource
+from parity.samples import PADDINGS, Sample, SampleSource
 from parity.shapes import nearest
 from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
@@ -37,9 +38,13 @@ OUTCOMES = GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises",
 # The joint trial of all axes that generalise one by one.
 TOGETHER = "all of these together"
 
+BIT_EQUAL = "bit-equal"
 RIGHT, WRONG, REFUSED = "right", "wrong", "refused"
 _LONG = 64
-_PRIME = 13
+# One length between twice the traced one and the longest is not enough: a trace may be wrong at some only.
+_PRIMES = (13, 29)
+# A batch that is larger than those of most traces.
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,8 @@ def outcome_of(trials: Sequence[Trial]) -> str:
 
 
 def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
-    """Sizes to try of one axis: the smallest, around the traced one, a prime, about twice it, and the longest.
+    """Sizes to try of one axis: the smallest, around the traced one, primes, about twice it, the longest, and those of
+    `lengths_to_try`, ascending.
 
     Those that the declaration rules out (`axis_sizes`) are replaced by the nearest that it allows.
 
@@ -165,17 +171,19 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
     """
     here = source.axes[axis]
     if axis in ("batch", "choice", "image_batch"):
-        sizes = [1, here + 1, 2 * here + 1]
+        sizes = [1, here + 1, 2 * here + 1, max(_BATCH, 3 * here)]
     elif axis in ("height", "width"):
         sizes = [here // 2, here - 1, here + 1, 2 * here]
     else:
-        sizes = [1, here - 1, here + 1, _PRIME, 2 * here + 1, longest or max(_LONG, 3 * here)]
+        sizes = [1, here - 1, here + 1, *_PRIMES, 2 * here + 1, longest or max(_LONG, 3 * here)]
+        if axis in TEXTS:
+            sizes += lengths_to_try(source.model_config, longest).tokens
         if axis in PASTS:
             sizes[0] = 0
     allowed = source.axis_sizes.get(axis)
     smallest = 0 if axis in PASTS else 1
     room = _room(source.axes, axis, longest)
-    possible = [nearest(min(size, room), allowed) for size in sizes]
+    possible = sorted(nearest(min(size, room), allowed) for size in sizes)
     return [size for size in dict.fromkeys(possible) if size >= smallest and size != here]
 
 
@@ -190,16 +198,34 @@ def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
 def _joint_samples(
     source: SampleSource, candidates: Mapping[str, Sequence[int]], longest: int | None
 ) -> Iterator[Sample]:
-    """Two or three samples in which every axis has another size than the traced one, padded where there is a mask."""
+    """Samples in which every axis has another size than the traced one, each of its sizes once or more, padded where
+    there is a mask; then those of `_meetings`.
+    """
     if len(candidates) < 2 and not (candidates and source.masked):
         return
-    for turn, padding in enumerate(("", "left", "right") if source.masked else ("", "")):
+    paddings = ("", "left", "right", "mixed") if source.masked else ("",)
+    sets = []
+    for turn in range(max(len(paddings), *map(len, candidates.values()))):
         sizes = {axis: others[(turn + place) % len(others)] for place, (axis, others) in enumerate(candidates.items())}
+        sets.append((sizes, paddings[turn % len(paddings)]))
+    sets += [(sizes, "") for sizes in _meetings(source, candidates)]
+    for turn, (sizes, padding) in enumerate(sets):
         for axis, past in PAST_OF.items():
             if axis in sizes and past in sizes and longest is not None:
                 sizes[past] = min(sizes[past], longest - 1)
                 sizes[axis] = min(sizes[axis], longest - sizes[past])
         yield source.resize(sizes, padding=padding, seed=100 + turn)
+
+
+def _meetings(source: SampleSource, candidates: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
+    """Sizes at which a batch is as large as its texts are long, a past as long as what follows, and one side longer."""
+    texts = [axis for axis in (*TEXTS, *PASTS) if axis in candidates]
+    if texts and "batch" in candidates:
+        size = next(size for size in (5, 6, 7) if size not in source.axes.values())
+        yield {axis: nearest(size, source.axis_sizes.get(axis)) for axis in ("batch", *texts)}
+    if all(side in candidates for side in IMAGES):
+        for long, short in (IMAGES, IMAGES[::-1]):
+            yield {long: max(candidates[long]), short: min(candidates[short])}
 
 
 @dataclass(frozen=True)
@@ -298,22 +324,26 @@ def trial(subject: TrialSetup, sample: Sample) -> Trial:
     if refusal is not None:
         return Trial(sample, WRONG, f"the model refuses this size ({refusal}), and the trace answers")
     if _equal(reference, actual):
-        return Trial(sample, RIGHT, "bit-equal")
+        return Trial(sample, RIGHT, BIT_EQUAL)
     return _pool_trial(subject, sample, min(array.size for array in reference.values()))
 
 
 def at_traced_shape(trace: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
-    """The trace on its own example and on other values of the same shape; three runs, so that it is optimised too."""
+    """The trace at its own shape: on its example, on other values, on each padding, and on the example once more.
+
+    The first runs let torch optimise it, and a trace that ignores its mask is right without padding.
+    """
     subject = TrialSetup.for_trace(trace, model, onnx_config=onnx_config)
-    example = subject.source.generate()
-    others = subject.source.generate(seed=1)
-    first = trial(subject, example)
-    for sample in (others, example):
-        again = trial(subject, sample)
-        if again.outcome != RIGHT or first.outcome != RIGHT:
-            return first if first.outcome != RIGHT else again
-        first = first if first.text != "bit-equal" else again
-    return first
+    source = subject.source
+    example = source.generate()
+    paddings = [padding for padding in PADDINGS if padding] if source.masked else []
+    padded = [source.generate(padding=padding, seed=seed) for seed, padding in enumerate(paddings, start=2)]
+    trials: list[Trial] = []
+    for sample in (example, source.generate(seed=1), *padded, example):
+        trials.append(trial(subject, sample))
+        if trials[-1].outcome != RIGHT:
+            return trials[-1]
+    return next((each for each in trials if each.text != BIT_EQUAL), trials[0])
 
 
 def _eager(subject: TrialSetup, samples: Sequence[Sample], *, exact: bool = False) -> list[Answers]:
