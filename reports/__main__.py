@@ -43,11 +43,11 @@ _EPILOG = """exit status:
   2  wrong usage, records that cannot be read, or --accept would drop or take
      over what it was not allowed to"""
 _USAGE = """%(prog)s [RECORDS ...] [--history RECORDS ...] [--output PAGE]
-       %(prog)s --check [RECORDS ...] [--format {text,markdown,json}]
+       %(prog)s --check [RECORDS ...] [--format FORMAT]
        %(prog)s --accept [RECORDS ...] [--drop N] [--even-failed]
-       %(prog)s --diff OLD NEW [--format {text,markdown,json}]
-       %(prog)s --upgrade NAME==VERSION [-k EXPRESSION] [-n WORKERS] …
-       %(prog)s --bisect NAME FIRST..LAST [-k EXPRESSION] [-n WORKERS] …
+       %(prog)s --diff OLD NEW [--format FORMAT]
+       %(prog)s --upgrade NAME==VERSION [-k EXPRESSION] …
+       %(prog)s --bisect NAME FIRST..LAST [-k EXPRESSION] …
        %(prog)s --merge RECORDS ... [--output RECORDS]"""
 
 

@@ -50,12 +50,16 @@ def test_a_page_without_marks_is_refused():
 
 
 def test_the_committed_tables_are_generated():
-    """support.md and the page of the documentation say what support.json says."""
+    """support.md, the page of the documentation and the README say what support.json says."""
     tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
     page = support.page(tables["onnx"], tables["torchscript"])
     assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == page
-    text = support.PAGE.read_text(encoding="utf-8")
-    assert support.between_marks(text, support.summary(tables["onnx"])) == text
+    for path, content in (
+        (support.PAGE, support.summary(tables["onnx"])),
+        (support.README, support.name_list(tables["onnx"])),
+    ):
+        text = path.read_text(encoding="utf-8")
+        assert support.between_marks(text, content) == text
 
 
 def test_the_committed_table_has_every_cell():

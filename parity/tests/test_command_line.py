@@ -1,5 +1,7 @@
 """What a person meets at the terminal: help, versions, tables that fit, no colours."""
 
+import ast
+import importlib.util
 import io
 import re
 import subprocess
@@ -48,6 +50,60 @@ def test_help_fits_a_terminal(name, monkeypatch):
     assert wide(text) == []
     assert not STYLE.search(text)
     assert silent_options(text) == []
+
+
+MODULES = ("parity.onnx.__main__", "parity.check", "parity.torchscript.__main__", "parity.neuron.__main__")
+
+
+@pytest.mark.parametrize("name", [*MODULES, "parity.reports.__main__", "parity.reports.measuring.benchmarks"])
+def test_help_of_a_module_fits_a_terminal(name, monkeypatch):
+    """`python -m …`, whose name is longer."""
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
+    assert wide(importlib.import_module(name).parser().format_help()) == []
+
+
+def load_messages():
+    """The module that prints every help and message."""
+    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs" / "messages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Words that a reader of the messages had to read twice → what to write.
+HARD = {
+    r"\bas which\b": "that … as",
+    r"\banew\b": "again",
+    r"\bof before\b": "from before",
+    r"\bis no (directory|file) here\b": "is not a … on this machine",
+    r"\btakes nothing\b": "cannot be written",
+    r"\bis there not\b": "is missing",
+    r"\bbroken off\b": "interrupted",
+}
+
+
+def hard(by_file):
+    """File, line and text of each message with such words."""
+    return [(f, n, text) for f, lines in by_file.items() for n, text in lines for each in HARD if re.search(each, text)]
+
+
+def test_no_message_has_words_that_are_hard_to_read():
+    """Of several hundred, in each folder of the library."""
+    by_file = load_messages().by_file()
+    assert sum(map(len, by_file.values())) > 250
+    assert {"parity", "reports"} <= {name.split("/")[0] for name in by_file}
+    assert hard(by_file) == []
+
+
+def test_messages_are_found_and_hard_words_too(monkeypatch):
+    """The control: an exception, a finding and a warning of a module, with its values as braces."""
+    module = load_messages()
+    code = (
+        'def f(a):\n    warn(f"the output is made anew")\n    raise ValueError(f"output: got {a}, should be a path")\n'
+    )
+    lines = sorted(module.messages(ast.parse(code)))
+    assert lines == [(2, "the output is made anew"), (3, "output: got {a}, should be a path")]
+    assert hard({"f": lines}) == [("f", 2, "the output is made anew")]
 
 
 def test_the_commands_are_in_the_order_of_a_days_work(monkeypatch):

@@ -280,6 +280,11 @@ def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
         run_page(tmp_path / "page.md", {})
 
 
+def test_the_readme_is_short():
+    """It says what Parity is, and where the rest is."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
 def table_of_checks(text):
     """Check → its exception, of the table of the page on the judge."""
     rows = re.findall(r"^\| `(\w+)` \| .+ \| `(\w+)` \|$", text, re.MULTILINE)

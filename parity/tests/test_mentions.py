@@ -8,7 +8,7 @@ import pytest
 
 from parity.tests.test_names import ROOT, sources
 
-DOCUMENTS = ("README.md", "docs/*.md", "tox.ini", ".ci/run", ".github/workflows/*.yml")
+DOCUMENTS = ("*.md", "docs/**/*.md", "tox.ini", ".ci/*", ".github/workflows/*.yml")
 CHANGES = ROOT / "docs" / "changes.md"
 # A file of the repository, and a test in it where one is named.
 PATH = re.compile(r"(?<![\w./-])((?:architectures|docs|fixtures|parity|reports)/[\w./-]*\w\.(?:py|md))\b(?:::(\w+))?")
@@ -41,7 +41,15 @@ def texts():
 def test_each_path_that_is_named_exists():
     """In code, its comments, the README, the documents and what continuous integration runs."""
     by_file = dict(texts())
-    assert {"README.md", "docs/glossary.md", "tox.ini", ".ci/run", ".github/workflows/parity.yml"} <= {*by_file}
+    assert {
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/glossary.md",
+        "docs/api/onnx.md",
+        "tox.ini",
+        ".ci/run",
+        ".github/workflows/parity.yml",
+    } <= {*by_file}
     assert sum(len(PATH.findall(text)) for text in by_file.values()) > 20
     assert {file: missing for file, text in by_file.items() if (missing := missing_paths(text))} == {}
 

@@ -54,7 +54,7 @@ def require_sentence(tmp_path, fragments, *argv, status=1, command=main):
 def test_quantised_checkpoints(changed, tmp_path, method):
     """They are refused by their configuration, whatever package they need; TorchScript likewise."""
     directory = changed(quantization_config={"quant_method": method, "bits": 4})
-    fragments = (f"its weights are quantised ({method})", "give the checkpoint that it was made of")
+    fragments = (f"its weights are quantised ({method})", "use the checkpoint from before it was quantised")
     require_sentence(tmp_path, fragments, "-m", directory, "--feature", FEATURE)
     require_sentence(tmp_path, fragments, "-m", directory, "--feature", FEATURE, command=torchscript_main)
 

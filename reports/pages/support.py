@@ -1,13 +1,14 @@
 """Records → the support table: which features of which architecture work at which opsets, for each environment.
 
 `python -m parity.reports.pages.support RECORDS…` writes `support.json` and `support.md` in `reports/results`, and the
-table of `docs/architectures.md`. A feature is as good as the worst check of its cells.
+table of `docs/architectures.md` and the names in the README. A feature is as good as the worst check of its cells.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from parity.reports.gate.changes import ranges
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "reports" / "results" / "support.json"
 PAGE = ROOT / "docs" / "architectures.md"
+README = ROOT / "README.md"
 # The worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
 # A gate says nothing about a feature.
@@ -124,6 +126,11 @@ def summary(support: Mapping[str, Features]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def name_list(support: Mapping[str, Features]) -> str:
+    """The names of the README: every architecture of the first environment."""
+    return textwrap.fill(", ".join(next(iter(support.values()))), 120, break_on_hyphens=False) + "\n"
+
+
 def _feature_list(features: Sequence[str]) -> str:
     """`causal-lm ±past` for causal-lm and causal-lm-with-past."""
     both = [feature for feature in features if f"{feature}-with-past" in features]
@@ -163,7 +170,7 @@ def between_marks(text: str, content: str, name: str = "support") -> str:
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pages.support") -> int:
-    """Write the three files; returns the exit status."""
+    """Write the four files; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Generate the support table from records of whole runs.")
     parser.add_argument(
         "records",
@@ -186,7 +193,8 @@ def _write(paths: Sequence[Path]) -> int:
     content = {"onnx": support, "torchscript": traces}
     replace_text(SUPPORT, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     replace_text(SUPPORT.with_suffix(".md"), page(support, traces))
-    replace_text(PAGE, between_marks(PAGE.read_text(encoding="utf-8"), summary(support)))
+    for path, text in ((PAGE, summary(support)), (README, name_list(support))):
+        replace_text(path, between_marks(path.read_text(encoding="utf-8"), text))
     return 0
 
 
