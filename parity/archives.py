@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -29,6 +30,11 @@ TENSOR_TYPES = (
     "bool",
 )
 EMULATION = "emulation"
+# What the library raises for an archive that is not what it should be, names that are no text among it.
+_DAMAGES = (
+    *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 _LARGEST = 1 << 22  # bytes of the declaration
 _SIZE = (1 << 31) - 1
 
@@ -121,7 +127,9 @@ def _entry(path: Path) -> bytes | None:
             if len(names) > 1 or archive.getinfo(names[0]).file_size > _LARGEST:
                 raise SchemaError(f"{FACTS}: is there {len(names)} times or too large, should be there once")
             return archive.read(names[0])
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except SchemaError:
+        raise
+    except _DAMAGES as error:
         raise SchemaError("the archive is damaged") from error
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,6 +123,16 @@ def require_tolerance(atol: Any) -> None:
     """
     if isinstance(atol, bool) or not isinstance(atol, (int, float)) or not (math.isfinite(atol) and atol >= 0):
         raise UsageError(f"atol: got {atol!r:.40}, should be a number ≥ 0 such as 1e-5")
+
+
+def require_names(names: Any) -> None:
+    """Refuse what is no list of the names of outputs.
+
+    Raises:
+        UsageError
+    """
+    if isinstance(names, str) or not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"onnx_named_outputs: got {names!r:.40}, should be a list of names, as export returns")
 
 
 def require_example(example: Any) -> None:

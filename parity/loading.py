@@ -474,7 +474,7 @@ def _explanation(error: Exception, source: str) -> str:
         if explanation:
             return explanation
         each = each.__cause__ or each.__context__
-    text = " ".join(str(error).split())[:400]
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(error).split())[:400])
     return (
         f"config.json and the files beside it do not match ({type(error).__name__}: {text}); save the checkpoint"
         " again with save_pretrained, or correct what this names"
@@ -495,6 +495,11 @@ def _explanation_of_known(error: BaseException) -> str | None:
             "pytorch_model.bin is not a plain pickle of tensors: it wants to run code, or is damaged; convert it to"
             " safetensors where you trust it"
         )
+    if match := _NO_DTYPE.search(str(error)):
+        return (
+            f"config.json: its dtype is {match[1][:60]!a}, should be a type of PyTorch such as 'float32'; correct"
+            " it, or save the checkpoint again with save_pretrained"
+        )
     cut = name in ("SafetensorError", "EOFError") or getattr(error, "errno", None) == errno.EINVAL
     if cut or "PytorchStreamReader" in text or "central directory" in text:
         text = text or "it ends too early"
@@ -513,6 +518,7 @@ def _explanation_of_known(error: BaseException) -> str | None:
     return None
 
 
+_NO_DTYPE = re.compile(r"module 'torch' has no attribute '(.*)'", re.DOTALL)
 _PACKAGE = re.compile(
     r"pip install `?([a-z]\w+)\b(?!\+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
     r"|You need to install (\w+)"

@@ -94,3 +94,11 @@ def test_a_run_that_is_broken_off_is_taken_up(pytester, workers):
     (pytester.path / "again.partial").write_text("".join(text[:2]))
     pytester.runpytest_subprocess(*options, "--records", "again.jsonl").assert_outcomes(passed=1)
     assert [each["check"] for each in records.read(pytester.path / "again.jsonl")[1]] == ["dies", "after"]
+
+
+def test_the_name_of_a_partial_is_none_for_records(pytester):
+    """One sentence, before anything is run."""
+    pytester.makepyfile(test_suite="def test_x(cell): pass")
+    result = pytester.runpytest(*PLUGINS, "--records", "out.partial", "-k", "resnet-default-onnx11")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --records out.partial: ends in .partial, as those of a run that was broken*"])

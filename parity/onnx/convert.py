@@ -319,6 +319,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
         (arguments.require_config, config),
         (arguments.require_model, reference_model),
         (arguments.require_tolerance, atol),
+        (arguments.require_names, onnx_named_outputs),
     ):
         check(argument)
     arguments.require_dtype(reference_model)

@@ -122,6 +122,9 @@ def test_arguments_of_a_validation(bert, onnx_arguments):
     for atol in ("1e-5", None, -1, float("nan"), True):
         with pytest.raises(UsageError, match=r"atol: got .*, should be a number ≥ 0 such as 1e-5"):
             validate_model_outputs(*arguments, list(bert.onnx_config.outputs), atol)
+    for names in (3.5, b"x", "last_hidden_state", [3], None):
+        with pytest.raises(UsageError, match=r"onnx_named_outputs: got .*, should be a list of names"):
+            validate_model_outputs(*arguments, names, 1e-5)
     with pytest.raises(UsageError, match="onnx_model: got NoneType, should be the path of a file"):
         validate_model_outputs(*arguments[:3], None, list(bert.onnx_config.outputs), 1e-3)
     validate_model_outputs(*arguments, list(bert.onnx_config.outputs), 1e-3)

@@ -31,6 +31,10 @@ def item(value, name="hidden_size"):
     return change
 
 
+def both(value, *names):
+    return lambda directory: [item(value, name)(directory) for name in names]
+
+
 def replaced(make):
     def change(directory):
         (directory / "config.json").unlink()
@@ -56,6 +60,10 @@ BROKEN = {
     "zero": (replaced(lambda path: path.symlink_to("/dev/zero")), "config.json is a device, should be a file"),
     "tokenizer": (content("tokenizer.json", "{"), "tokenizer.json is not valid JSON (line 1)"),
     "tokenizer_config": (content("tokenizer_config.json", "["), "tokenizer_config.json is not valid JSON (line 1)"),
+    "dtype": (
+        both("/dev/zero", "dtype", "torch_dtype"),
+        "its dtype is '/dev/zero', should be a type of PyTorch",
+    ),
     "size 0": (item(0), SIZE.format(0)),
     "size -1": (item(-1), SIZE.format(-1)),
     "size NaN": (item(float("nan")), SIZE.format("nan")),

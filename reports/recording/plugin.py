@@ -165,12 +165,12 @@ class _Recorder:
 
     def _write_now(self, nodeid: str) -> None:
         """Have the record on the disk, should this process be killed; its warnings come with the whole file."""
-        if self._stream is None:
-            self._stream = records.Stream(self._path, self._environment())
-            for line in self._earlier:
-                self._stream.append(line)
-        # What does not follow the schema is reported at the end.
-        with contextlib.suppress(ValueError):
+        # What does not follow the schema, or has no place on the disk, is reported at the end.
+        with contextlib.suppress(ValueError, OSError):
+            if self._stream is None:
+                self._stream = records.Stream(self._path, self._environment())
+                for line in self._earlier:
+                    self._stream.append(line)
             self._stream.append(record(self._reports[nodeid]))
 
     def _environment(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from parity import records
+from parity.errors import UsageError
 from parity.fixtures.selection import directory_of
 
 # Which shard the run is, if it is one.
@@ -17,10 +18,17 @@ PART = pytest.StashKey[dict[str, Any]]()
 
 
 def records_path(config: pytest.Config) -> Path:
-    """Where the records of the run go."""
+    """Where the records of the run go.
+
+    Raises:
+        UsageError: the name is that of a run that was broken off.
+    """
     # Records of a part do not take the place of those that they were chosen by.
     name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
-    return config.getoption("records") or directory_of(config) / "reports" / "out" / name
+    path = config.getoption("records") or directory_of(config) / "reports" / "out" / name
+    if path.suffix == records.PARTIAL:
+        raise UsageError(f"--records {path}: ends in {records.PARTIAL}, as those of a run that was broken off do")
+    return path
 
 
 def lines_before(config: pytest.Config) -> list[dict[str, Any]]:
