@@ -3,15 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from parity.checkpoint import Checkpoint
 from parity.fixtures import minilm
-from parity.onnx.convert import export
-from parity.onnx.proof import Artifact, Reference, judge_file
-from parity.reference import answers
 
 # Name → the table, and the rows of it that are zero.
 FAULTS = {
@@ -26,12 +20,17 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def checkpoint():
     """MiniLM."""
+    from parity.checkpoint import Checkpoint
+
     return Checkpoint(str(minilm.directory()))
 
 
 @pytest.fixture(scope="module")
 def reference(checkpoint):
     """What its files are judged against; the answers are computed once."""
+    from parity.onnx.proof import Reference
+    from parity.reference import answers
+
     inputs, pools = checkpoint.inputs(checkpoint.onnx_config("default")), []
 
     def answer_once(model, onnx_config, samples, **options):
@@ -45,6 +44,8 @@ def reference(checkpoint):
 @pytest.fixture(scope="module")
 def good(checkpoint, reference, tmp_path_factory):
     """Its file, with nothing wrong."""
+    from parity.onnx import export
+
     path = tmp_path_factory.mktemp("good") / "model.onnx"
     export(checkpoint.preprocessor, reference.load(), checkpoint.onnx_config("default"), 17, path)
     return path
@@ -52,6 +53,9 @@ def good(checkpoint, reference, tmp_path_factory):
 
 def zero_rows(path, good, table, rows):
     """Write the good file with these rows of a table at zero."""
+    import onnx
+    from onnx import numpy_helper
+
     model = onnx.load(good)
     (tensor,) = [each for each in model.graph.initializer if each.name.endswith(table)]
     values = numpy_helper.to_array(tensor).copy()
@@ -61,9 +65,16 @@ def zero_rows(path, good, table, rows):
     onnx.save(model, path)
 
 
+def judge(path, reference):
+    """The verdict of `parity check`."""
+    from parity.onnx.proof import Artifact, judge_file
+
+    return judge_file(Artifact.read(path), reference)
+
+
 def test_the_healthy_file_passes(good, reference):
     """The control, and what was tried of it: the whole table of positions, and the vocabulary from end to end."""
-    verdict = judge_file(Artifact.read(good), reference)
+    verdict = judge(good, reference)
     assert verdict.message() == ""
     assert str(verdict.extent) == "tokens 1–512, ids 0–30521"
     assert max(verdict.ratios().values()) < 2
@@ -73,7 +84,7 @@ def test_the_healthy_file_passes(good, reference):
 def test_rows_that_are_zero_are_rejected(good, reference, tmp_path, name):
     """The weight is named, and the error ratio says so too, which knows nothing of weights."""
     zero_rows(tmp_path / "model.onnx", good, *FAULTS[name])
-    failures = judge_file(Artifact.read(tmp_path / "model.onnx"), reference).failures
+    failures = judge(tmp_path / "model.onnx", reference).failures
     assert {each.check for each in failures} >= {"weights", "ratio"}
     (weight,) = [each for each in failures if each.check == "weights"]
     assert FAULTS[name][0] in weight.message
@@ -82,10 +93,11 @@ def test_rows_that_are_zero_are_rejected(good, reference, tmp_path, name):
 def test_short_texts_miss_positions(good, reference, tmp_path, monkeypatch):
     """Why the longest text is tried: without it and the weights, such a file has nothing wrong."""
     from parity import shapes
+    from parity.onnx.proof import Artifact
 
     zero_rows(tmp_path / "model.onnx", good, *FAULTS["most of the positions"])
     own = shapes.choose_samples
     monkeypatch.setattr(shapes, "choose_samples", lambda source, **options: own(source, **options)[:9])
     monkeypatch.setattr(Artifact, "judge_weights", lambda *_: [])
     short = replace(reference, answers=lambda model, config, samples, **_: reference.answers(model, config, ())[:9])
-    assert judge_file(Artifact.read(tmp_path / "model.onnx"), short).passed
+    assert judge(tmp_path / "model.onnx", short).passed

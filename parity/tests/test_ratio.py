@@ -114,3 +114,20 @@ def test_inputs_without_an_answer_are_an_error():
     for samples, inputs in (([""] * 7, ()), ([""] * 9, ()), ([""] * 8, [{}] * 7)):
         with pytest.raises(ValueError, match="should be 8, one for each of the answers"):
             Pool(samples, answers, inputs)
+
+
+def test_limit_is_four():
+    """Five times the noise fails, and three times passes: a healthy file has less than two."""
+    assert [ratio.judge_ratio(pool(error))[0].passed for error in (3e-6, 5e-6)] == [True, False]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_input_with_a_value_that_is_not_finite_counts(value):
+    """That element alone is left out: what else is wrong in its input fails."""
+    exact, eager, jittered, actual = sides(1e-6)
+    for side in (exact, eager, jittered, actual):
+        side[5] = side[5].copy()
+        side[5][0, 0] = value
+    assert ratio.judge_ratio(pool_of((exact, eager, jittered, actual)))[0].passed
+    actual[5][1:] += np.float32(1e-3)
+    assert not ratio.judge_ratio(pool_of((exact, eager, jittered, actual)))[0].passed

@@ -146,3 +146,41 @@ def test_large_models_take_that_way_and_give_the_same_answers(architecture, monk
             whole, by_module = getattr(below, side), getattr(above, side)
             allowed = ROUNDING if side == "exact" else 4 * FLOAT32
             assert max(distance(whole[name], by_module[name]) for name in whole) <= allowed
+
+
+def test_every_weight_moves_by_one_unit_in_the_last_place():
+    """Each of them, about half up and half down; the answers move with them."""
+    import torch
+
+    from parity import reference
+
+    subject = subjects.subject("bert", "default")
+    model = subject.fresh_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    reference.move_weights(model)
+    for name, parameter in model.named_parameters():
+        up, down = (parameter == torch.nextafter(before[name], torch.tensor(end)) for end in (torch.inf, -torch.inf))
+        assert bool((up ^ down).all())
+        assert parameter.numel() < 64 or 0.2 < float(up.float().mean()) < 0.8
+    (answers,) = reference.answers(subject.fresh_model(), subject.onnx_config, [subject.source.generate(seed=1)])
+    moved = np.abs(answers.jittered["last_hidden_state"] - answers.eager["last_hidden_state"])
+    assert 0 < moved.max() < 1e-4
+
+
+def test_a_model_in_train_mode_answers_as_in_eval_mode():
+    """Dropout has no part in any of the reference's three sides, nor in a float64 backend; the mode comes back."""
+    from parity import reference
+    from parity.validation import backend_inputs
+
+    subject = subjects.subject("bert", "default")
+    samples = [subject.source.generate(seed=1)]
+    training = subject.fresh_model().train()
+    assert max(module.p for module in training.modules() if hasattr(module, "p")) > 0
+    sides = [reference.answers(each, subject.onnx_config, samples)[0] for each in (training, subject.fresh_model())]
+    for side in ("eager", "exact", "jittered"):
+        one, other = (getattr(each, side)["last_hidden_state"] for each in sides)
+        assert np.abs(one - other).max() < 1e-5
+    assert training.training
+    inputs = backend_inputs(subject.onnx_config, samples[0])
+    with reference.float64(training, subject.onnx_config, subject.source.layout) as run:
+        assert np.abs(run(inputs)["last_hidden_state"] - sides[1].exact["last_hidden_state"]).max() < 1e-5
