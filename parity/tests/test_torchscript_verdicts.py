@@ -58,9 +58,26 @@ def test_right_sizes_of_a_frozen_branch_are_told():
 
     lines = table(BY_NAME["frozen-branch"].judgement()[1])
     line = next(index for index, text in enumerate(lines) if text.startswith("sequence"))
-    assert lines[line].split("silently wrong")[1].strip() == "right at 1, 7, 9; wrong at 13, 17, 29, 40"
-    assert lines[line + 1].startswith("    last_hidden_state: error ratio")
-    assert not lines[line + 2].startswith(" ")
+    assert lines[line].endswith("silently wrong")
+    assert lines[line + 1] == "    right at 1, 7, 9; wrong at 13, 17, 29, 40"
+    assert lines[line + 2].startswith("    last_hidden_state: error ratio")
+    assert not lines[line + 3].startswith(" ")
+
+
+def test_the_table_fits_a_terminal():
+    """Sizes that do not fit beside their verdict stand below it, whole."""
+    from parity.samples import Sample
+    from parity.torchscript import Verdict, table
+    from parity.torchscript.verdicts import Trial
+
+    def verdict(sizes):
+        trials = [Trial(Sample({"past_decoder_sequence": size}, "", {}), "right", "") for size in sizes]
+        return Verdict("past_decoder_sequence", 8, "generalises", tuple(trials))
+
+    short, long = table([verdict([1, 2])]), table([verdict(range(100, 130))])
+    assert short[1].endswith("right at 1, 2")
+    assert max(map(len, long)) <= 76
+    assert " ".join(line.strip() for line in long[2:]) == f"right at {', '.join(map(str, range(100, 130)))}"
 
 
 def test_block_sparse_model_is_handed_back_as_it_was():

@@ -7,6 +7,7 @@ others as traced, and then all that generalise together, beside a copy of the mo
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ _LONG = 64
 _PRIMES = (13, 29)
 # A batch that is larger than those of most traces.
 _BATCH = 8
+# The command indents the table by four, on terminals of 80 columns.
+_WIDTH = 76
 
 
 @dataclass(frozen=True)
@@ -394,12 +397,14 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
         sizes = "; ".join(_sizes(each, outcome) for outcome in (RIGHT, RAISES, WRONG, REFUSED) if each.at(outcome))
         rows.append((each.axis, "" if each.traced is None else str(each.traced), each.outcome, sizes))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows
-    ]
-    for number, each in reversed(list(enumerate(verdicts, start=1))):
-        if each.text:
-            lines.insert(number + 1, f"    {each.text.splitlines()[0]}")
+    lines = []
+    for row, text in zip(rows, ["", *(each.text for each in verdicts)], strict=True):
+        head = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        line = f"{head}  {row[3]}".rstrip()
+        # Sizes that do not fit beside their verdict stand below it.
+        below = textwrap.wrap(row[3], _WIDTH, initial_indent="    ", subsequent_indent="    ")
+        lines += [line] if len(line) <= _WIDTH else [head.rstrip(), *below]
+        lines += [f"    {text.splitlines()[0]}"] if text else []
     return lines
 
 
