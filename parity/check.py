@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import interruptions
+from parity.axes import Role, role_of
 from parity.console import (
     Console,
     checkpoint_options,
@@ -23,9 +25,17 @@ from parity.errors import UsageError
 from parity.paths import require_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from parity.checkpoint import Checkpoint
+    from parity.configs import OnnxConfig
     from parity.judge.contract import Contract
+    from parity.onnx.foreign import Adaptation
+    from parity.onnx.rounded import Verdict
+    from parity.validation import Validation
 
 
 def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
@@ -37,11 +47,23 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
     thorough_option(p)
     p.add_argument(
+        "--max-ratio",
+        type=tolerance,
+        help="largest error ratio that passes: how many times as far from float64 as PyTorch itself (default: 4)",
+    )
+    p.add_argument("--names", type=Path, help="JSON file that says what the file's inputs and outputs are")
+    p.add_argument(
         "--timeout",
         type=whole_number,
         default=3600,
         metavar="SECONDS",
         help="stop a file that runs longer than this (default: %(default)s)",
+    )
+    p.add_argument(
+        "--max-drift",
+        type=tolerance,
+        help="largest drift of a file in halves or integers from the unquantised model, relative to the answer"
+        " (default: by its precision)",
     )
     checkpoint_options(p)
     log_options(p)
@@ -64,93 +86,207 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     source = opening.locate(args)
     console.progress("importing torch and transformers")
     from parity import sentences
-    from parity.configs import OnnxSeq2SeqConfigWithPast
-    from parity.dtypes import DEFAULT_DTYPE, DTYPES
-    from parity.exporters import EXPORTERS
     from parity.judge import contract
-    from parity.onnx import proof
-    from parity.onnx.log import validation_lines
-    from parity.registry import architecture
+    from parity.onnx import foreign
 
+    explicit = foreign.read_names(args.names)
     file = contract.read(args.file)
     checkpoint = opening.open_checkpoint(args, source, console)
     whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
-    name = args.feature or (sentences.FEATURE if whole else guess_feature(file, checkpoint.config))
+    name = args.feature or (sentences.FEATURE if whole else guess_feature(file, checkpoint.config, explicit.outputs))
     feature = opening.choose_feature(checkpoint, name, console)
-    onnx_config = checkpoint.onnx_config(feature)
-    if file.metadata.get("part") == "prefill":
-        if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
-            raise UsageError(
-                f"file {args.file}: it fills cross-attention caches, which {checkpoint.model_type} {feature} does not"
-                " have; name the -with-past feature of an encoder-decoder with --feature"
-            )
-        onnx_config = onnx_config.prefill()
-    for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
-        if name in file.metadata and file.metadata[name] not in valid:
-            raise UsageError(
-                f"file {args.file}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}"
-            )
-    dtype = file.metadata.get("dtype", DEFAULT_DTYPE)
-    inputs = checkpoint.inputs(onnx_config, dtype)
-    checkpoint.report_inputs(inputs, console)
-    attention_of_file, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
-    attention = (
-        "sdpa"
-        if attention_of_file == "sdpa" and declaration.has_sdpa(checkpoint.declared_feature(feature))
-        else "eager"
-    )
-
-    def load() -> PreTrainedModel:
-        return checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
-
-    with checkpoint.unchanged():
-        validation = proof.judge_file(
-            proof.Artifact(args.file, file, foreign=True),
-            proof.Reference(load, inputs, checkpoint.relations_of(feature), thorough=args.thorough),
-            atol=args.atol,
-            same_attention=attention == attention_of_file,
-            progress=console.progress,
-        )
+    onnx_config = _config_of(args.file, file, checkpoint, feature)
+    judgement = _judge(args, file, checkpoint, feature, onnx_config, console)
     console.clear()
-    unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
-    note = checkpoint.cast_note(dtype, "compared")
-    console.say(f"Judging {args.file}: {', '.join([f'feature {feature}', f'opset {file.opset}', *unusual])}{note}")
-    console.say("Validating ONNX model...")
-    for line in validation_lines(validation, atol=args.atol, expected_atol=onnx_config.atol_for_validation):
-        console.say(line)
+    _report(args, file, checkpoint, judgement, console)
+    validation, other = judgement.validation, _other_checkpoint(file.metadata, checkpoint)
     if args.json:
-        status = "passed" if validation.passed else "failed"
-        about = {"status": status, "file": str(args.file), "feature": feature, "opset": file.opset}
-        print_result({**about, **validation.as_json()})
+        about = {"status": "passed" if validation.passed else "failed", "file": str(args.file), "feature": feature}
+        cause = {"cause": other} if other and not validation.passed else {}
+        print_result({**about, "opset": file.opset, **judgement.as_json(), **cause})
     if not validation.passed:
-        complain(f"error: {validation.message()}")
+        lines = "\n".join(filter(None, [other, validation.message()]))
+        complain(f"error: {lines}")
         return 1
-    console.say(f"All good: {args.file} computes what {checkpoint} computes")
+    if other:
+        console.warn(f"{other}; it computes the same")
+    console.say(f"Decided by: {judgement.rule}")
+    only = f", at {judgement.scope} only" if judgement.scope else ""
+    console.say(f"All good: {args.file} computes what {checkpoint} computes{only}")
     return 0
 
 
-def guess_feature(file: Contract, config: PretrainedConfig) -> str:
+@dataclass(frozen=True)
+class _Judgement:
+    """What came out.
+
+    Args:
+        adaptation: of a file of another exporter.
+        verdict: of a file that does not compute in float32.
+        expected_atol: that of the configuration.
+    """
+
+    feature: str
+    validation: Validation
+    adaptation: Adaptation | None
+    verdict: Verdict | None
+    expected_atol: float
+
+    @property
+    def scope(self) -> str:
+        return self.adaptation.scope if self.adaptation else ""
+
+    @property
+    def rule(self) -> str:
+        """The rule that decided."""
+        return self.verdict.rule if self.verdict else self.validation.rule
+
+    def as_json(self) -> dict[str, Any]:
+        more = {"fixed": dict(self.adaptation.fixed)} if self.adaptation and self.scope else {}
+        return {**self.validation.as_json(), **(self.verdict.as_json() if self.verdict else {}), **more}
+
+
+def _config_of(path: Path, file: Contract, checkpoint: Checkpoint, feature: str) -> OnnxConfig:
+    """The configuration of the file, if it is one that this release can judge.
+
+    Raises:
+        UsageError
+    """
+    from parity.configs import OnnxSeq2SeqConfigWithPast
+    from parity.dtypes import DTYPES
+    from parity.exporters import EXPORTERS
+    from parity.judge.foreign import OWN
+
+    for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
+        if OWN in file.metadata and name in file.metadata and file.metadata[name] not in valid:
+            raise UsageError(f"file {path}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}")
+    onnx_config = checkpoint.onnx_config(feature)
+    if file.metadata.get("part") != "prefill":
+        return onnx_config
+    if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
+        raise UsageError(
+            f"file {path}: it fills cross-attention caches, which {checkpoint.model_type} {feature} does not have; name"
+            " the -with-past feature of an encoder-decoder with --feature"
+        )
+    return onnx_config.prefill()
+
+
+def _judge(
+    args: argparse.Namespace,
+    file: Contract,
+    checkpoint: Checkpoint,
+    feature: str,
+    onnx_config: OnnxConfig,
+    console: Console,
+) -> _Judgement:
+    from parity.judge import ratio
+    from parity.judge.foreign import OWN
+    from parity.onnx import foreign, proof
+    from parity.onnx.rounded import judge_rounded
+    from parity.registry import architecture
+    from parity.validation import Criteria
+
+    inputs = checkpoint.inputs(onnx_config)
+    checkpoint.report_inputs(inputs, console)
+    named, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
+    has_sdpa = named == "sdpa" and declaration.has_sdpa(checkpoint.declared_feature(feature))
+    attention = "sdpa" if has_sdpa else "eager"
+
+    def load() -> PreTrainedModel:
+        return checkpoint.load(feature, inputs, attention=attention)
+
+    limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
+    criteria = Criteria(args.atol, limit, same_attention=attention == named)
+    with checkpoint.unchanged():
+        artifact, adaptation = proof.Artifact(args.file, file, foreign=True), None
+        if OWN not in file.metadata:
+            adaptation = foreign.adapt(file, inputs, load(), foreign.read_names(args.names))
+            inputs = checkpoint.inputs(adaptation.onnx_config)
+            artifact = proof.Artifact(args.file, adaptation.view.renamed, foreign=True, view=adaptation.view)
+        fixed = adaptation.fixed if adaptation else {}
+        relations = checkpoint.relations_of(feature)
+        reference = proof.Reference(load, inputs, relations, fixed=fixed, thorough=args.thorough)
+        verdict = None
+        if file.precision.is_full:
+            validation = proof.judge_file(artifact, reference, criteria=criteria, progress=console.progress)
+        else:
+            verdict = judge_rounded(
+                artifact,
+                reference,
+                file.precision,
+                criteria=criteria,
+                max_drift=args.max_drift,
+                progress=console.progress,
+            )
+            validation = verdict.validation
+    return _Judgement(feature, validation, adaptation, verdict, onnx_config.atol_for_validation)
+
+
+def _report(
+    args: argparse.Namespace, file: Contract, checkpoint: Checkpoint, judgement: _Judgement, console: Console
+) -> None:
+    """The log of a judgement, without its last lines."""
+    from parity.dtypes import DEFAULT_DTYPE
+    from parity.onnx.log import validation_lines
+
+    unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
+    note = checkpoint.cast_note(DEFAULT_DTYPE, "compared")
+    about = ", ".join([f"feature {judgement.feature}", f"opset {file.opset}", *unusual])
+    console.say(f"Judging {args.file}: {about}{note}")
+    console.say("Validating ONNX model...")
+    for line in validation_lines(judgement.validation, atol=args.atol, expected_atol=judgement.expected_atol):
+        console.say(line)
+    for line in judgement.verdict.notes if judgement.verdict else ():
+        console.say(f"        - {line}")
+
+
+def _other_checkpoint(metadata: Mapping[str, str], checkpoint: Checkpoint) -> str:
+    """That the file says that it was made of another checkpoint; empty if it names this one or none."""
+    named = metadata.get("checkpoint")
+    if not named or named == checkpoint.fingerprint:
+        return ""
+    return (
+        f"checkpoint: the file was exported from one whose hash is {named[:12]}…, {checkpoint} has"
+        f" {checkpoint.fingerprint[:12]}…"
+    )
+
+
+def guess_feature(file: Contract, config: PretrainedConfig, names: Mapping[str, str] | None = None) -> str:
     """The feature of a file: what its metadata says, else the one whose outputs it has and that the model was saved as.
+
+    A file of another exporter may have more outputs than the feature, or names that the exporter has generated.
+
+    Args:
+        names: what outputs of the file are, by the table of `--names`.
 
     Raises:
         UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
     """
     from parity import features
     from parity.checkpoint import features_of
+    from parity.onnx import foreign
 
     if file.metadata.get("feature"):
         return file.metadata["feature"]
-    outputs = sorted(value.name for value in file.outputs)
-    fitting = [
-        feature for feature, build in features_of(config.model_type).items() if sorted(build(config).outputs) == outputs
-    ]
+    by_model = foreign.model_outputs(file.outputs, names or {})
+    outputs = sorted(by_model)
+    declared = {feature: {*build(config).outputs} for feature, build in features_of(config.model_type).items()}
+    fitting = [feature for feature, own in declared.items() if sorted(own) == outputs]
     saved = features.features_saved(config)
+    if not fitting:
+        past = any(role_of(name) is Role.CACHE for name in foreign.model_inputs(getattr(file, "inputs", ())))
+        fitting = [
+            feature
+            for feature, own in declared.items()
+            if (own & {*outputs} or not outputs) and feature.endswith("-with-past") is past
+        ]
+        if not outputs:
+            fitting = [feature for feature in fitting if feature in saved]
     likely = [feature for feature in fitting if feature in saved]
     candidates = likely or fitting
     if len(candidates) != 1:
-        problem = (
-            f"fits {', '.join(candidates)}" if candidates else f"has the outputs {', '.join(outputs)}, which fit none"
-        )
+        shown = ", ".join(value.name for value in file.outputs)
+        problem = f"fits {', '.join(candidates)}" if candidates else f"has the outputs {shown}, which fit none"
         raise UsageError(f"feature: the file {problem}; name it with --feature")
     return candidates[0]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.axes import Axes
+from parity.causes import cause_of
 from parity.dtypes import array_of
 from parity.errors import SessionError
 from parity.extent import Extent
@@ -37,6 +38,8 @@ class Validation:
         traced: the size of every named axis at the export.
         values: how many values of the outputs were compared, those included of which only finiteness was judged.
         masked: how many of them those were: see `parity.judge.undefined`.
+        outputs: the named axes of the outputs.
+        limit, atol: the largest error ratio that passes, and the hard limit on differences, if there is one.
     """
 
     samples: Sequence[Sample]
@@ -45,6 +48,9 @@ class Validation:
     traced: Mapping[str, int] = field(default_factory=dict)
     values: int = 0
     masked: int = 0
+    outputs: Axes = field(default_factory=dict)
+    limit: float = ratio.LIMIT
+    atol: float | None = None
 
     @property
     def failures(self) -> list[Finding]:
@@ -58,16 +64,26 @@ class Validation:
     def passed(self) -> bool:
         return not self.failures
 
-    def worst(self, output: str | None = None, sizes: str | None = None) -> float:
-        """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones."""
+    def worst(self, output: str | None = None, sizes: str | None = None) -> float | None:
+        """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones.
+
+        None where nothing was compared.
+        """
         return max(
             (
                 each.measurements["worst"]
                 for each in self.findings
                 if each.check == "values" and output in (None, each.subject) and sizes in (None, each.where)
             ),
-            default=0.0,
+            default=None,
         )
+
+    @property
+    def rule(self) -> str:
+        """The rule that decides on values, as text."""
+        decided = f"error ratio at most {self.limit:g}" if self.ratios() else ""
+        hard = f"no difference above {self.atol:g}" if self.atol is not None else ""
+        return " and ".join(filter(None, [decided, hard])) or "none: no values were compared with it"
 
     def ratios(self) -> dict[str, float]:
         """The pooled error ratio of each floating output, the largest where there are several pools."""
@@ -106,23 +122,26 @@ class Validation:
         if failed := self.failures:
             raise error_of(failed, self.message())
 
+    @property
+    def cause(self) -> str:
+        """The one cause that explains the failures, see `causes`; empty where the numbers have to speak."""
+        return cause_of(self.findings, self.samples, self.traced, self.outputs)
+
     def message(self) -> str:
-        """Every failure as one line, and the axis that explains them where one does; empty when all passed."""
-        lines = [finding.line for finding in self.failures]
-        diagnosis = self.baked_axis()
-        return "\n".join([*lines, diagnosis] if diagnosis else lines)
+        """The cause, where there is one, then every other failure as one line; empty when all passed."""
+        cause = self.cause
+        return "\n".join(filter(None, [cause, *(each.line for each in self.failures if each.line != cause)]))
 
     def as_json(self) -> dict[str, Any]:
         """Shapes, differences, ratios and failures."""
         return {
             "validated_at": [{"sizes": dict(s.sizes), "padding": s.padding} for s in self.samples],
-            "outputs": {
-                name: {"shape": list(shape), "worst": self.worst(name), "ratio": self.ratios().get(name)}
-                for name, shape in self.shapes.items()
-            },
+            "outputs": {name: {"shape": list(shape), **self._measured(name)} for name, shape in self.shapes.items()},
             **({"tried": extent} if (extent := self.extent.as_json()) else {}),
-            "values": self.values,
-            "masked": self.masked,
+            **({"values": self.values, "judged": self.values - self.masked} if self.values else {}),
+            **({"masked": self.masked} if self.values else {}),
+            **({"rule": self.rule} if self.values else {}),
+            **({"cause": self.cause} if self.cause else {}),
             **({"weights": self.weights} if self.weights else {}),
             "remarks": [each.line for each in self.remarks],
             "failures": [
@@ -130,29 +149,10 @@ class Validation:
             ],
         }
 
-    def baked_axis(self) -> str | None:
-        """The sentence that names the axis when the file is right at one size of it only; else None.
-
-        Of several axes that would explain it, one that is right at the size of our own export is told.
-        """
-        bad = {finding.where for finding in self.failures if finding.where}
-        right, wrong = ([s for s in self.samples if (str(s) in bad) is fails] for fails in (False, True))
-        if not right or not wrong:
-            return None
-        explanations = []
-        for name, export_size in self.traced.items():
-            sizes = {sample.sizes.get(name) for sample in right}
-            size = next(iter(sizes)) if len(sizes) == 1 else None
-            if size is not None and all(sample.sizes.get(name) != size for sample in wrong):
-                explanations.append((size != export_size, name, size))
-        if not explanations:
-            return None
-        foreign, name, size = min(explanations)
-        known = "" if foreign else ", the size of the export,"
-        return (
-            f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; the"
-            " size has become a constant, though the file declares the axis dynamic"
-        )
+    def _measured(self, output: str) -> dict[str, float]:
+        """What was measured of an output; nothing is said of what was not."""
+        measured = {"worst": self.worst(output), "ratio": self.ratios().get(output)}
+        return {name: value for name, value in measured.items() if value is not None}
 
 
 def claims_of(
@@ -179,7 +179,8 @@ def claims_of(
     def others() -> list[dict[str, np.ndarray]]:
         if place is None:
             return []
-        return [backend_inputs(config, similar_sample(source, samples[place], longest, seed)) for seed in (1001, 1002)]
+        similar = [similar_sample(source, samples[place], longest, seed) for seed in (1001, 1002)]
+        return [backend_inputs(config, sample, list(derived or ())) for sample in similar]
 
     return RerunClaims(
         padded_signature(config, source.preprocessor, derived),
@@ -267,12 +268,23 @@ def compare(
         if criteria.claims is not None and not failures(findings):
             tell("relations and effects")
             # Values that are not defined have no part in the unit.
-            whole = replace(pool, actual=[answer.actual for answer in judgements], unit=defined.noise)
+            scale = criteria.limit / ratio.LIMIT
+            unit = {name: scale * noise for name, noise in defined.noise.items()}
+            whole = replace(pool, actual=[answer.actual for answer in judgements], unit=unit)
             findings.extend(criteria.claims.judge(run, whole))
             findings.extend(vacuity.judge_outputs(pool.exact))
     shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
-    counts = [sum(getattr(answer, name) for answer in judgements) for name in ("values", "masked")]
-    return Validation(pool.samples, shapes, tuple(findings), dict(pool.traced), *counts)
+    return Validation(
+        pool.samples,
+        shapes,
+        tuple(findings),
+        dict(pool.traced),
+        values=sum(answer.values for answer in judgements),
+        masked=sum(answer.masked for answer in judgements),
+        outputs=onnx_config.outputs,
+        limit=criteria.limit,
+        atol=criteria.atol,
+    )
 
 
 @dataclass(frozen=True)
@@ -321,7 +333,7 @@ def _judge_pool(pool: Pool, criteria: Criteria, failed: Sequence[Finding]) -> li
     located = any(finding.check == "values" for finding in failed)
     return [
         *ratio.judge_ratio(pool, limit=criteria.limit, locate=not located),
-        *decisions.judge_decisions(pool),
+        *decisions.judge_decisions(pool, limit=criteria.limit),
     ]
 
 

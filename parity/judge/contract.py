@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from parity.axes import Axes, HasAxes, Signature
 from parity.errors import ExportError
 from parity.judge import artifact, graph, sanity
 from parity.judge.findings import Finding
+from parity.judge.precision import Precision, read_precision
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +43,7 @@ class Contract:
     """The files beside it that hold tensors, by the names that it gives them."""
     flaws: tuple[Finding, ...] = ()
     """Verdicts on the file as it is: see `artifact.judge_artifact` and `graph.judge_graph`."""
+    precision: Precision = field(default_factory=Precision)
 
 
 def read(path: Path) -> Contract:
@@ -68,6 +70,7 @@ def read(path: Path) -> Contract:
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
         data=tuple(each.location for each in artifact.external_files(model)),
+        precision=read_precision(model),
         flaws=(*artifact.judge_artifact(model, Path(path).parent), *graph.judge_graph(model)),
     )
 

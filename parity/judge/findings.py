@@ -27,6 +27,8 @@ CHECKS: Mapping[str, type[ParityError]] = MappingProxyType(
         "overridable": ValueMismatch,
         "operators": ValueMismatch,
         "weights": ValueMismatch,
+        "precision": ValueMismatch,
+        "drift": ValueMismatch,
         "determinism": ValueMismatch,
         "nonfinite": ValueMismatch,
         "values": ValueMismatch,

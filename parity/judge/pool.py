@@ -59,6 +59,7 @@ class Pool:
         traced: the size of every named axis at the export.
         longest: the longest sequence that the model takes, in tokens.
         unit: the noise of each floating output, if it is not the pool's own: that of a tolerance, say.
+        roundoff: of the type that the backend's constants are rounded to, if that is coarser than the answers' own.
     """
 
     samples: Sequence[Any]
@@ -68,6 +69,7 @@ class Pool:
     traced: Mapping[str, int] = field(default_factory=dict)
     longest: int | None = None
     unit: Mapping[str, float] | None = None
+    roundoff: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("samples", "inputs", "actual"):
@@ -153,7 +155,7 @@ class Pool:
                 continue
             reference = exact[finite].astype(np.float64)
             scale = rms(reference) or 1.0
-            u = unit_roundoff(eager.dtype)
+            u = max(unit_roundoff(eager.dtype), self.roundoff)
             errors = [rms(array[finite].astype(np.float64) - reference) / scale for array in (actual, eager, jittered)]
             above += errors[0] ** 2
             below += max(errors[1] ** 2, errors[2] ** 2, u**2)

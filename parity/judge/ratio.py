@@ -83,7 +83,8 @@ def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: floa
     error = np.zeros(reference.shape)
     error[finite] = np.abs(actual[finite].astype(np.float64) - reference[finite])
     allowed = allowed * (rms(reference[finite]) or 1.0)
-    count = int((error > allowed).sum())
+    wrong = error > allowed
+    count = int(wrong.sum())
     if count:
         index = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
         message = (
@@ -91,5 +92,6 @@ def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: floa
             f" ({100 * count / error.size:.1f} %); worst difference {error[index]:.3g} at index {index}: got"
             f" {actual[index]:.6g}, should be {reference[index]:.6g}"
         )
-        measurements = {"worst": float(error[index]), "count": count, "index": index}
+        first = tuple(int(place) for place in np.argwhere(wrong).min(axis=0))
+        measurements = {"worst": float(error[index]), "count": count, "index": index, "first": first}
         yield Finding("values", name, False, message, sizes, measurements)

@@ -95,7 +95,7 @@ class CheckpointExport:
         return judge_file(
             Artifact.read(path, opset=self.opset),
             Reference(self._load, self._inputs, self.checkpoint.relations_of(self.feature), thorough=thorough),
-            atol=atol,
+            criteria=validation.Criteria(atol),
             progress=self._console.progress,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from parity.judge.ratio import LIMIT, REPORT
+from parity.judge.ratio import REPORT
 from parity.validation import Validation
 
 _STEP = " " * 8
@@ -20,7 +20,8 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
         expected_atol: the configuration's `atol_for_validation`, to compare with when there is no hard limit.
     """
     names = "{" + ", ".join(repr(name) for name in validation.shapes) + "}"
-    wrong_names = [each for each in validation.failures if each.check == "names" and each.subject != "inputs"]
+    names_of = [each for each in validation.failures if each.check == "names"]
+    wrong_names = [each for each in names_of if each.subject != "inputs" and not each.message.startswith("input ")]
     mark = "[x] ONNX model output names do not match" if wrong_names else "[✓] ONNX model output names match"
     lines = [f"{_STEP}-{mark} reference model ({names})"]
     lines += [f"{_STEP}- {finding.line}" for finding in validation.remarks]
@@ -29,8 +30,8 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
         lines += [f"{_STEP * 2}-{line}" for line in _output_lines(validation, name, shape, atol, expected_atol)]
     if validation.masked:
         lines.append(
-            f"{_STEP}- {validation.masked:,} of {validation.values:,} values are at masked positions, and were only"
-            " required to be finite"
+            f"{_STEP}- judged {validation.values - validation.masked:,} of {validation.values:,} values;"
+            f" {validation.masked:,} at masked positions, which have to be finite"
         )
     lines += [f"{_STEP}-{line}" for line in _weight_lines(validation)]
     if extent := str(validation.extent):
@@ -39,8 +40,11 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
     for sample in shapes:
         bad = [finding for finding in validation.failures if finding.where == sample]
-        mark = "[x]" if bad else "[✓]"
-        lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {validation.worst(sizes=sample):.2g}")
+        mark, worst = "[x]" if bad else "[✓]", validation.worst(sizes=sample)
+        if worst is not None:
+            lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {worst:.2g}")
+        else:
+            lines.append(f"{_STEP * 2}-[x] {sample}: nothing was compared")
     return lines
 
 
@@ -53,15 +57,19 @@ def _output_lines(
     lines = [f"[✓] {shape} matches {shape}"]
     limit = atol if atol is not None else expected_atol
     worst, ratio = validation.worst(name), validation.ratios().get(name)
+    if worst is None:
+        return ["[x] not compared, as another check failed"]
     if limit is None or worst <= limit:
         lines.append(f"[✓] all values close (atol: {limit})")
         if ratio is not None:
-            lines.append(f"[✓] error ratio {ratio:.2f} ≤ {LIMIT:g}{_note(ratio)}; largest difference {worst:.2g}")
+            lines.append(
+                f"[✓] error ratio {ratio:.2f} ≤ {validation.limit:g}{_note(ratio)}; largest difference {worst:.2g}"
+            )
     elif ratio is None:
         lines.append(f"[x] largest difference {worst:.2g}, above atol {limit}; not judged, as another check failed")
     else:
         lines.append(
-            f"[✓] all values within the error ratio ({ratio:.2f} ≤ {LIMIT:g}){_note(ratio)};"
+            f"[✓] all values within the error ratio ({ratio:.2f} ≤ {validation.limit:g}){_note(ratio)};"
             f" largest difference {worst:.2g}, above atol {limit}"
         )
     return lines

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from parity.dependence import weights_of
 from parity.errors import SessionError
 from parity.judge import artifact, contract, weights
 from parity.judge.findings import Finding, failures
+from parity.judge.foreign import View, drop_fixed, soften
 from parity.judge.pool import Answers, Pool
 from parity.judge.relations import Run
 from parity.judge.stored import stored_tensors
+from parity.onnx.foreign import at_fixed_sizes
 from parity.reference import answers, float64
 from parity.samples import SampleSource
 from parity.sessions import OnnxSession
@@ -39,12 +42,14 @@ class Artifact:
         opset: the opset that was asked for; None takes any.
         foreign: whether another exporter may have written it: then names may stand in any order, and position ids may
             be an input, which is given to the file.
+        view: its names as the model's, if they are others; `contract` is then by the model's.
     """
 
     path: Path
     contract: contract.Contract
     opset: int | None = None
     foreign: bool = False
+    view: View | None = None
 
     @classmethod
     def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
@@ -68,7 +73,15 @@ class Artifact:
         findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
         if not any(finding.check == "data" for finding in failures(findings)):
             findings.append(artifact.judge_checker(self.path))
-        return findings
+        if self.view is None:
+            return findings
+        # Names are told by the view, one by one.
+        own = [finding for finding in findings if finding.check != "names" or finding.passed]
+        return [*self.view.failures(), *drop_fixed(soften(own)), *self.view.remarks()]
+
+    def adapt(self, run: Run) -> Run:
+        """A run of the file, by the model's names."""
+        return self.view.adapt(run) if self.view else run
 
     def judge_weights(self, model: PreTrainedModel, source: SampleSource) -> list[Finding]:
         """Findings on the weights of the file, against those of a model that nothing has changed; see `weights`."""
@@ -89,6 +102,7 @@ class Reference:
         relations: those on record for the model; see `parity.judge.relations`.
         answers: `reference.answers`, or what gives the same.
         thorough: whether every id and every position is tried, those of a big checkpoint too.
+        fixed: the sizes of axes that the file takes at one size only.
     """
 
     load: Callable[[], PreTrainedModel]
@@ -96,6 +110,7 @@ class Reference:
     relations: Sequence[str] = ()
     answers: Callable[..., list[Answers]] = answers
     thorough: bool = False
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     def lengths(self, model: PreTrainedModel) -> Lengths:
         """The lengths of the texts that are tried."""
@@ -119,7 +134,8 @@ class Reference:
         if inspect:
             inspect(model)
         longest = config.longest_sequence(model)
-        samples = shapes.choose_samples(self.source, longest=longest, lengths=self.lengths(model))
+        choose = functools.partial(shapes.choose_samples, lengths=self.lengths(model))
+        samples = at_fixed_sizes(choose, self.source, longest, self.fixed)
         references = self.answers(model, config, samples, consume=True, progress=progress)
         alive = weakref.ref(model)
         del model
@@ -135,8 +151,7 @@ def judge_file(
     file: Artifact,
     reference: Reference,
     *,
-    atol: float | None = None,
-    same_attention: bool = True,
+    criteria: validation.Criteria | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> validation.Validation:
     """Compare a file with a model, at every shape, against float64.
@@ -145,7 +160,7 @@ def judge_file(
     Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
 
     Args:
-        atol, same_attention: see `validation.Criteria`.
+        criteria: without claims, which are made here.
     """
     source = reference.source
     findings = file.judge(source)
@@ -167,20 +182,22 @@ def judge_file(
         source,
         pool.samples,
         reference.float64,
-        relations=reference.relations,
+        # They ask for other sizes.
+        relations=() if reference.fixed else reference.relations,
         longest=pool.longest,
         derived=file.derived_inputs,
     )
-    criteria = validation.Criteria(atol, same_attention=same_attention, claims=claims)
-    verdict = validation.compare(session.run, source.onnx_config, pool, criteria, first=findings, progress=progress)
+    criteria, run = criteria or validation.Criteria(), file.adapt(session.run)
+    whole = replace(criteria, claims=claims)
+    verdict = validation.compare(run, source.onnx_config, pool, whole, first=findings, progress=progress)
     if reference.thorough and verdict.passed:
-        verdict = _judge_vocabulary(verdict, session, reference, replace(criteria, claims=None), progress)
+        verdict = _judge_vocabulary(verdict, run, reference, criteria, progress)
     return verdict
 
 
 def _judge_vocabulary(
     verdict: validation.Validation,
-    session: OnnxSession,
+    run: Run,
     reference: Reference,
     criteria: validation.Criteria,
     progress: Callable[[str], None] | None,
@@ -190,7 +207,7 @@ def _judge_vocabulary(
     longest = source.onnx_config.longest_sequence(model)
     for samples in thorough.vocabulary_pools(source, longest):
         pool = validation.pool_of(source, samples, answers(model, source.onnx_config, samples))
-        verdict = verdict.joined(validation.compare(session.run, source.onnx_config, pool, criteria, progress=progress))
+        verdict = verdict.joined(validation.compare(run, source.onnx_config, pool, criteria, progress=progress))
         if not verdict.passed:
             break
     return verdict

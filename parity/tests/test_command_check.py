@@ -156,7 +156,8 @@ def test_file_of_unknown_attention_is_judged_at_real_tokens(gpt2_files, attentio
     """Where none is named that parity has, masked positions have to be finite, and are counted."""
     status, out, log = run(gpt2_files, rename_attention(gpt2_files / "sdpa.onnx", attention), "--json")
     result = json.loads(out)
-    assert f"{result['masked']:,} of {result['values']:,} values are at masked positions" in log
+    assert f"judged {result['judged']:,} of {result['values']:,} values; {result['masked']:,} at masked" in log
+    assert result["judged"] + result["masked"] == result["values"]
     assert (status, result["status"]) == (0, "passed")
     assert 0 < result["masked"] < result["values"]
 
@@ -184,16 +185,16 @@ def test_wrong_output_name_is_rejected(checkpoint, tmp_path):
     file = bare(tmp_path / "named.onnx", name="hidden")
     status, log, err = run(checkpoint(), file, "--feature", "default")
     assert status == 1
-    assert "output names: the file has hidden; should be last_hidden_state" in err
+    assert "output hidden: is none of the model's; say with --names what it is" in err
     assert "-[x] ONNX model output names do not match reference model" in log
 
 
 def test_missing_mask_input_is_rejected(checkpoint, tmp_path):
-    """A file without the attention mask is exit status 1: the input is named and padded shapes are wrong."""
+    """A file without the attention mask is exit status 1: the input is named first, then the padded shapes."""
     file = bare(tmp_path / "maskless.onnx", inputs=("input_ids",))
     status, log, err = run(checkpoint(), file)
     assert status == 1
-    assert "input names: the file has input_ids; should be input_ids, attention_mask" in err
+    assert err.splitlines()[0].startswith("error: input attention_mask: is missing, should be an input of the file")
     assert "at batch 3 × sequence 12, padded right: last_hidden_state:" in err
     assert "at batch 2 × sequence 31:" not in err
     assert "-[✓] ONNX model output names match reference model" in log
@@ -225,17 +226,27 @@ def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
     """A file that declares its sequence axis dynamic and is right at the exported length alone is rejected by name."""
     status, log, err = run(checkpoint(), bare(tmp_path / "baked.onnx", spoil=baked_length), *options)
     assert status == 1
-    assert err.splitlines()[-1].startswith(f"axis sequence: the file is right where sequence is {LENGTH}")
+    assert err.splitlines()[0].startswith(f"error: axis sequence: the file is right where sequence is {LENGTH}")
     assert "the size has become a constant, though the file declares the axis dynamic" in err
     assert f"-[✓] batch 2 × sequence {LENGTH}: largest" in log
     assert "-[x] batch 3 × sequence 1: largest" in log
 
 
-def test_fixed_axis_is_rejected(checkpoint, tmp_path):
-    """A file whose sequence axis is fixed is exit status 1; the axis of each input is named."""
-    status, _, err = run(checkpoint(), bare(tmp_path / "fixed.onnx", dynamic=("batch",)))
+def test_fixed_axis_is_judged_at_its_size(checkpoint, tmp_path):
+    """A file whose sequence axis is fixed is judged at that size, and is right at that one only."""
+    status, log, err = run(checkpoint(), bare(tmp_path / "fixed.onnx", dynamic=("batch",)))
+    assert (status, err) == (0, "")
+    assert log.splitlines()[-1].endswith(f", at sequence {LENGTH} only")
+    assert f"sequence {LENGTH}" in log
+    assert "sequence 31" not in log
+
+
+def test_fault_in_a_file_of_one_size_is_rejected(checkpoint, tmp_path):
+    """The control: judged at one size, a changed weight fails."""
+    file = bare(tmp_path / "fixed.onnx", dynamic=(), change=move_one_bias)
+    status, _, err = run(checkpoint(), file)
     assert status == 1
-    assert f"input attention_mask: axis 1 (sequence) is fixed to {LENGTH}, should be dynamic" in err
+    assert "last_hidden_state" in err
 
 
 def test_dropped_mask_is_rejected(checkpoint, tmp_path):

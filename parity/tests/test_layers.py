@@ -24,7 +24,7 @@ ROWS = {
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
     "checkpoint": r"adapters|arguments|checkpoint_files|dependence|opening|unused|sentences"
     r"|loading|preprocessors|checkpoint|companions|ownership|features|traceable|samples|padding|shapes|extent|thorough|sessions|reference",
-    "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns",
+    "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns|causes",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(gate|pages)(\..*)?)?",
     "kit": r"architectures\.conformance(\..*)?|fixtures(\..*)?",

@@ -18,6 +18,8 @@ ELSEWHERE = {
     "determinism": ("test_oracle_controls.py", "test_a_noisy_session_is_caught"),
     "decision": ("test_oracle_controls.py", "test_a_file_with_another_argmax_alone_is_caught"),
     "values": ("test_values.py", "test_values_are_told_with_count_worst_difference_and_index"),
+    "precision": ("test_rounded_files.py", "test_a_weight_that_is_no_rounding_is_rejected"),
+    "drift": ("test_rounded_files.py", "test_drift_is_bounded"),
     "tokens": ("test_decode_controls.py", "test_a_wrong_token_is_told_with_its_gap"),
 }
 

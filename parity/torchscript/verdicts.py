@@ -378,7 +378,7 @@ def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:
     comparison = validation.compare(subject.traced.run, subject.onnx_config, pool)
     if not comparison.passed:
         return Trial(sample, WRONG, comparison.failures[0].message, tuple(comparison.failures))
-    largest, difference = max(comparison.ratios().values(), default=0.0), comparison.worst()
+    largest, difference = max(comparison.ratios().values(), default=0.0), comparison.worst() or 0.0
     text = f"not bit-equal, error ratio {largest:.2f} ≤ {ratio.LIMIT:g}, largest difference {difference:.2g}"
     return Trial(sample, RIGHT, text)
 

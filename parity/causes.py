@@ -1,0 +1,99 @@
+"""Findings on a file → the one cause that explains them, as the sentence that is said first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from parity.axes import Axes, is_text
+from parity.judge.findings import Finding, failures
+
+if TYPE_CHECKING:
+    from parity.samples import Sample
+
+
+def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Mapping[str, int], outputs: Axes) -> str:
+    """What explains the failures, where one thing does; else empty: then the numbers speak.
+
+    In this order: an input or output that is missing or unknown, a weight, which nothing else explains, an axis that is
+    baked in, padding on the left, tokens from one on.
+
+    Args:
+        traced: the size of every named axis at the export.
+        outputs: their named axes.
+    """
+    failed = failures(findings)
+    if names := [each for each in failed if each.check == "names" and not each.where]:
+        return names[0].line
+    if weights := [each for each in failed if each.check in ("weights", "precision")]:
+        return weights[0].line
+    numbers = [each for each in failed if each.where]
+    bad = {each.where for each in numbers}
+    right, wrong = ([sample for sample in samples if (str(sample) in bad) is fails] for fails in (False, True))
+    if right and wrong:
+        refuses = any(each.check in ("run", "shape") for each in numbers)
+        telling = [sample for sample in right if refuses or not _is_one_token(sample)]
+        if sentence := _baked_axis(telling, wrong, traced) or _left_padding(right, wrong):
+            return sentence
+    return _first_token(numbers, samples, outputs)
+
+
+def _is_one_token(sample: Sample) -> bool:
+    """Whether its texts have one token each: wherever attention is wrong, these are right, and explain nothing."""
+    texts = [size for name, size in sample.sizes.items() if is_text(name)]
+    return bool(texts) and max(texts) == 1
+
+
+def _baked_axis(right: Sequence[Sample], wrong: Sequence[Sample], traced: Mapping[str, int]) -> str:
+    """The sentence that names the axis when the file is right at one size of it only.
+
+    Of several axes that would explain it, one that is right at the size of our own export is told. Samples of one
+    padding are held against each other: what is wrong with padding alone is not baked in.
+    """
+    common = {sample.padding for sample in right} & {sample.padding for sample in wrong}
+    if not common:
+        return ""
+    explanations = []
+    for name, export_size in traced.items():
+        sizes = {sample.sizes.get(name) for sample in right}
+        size = next(iter(sizes)) if len(sizes) == 1 else None
+        if size is not None and all(sample.sizes.get(name) != size for sample in wrong):
+            explanations.append((size != export_size, name, size))
+    if not explanations:
+        return ""
+    foreign, name, size = min(explanations)
+    known = "" if foreign else ", the size of the export,"
+    return (
+        f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; the"
+        " size has become a constant, though the file declares the axis dynamic"
+    )
+
+
+def _left_padding(right: Sequence[Sample], wrong: Sequence[Sample]) -> str:
+    if any(sample.padding != "left" for sample in wrong) or any(sample.padding == "left" for sample in right):
+        return ""
+    return (
+        "padding: the file is wrong where rows are padded on the left, and right at every other input; its positions"
+        " are counted from the padding, give it position ids or pad on the right"
+    )
+
+
+def _first_token(numbers: Sequence[Finding], samples: Sequence[Sample], outputs: Axes) -> str:
+    """The sentence that names the token from which on every text is wrong, where shorter ones are right."""
+    firsts: dict[str, int] = {}
+    axis_name = ""
+    for each in numbers:
+        texts = [(axis, name) for axis, name in outputs.get(each.subject, {}).items() if is_text(name)]
+        if each.check != "values" or "first" not in each.measurements or not texts:
+            continue
+        axis, axis_name = texts[0]
+        first = each.measurements["first"][axis]
+        firsts[each.where] = min(first, firsts.get(each.where, first))
+    token = min(firsts.values(), default=0)
+    if not token or {*firsts} != {each.where for each in numbers}:
+        return ""
+    sizes = {str(sample): sample.sizes.get(axis_name, 0) for sample in samples}
+    longer = {where for where, size in sizes.items() if size > token}
+    if longer != {*firsts} or len(longer) == len(sizes):
+        return ""
+    return f"tokens: the file is wrong from token {token} on, counted from 0, and right before it"

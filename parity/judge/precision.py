@@ -1,0 +1,116 @@
+"""In which precision an ONNX file computes, read from the file: its weights' types, and the operators of integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from parity.judge.artifact import SMALLEST
+
+if TYPE_CHECKING:
+    import onnx
+
+# What a file of integers is called → the largest drift from the unquantised model that passes, relative to the answer.
+# Healthy files of fourteen tiny random models have at most half of it; see the page of the foreign files.
+MAX_DRIFT = {
+    "float16": 0.05,
+    "bfloat16": 0.3,
+    "mixed": 0.05,
+    "dynamic int8": 0.5,
+    "dynamic uint8": 0.5,
+    "static int8": 0.7,
+    "int4 blocks": 0.7,
+}
+# Operators that have no twin in floating point here: their own semantics are several operators at once.
+WITHOUT_TWIN = ("QAttention", "QGemm", "QOrdered", "QLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
+                "MatMulIntegerToFloat", "QEmbedLayerNormalization", "GatherBlockQuantized", "QMoE")  # fmt: skip
+_INTEGER_WEIGHTS = ("int8", "uint8", "int4", "uint4")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of a file.
+
+    Args:
+        name: `float32`, or a key of `MAX_DRIFT`.
+        without_twin: the operators of it that are not judged as floating point ones.
+    """
+
+    name: str = "float32"
+    without_twin: tuple[str, ...] = ()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the file computes in float32, so that the ordinary ratio judges it."""
+        return self.name == "float32"
+
+    @property
+    def is_half(self) -> bool:
+        """Whether nothing of it is in integers."""
+        return self.name in ("float16", "bfloat16", "mixed")
+
+
+def read_precision(model: onnx.ModelProto) -> Precision:
+    """The precision of a ModelProto, whose external data need not be there."""
+    operators = {node.op_type for node in nodes_of(model.graph)}
+    weights = _bytes_of_types(model.graph)
+    without = tuple(sorted(name for name in operators if name.startswith(WITHOUT_TWIN)))
+    if "MatMulNBits" in operators or weights["int4"] or weights["uint4"]:
+        return Precision("int4 blocks", without)
+    if {"MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"} & operators or any(
+        name.startswith(("Dynamic", "QAttention", "MatMulIntegerToFloat")) for name in without
+    ):
+        return Precision(f"dynamic {'uint8' if weights['uint8'] > weights['int8'] else 'int8'}", without)
+    if {"QuantizeLinear", "DequantizeLinear"} & operators or without:
+        return Precision("static int8", without)
+    if weights["bfloat16"]:
+        return Precision("bfloat16")
+    if weights["float16"]:
+        return Precision("mixed" if weights["float32"] >= SMALLEST else "float16")
+    return Precision()
+
+
+def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:
+    """The bytes of the weights of each type that counts; float32 ones from `SMALLEST` on."""
+    import math
+
+    import onnx
+
+    counts: Counter[str] = Counter()
+    for tensor in tensors_of(graph):
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if dtype.name in (*_INTEGER_WEIGHTS, "float16", "bfloat16", "float32"):
+            size = math.prod(tensor.dims) * dtype.itemsize
+            # Scales and zero points are as small as constants of the graph.
+            if dtype.name not in _INTEGER_WEIGHTS or size > 1:
+                counts[dtype.name] += size
+    return counts
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and its subgraphs."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs_of(attribute.g)
+            for each in attribute.graphs:
+                yield from graphs_of(each)
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its subgraphs."""
+    for each in graphs_of(graph):
+        yield from each.node
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers and constants of a graph and of its subgraphs."""
+    for each in graphs_of(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t

@@ -1,0 +1,147 @@
+"""Weights that a file holds rounded, to half precision or to integers, against those of the checkpoint.
+
+Each value has to be the rounding of the checkpoint's: within half a unit in the last place of a half, within half a
+step of its scale for integers. A converter may put the nearest number that it allows in the place of one that is too
+small or too large for the type, and integers end where their range ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parity.judge import arrangements
+from parity.judge.findings import Finding
+from parity.judge.weights import Weight
+
+# In steps: the scale itself is rounded, and is multiplied by up to 255. Honest files have at most 0.500002.
+LIMIT = 0.501
+# What onnxruntime's converter to float16 puts in the place of what is smaller or larger.
+_SMALLEST_HALF, _LARGEST_HALF = 1e-7, 1e4
+# Elements that are compared to find out which weight a tensor is, and how unlike it may be there, relative to its size.
+_DRAWS, _UNLIKE = 4096, 0.5
+# The same for a convolution of a model with batch norms, which exporters fold into it: only what was not folded is one.
+_UNLIKE_FOLDED = 1e-3
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A tensor of a file that holds a weight rounded.
+
+    Args:
+        name: the initializer's.
+        values: what it stands for, as float64.
+        step: of its scale, or a unit in the last place, broadcast to the values.
+        at_end: where the integer is the last of its range; None for halves.
+        half: `float16` or `bfloat16`; empty for integers.
+    """
+
+    name: str
+    values: np.ndarray = field(repr=False)
+    step: np.ndarray = field(repr=False)
+    at_end: np.ndarray | None = field(default=None, repr=False)
+    half: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A rounded tensor and the weight that it is.
+
+    Args:
+        weight: its name.
+        values: the checkpoint's, arranged as the tensor's.
+        error: the largest distance of a value from the checkpoint's, in steps; what the type's ends excuse is 0.
+        index: where that is.
+    """
+
+    tensor: Rounded
+    weight: str
+    values: np.ndarray = field(repr=False)
+    error: float = 0.0
+    index: tuple[int, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= LIMIT
+
+    def finding(self) -> Finding:
+        """The finding on this weight."""
+        measurements = {"steps": self.error}
+        if self.passed:
+            return Finding("precision", self.weight, True, measurements=measurements)
+        message = (
+            f"weight {self.weight}: {self.tensor.name} of the file is {self.error:.3g} steps from the checkpoint's,"
+            f" should be at most {LIMIT:.2g}; at index {self.index} got {self.tensor.values[self.index]:.6g}, should be"
+            f" the rounding of {self.values[self.index]:.6g}"
+        )
+        return Finding("precision", self.weight, False, message, measurements=measurements)
+
+
+def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tuple[list[Match], list[str]]:
+    """The weight of each rounded tensor, and the names of those tensors that are none."""
+    matches, unmatched = [], []
+    by_count: dict[int, list[Weight]] = {}
+    folds = any(weight.foldable for weight in weights)
+    for weight in weights:
+        if "float" in weight.array.dtype.name:
+            by_count.setdefault(weight.array.size, []).append(weight)
+    for tensor in tensors:
+        unlike = _UNLIKE_FOLDED if folds and tensor.values.ndim > 2 else _UNLIKE
+        match = _match(tensor, by_count.get(tensor.values.size, ()), unlike)
+        if match is None:
+            unmatched.append(tensor.name)
+        else:
+            matches.append(match)
+    return matches, unmatched
+
+
+def _match(tensor: Rounded, weights: Sequence[Weight], most: float) -> Match | None:
+    values = arrangements.squeeze(tensor.values)
+    places = np.random.default_rng(0).integers(0, values.size, min(_DRAWS, values.size))
+    drawn = values.reshape(-1)[places]
+    scale = float(np.sqrt(np.mean(np.square(drawn)))) or 1.0
+    best: tuple[float, str, np.ndarray] | None = None
+    for weight in weights:
+        array = arrangements.squeeze(weight.array)
+        for order in arrangements.orders(array.ndim):
+            turned = array.transpose(order)
+            if turned.shape != values.shape:
+                continue
+            there = turned.reshape(-1)[places].astype(np.float64)
+            unlike = float(np.sqrt(np.mean(np.square(there - drawn)))) / scale
+            if unlike < most and (best is None or unlike < best[0]):
+                best = unlike, weight.name, turned
+    if best is None:
+        return None
+    _, name, turned = best
+    reference = turned.astype(np.float64).reshape(tensor.values.shape)
+    error = _errors(tensor, reference)
+    index = tuple(int(place) for place in np.unravel_index(error.argmax(), error.shape))
+    return Match(tensor, name, reference, float(error[index]), index)
+
+
+def _errors(tensor: Rounded, reference: np.ndarray) -> np.ndarray:
+    """The distance of each value from the checkpoint's, in steps."""
+    error = np.abs(tensor.values - reference) / tensor.step
+    if tensor.half:
+        small = (np.abs(reference) < _SMALLEST_HALF) & (np.abs(tensor.values) <= 1.3 * _SMALLEST_HALF)
+        large = (np.abs(reference) > _LARGEST_HALF) & (np.abs(tensor.values) == _LARGEST_HALF)
+        return np.where(small | large, 0.0, error)
+    if tensor.at_end is not None:
+        beyond = tensor.at_end & (np.abs(reference) >= np.abs(tensor.values)) & (error <= 1.0 + LIMIT)
+        return np.where(beyond, np.minimum(error, LIMIT), error)
+    return error
+
+
+def unit_in_the_last_place(values: np.ndarray, half: str) -> np.ndarray:
+    """The distance between neighbouring numbers of a half precision, at each of these numbers."""
+    bits, least = {"float16": (10, -14), "bfloat16": (7, -126)}[half]
+    _, exponents = np.frexp(np.abs(values))
+    return np.ldexp(1.0, np.maximum(exponents - 1, least) - bits)
+
+
+def by_tensor(matches: Sequence[Match]) -> Mapping[str, np.ndarray]:
+    """Tensor → the checkpoint's values, of those that are their rounding."""
+    return {match.tensor.name: match.values for match in matches if match.passed}

@@ -1,0 +1,264 @@
+"""A file in half precision or integers → its float twin: the same graph in float32, and the weights that it held.
+
+Integer groups are replaced by operators of floating point: what was quantised on the way is passed on as it is. The
+twin's weights are those of the checkpoint wherever the file holds their roundings, which is judged apart; so what the
+twin gets wrong, the graph gets wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parity.judge.precision import graphs_of
+from parity.judge.roundings import Rounded, unit_in_the_last_place
+
+if TYPE_CHECKING:
+    import onnx
+
+_HALVES = {10: "float16", 16: "bfloat16"}
+_FLOAT = 1
+_ALONE = ("MatMulNBits", "DequantizeLinear", "MatMulInteger", "ConvInteger")
+
+
+@dataclass
+class Twin:
+    """A ModelProto with its data, what it holds rounded, and what became of it.
+
+    Args:
+        model: is changed by `build`.
+    """
+
+    model: onnx.ModelProto
+    rounded: dict[str, Rounded] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
+        self._producers = {name: node for node in self.model.graph.node for name in node.output}
+        self._consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.graph.node:
+            for name in node.input:
+                self._consumers.setdefault(name, []).append(node)
+        for node in self.model.graph.node:
+            if node.op_type in _ALONE and (each := self._read(node)):
+                self.rounded.setdefault(each.name, each)
+        for name, tensor in self._tensors.items():
+            half = _HALVES.get(tensor.data_type)
+            if half and math.prod(tensor.dims) > 1:
+                values = self._array(name).astype(np.float64)
+                self.rounded[name] = Rounded(name, values, unit_in_the_last_place(values, half), half=half)
+
+    def _array(self, name: str) -> np.ndarray:
+        import onnx
+
+        return onnx.numpy_helper.to_array(self._tensors[name])
+
+    def _read(self, node: onnx.NodeProto) -> Rounded | None:
+        if node.op_type == "MatMulNBits":
+            return self._read_blocks(node)
+        if node.op_type == "DequantizeLinear":
+            return self._read_dequantised(node)
+        return self._read_integers(node)
+
+    def _read_dequantised(self, node: onnx.NodeProto) -> Rounded | None:
+        """A weight that is dequantised as it is, or after rows of it were looked up."""
+        name, producer = node.input[0], self._producers.get(node.input[0])
+        if producer is not None and producer.op_type == "Gather":
+            name = producer.input[0]
+        if name not in self._tensors or node.input[1] not in self._tensors:
+            return None
+        axis = _attribute(node, "axis", 1)
+        block = _attribute(node, "block_size", 0)
+        zero = node.input[2] if len(node.input) > 2 else ""
+        return self._rounded(name, node.input[1], zero, axis, block)
+
+    def _read_integers(self, node: onnx.NodeProto) -> Rounded | None:
+        name, zero = node.input[1], node.input[3] if len(node.input) > 3 else ""
+        scale = self._scale_of(node)
+        if name not in self._tensors or not scale:
+            return None
+        axis = 0 if node.op_type == "ConvInteger" else len(self._tensors[name].dims) - 1
+        return self._rounded(name, scale, zero, axis, 0)
+
+    def _scale_of(self, node: onnx.NodeProto) -> str:
+        """The scale of the weight of an integer product: what its result, as float, is multiplied with."""
+        for cast in self._consumers.get(node.output[0], ()):
+            for product in self._consumers.get(cast.output[0], ()) if cast.op_type == "Cast" else ():
+                for name in product.input if product.op_type == "Mul" else ():
+                    if name in self._tensors:
+                        return name
+                    producer = self._producers.get(name)
+                    if producer is not None and producer.op_type == "Mul":
+                        return next((each for each in producer.input if each in self._tensors), "")
+        return ""
+
+    def _rounded(self, name: str, scale: str, zero: str, axis: int, block: int) -> Rounded:
+        integers = self._array(name).astype(np.int64)
+        steps = _spread(self._array(scale).astype(np.float64), integers.shape, axis, block)
+        zeros = _spread(self._array(zero).astype(np.int64), integers.shape, axis, block) if zero in self._tensors else 0
+        ends = (integers == integers.min()) | (integers == integers.max())
+        return Rounded(name, (integers - zeros) * steps, np.abs(steps) + np.zeros(integers.shape), ends)
+
+    def _read_blocks(self, node: onnx.NodeProto) -> Rounded | None:
+        """The matrix of a MatMulNBits, as (outputs, inputs)."""
+        bits, size = _attribute(node, "bits", 4), _attribute(node, "block_size", 32)
+        rows, columns = _attribute(node, "N", 0), _attribute(node, "K", 0)
+        if bits != 4 or node.input[1] not in self._tensors:
+            return None
+        packed = self._array(node.input[1]).reshape(rows, -1)
+        integers = np.stack([packed & 15, packed >> 4], -1).reshape(rows, -1, size).astype(np.int64)
+        steps = self._array(node.input[2]).astype(np.float64).reshape(rows, -1)[:, :, None]
+        zeros = np.full(steps.shape, 8)
+        if len(node.input) > 3 and node.input[3] in self._tensors:
+            both = self._array(node.input[3]).reshape(rows, -1)
+            zeros = np.stack([both & 15, both >> 4], -1).reshape(rows, -1)[:, : steps.shape[1], None].astype(np.int64)
+        values = ((integers - zeros) * steps).reshape(rows, -1)[:, :columns]
+        wide = np.broadcast_to(np.abs(steps), integers.shape).reshape(rows, -1)[:, :columns]
+        ends = ((integers == 0) | (integers == 15)).reshape(rows, -1)[:, :columns]
+        return Rounded(node.input[1], values, np.where(wide == 0, 1.0, wide), ends)
+
+    def build(self, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+        """The model in float32, with these weights in the place of the rounded ones.
+
+        Args:
+            weights: tensor → values in its shape; one that is not among them keeps what the file holds.
+        """
+        values = {name: weights.get(name, each.values) for name, each in self.rounded.items()}
+        added: dict[str, onnx.TensorProto] = {}
+        for node in self.model.graph.node:
+            replace = _REPLACEMENTS.get(node.op_type)
+            if replace:
+                replace(self, node, values, added)
+        for graph in graphs_of(self.model.graph):
+            _widen(graph)
+        kept = [tensor for tensor in self.model.graph.initializer if tensor.name not in added]
+        for index, tensor in enumerate(kept):
+            if tensor.name in values and self.rounded[tensor.name].half:
+                kept[index] = _tensor(tensor.name, values[tensor.name])
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend([*kept, *added.values()])
+        _drop_unread(self.model.graph)
+        return self.model
+
+
+_Replace = Callable[[Twin, "onnx.NodeProto", Mapping[str, np.ndarray], "dict[str, onnx.TensorProto]"], None]
+
+
+def _pass_on(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
+    """QuantizeLinear of what is computed: the value itself."""
+    _become(node, "Identity", [node.input[0]], list(node.output[:1]))
+
+
+def _quantise_dynamically(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
+    """DynamicQuantizeLinear: the value itself, in steps of 1 from 0."""
+    outputs = list(node.output)
+    if len(outputs) > 1:
+        added[outputs[1]] = _tensor(outputs[1], np.array(1.0))
+    _become(node, "Identity", [node.input[0]], outputs[:1])
+
+
+def _multiply(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
+    """MatMulInteger and ConvInteger: the product with the weight in units of its scale, which the graph puts back."""
+    name = node.input[1]
+    second = name
+    if name in values:
+        second = f"{name}.twin"
+        added[second] = _tensor(second, values[name] / twin.rounded[name].step)
+    operator = "Conv" if node.op_type == "ConvInteger" else "MatMul"
+    attributes = list(node.attribute) if operator == "Conv" else []
+    _become(node, operator, [node.input[0], second], list(node.output), attributes)
+
+
+def _dequantise(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
+    """DequantizeLinear of a weight: its values; of rows of a weight, or of what is computed: the value itself."""
+    name, producer = node.input[0], twin._producers.get(node.input[0])
+    if name in values:
+        added[f"{name}.twin"] = _tensor(f"{name}.twin", values[name])
+        name = f"{name}.twin"
+    elif producer is not None and producer.op_type == "Gather" and producer.input[0] in values:
+        table = producer.input[0]
+        added[f"{table}.twin"] = _tensor(f"{table}.twin", values[table])
+        producer.input[0] = f"{table}.twin"
+    _become(node, "Identity", [name], list(node.output))
+
+
+def _multiply_blocks(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
+    name = node.input[1]
+    if name in values:
+        added[f"{name}.twin"] = _tensor(f"{name}.twin", values[name].T)
+        _become(node, "MatMul", [node.input[0], f"{name}.twin"], list(node.output))
+
+
+_REPLACEMENTS: Mapping[str, _Replace] = {
+    "QuantizeLinear": _pass_on,
+    "DynamicQuantizeLinear": _quantise_dynamically,
+    "MatMulInteger": _multiply,
+    "ConvInteger": _multiply,
+    "DequantizeLinear": _dequantise,
+    "MatMulNBits": _multiply_blocks,
+}
+
+
+def _become(
+    node: onnx.NodeProto, operator: str, inputs: list[str], outputs: list[str], attributes: list | None = None
+) -> None:
+    """Make another operator of a node, of the standard domain."""
+    del node.input[:], node.output[:], node.attribute[:]
+    node.op_type, node.domain = operator, ""
+    node.input.extend(inputs)
+    node.output.extend(outputs)
+    node.attribute.extend(attributes or [])
+
+
+def _tensor(name: str, values: np.ndarray) -> onnx.TensorProto:
+    import onnx
+
+    return onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32), name)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((each.i for each in node.attribute if each.name == name), default)
+
+
+def _spread(array: np.ndarray, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
+    """Scales or zero points over all of a tensor: one for all, one for each place of an axis, or one a block of it."""
+    if array.size == 1:
+        return array.reshape(())
+    if block:
+        return np.repeat(array, block, axis=axis)[tuple(slice(0, size) for size in shape)]
+    sizes = [1] * len(shape)
+    sizes[axis] = array.size
+    return array.reshape(sizes)
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Everything in half precision in float32: casts, constants, inputs and outputs; and no types on the way."""
+    import onnx
+
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type in _HALVES:
+            value.type.tensor_type.elem_type = _FLOAT
+    del graph.value_info[:]
+    tensors: Iterator[onnx.TensorProto] = (
+        attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")
+    )
+    for tensor in [*tensors, *graph.initializer]:
+        if tensor.data_type in _HALVES:
+            tensor.CopyFrom(_tensor(tensor.name, onnx.numpy_helper.to_array(tensor).astype(np.float32)))
+    for node in graph.node:
+        for attribute in node.attribute:
+            names_a_type = attribute.name == ("to" if node.op_type == "Cast" else "dtype")
+            if names_a_type and attribute.i in _HALVES:
+                attribute.i = _FLOAT
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    reads = {name for each in graphs_of(graph) for node in each.node for name in node.input}
+    reads |= {value.name for each in graphs_of(graph) for value in each.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in reads]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,187 @@
+"""A file of another exporter and a checkpoint → the configuration of that file, and its names as the model's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.axes import Axes, Role, is_text, role_of
+from parity.dtypes import dtype_name
+from parity.errors import UsageError
+from parity.judge.contract import Contract, Value
+from parity.judge.foreign import View
+from parity.judge.names import Explicit, Known, Matching, canonical_name, is_generated, match_names
+from parity.traceable import call, evaluation_mode
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from parity.configs import OnnxConfig
+    from parity.samples import Sample, SampleSource
+
+# Inputs of other exporters' files that ours compute from the rest.
+DERIVED = ("position_ids",)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What a file of another exporter needs to be judged: its names, and a configuration with its inputs and outputs.
+
+    Args:
+        view: the file by the model's names.
+        onnx_config: what of the model it has.
+        fixed: the sizes of axes that it takes at one size only.
+    """
+
+    view: View
+    onnx_config: OnnxConfig
+    fixed: Mapping[str, int]
+
+    @property
+    def scope(self) -> str:
+        """The sizes at which alone the file is judged, as text; empty where it takes all."""
+        return " × ".join(f"{name} {size}" for name, size in self.fixed.items())
+
+
+def adapt(
+    contract: Contract, source: SampleSource, model: PreTrainedModel, explicit: Explicit | None = None
+) -> Adaptation:
+    """Match the names of a file with those of the model that it should be of.
+
+    Args:
+        source: makes inputs for the feature.
+        model: is asked once, for what it returns.
+        explicit: the table of `--names`.
+    """
+    explicit, config = explicit or Explicit(), source.onnx_config
+    flat = source.layout.flatten(source.dummy)
+    with evaluation_mode(model, config.values_override):
+        returned = call(model, config, source.dummy)
+    order = _forward_order(model, flat)
+    inputs = [_known(name, flat[name]) for name in order]
+    names = {value.name for value in contract.inputs}
+    inputs += [Known(name, False, 2) for name in DERIVED if name in names]
+    # What is declared comes first: of equal places it is what the file was exported for.
+    outputs = [_known(name, returned[name]) for name in sorted(returned, key=lambda name: name not in config.outputs)]
+    matched_inputs = match_names(contract.inputs, inputs, "input", explicit.inputs)
+    matched_outputs = match_names(contract.outputs, outputs, "output", explicit.outputs)
+    view = View(contract, _without_derived(matched_inputs, names), matched_outputs)
+    axes = {
+        name: dict(config.outputs[name]) if name in config.outputs else _axes_of(name, returned[name], source)
+        for name in matched_outputs.names.values()
+    }
+    narrowed = narrow(config, view.left_out, axes)
+    return Adaptation(view, narrowed, view.fixed_sizes(narrowed))
+
+
+def _forward_order(model: PreTrainedModel, flat: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of the inputs in the order in which the model's `forward` takes them, which exporters keep."""
+    from parity.releases import parameters_of
+
+    model_class: type = type(model)
+    places = {name: place for place, name in enumerate(parameters_of(model_class))}
+    return sorted(flat, key=lambda name: places.get(name.partition(".")[0], len(places)))
+
+
+def _known(name: str, tensor: torch.Tensor) -> Known:
+    return Known(name, "float" in dtype_name(tensor.dtype), tensor.dim())
+
+
+def _without_derived(matching: Matching, names: Iterable[str]) -> Matching:
+    missing = tuple(name for name in matching.missing if name not in DERIVED)
+    return Matching(matching.names, matching.by_place, missing, matching.unknown)
+
+
+def _axes_of(name: str, tensor: torch.Tensor, source: SampleSource) -> dict[int, str]:
+    """The named axes of an output that the configuration does not declare: the batch, and the text if it is as long."""
+    sizes = source.axes
+    axes = {0: "batch"} if "batch" in sizes and tensor.dim() else {}
+    if role_of(name) is Role.CACHE:
+        return axes
+    texts = [axis_name for axis_name in sizes if is_text(axis_name)]
+    if tensor.dim() > 2 and len(texts) == 1 and tensor.shape[1] == sizes[texts[0]]:
+        axes[1] = texts[0]
+    return axes
+
+
+def narrow(config: OnnxConfig, left_out: Iterable[str], outputs: Axes) -> OnnxConfig:
+    """A configuration with fewer inputs, and with these outputs."""
+    own, base, dropped = copy.copy(config), type(config), frozenset(left_out)
+    kept = {name: dict(axes) for name, axes in config.inputs.items() if name not in dropped}
+    declared = {name: dict(axes) for name, axes in outputs.items()}
+    own.__class__ = type(
+        base.__name__, (base,), {"inputs": property(lambda self: kept), "outputs": property(lambda self: declared)}
+    )
+    return own
+
+
+def model_outputs(values: Iterable[Value], explicit: Mapping[str, str]) -> list[str]:
+    """The names of a file's outputs by the model's; those that an exporter has made up are left out."""
+    return [
+        explicit.get(value.name, canonical_name(value.name, "output"))
+        for value in values
+        if value.name in explicit or not is_generated(value.name)
+    ]
+
+
+def model_inputs(values: Iterable[Value]) -> list[str]:
+    """The names of a file's inputs by the model's."""
+    return [canonical_name(value.name, "input") for value in values]
+
+
+def read_names(path: Path | None) -> Explicit:
+    """The table of a file of `--names`: `{"inputs": {"the file's": "the model's"}, "outputs": {…}}`.
+
+    Raises:
+        UsageError: it is no such table.
+    """
+    if path is None:
+        return Explicit()
+    try:
+        table: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--names {path}: cannot be read as JSON: {' '.join(str(error).split())[:200]}") from error
+    problem = _problem_of(table)
+    if problem:
+        raise UsageError(
+            f'--names {path}: {problem}; it should be like {{"inputs": {{"ids": "input_ids"}}, "outputs": {{}}}},'
+            " the file's name before the model's"
+        )
+    return Explicit(table.get("inputs", {}), table.get("outputs", {}))
+
+
+def _problem_of(table: Any) -> str:
+    if not isinstance(table, dict):
+        return "is no JSON object"
+    if unknown := [name for name in table if name not in ("inputs", "outputs")]:
+        return f"has the key {unknown[0]}"
+    for side, names in table.items():
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            return f"its {side} are no table of names"
+        if len(set(names.values())) != len(names):
+            return f"its {side} name one thing twice"
+    return ""
+
+
+def at_fixed_sizes(
+    choose: Callable[..., list[Sample]], source: SampleSource, longest: int | None, fixed: Mapping[str, int]
+) -> list[Sample]:
+    """The samples that are chosen, each at the sizes that a file takes; as many as before, with other values.
+
+    Args:
+        choose: as `shapes.choose_samples`.
+    """
+    samples = choose(source, longest=longest)
+    if not fixed:
+        return samples
+    if not source.resizable:
+        return [sample for sample in samples if all(sample.sizes.get(name) == size for name, size in fixed.items())]
+    return [
+        source.resize({**sample.sizes, **fixed}, padding=sample.padding, seed=seed)
+        for seed, sample in enumerate(samples)
+    ]

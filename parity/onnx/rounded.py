@@ -1,0 +1,259 @@
+"""A file in half precision or integers and a model → three judgements: its weights, its graph, and the file itself."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity import validation
+from parity.axes import Role, role_of
+from parity.dependence import weights_of
+from parity.errors import SessionError
+from parity.judge import precision, roundings, undefined, weights
+from parity.judge.findings import Finding
+from parity.judge.pool import Pool, rms
+from parity.judge.precision import Precision
+from parity.judge.stored import stored_tensors
+from parity.judge.twins import Twin
+from parity.onnx import proof
+from parity.sessions import OnnxSession
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from parity.judge.relations import Run
+
+# Halves are judged in units of their own roundoff: a constant of the graph, such as √d, is rounded to it as well.
+_ROUNDOFF = {"float16": 2.0**-11, "mixed": 2.0**-11, "bfloat16": 2.0**-8}
+# Below this share an output decides nothing: ties are broken by rounding.
+_UNSUPPORTED = "NOT_IMPLEMENTED"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out of judging one rounded file.
+
+    Args:
+        validation: of the graph, with the findings on the weights and the file itself among its own.
+        precision: that of the file.
+        notes: what was judged of each, as lines of the log.
+        drift: of each output: relative, largest difference, cosine, and the share of equal decisions.
+        graph: whether the graph was judged.
+        max_drift: the largest relative drift that passes.
+    """
+
+    validation: validation.Validation
+    precision: Precision
+    notes: Sequence[str] = ()
+    drift: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    graph: bool = True
+    max_drift: float = 0.0
+
+    @property
+    def rule(self) -> str:
+        """The rules that decided."""
+        steps = "weights within half a step"
+        graph = f"the float twin's {self.validation.rule}" if self.graph else "the graph not judged"
+        return f"{steps}, {graph}, drift at most {self.max_drift:g}"
+
+    def as_json(self) -> dict[str, Any]:
+        """What is told beside the validation."""
+        return {
+            "precision": self.precision.name,
+            "graph": "judged" if self.graph else "not judged",
+            "drift": {name: dict(each) for name, each in self.drift.items()},
+            "notes": list(self.notes),
+            "rule": self.rule,
+        }
+
+
+def judge_rounded(
+    file: proof.Artifact,
+    reference: proof.Reference,
+    kind: Precision,
+    *,
+    criteria: validation.Criteria | None = None,
+    max_drift: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Judge a file that does not compute in float32.
+
+    Args:
+        kind: its precision.
+        max_drift: the largest relative drift that passes; None takes that of the precision.
+    """
+    import onnx
+
+    source, tell = reference.source, progress or (lambda line: None)
+    findings = file.judge(source)
+    twin = Twin(onnx.load(str(file.path)))
+    state: dict[str, Any] = {}
+
+    def account(model: PreTrainedModel) -> None:
+        tell("looking for the weights in the file")
+        own = weights_of(model, source.onnx_config, source.dummy)
+        matches, unmatched = roundings.match_roundings(list(twin.rounded.values()), own)
+        state.update(matches=matches, unmatched=unmatched)
+        findings.extend(match.finding() for match in matches)
+        findings.extend(_judge_full(own, file.path, {match.weight for match in matches}))
+
+    pool = reference.pool(list(file.derived_inputs), progress, account)
+    notes = [f"precision: {kind.name}", _weights_note(state["matches"], state["unmatched"])]
+    judged = not kind.without_twin and (kind.is_half or not state["unmatched"])
+    if judged:
+        result = _judge_twin(twin, state["matches"], file, reference, pool, (kind, criteria, findings))
+        notes.append("graph: judged as its float twin")
+    else:
+        shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
+        result = validation.Validation(pool.samples, shapes, tuple(findings), source.axes)
+        why = f"{', '.join(kind.without_twin)} have no float twin" if kind.without_twin else "not every weight is found"
+        notes.append(f"graph: not judged, {why}")
+    limit = precision.MAX_DRIFT[kind.name] if max_drift is None else max_drift
+    own_findings, drift = _judge_itself(file, source.onnx_config, pool, criteria or validation.Criteria(), limit)
+    notes += [_drift_note(name, each, limit) for name, each in drift.items()]
+    result = replace(result, findings=(*result.findings, *own_findings))
+    return Verdict(result, kind, notes, drift, judged, limit)
+
+
+def _judge_full(own: Sequence[weights.Weight], path: Path, rounded: set[str]) -> list[Finding]:
+    """Findings on the weights that the file holds in float32."""
+    full = [tensor for tensor in stored_tensors(path) if tensor.dtype == np.float32]
+    rest = [weight for weight in own if weight.name not in rounded]
+    account = weights.account_weights(rest, full)
+    return weights.judge_weights(replace(account, unexplained=()))
+
+
+def _weights_note(matches: Sequence[roundings.Match], unmatched: Sequence[str]) -> str:
+    worst = max((match.error for match in matches), default=0.0)
+    wrong = sum(not match.passed for match in matches)
+    note = f"weights: {len(matches) - wrong} of {len(matches)} rounded ones are the roundings of the checkpoint's"
+    if matches:
+        note += f" (at most {worst:.6g} steps)"
+    if unmatched:
+        note += f"; not found: {', '.join(unmatched[:4])}" + (
+            f" and {len(unmatched) - 4} more" if len(unmatched) > 4 else ""
+        )
+    return note
+
+
+def _judge_twin(
+    twin: Twin,
+    matches: Sequence[roundings.Match],
+    file: proof.Artifact,
+    reference: proof.Reference,
+    pool: Pool,
+    about: tuple[Precision, validation.Criteria | None, list[Finding]],
+) -> validation.Validation:
+    """The validation of the float twin, with the findings made before."""
+    import onnx
+
+    kind, criteria, findings = about
+    source = reference.source
+    model = twin.build(roundings.by_tensor(matches))
+    with tempfile.TemporaryDirectory(prefix="parity-twin-") as directory:
+        path = Path(directory) / "twin.onnx"
+        large = model.ByteSize() >= 2**31 - 2**20
+        onnx.save(model, str(path), save_as_external_data=large, location="twin.data")
+        session = OnnxSession(path)
+        claims = validation.claims_of(
+            source,
+            pool.samples,
+            reference.float64,
+            relations=() if reference.fixed else reference.relations,
+            longest=pool.longest,
+            derived=file.derived_inputs,
+        )
+        own = replace(pool, roundoff=_ROUNDOFF.get(kind.name, 0.0))
+        return validation.compare(
+            _twin_run(file, session.run),
+            source.onnx_config,
+            own,
+            replace(criteria or validation.Criteria(), claims=claims),
+            first=findings,
+        )
+
+
+def _twin_run(file: proof.Artifact, run: Run) -> Run:
+    """A run of the twin, whose inputs are float32 where those of the file are halves."""
+    if file.view is None:
+        return run
+    inputs = tuple(
+        replace(value, dtype="float32" if value.dtype in ("float16", "bfloat16") else value.dtype)
+        for value in file.view.contract.inputs
+    )
+    return replace(file.view, contract=replace(file.view.contract, inputs=inputs)).adapt(run)
+
+
+def _judge_itself(
+    file: proof.Artifact, onnx_config: Any, pool: Pool, criteria: validation.Criteria, limit: float
+) -> tuple[list[Finding], dict[str, dict[str, float]]]:
+    """Findings on the file as it is: finite, and not too far from the unquantised model at real tokens."""
+    try:
+        run = file.adapt(proof.load_isolated(file.path, file.contract.data).run)
+        answers = [run(inputs) for inputs in pool.inputs]
+    except SessionError as error:
+        return [Finding("load", "session", False, _refusal(str(error)))], {}
+    findings: list[Finding] = []
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
+    for index, answer in enumerate(answers):
+        exact = pool.exact[index]
+        places = undefined.places(pool.inputs[index], axes[0], pool.answers[index].eager, *axes[1:])
+        for name in pool.floating:
+            if name not in answer:
+                continue
+            actual, sizes = answer[name].astype(np.float64), pool.sizes[index]
+            wrong = ~np.isfinite(actual) & np.isfinite(exact[name]) if actual.shape == exact[name].shape else None
+            if wrong is None:
+                message = f"{name}: shape {actual.shape}, should be {exact[name].shape}"
+                findings.append(Finding("shape", name, False, message, sizes))
+                continue
+            if wrong.any():
+                message = f"{name}: {int(wrong.sum())} of {wrong.size} values of the file are not finite, should all be"
+                findings.append(Finding("nonfinite", name, False, message, sizes))
+                continue
+            real = ~places[name] & np.isfinite(exact[name])
+            pairs.setdefault(name, []).append((np.where(real, actual, 0.0), np.where(real, exact[name], 0.0)))
+    drift = {name: _drift(name, each) for name, each in pairs.items()}
+    for name, each in drift.items():
+        message = (
+            f"{name}: the file drifts by {each['relative']:.3g} from the unquantised model, should be at most {limit:g}"
+            f" (--max-drift); largest difference {each['largest']:.3g}, cosine {each['cosine']:.4f}"
+        )
+        passed = each["relative"] <= limit
+        findings.append(Finding("drift", name, passed, "" if passed else message, measurements=dict(each)))
+    return findings, drift
+
+
+def _drift(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    actual = np.concatenate([pair[0].reshape(-1) for pair in pairs])
+    exact = np.concatenate([pair[1].reshape(-1) for pair in pairs])
+    lengths = float(np.linalg.norm(actual) * np.linalg.norm(exact))
+    drift = {
+        "relative": rms(actual - exact) / (rms(exact) or 1.0),
+        "largest": float(np.abs(actual - exact).max(initial=0.0)),
+        "cosine": float(actual @ exact) / lengths if lengths else 1.0,
+    }
+    if role_of(name) is Role.LOGITS:
+        same = [(a.argmax(-1) == e.argmax(-1)).reshape(-1) for a, e in pairs]
+        drift["decisions"] = float(np.concatenate(same).mean())
+    return drift
+
+
+def _drift_note(name: str, drift: Mapping[str, float], limit: float) -> str:
+    decisions = f", {100 * drift['decisions']:.1f} % of the decisions equal" if "decisions" in drift else ""
+    return (
+        f"file: {name} drifts by {drift['relative']:.3g} (at most {limit:g}); largest difference"
+        f" {drift['largest']:.3g}, cosine {drift['cosine']:.4f}{decisions}"
+    )
+
+
+def _refusal(error: str) -> str:
+    if "bfloat16" in error.lower() and (_UNSUPPORTED in error or "Could not find an implementation" in error):
+        return f"{error}; ONNX Runtime has no bfloat16 arithmetic on the CPU (microsoft/onnxruntime#28768): not judged"
+    return error

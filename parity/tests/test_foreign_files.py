@@ -1,0 +1,257 @@
+"""Files with names, types, sizes and inputs of other exporters: right ones pass as what they are, wrong ones do not."""
+
+import functools
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from parity.causes import cause_of
+from parity.check import main
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.controls import commands
+from parity.judge.contract import Value
+from parity.judge.findings import Finding
+from parity.judge.names import Known, canonical_name, is_generated, match_names
+from parity.onnx.__main__ import main as export_main
+
+run = functools.partial(commands.run, command=main)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A tiny BERT, and the file that parity exports of it."""
+    directory, output = (tmp_path_factory.mktemp(name) for name in ("bert", "exported"))
+    save_checkpoint(directory, "bert")
+    assert run("-m", directory, "--quiet", output, command=export_main)[0] == 0
+    return directory, output / "model.onnx"
+
+
+@pytest.fixture
+def foreign(tiny, tmp_path):
+    """A function that writes the file without metadata, and changed."""
+
+    def write(*changes, metadata=()):
+        model = onnx.load(tiny[1])
+        del model.metadata_props[:]
+        for key, value in metadata:
+            model.metadata_props.add(key=key, value=value)
+        for change in changes:
+            change(model)
+        onnx.save(model, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    return write
+
+
+def rename(kind, before, after):
+    def change(model):
+        for value in getattr(model.graph, kind):
+            value.name = after if value.name == before else value.name
+        for node in model.graph.node:
+            for side in (node.input, node.output):
+                side[:] = [after if name == before else name for name in side]
+
+    return change
+
+
+def spoil_bias(model):
+    """The last bias of the file, in its last norm, moved."""
+    bias = next(each for each in model.graph.initializer if each.name.endswith("1.output.LayerNorm.bias"))
+    values = numpy_helper.to_array(bias).copy()
+    values[3] += 0.1
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+
+
+def narrow_ids(model):
+    """int32 ids, cast at once."""
+    for value in model.graph.input:
+        value.type.tensor_type.elem_type = onnx.TensorProto.INT32
+        for node in model.graph.node:
+            node.input[:] = [f"{value.name}.wide" if name == value.name else name for name in node.input]
+        cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}.wide"], to=onnx.TensorProto.INT64)
+        model.graph.node.insert(0, cast)
+
+
+def free_width(model):
+    """A symbol for the size of the hidden states, and a second copy of a weight."""
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "width"
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    model.graph.initializer.add().CopyFrom(largest)
+    model.graph.initializer[-1].name = "again"
+
+
+NAMES = {
+    "torchscript": (rename("input", "input_ids", "input.1"), rename("output", "last_hidden_state", "333")),
+    "torch.export": (rename("output", "last_hidden_state", "layer_norm_4"),),
+    "sentence-transformers": (rename("output", "last_hidden_state", "token_embeddings"),),
+    "int32": (narrow_ids,),
+    "written twice": (free_width,),
+}
+
+
+@pytest.mark.parametrize("changes", NAMES.values(), ids=NAMES)
+def test_a_file_of_other_names_passes(tiny, foreign, changes):
+    """Inputs and outputs are matched by what they are; the rest is a remark."""
+    status, out, _ = run(tiny[0], foreign(*changes), "--json")
+    result = json.loads(out)
+    assert (status, result["status"]) == (0, "passed")
+    assert result["outputs"]["last_hidden_state"]["ratio"] < 2
+    assert result["remarks"] or changes == NAMES["sentence-transformers"]
+
+
+@pytest.mark.parametrize("changes", NAMES.values(), ids=NAMES)
+def test_a_fault_in_a_file_of_other_names_is_rejected(tiny, foreign, changes):
+    """The control: one moved bias, and the same names."""
+    status, _, err = run(tiny[0], foreign(*changes, spoil_bias))
+    assert status == 1
+    assert "error ratio" in err
+
+
+def test_names_of_its_own_need_a_table(tiny, foreign, tmp_path):
+    """Names that nobody knows are told; with --names the file is judged."""
+    file = foreign(rename("input", "input_ids", "words"), rename("output", "last_hidden_state", "hidden"))
+    status, _, err = run(tiny[0], file, "--feature", "default")
+    assert status == 1
+    assert err.splitlines()[0].startswith("error: input input_ids: is missing")
+    table = tmp_path / "names.json"
+    names = {"inputs": {"words": "input_ids"}, "outputs": {"hidden": "last_hidden_state"}}
+    table.write_text(json.dumps(names), encoding="utf-8")
+    assert run(tiny[0], file, "--names", table, "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"input": {}}', '{"inputs": {"a": 1}}', '{"inputs": {"a": "x", "b": "x"}}']
+)
+def test_bad_table_of_names_is_usage(tiny, tmp_path, text):
+    """A file that is no table of names is exit status 2, with an example."""
+    (tmp_path / "names.json").write_text(text, encoding="utf-8")
+    status, _, err = run(tiny[0], tiny[1], "--names", tmp_path / "names.json")
+    assert status == 2
+    assert "--names" in err
+
+
+def drop_input(name, shape):
+    """The input is zeros of another input's shape, as where an exporter was not given it."""
+
+    def change(model):
+        (value,) = [each for each in model.graph.input if each.name == name]
+        model.graph.input.remove(value)
+        model.graph.node.insert(0, onnx.helper.make_node("Sub", [shape, shape], [name]))
+
+    return change
+
+
+def test_a_file_without_token_types_is_right_for_what_it_takes(tiny, foreign):
+    """It answers as the model does without them; that it has none is a remark."""
+    status, out, _ = run(tiny[0], foreign(drop_input("token_type_ids", "input_ids")), "--json")
+    result = json.loads(out)
+    assert (status, result["status"]) == (0, "passed")
+    assert "input token_type_ids: the file has none; it answers for 0 throughout" in result["remarks"]
+
+
+def test_a_file_of_another_checkpoint_says_so_first(tiny, foreign):
+    """A hash in the metadata that is not the checkpoint's is the first line where the file is wrong, else a warning."""
+    metadata = [("checkpoint", "0" * 64)]
+    status, _, err = run(tiny[0], foreign(spoil_bias, metadata=metadata))
+    assert status == 1
+    assert err.splitlines()[0].startswith(
+        "error: checkpoint: the file was exported from one whose hash is 000000000000"
+    )
+    status, _, err = run(tiny[0], foreign(metadata=metadata))
+    assert status == 0
+    assert err.startswith("warning: checkpoint: the file was exported from one")
+    assert "it computes the same" in err
+
+
+def test_max_ratio_decides_and_is_told(tiny, foreign):
+    """The ratio is loosened and tightened; every verdict says which rule decided."""
+    file = foreign()
+    status, log, _ = run(tiny[0], file)
+    assert (status, log.splitlines()[-2]) == (0, "Decided by: error ratio at most 4")
+    status, out, _ = run(tiny[0], file, "--max-ratio", "0.001", "--json")
+    assert (status, json.loads(out)["rule"]) == (1, "error ratio at most 0.001")
+
+
+def test_what_was_not_compared_has_no_numbers(tiny, foreign):
+    """A file that cannot be run has neither differences nor ratios, in --json neither."""
+    file = foreign(lambda model: model.graph.node[0].CopyFrom(onnx.helper.make_node("NoSuch", ["input_ids"], ["x"])))
+    status, out, log = run(tiny[0], file, "--json")
+    result = json.loads(out)
+    assert status == 1
+    assert {"worst", "ratio"} & {*result["outputs"]["last_hidden_state"]} == set()
+    assert "values" not in result
+    assert "largest difference" not in log
+
+
+def zero_rows(first):
+    def change(model):
+        (table,) = [each for each in model.graph.initializer if each.name.endswith("position_embeddings.weight")]
+        values = numpy_helper.to_array(table).copy()
+        values[first:] = 0
+        table.CopyFrom(numpy_helper.from_array(values, table.name))
+
+    return change
+
+
+def test_a_wrong_weight_is_told_first(tiny, foreign):
+    """Positions that are zero from 20 on: the weight and the index are the first line, once."""
+    status, _, err = run(tiny[0], foreign(zero_rows(20)))
+    lines = [line for line in err.splitlines() if "weight embeddings.position_embeddings.weight" in line]
+    assert status == 1
+    assert err.splitlines()[0].startswith("error: weight embeddings.position_embeddings.weight: ")
+    assert len(lines) == 1
+
+
+TEXT = {"o": {0: "batch", 1: "sequence"}}
+
+
+def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), (2, 13, "left")), first=None):
+    """The cause of a file that is wrong at the sizes that `wrong` chooses."""
+    from parity.samples import Sample
+
+    samples = [Sample({"batch": b, "sequence": s}, padding, {}) for b, s, padding in shapes]
+    measurements = {} if first is None else {"first": (0, first, 0)}
+    findings = [Finding("values", "o", not wrong(s), "wrong", str(s), dict(measurements)) for s in samples]
+    return cause_of(findings, samples, {"batch": 2, "sequence": 8}, TEXT)
+
+
+def test_one_cause_by_what_is_wrong():
+    """Baked: right at one size. Left padding alone. From a token on: longer texts, and none of their beginnings."""
+    assert cause(lambda sample: sample.sizes["sequence"] != 8).startswith("axis sequence: the file is right where")
+    assert cause(lambda sample: sample.padding == "left").startswith("padding: ")
+    tokens = cause(lambda sample: sample.sizes["sequence"] > 20, first=20)
+    assert tokens.startswith("tokens: the file is wrong from token 20 on")
+
+
+def test_no_cause_where_nothing_explains():
+    """What is wrong everywhere, with any padding, or wherever a token sees another is no baked axis."""
+    assert cause(lambda sample: True, first=0) == ""
+    assert cause(lambda sample: bool(sample.padding)) == ""
+    assert cause(lambda sample: sample.sizes["sequence"] > 1, first=0) == ""
+    assert cause(lambda sample: sample.sizes["sequence"] > 20, first=3) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [("past_key_values_0_key", "past_key_values.0.key"), ("cache.1.values", "past_key_values.1.value")],
+)
+def test_caches_have_names_of_their_own(name, canonical):
+    """Caches are matched by layer and part."""
+    assert canonical_name(name, "input") == canonical
+
+
+def test_generated_names():
+    """Names of operators and numbers are generated; words are not."""
+    names = ["333", "input.1", "onnx::Cast_1", "layer_norm_4", "tanh", "hidden", "ids", "logits", "output_names"]
+    assert [name for name in names if is_generated(name)] == names[:5]
+
+
+def test_a_generated_name_is_matched_only_with_what_fits():
+    """A floating output takes no place of ids, and one of two axes none of three."""
+    known = [Known("last_hidden_state", True, 3), Known("pooler_output", True, 2)]
+    matching = match_names([Value("tanh", "float32", (2, 32)), Value("12", "int64", (2, 8))], known, "output")
+    assert (dict(matching.names), matching.unknown) == ({"tanh": "pooler_output"}, ("12",))
+    assert np.array_equal(matching.missing, ["last_hidden_state"])

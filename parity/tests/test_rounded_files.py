@@ -1,0 +1,264 @@
+"""Files in half precision and integers: right ones pass, and a fault of each of the three kinds is told as that."""
+
+import functools
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from parity.check import main
+from parity.fixtures.checkpoints import save_checkpoint
+from parity.fixtures.controls import commands
+from parity.judge.precision import read_precision
+from parity.onnx.__main__ import main as export_main
+
+run = functools.partial(commands.run, command=main)
+
+NAMES = {
+    "int8": "dynamic int8",
+    "uint8": "dynamic uint8",
+    "static": "static int8",
+    "int4": "int4 blocks",
+    "float16": "float16",
+}
+
+
+def to_int8(model, path, kind="QInt8"):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(model, path, weight_type=getattr(QuantType, kind))
+
+
+def to_static(model, path):
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            generator = np.random.default_rng(0)
+            ids = generator.integers(5, 90, (6, 2, 12))
+            self.feeds = iter([{"input_ids": each, "attention_mask": np.ones_like(each)} for each in ids])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    quantize_static(model, path, Reader(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+
+
+def to_int4(model, path):
+    """Each matrix product of the layers as MatMulNBits, in blocks of 16: what onnxruntime's tool writes, which needs
+    packages that are not installed here.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in tensors:
+            matrix = numpy_helper.to_array(tensors[node.input[1]]).T
+            rows, columns = matrix.shape
+            blocks = matrix.reshape(rows, -1, 16)
+            extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+            scales = (extreme / -8).astype(np.float32)
+            integers = np.clip(np.rint(blocks / scales) + 8, 0, 15).astype(np.uint8)
+            packed = integers[..., ::2] | integers[..., 1::2] << 4
+            names = [f"{node.input[1]}_{part}" for part in ("Q4", "scales")]
+            for name, values in zip(names, (packed, scales.reshape(-1)), strict=True):
+                model.graph.initializer.append(numpy_helper.from_array(values, name))
+            model.graph.initializer.remove(tensors[node.input[1]])
+            node.op_type, node.domain = "MatMulNBits", "com.microsoft"
+            node.input[1:] = names
+            sizes = {"K": columns, "N": rows, "bits": 4, "block_size": 16}
+            node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in sizes.items())
+    model.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(model, path)
+
+
+def to_float16(model, path):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(model), path)
+
+
+TOOLS = {
+    "int8": to_int8,
+    "uint8": functools.partial(to_int8, kind="QUInt8"),
+    "static": to_static,
+    "int4": to_int4,
+    "float16": to_float16,
+}
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory):
+    """A tiny checkpoint, and precision → the file that onnxruntime's tools make of parity's."""
+    directory, output, files = (tmp_path_factory.mktemp(name) for name in ("distilbert", "exported", "rounded"))
+    save_checkpoint(directory, "distilbert", "masked-lm")
+    options = ("-m", directory, "--feature=masked-lm", "--opset=17", "--quiet", output)
+    assert run(*options, command=export_main)[0] == 0
+
+    @functools.cache
+    def make(kind):
+        model = onnx.load(output / "model.onnx")
+        del model.metadata_props[:]
+        TOOLS[kind](model, files / f"{kind}.onnx")
+        return files / f"{kind}.onnx"
+
+    return directory, make
+
+
+@pytest.mark.parametrize("kind", TOOLS)
+def test_precision_is_read_from_the_file(rounded, kind):
+    """What the tools have made is what is read."""
+    assert read_precision(onnx.load(rounded[1](kind))).name == NAMES[kind]
+
+
+@pytest.mark.parametrize("kind", TOOLS)
+def test_a_right_file_passes(rounded, kind):
+    """Weights, graph and the file itself are judged apart, and each is told."""
+    status, out, log = run(rounded[0], rounded[1](kind), "--json")
+    result = json.loads(out)
+    assert (status, result["precision"], result["graph"]) == (0, NAMES[kind], "judged")
+    assert result["outputs"]["logits"]["ratio"] < 2
+    assert 0 < result["drift"]["logits"]["relative"] < 0.35
+    assert f"- precision: {NAMES[kind]}" in log
+    assert "are the roundings of the checkpoint's" in log
+
+
+def spoil(path, target, choose, change):
+    """The file with the first tensor that is chosen changed, written beside it."""
+    model = onnx.load(path)
+    tensor = next(each for each in model.graph.initializer if choose(each))
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(change(values.copy()).astype(values.dtype), tensor.name))
+    onnx.save(model, target)
+    return target
+
+
+def is_scale(tensor):
+    return tensor.name.endswith(("weight_scale", "_scale")) and tensor.data_type == 1 and "MatMul" in tensor.name
+
+
+def is_zero_point(tensor):
+    return tensor.name.endswith("zero_point") and "MatMul" in tensor.name
+
+
+def is_half_matrix(tensor):
+    return tensor.data_type == 10 and len(tensor.dims) == 2
+
+
+def is_table(tensor):
+    return len(tensor.dims) == 2 and tensor.data_type in (2, 3)
+
+
+def flip_first(values):
+    values.flat[0] = values.flat[0] // 2 + 60
+    return values
+
+
+def raise_first(values):
+    values.flat[0] *= 1.002
+    return values
+
+
+WEIGHTS = {
+    "scale": ("int8", is_scale, lambda values: values * 1.05),
+    "scale-uint8": ("uint8", is_scale, lambda values: values * 1.05),
+    "zero-point": ("uint8", is_zero_point, lambda values: values + 1),
+    "one-integer": ("int8", is_table, flip_first),
+    "static-scale": ("static", lambda tensor: tensor.name.endswith("weight_scale"), lambda values: values * 1.05),
+    "int4-scale": ("int4", lambda tensor: "scale" in tensor.name, lambda values: values * 1.2),
+    "half": ("float16", is_half_matrix, raise_first),
+}
+
+
+@pytest.mark.parametrize("fault", WEIGHTS)
+def test_a_weight_that_is_no_rounding_is_rejected(rounded, tmp_path, fault):
+    """A scale × 1.05, a zero point + 1, one integer, one half: the weight is named, with its distance in steps."""
+    kind, choose, change = WEIGHTS[fault]
+    file = spoil(rounded[1](kind), tmp_path / "spoiled.onnx", choose, change)
+    status, out, _ = run(rounded[0], file, "--json")
+    failures = json.loads(out)["failures"]
+    assert status == 1
+    assert "precision" in {failure["check"] for failure in failures}
+    assert "steps from the checkpoint's" in json.loads(out)["cause"]
+
+
+def is_bias(tensor):
+    return tensor.name.endswith("output_layer_norm.bias") and tensor.data_type == 1
+
+
+def raise_bias(values):
+    return values * 1.0001
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int4"])
+def test_a_fault_of_the_graph_is_rejected(rounded, tmp_path, kind):
+    """One float bias × 1.0001: the twin's ratio fails, far below what drift could tell."""
+    file = spoil(rounded[1](kind), tmp_path / "spoiled.onnx", is_bias, raise_bias)
+    status, out, _ = run(rounded[0], file, "--json")
+    checks = {failure["check"] for failure in json.loads(out)["failures"]}
+    assert status == 1
+    assert "ratio" in checks
+    assert "drift" not in checks
+
+
+def swap_softmax_axis(model):
+    next(node for node in model.graph.node if node.op_type == "Softmax").attribute[0].i = 1
+
+
+@pytest.mark.parametrize("kind", ["int8", "float16", "static"])
+def test_a_wrong_operator_is_rejected(rounded, tmp_path, kind):
+    """A softmax along another axis: the twin's ratio fails."""
+    model = onnx.load(rounded[1](kind))
+    swap_softmax_axis(model)
+    onnx.save(model, tmp_path / "spoiled.onnx")
+    status, out, _ = run(rounded[0], tmp_path / "spoiled.onnx", "--json")
+    assert status == 1
+    assert "ratio" in {failure["check"] for failure in json.loads(out)["failures"]}
+
+
+def test_drift_is_bounded(rounded):
+    """--max-drift: a right file of integers drifts by more than a thousandth."""
+    status, out, _ = run(rounded[0], rounded[1]("int8"), "--max-drift", "0.001", "--json")
+    (failure,) = json.loads(out)["failures"]
+    assert (status, failure["check"]) == (1, "drift")
+    assert "should be at most 0.001 (--max-drift)" in failure["message"]
+
+
+def is_range(tensor):
+    return tensor.name.endswith("vocab_layer_norm/LayerNormalization_output_0_scale") and not tensor.dims
+
+
+def test_a_wrong_range_of_activations_drifts(rounded, tmp_path):
+    """A static range a hundred times too narrow clips what is computed: the file drifts, weights and twin are right."""
+    file = spoil(rounded[1]("static"), tmp_path / "spoiled.onnx", is_range, lambda values: values / 100)
+    status, out, _ = run(rounded[0], file, "--json")
+    assert status == 1
+    assert {failure["check"] for failure in json.loads(out)["failures"]} == {"drift"}
+
+
+def test_bfloat16_is_recognised_and_not_passed(rounded, tmp_path):
+    """This runtime has no bfloat16 arithmetic on the CPU: that is said, and it is no pass."""
+    model = onnx.load(rounded[1]("float16"))
+    text = model.SerializeToString()
+    model = onnx.ModelProto.FromString(text)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == 10:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.raw_data = (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+            tensor.data_type = 16
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == 10:
+                attribute.i = 16
+            if attribute.HasField("t") and attribute.t.data_type == 10:
+                values = numpy_helper.to_array(attribute.t).astype(np.float32)
+                attribute.t.raw_data = (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+                attribute.t.data_type = 16
+    for value in [*model.graph.input, *model.graph.output]:
+        if value.type.tensor_type.elem_type == 10:
+            value.type.tensor_type.elem_type = 16
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "bfloat16.onnx")
+    status, out, err = run(rounded[0], tmp_path / "bfloat16.onnx", "--json")
+    assert (status, json.loads(out)["precision"]) == (1, "bfloat16")
+    assert "microsoft/onnxruntime#28768" in err
