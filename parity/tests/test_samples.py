@@ -270,21 +270,21 @@ def test_long_rows_and_the_batch_are_chosen():
     """The longest text unpadded, one past each change, a past that leaves three tokens, and the batch of eight."""
     from parity.shapes import choose_samples
 
-    def chosen(architecture, feature, **options):
+    def further(architecture, feature, **options):
         own = subjects.subject(architecture, feature)
         samples = choose_samples(own.source, longest=own.longest, **options)[9:]
         return [(dict(sample.sizes), sample.padding) for sample in samples]
 
-    assert chosen("bert", "default") == [
+    assert further("bert", "default") == [
         ({"batch": 1, "sequence": 40}, ""),
         ({"batch": 8, "sequence": 19}, "mixed"),
     ]
-    assert chosen("gpt2", "causal-lm-with-past")[:2] == [
+    assert further("gpt2", "causal-lm-with-past")[:2] == [
         ({"batch": 1, "sequence": 48, "past_sequence": 0}, ""),
         ({"batch": 1, "sequence": 3, "past_sequence": 45}, ""),
     ]
-    assert [sizes["sequence"] for sizes, padding in chosen("modernbert", "default") if not padding] == [4, 7]
-    assert chosen("vit", "default") == [({"batch": 8}, "")]
+    assert [sizes["sequence"] for sizes, padding in further("modernbert", "default") if not padding] == [4, 7]
+    assert further("vit", "default") == [({"batch": 8}, "")]
 
 
 def test_extent_is_what_the_samples_cover():
