@@ -278,3 +278,54 @@ def test_batch_that_is_cut_is_rejected(batch, rejected, tmp_path):
     export(subject.preprocessor, subject.fresh_model(), with_inputs(subject.onnx_config, change), OPSET, path)
     passed = subjects.verdict(subject, OnnxSession(path), pool("vit", "default")).passed
     assert passed is not rejected
+
+
+def test_thorough_tries_every_id(monkeypatch, tmp_path):
+    """A row that no sample has drawn is seen when all ids have their turn, and not before, if nobody counts weights."""
+    import torch
+
+    from parity import shapes
+    from parity.onnx import export
+    from parity.onnx.proof import Artifact, Reference, judge_file
+
+    subject, own = subjects.subject(*BERT), shapes.choose_samples
+    monkeypatch.setattr(shapes, "choose_samples", lambda source, **options: own(source, **options)[:9])
+    monkeypatch.setattr(Artifact, "judge_weights", lambda *_: [])
+    samples = shapes.choose_samples(subject.source, longest=subject.longest)
+    drawn_ids = {int(i) for sample in samples for i in sample.inputs["input_ids"].flatten()}
+    (row, *_) = sorted({*range(5, subject.source.vocabulary)} - drawn_ids)
+    model = subject.fresh_model()
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[row] = 0
+    path = tmp_path / "model.onnx"
+    export(subject.preprocessor, model, subject.onnx_config, OPSET, path)
+    verdicts = [
+        judge_file(Artifact.read(path), Reference(subject.fresh_model, subject.source, thorough=thorough))
+        for thorough in (False, True)
+    ]
+    assert [verdict.passed for verdict in verdicts] == [True, False]
+    assert {each.check for each in verdicts[1].failures} >= {"ratio"}
+
+
+def test_command_rejects_a_missing_window(tmp_path):
+    """`parity check`: ModernBERT's window of 128 has no part in a text of 64 tokens; one more than it is tried."""
+    from parity.check import main
+    from parity.fixtures.checkpoints import save_checkpoint
+    from parity.fixtures.controls import commands
+    from parity.onnx import export
+
+    subject = subjects.subject("modernbert", "default")
+    model = other_config("modernbert", local_attention=128)
+    save_checkpoint(tmp_path / "checkpoint", "modernbert")
+    model.save_pretrained(tmp_path / "checkpoint")
+    files = {"right": model, "wrong": other_config("modernbert", local_attention=4096)}
+    status = {}
+    for name, exported in files.items():
+        config = type(subject.onnx_config).from_model_config(exported.config)
+        export(subject.preprocessor, exported, config, OPSET, tmp_path / f"{name}.onnx")
+        status[name], log, errors = commands.run(
+            tmp_path / "checkpoint", tmp_path / f"{name}.onnx", "--feature=default", command=main
+        )
+        assert "- tried: tokens 1–129, ids 0–95" in log
+    assert status == {"right": 0, "wrong": 1}
+    assert "at batch 1 × sequence 129: last_hidden_state: " in errors
