@@ -80,8 +80,9 @@ VARIATIONS = (
     Variation("activation_function", ("gelu", "silu")),
     Variation("encoder_layers", (2,)),
     Variation("decoder_layers", (1, 3)),
-    Variation("encoder_attention_heads", (1, 4)),
-    Variation("decoder_attention_heads", (2, 8)),
+    # The masks' head takes only as many as make a multiple of 8 with the layer's width.
+    Variation("encoder_attention_heads", (1, 4), features=("default", "object-detection")),
+    Variation("decoder_attention_heads", (2, 8), features=("default", "object-detection")),
     Variation("num_queries", (1, 9)),
     Variation("position_embedding_type", ("learned",)),
     Variation("num_labels", (1, 7), features=("object-detection", "image-segmentation")),

@@ -46,7 +46,7 @@ VARIATIONS = (
     Variation("layer_type", ("bottleneck",)),
     Variation("downsample_in_first_stage", (True,)),
     Variation(("hidden_sizes", "depths"), (([8], [1]), ([8, 8, 12, 16], [1, 1, 2, 1]))),
-    Variation("embedding_size", (4, 12)),
+    Variation("embedding_size", (12, 16)),
 )
 
 ARCHITECTURE = Architecture(

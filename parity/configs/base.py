@@ -23,7 +23,7 @@ from parity.turns import SUBSTITUTES
 
 from .images import channels_of, colours_of, with_channels
 from .sizes import ParameterFormat, compute_effective_axis_dimension, compute_serialized_parameters_size
-from .tokens import positions_of, requested_inputs, vocabulary_of, within_vocabulary
+from .tokens import positions_of, requested_inputs, token_types_of, vocabulary_of, within_vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -304,10 +304,12 @@ class OnnxConfig(ABC):
         return self._in_table(encoded.convert_to_tensors(tensor_type=framework))
 
     def _in_table(self, inputs: Mapping[str, Any], *, decoder: bool = False) -> dict[str, Any]:
-        """Inputs, whose token ids are all in the model's table, that of its decoder if it has its own."""
-        size = vocabulary_of(self._config, decoder=decoder)
-        tokens = {n: within_vocabulary(ids, size) for n, ids in inputs.items() if role_of(n) is Role.TOKENS}
-        return {**inputs, **tokens}
+        """Inputs, whose token ids and types are all in the model's tables, those of its decoder if it has its own."""
+        sizes = {
+            Role.TOKENS: vocabulary_of(self._config, decoder=decoder),
+            Role.TOKEN_TYPES: token_types_of(self._config),
+        }
+        return {name: within_vocabulary(ids, sizes.get(role_of(name))) for name, ids in inputs.items()}
 
     @property
     def _longest_text(self) -> int | None:

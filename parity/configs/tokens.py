@@ -25,6 +25,11 @@ def vocabulary_of(config: PretrainedConfig, *, decoder: bool = False) -> int | N
     return own or getattr(text, "vocab_size", None)
 
 
+def token_types_of(config: PretrainedConfig) -> int | None:
+    """How many token types the model's table has; None where the configuration tells of no table."""
+    return getattr(text_config(config), "type_vocab_size", None) or None
+
+
 def padding_token(config: PretrainedConfig, tokenizer: Any = None) -> int:
     """The id that padding is made of: the tokenizer's or the model's if the model's table has it, else 0.
 

@@ -10,13 +10,14 @@ import pytest
 
 from parity.declaration import Refusal
 from parity.environment import at_least
-from parity.errors import NameMismatch, UsageError
+from parity.errors import ExportError, NameMismatch, UsageError, ValueMismatch
 from parity.fixtures.checkpoints import scramble, tiny_config, tiny_model
 from parity.fixtures.controls import commands
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import export, validate_model_outputs
 from parity.onnx.__main__ import main
+from parity.registry import architecture
 
 DECODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 SWIN = {"patch_size": 2, "embed_dim": 6, "depths": [1, 1], "num_heads": [2, 3], "window_size": 3}
@@ -275,6 +276,68 @@ def test_few_positions(tmp_path, case):
     model_class, config, positions = FEW[case]
     save(tmp_path, model_class, (config, {**tiny_config(name).to_diff_dict(), item: positions}), name)
     require_export(tmp_path, feature)
+
+
+# Architecture, feature, what is other than declared → the tokens of a dummy text, its past included.
+FITTING = [
+    ("bert", "multiple-choice", {"max_position_embeddings": 6}, 6),
+    ("roberta", "multiple-choice", {"max_position_embeddings": 6}, 4),
+    ("layoutlmv3", "default", {"max_position_embeddings": 6}, 4),
+    # One less than a window: the padding up to it is traced.
+    ("longformer", "default", {"max_position_embeddings": 6, "attention_window": 4}, 3),
+    ("big-bird", "multiple-choice", {"attention_type": "block_sparse"}, 40),
+    ("bart", "seq2seq-lm-with-past", {"max_position_embeddings": 6}, 6),
+    ("whisper", "default-with-past", {"max_target_positions": 6}, 6),
+    ("gptj", "causal-lm-with-past", {"n_positions": 9}, 8),
+    ("bert", "multiple-choice", {}, 15),
+]
+
+
+@pytest.mark.parametrize(("name", "feature", "changes", "tokens"), FITTING)
+def test_dummy_texts_fit_the_table_of_positions(name, feature, changes, tokens):
+    """In pairs, behind padding, with a past, and where the model takes one length only."""
+    from parity.samples import SampleSource
+
+    config = tiny_config(name, changes)
+    source = SampleSource(constructor(name, feature)(config), preprocessor(architecture(name).preprocessor), config)
+    assert source.generate().tokens == tokens
+
+
+def test_a_pair_has_no_more_token_types_than_the_model():
+    """A table of one: the tokenizer counts the second text as another type all the same."""
+    from parity.samples import SampleSource
+
+    for types, largest in ((1, 0), (2, 1)):
+        config = tiny_config("bert", {"type_vocab_size": types})
+        source = SampleSource(constructor("bert", "multiple-choice")(config), preprocessor("bert"), config)
+        assert source.dummy["token_type_ids"].max() == largest
+
+
+LONGROPE = {
+    "max_position_embeddings": 9,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "original_max_position_embeddings": 6,
+        "short_factor": [1.0, 1.25, 1.5, 1.75],
+        "long_factor": [2.0, 2.5, 3.0, 3.5],
+    },
+}
+
+
+@pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 takes the short factors for any length")
+@pytest.mark.parametrize("feature", ["causal-lm", "causal-lm-with-past"])
+def test_positions_that_the_length_of_the_text_decides(feature, monkeypatch):
+    """A longrope Llama is right on both sides of its original length; as traced by Python it is not, or not written."""
+    from parity.architectures.llama import LlamaOnnxConfig
+    from parity.fixtures import configurations
+
+    assert configurations.judge("llama", feature, LONGROPE, 17).passed
+    monkeypatch.setattr(LlamaOnnxConfig, "patch_ops", lambda config: None)
+    monkeypatch.setattr(LlamaOnnxConfig, "restore_ops", lambda config: None)
+    with pytest.raises((ExportError, ValueMismatch)):
+        configurations.judge("llama", feature, LONGROPE, 17)
 
 
 def test_samples_of_few_positions_are_of_different_lengths():
