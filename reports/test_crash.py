@@ -1,8 +1,11 @@
 """A check that kills its worker, or never ends, fails; everything else goes on, and all of it is on record."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from parity import records
+from parity.fixtures.plugin import pytest_xdist_make_scheduler
 
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 
@@ -22,11 +25,6 @@ def test_after(cell):
 """
 DEEDS = {
     "killed": 'os.kill(os.getpid(), signal.SIGKILL) if cell.id == "distilbert-default-onnx11" else None',
-    # The one that takes its place collects while the other worker ends.
-    "killed beside a slow one": (
-        'time.sleep(1) if cell.architecture == "resnet" else None\n'
-        '    os.kill(os.getpid(), signal.SIGKILL) if cell.id == "distilbert-default-onnx11" else None'
-    ),
     "hanging": 'time.sleep(600) if cell.id == "distilbert-default-onnx11" else None',
 }
 
@@ -102,3 +100,63 @@ def test_the_name_of_a_partial_is_none_for_records(pytester):
     result = pytester.runpytest(*PLUGINS, "--records", "out.partial", "-k", "resnet-default-onnx11")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --records out.partial: ends in .partial, as those of a run that was broken*"])
+
+
+class Worker:
+    """What a scheduler knows of a worker: what it was sent, and whether it was told to end."""
+
+    def __init__(self, name):
+        self.gateway = SimpleNamespace(id=name)
+        self.shutting_down, self.sent = False, []
+
+    def send_runtest_some(self, indices):
+        self.sent += indices
+
+    def shutdown(self):
+        self.shutting_down = True
+
+
+IDS = [f"test_a.py::test_{check}[{model}-onnx11]" for model in ("bert-default", "vit-default") for check in range(4)]
+
+
+def start_two():
+    """A scheduler whose two workers have begun."""
+    from xdist.remote import Producer
+
+    config = SimpleNamespace(
+        getvalue=lambda name: ["2*popen"], option=SimpleNamespace(loadscopereorder=True, numprocesses=2)
+    )
+    scheduler = pytest_xdist_make_scheduler(config, Producer("x", enabled=False))
+    workers = [Worker("gw0"), Worker("gw1")]
+    for worker in workers:
+        scheduler.add_node(worker)
+    for worker in workers:
+        scheduler.add_node_collection(worker, IDS)
+    scheduler.schedule()
+    return scheduler, workers
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_what_a_dead_worker_had_not_run_is_run(dead):
+    """Another one ends, or begins, while those that take the places of the dead have not collected yet."""
+    scheduler, workers = start_two()
+    sent = [set(worker.sent) for worker in workers]
+    assert sent[0] | sent[1] == {*range(len(IDS))}
+    crashed = {scheduler.remove_node(worker) for worker in workers[:dead]}
+    places = [Worker(f"gw{2 + number}") for number in range(dead)]
+    for place in places:
+        scheduler.add_node(place)
+    for worker in workers[dead:]:
+        for index in worker.sent:
+            scheduler.mark_test_complete(worker, index)
+        assert scheduler.remove_node(worker) is None
+    for place in places:
+        scheduler.add_node_collection(place, IDS)
+        scheduler.schedule()
+        for index in place.sent:
+            scheduler.mark_test_complete(place, index)
+    assert len(crashed) == dead
+    # Each check once, and none but those that killed a worker is left out.
+    run = [index for worker in (*workers[dead:], *places) for index in worker.sent]
+    assert sorted(IDS[index] for index in run) == sorted({*IDS} - crashed)
+    assert scheduler.tests_finished

@@ -187,7 +187,10 @@ REQUESTS = {
     "a number": ({"input_ids": 3}, "inputs: input_ids is a int, should be a torch tensor"),
     "numbers": ({"input_ids": [[1, 2]]}, "inputs: input_ids is a list, should be a torch tensor"),
     "a name that is none": ({3: None}, "inputs: got 3, should be"),
-    "no axes": (lambda torch: {"input_ids": torch.tensor(3)}, "input_ids has 0 axes, should have 2"),
+    "no axes": (
+        lambda torch: {"input_ids": torch.tensor(3)},
+        r"input_ids has shape \(\), should have the axes bat",
+    ),
     "floats": (lambda torch: {"input_ids": torch.ones(1, 4)}, "input_ids is of float32, should be of int64"),
     "complex": (lambda torch: {"input_ids": torch.ones(1, 4, dtype=torch.complex64)}, "input_ids is of complex64"),
     "meta": (

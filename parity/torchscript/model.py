@@ -104,8 +104,8 @@ class TracedModel:
             raise UsageError(
                 f"inputs: got {len(tensors)} tensors, should be {len(self.inputs)}: {', '.join(self.inputs)}"
             )
-        for name, tensor in zip(self.inputs, tensors, strict=True):
-            _require_tensor(name, tensor, self.example[name])
+        for (name, axes), tensor in zip(self.inputs.items(), tensors, strict=True):
+            _require_tensor(name, tensor, self.example[name], axes)
 
     def by_output(self, results: Any) -> dict[str, torch.Tensor]:
         """What the module has returned, by the names of the outputs.
@@ -165,7 +165,7 @@ class TracedModel:
         }
 
 
-def _require_tensor(name: str, tensor: Any, example: torch.Tensor) -> None:
+def _require_tensor(name: str, tensor: Any, example: torch.Tensor, axes: Mapping[int, str]) -> None:
     """Raises UsageError unless it is a tensor with values, of the example's kind and number of axes."""
     if not isinstance(tensor, torch.Tensor):
         raise UsageError(f"inputs: {name} is a {type(tensor).__name__}, should be a torch tensor")
@@ -173,7 +173,8 @@ def _require_tensor(name: str, tensor: Any, example: torch.Tensor) -> None:
         where = "on the device meta" if tensor.device.type == "meta" else "sparse or quantised"
         raise UsageError(f"inputs: {name} is {where}, should be a dense tensor with values")
     if tensor.ndim != example.ndim:
-        raise UsageError(f"inputs: {name} has {tensor.ndim} axes, should have {example.ndim}")
+        named = ", ".join(axes.get(axis, str(size)) for axis, size in enumerate(example.shape))
+        raise UsageError(f"inputs: {name} has shape {tuple(tensor.shape)}, should have the axes {named}")
     if tensor.is_complex() or tensor.is_floating_point() != example.is_floating_point():
         dtypes = [str(each.dtype).removeprefix("torch.") for each in (tensor, example)]
         raise UsageError(f"inputs: {name} is of {dtypes[0]}, should be of {dtypes[1]}")
