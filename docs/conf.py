@@ -22,9 +22,9 @@ author = "the authors of Parity"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
 exclude_patterns = ["_build"]
-# A reference to a name that does not exist fails; types in signatures are no references.
+# A reference to a name that does not exist fails; types in signatures and exceptions are no references.
 nitpicky = True
-nitpick_ignore_regex = [("py:(class|obj)", ".*")]
+nitpick_ignore_regex = [("py:(class|obj|exc)", ".*")]
 html_theme = "furo"
 html_title = f"Parity {__version__}"
 html_copy_source = False

@@ -24,7 +24,7 @@ def source(tmp_path_factory):
     for name in ("constraints.txt", "tox.ini"):
         shutil.copy(DOCS.parent / name, directory)
     (directory / "docs").mkdir()
-    for name in ("conf.py", "generated.py", "judge.md", "benchmarks.md"):
+    for name in ("conf.py", "generated.py", "messages.py", "judge.md", "benchmarks.md"):
         shutil.copy(DOCS / name, directory / "docs")
     (directory / "docs" / "api").mkdir()
     shutil.copy(DOCS / "api" / "errors.md", directory / "docs" / "api")
