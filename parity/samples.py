@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parity.configs.base import Preprocessor
 
 # Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
-_DRAWN = (Role.PIXELS, Role.SOUND, Role.TOKENS)
+_DRAWN = (Role.PIXELS, Role.SOUND, Role.STATES, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
 # What tokenizers give to the first and second text of a pair.
@@ -279,6 +279,8 @@ class SampleSource:
             flat["pixel_values"], flat[axes.PIXEL_MASK] = _pad_images(
                 flat["pixel_values"], flat[axes.PIXEL_MASK], padding == "whole"
             )
+        if axes.STATES_MASK in flat:
+            flat[axes.STATES_MASK] = _mask_states(flat[axes.STATES_MASK], padding)
         for tokens in (name for name in TOKENS if name in flat):
             mask = axes.MASK_OF[tokens]
             if mask not in flat:
@@ -302,6 +304,14 @@ class SampleSource:
                 rows[index] = torch.cat([blank, kept] if padding == "left" else [kept, blank])
                 masks[index, slice(None, count) if padding == "left" else slice(length - count, None)] = 0
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
+
+
+def _mask_states(mask: torch.Tensor, padding: str) -> torch.Tensor:
+    """The last text of the encoder shorter by half, or masked from end to end."""
+    mask, half = mask.clone(), mask.shape[-1] // 2
+    places = {"left": slice(None, half), "right": slice(mask.shape[-1] - half, None), "whole": slice(None)}
+    mask[-1, places[padding]] = 0
+    return mask
 
 
 def _all_but(ids: Iterable[int], vocabulary: int) -> torch.Tensor:
