@@ -62,6 +62,7 @@ class Role(Enum):
     TOKEN_TYPES = "token types"
     PIXELS = "pixels"
     SOUND = "sound"
+    STATES = "states"
     CACHE = "cache"
     BOXES = "boxes"
     LOGITS = "logits"
@@ -74,6 +75,8 @@ _ROLES = {
     "input_features": Role.SOUND,
     "input_values": Role.SOUND,
     "bbox": Role.BOXES,
+    # The encoder's answer, which a decoder in a file of its own is given.
+    "encoder_hidden_states": Role.STATES,
     # Perceiver's: ids of a vocabulary, or the pixels of an image if they are floating point.
     "inputs": Role.TOKENS,
 }
@@ -83,9 +86,11 @@ MASK_OF = {
     "inputs": "attention_mask",
     "decoder_input_ids": "decoder_attention_mask",
     "pixel_values": "pixel_mask",
+    "encoder_hidden_states": "encoder_attention_mask",
 }
 PADDING_MASKS = tuple(dict.fromkeys(MASK_OF.values()))
 PIXEL_MASK = MASK_OF["pixel_values"]
+STATES_MASK = MASK_OF["encoder_hidden_states"]
 # Longformer's mask of global attention: it tells no padding, so any of its values may be 0 or 1.
 GLOBAL_MASK = "global_attention_mask"
 TOKENS = ("input_ids", "decoder_input_ids", "inputs")

@@ -42,7 +42,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog, description="Judge an ONNX file against the checkpoint it was exported from.")
     p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
-    p.add_argument("file", type=Path, help="the ONNX file")
+    p.add_argument("file", type=Path, help="the ONNX file, or a directory of optimum's or transformers.js's")
     feature_option(p, "what the file was exported for; default: read from the file", None)
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
     thorough_option(p)
@@ -80,40 +80,122 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.check") ->
 def _check(args: argparse.Namespace, console: Console) -> int:
     from parity import opening
 
-    require_regular(args.file, "file", "give the ONNX file to judge")
+    if not args.file.is_dir():
+        require_regular(args.file, "file", "give the ONNX file to judge")
     interruptions.limit_time(args.timeout)
     interruptions.limit_memory()
     source = opening.locate(args)
     console.progress("importing torch and transformers")
-    from parity import sentences
-    from parity.judge import contract
-    from parity.onnx import foreign
+    from parity.onnx import foreign, parts
 
-    explicit = foreign.read_names(args.names)
-    file = contract.read(args.file)
+    foreign.read_names(args.names)
+    files = parts.find_files(args.file) if args.file.is_dir() else {"": args.file}
     checkpoint = opening.open_checkpoint(args, source, console)
-    whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
-    name = args.feature or (sentences.FEATURE if whole else guess_feature(file, checkpoint.config, explicit.outputs))
-    feature = opening.choose_feature(checkpoint, name, console)
-    onnx_config = _config_of(args.file, file, checkpoint, feature)
-    judgement = _judge(args, file, checkpoint, feature, onnx_config, console)
-    console.clear()
-    _report(args, file, checkpoint, judgement, console)
-    validation, other = judgement.validation, _other_checkpoint(file.metadata, checkpoint)
+    results: list[dict[str, Any]] = []
+    for part, path in files.items():
+        results.append(_check_file(args, path, part, checkpoint, console))
+    if {"encoder", "decoder", "step"} <= {*files} and all(each["status"] == "passed" for each in results):
+        results.append(_check_together(args, files, checkpoint, console))
+    for sentence in parts.left_out(files) if args.file.is_dir() else ():
+        console.warn(sentence)
+    failed = [each for each in results if each["status"] == "failed"]
     if args.json:
-        about = {"status": "passed" if validation.passed else "failed", "file": str(args.file), "feature": feature}
-        cause = {"cause": other} if other and not validation.passed else {}
-        print_result({**about, "opset": file.opset, **judgement.as_json(), **cause})
+        whole = {"status": "failed" if failed else "passed", "file": str(args.file), "files": results}
+        print_result(whole if args.file.is_dir() else results[0])
+    return 1 if failed else 0
+
+
+def _check_file(
+    args: argparse.Namespace, path: Path, part: str, checkpoint: Checkpoint, console: Console
+) -> dict[str, Any]:
+    """Judge one file, and log it.
+
+    Args:
+        part: which of `parts.PARTS` it is.
+    """
+    from parity import opening, sentences
+    from parity.judge import contract
+    from parity.onnx import foreign, parts
+
+    file = contract.read(path)
+    explicit = foreign.read_names(args.names)
+    whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
+    if args.feature or whole:
+        name = args.feature or sentences.FEATURE
+    elif part:
+        name = _feature_of_parts(checkpoint)
+    else:
+        name = guess_feature(file, checkpoint.config, explicit.outputs)
+    feature = opening.choose_feature(checkpoint, name, console)
+    onnx_config = _config_of(path, file, checkpoint, feature)
+    target = _Target(path, file, part, feature, parts.config_of_part(onnx_config, part) if part else onnx_config)
+    judgement = _judge(args, target, checkpoint, console)
+    console.clear()
+    _report(args, target, checkpoint, judgement, console)
+    validation, other = judgement.validation, _other_checkpoint(file.metadata, checkpoint)
+    about = {"status": "passed" if validation.passed else "failed", "file": str(path), "feature": feature}
+    cause = {"cause": other} if other and not validation.passed else {}
+    result = {**about, "opset": file.opset, **judgement.as_json(), **cause}
     if not validation.passed:
         lines = "\n".join(filter(None, [other, validation.message()]))
         complain(f"error: {lines}")
-        return 1
+        return result
     if other:
         console.warn(f"{other}; it computes the same")
     console.say(f"Decided by: {judgement.rule}")
     only = f", at {judgement.scope} only" if judgement.scope else ""
-    console.say(f"All good: {args.file} computes what {checkpoint} computes{only}")
-    return 0
+    console.say(f"All good: {path} computes what {f'the {part} of ' if part else ''}{checkpoint} computes{only}")
+    return result
+
+
+def _feature_of_parts(checkpoint: Checkpoint) -> str:
+    """The feature with past that the checkpoint was saved for.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    saved = [feature for feature in checkpoint.saved_features if feature.endswith("-with-past")]
+    if len(saved) != 1:
+        raise UsageError(
+            f"feature: {checkpoint} was saved for {', '.join(checkpoint.saved_features) or 'none'}; name the one"
+            " with past with --feature"
+        )
+    return saved[0]
+
+
+def _check_together(
+    args: argparse.Namespace, files: Mapping[str, Path], checkpoint: Checkpoint, console: Console
+) -> dict[str, Any]:
+    """Run the parts together, and log it."""
+    from parity.onnx.together import NEW_TOKENS, judge_together
+
+    feature = checkpoint.feature(args.feature or _feature_of_parts(checkpoint))
+    inputs = checkpoint.inputs(checkpoint.onnx_config(feature))
+    findings = judge_together(files, checkpoint.load(feature, inputs), inputs)
+    failed = [finding for finding in findings if not finding.passed]
+    for finding in failed:
+        complain(f"error: {finding.subject}: {finding.message}")
+    if not failed:
+        console.say(f"Together: {NEW_TOKENS} greedy tokens as generate gives them, for {_prompts()}")
+    failures = [{"check": each.check, "subject": each.subject, "message": each.line} for each in failed]
+    return {"status": "failed" if failed else "passed", "together": [*files], "failures": failures}
+
+
+def _prompts() -> str:
+    from parity.onnx.together import PROMPTS
+
+    return " and ".join(f"batch {rows}{f' padded {padding}' if padding else ''}" for rows, padding in PROMPTS)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is judged: a file, the part that it is, and the configuration for it."""
+
+    path: Path
+    contract: Contract
+    part: str
+    feature: str
+    onnx_config: OnnxConfig
 
 
 @dataclass(frozen=True)
@@ -171,21 +253,15 @@ def _config_of(path: Path, file: Contract, checkpoint: Checkpoint, feature: str)
     return onnx_config.prefill()
 
 
-def _judge(
-    args: argparse.Namespace,
-    file: Contract,
-    checkpoint: Checkpoint,
-    feature: str,
-    onnx_config: OnnxConfig,
-    console: Console,
-) -> _Judgement:
+def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, console: Console) -> _Judgement:
     from parity.judge import ratio
     from parity.judge.foreign import OWN
-    from parity.onnx import foreign, proof
+    from parity.onnx import foreign, parts, proof
     from parity.onnx.rounded import judge_rounded
     from parity.registry import architecture
     from parity.validation import Criteria
 
+    file, feature, onnx_config = target.contract, target.feature, target.onnx_config
     inputs = checkpoint.inputs(onnx_config)
     checkpoint.report_inputs(inputs, console)
     named, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
@@ -193,18 +269,19 @@ def _judge(
     attention = "sdpa" if has_sdpa else "eager"
 
     def load() -> PreTrainedModel:
-        return checkpoint.load(feature, inputs, attention=attention)
+        model = checkpoint.load(feature, inputs, attention=attention)
+        return parts.wrap(model, target.part) if target.part else model
 
     limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
     criteria = Criteria(args.atol, limit, same_attention=attention == named)
     with checkpoint.unchanged():
-        artifact, adaptation = proof.Artifact(args.file, file, foreign=True), None
+        artifact, adaptation = proof.Artifact(target.path, file, foreign=True), None
         if OWN not in file.metadata:
             adaptation = foreign.adapt(file, inputs, load(), foreign.read_names(args.names))
             inputs = checkpoint.inputs(adaptation.onnx_config)
-            artifact = proof.Artifact(args.file, adaptation.view.renamed, foreign=True, view=adaptation.view)
+            artifact = proof.Artifact(target.path, adaptation.view.renamed, foreign=True, view=adaptation.view)
         fixed = adaptation.fixed if adaptation else {}
-        relations = checkpoint.relations_of(feature)
+        relations = () if target.part else checkpoint.relations_of(feature)
         reference = proof.Reference(load, inputs, relations, fixed=fixed, thorough=args.thorough)
         verdict = None
         if file.precision.is_full:
@@ -223,16 +300,17 @@ def _judge(
 
 
 def _report(
-    args: argparse.Namespace, file: Contract, checkpoint: Checkpoint, judgement: _Judgement, console: Console
+    args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, judgement: _Judgement, console: Console
 ) -> None:
     """The log of a judgement, without its last lines."""
     from parity.dtypes import DEFAULT_DTYPE
     from parity.onnx.log import validation_lines
 
+    file = target.contract
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     note = checkpoint.cast_note(DEFAULT_DTYPE, "compared")
     about = ", ".join([f"feature {judgement.feature}", f"opset {file.opset}", *unusual])
-    console.say(f"Judging {args.file}: {about}{note}")
+    console.say(f"Judging {target.path}: {about}{note}")
     console.say("Validating ONNX model...")
     for line in validation_lines(judgement.validation, atol=args.atol, expected_atol=judgement.expected_atol):
         console.say(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from parity.configs.base import Preprocessor
 
 # Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
-_DRAWN = (Role.PIXELS, Role.SOUND, Role.TOKENS)
+_DRAWN = (Role.PIXELS, Role.SOUND, Role.STATES, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
 # What tokenizers give to the first and second text of a pair.
@@ -325,6 +326,8 @@ class SampleSource:
             flat["pixel_values"], flat[axes.PIXEL_MASK] = _pad_images(
                 flat["pixel_values"], flat[axes.PIXEL_MASK], padding == "whole"
             )
+        if axes.STATES_MASK in flat:
+            flat[axes.STATES_MASK] = _mask_states(flat[axes.STATES_MASK], padding)
         for tokens in (name for name in TOKENS if name in flat):
             mask = axes.MASK_OF[tokens]
             if mask not in flat:
@@ -361,6 +364,18 @@ def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator
     ids = torch.cat([allowed[[0, -1]], inner[torch.randperm(len(inner), generator=generator)]])
     ids = ids.repeat(-(-count // len(ids)))[:count]
     return ids[torch.randperm(count, generator=generator)].view(shape)
+
+
+def _mask_states(mask: torch.Tensor, padding: str) -> torch.Tensor:
+    """The last text of the encoder shorter by half, or masked from end to end; if mixed, each in its turn."""
+    mask, half = mask.clone(), mask.shape[-1] // 2
+    places = {"left": slice(None, half), "right": slice(mask.shape[-1] - half, None), "whole": slice(None)}
+    if padding in places:
+        mask[-1, places[padding]] = 0
+        return mask
+    for row, place in zip(mask, itertools.cycle(places.values()), strict=False):
+        row[place] = 0
+    return mask
 
 
 def _all_but(ids: Iterable[int], vocabulary: int) -> torch.Tensor:

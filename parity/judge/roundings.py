@@ -22,7 +22,7 @@ LIMIT = 0.501
 _SMALLEST_HALF, _LARGEST_HALF = 1e-7, 1e4
 # Elements that are compared to find out which weight a tensor is, and how unlike it may be there, relative to its size.
 _DRAWS, _UNLIKE = 4096, 0.5
-# The same for a convolution of a model with batch norms, which exporters fold into it: only what was not folded is one.
+# The same for convolutions and batch norms, which exporters fold into each other: only what was not folded is one.
 _UNLIKE_FOLDED = 1e-3
 
 
@@ -88,8 +88,7 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
         if "float" in weight.array.dtype.name:
             by_count.setdefault(weight.array.size, []).append(weight)
     for tensor in tensors:
-        unlike = _UNLIKE_FOLDED if folds and tensor.values.ndim > 2 else _UNLIKE
-        match = _match(tensor, by_count.get(tensor.values.size, ()), unlike)
+        match = _match(tensor, by_count.get(tensor.values.size, ()), folds)
         if match is None:
             unmatched.append(tensor.name)
         else:
@@ -97,7 +96,7 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
     return matches, unmatched
 
 
-def _match(tensor: Rounded, weights: Sequence[Weight], most: float) -> Match | None:
+def _match(tensor: Rounded, weights: Sequence[Weight], folds: bool) -> Match | None:
     values = arrangements.squeeze(tensor.values)
     places = np.random.default_rng(0).integers(0, values.size, min(_DRAWS, values.size))
     drawn = values.reshape(-1)[places]
@@ -105,6 +104,7 @@ def _match(tensor: Rounded, weights: Sequence[Weight], most: float) -> Match | N
     best: tuple[float, str, np.ndarray] | None = None
     for weight in weights:
         array = arrangements.squeeze(weight.array)
+        most = _UNLIKE_FOLDED if weight.foldable or (folds and weight.array.ndim > 2) else _UNLIKE
         for order in arrangements.orders(array.ndim):
             turned = array.transpose(order)
             if turned.shape != values.shape:

@@ -1,0 +1,152 @@
+"""Directories with the halves of an encoder-decoder: each half is judged, then all together; a fault in one is told."""
+
+import functools
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from parity.check import main
+from parity.fixtures.checkpoints import save_checkpoint, tiny_model
+from parity.fixtures.controls import commands
+from parity.fixtures.preprocessors import preprocessor
+
+run = functools.partial(commands.run, command=main)
+FEATURE = "seq2seq-lm-with-past"
+NAMES = {"encoder": "encoder_model.onnx", "decoder": "decoder_model.onnx", "step": "decoder_with_past_model.onnx"}
+
+
+def write_part(part, path):
+    """One half of the tiny T5, as optimum calls it, without metadata."""
+    from parity.axes import Signature
+    from parity.onnx.exporter import TraceExporter
+    from parity.onnx.features import constructor
+    from parity.onnx.parts import config_of_part, wrap
+    from parity.samples import SampleSource
+    from parity.traceable import Traceable, evaluation_mode
+
+    model = tiny_model("t5", FEATURE)
+    config = config_of_part(constructor("t5", FEATURE)(model.config), part)
+    source, own = SampleSource(config, preprocessor("t5"), model.config), wrap(model, part)
+    tensors = tuple(source.layout.flatten(source.dummy).values())
+    with evaluation_mode(own, config.values_override):
+        traceable = Traceable(own, config, source.layout, config.outputs)
+        signature = Signature.from_config(config, source.layout.names)
+        TraceExporter().export(traceable, tensors, signature, 17, path)
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """The checkpoint, and the directory of its three files."""
+    directory, files = tmp_path_factory.mktemp("t5"), tmp_path_factory.mktemp("halves")
+    save_checkpoint(directory, "t5", FEATURE)
+    for part, name in NAMES.items():
+        write_part(part, files / name)
+    return directory, files
+
+
+def test_each_half_is_judged_and_all_together(halves):
+    """Exit status 0, one verdict a file, and 32 tokens as generate gives them."""
+    status, out, log = run(*halves, "--json", "--feature", FEATURE)
+    result = json.loads(out)
+    assert (status, result["status"]) == (0, "passed")
+    assert [each["status"] for each in result["files"]] == ["passed"] * 4
+    assert result["files"][-1]["together"] == [*NAMES]
+    assert "Together: 32 greedy tokens as generate gives them, for batch 1 and batch 3 padded right" in log
+
+
+def test_tokens_after_padding_are_judged(halves):
+    """The encoder's padding reaches its own answer and the decoder's caches."""
+    _, out, _ = run(*halves, "--json", "--feature", FEATURE)
+    encoder, decoder, *_ = json.loads(out)["files"]
+    assert 0 < encoder["masked"] < encoder["values"] / 3
+    assert 0 < decoder["masked"] < decoder["values"] / 3
+
+
+@pytest.fixture
+def spoil(halves, tmp_path):
+    """A function that copies the directory, with one half changed."""
+
+    def change(name, edit):
+        shutil.copytree(halves[1], tmp_path / "spoiled")
+        model = onnx.load(tmp_path / "spoiled" / name)
+        edit(model)
+        onnx.save(model, tmp_path / "spoiled" / name)
+        return tmp_path / "spoiled"
+
+    return change
+
+
+def move_weight(model):
+    tensor = [each for each in model.graph.initializer if len(each.dims) == 2 and each.data_type == 1][-1]
+    values = numpy_helper.to_array(tensor).copy()
+    values[1, 1] += 0.05
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def swap_caches(model):
+    """The first layer's keys and values change places."""
+    key, value = [each for each in model.graph.output if each.name.startswith("present.0.decoder")]
+    for node in model.graph.node:
+        names = {key.name: value.name, value.name: key.name}
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def drop_mask(model):
+    for node in model.graph.node:
+        node.input[:] = ["mask.ones" if name == "encoder_attention_mask" else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "mask.one"))
+    names = ["encoder_attention_mask", "encoder_attention_mask"]
+    model.graph.node.insert(0, onnx.helper.make_node("Add", ["mask.zeros", "mask.one"], ["mask.ones"]))
+    model.graph.node.insert(0, onnx.helper.make_node("Sub", names, ["mask.zeros"]))
+
+
+FAULTS = [
+    ("encoder_model.onnx", move_weight),
+    ("decoder_model.onnx", move_weight),
+    ("decoder_with_past_model.onnx", move_weight),
+    ("decoder_model.onnx", swap_caches),
+    ("decoder_with_past_model.onnx", swap_caches),
+    ("decoder_model.onnx", drop_mask),
+    ("decoder_with_past_model.onnx", drop_mask),
+]
+
+
+@pytest.mark.parametrize(("name", "edit"), FAULTS, ids=[f"{n.split('.')[0]}-{e.__name__}" for n, e in FAULTS])
+def test_a_fault_in_one_half_is_rejected(halves, spoil, name, edit):
+    """Exit status 1; that half fails and the others pass."""
+    status, out, _ = run(halves[0], spoil(name, edit), "--json", "--feature", FEATURE)
+    verdicts = {each["file"].rpartition("/")[2]: each["status"] for each in json.loads(out)["files"]}
+    assert status == 1
+    assert verdicts == {each: "failed" if each == name else "passed" for each in NAMES.values()}
+
+
+def test_files_that_do_not_fit_together_are_told():
+    """The control of the tokens: another choice is told with its gap, an equally good one is none."""
+    from parity.onnx.together import _disagreement
+
+    tokens = np.array([[0, 2, 1], [0, 1, 1]])
+    right = [np.eye(3)[[2, 1]], np.eye(3)[[1, 1]]]
+    assert _disagreement(right, tokens) == ""
+    assert _disagreement([right[0], np.ones((2, 3))], tokens) == ""
+    message = _disagreement([right[0], np.eye(3)[[1, 0]]], tokens)
+    assert message.startswith("token 2 of row 1: the files together choose 0, should be 1")
+    assert _disagreement([right[0], np.full((2, 3), np.nan)], tokens) != ""
+
+
+def test_directory_without_files_is_usage(halves, tmp_path):
+    """A directory without an ONNX file of a known name is exit status 2, and the names are listed."""
+    status, _, err = run(halves[0], tmp_path)
+    assert status == 2
+    assert "model.onnx, encoder_model.onnx" in err
+
+
+def test_halves_of_a_model_without_past_are_usage(halves, tmp_path):
+    """A half is judged with a feature with past; another is exit status 2."""
+    status, _, err = run(*halves, "--feature", "default")
+    assert status == 2
+    assert "is a part of an encoder-decoder with past" in err

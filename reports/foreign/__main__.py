@@ -1,0 +1,199 @@
+"""`python -m parity.reports.foreign DIRECTORY STEP…`: make files of other exporters, judge them, and write the table.
+
+Each step goes on where an earlier call has stopped. `make optimum` belongs into the environment of `tox -e peers`, all
+else into the default one with onnxscript beside it:
+
+    python -m parity.reports.foreign DIRECTORY make optimum
+    python -m parity.reports.foreign DIRECTORY make transformers torch-export torchscript optimiser quantiser float16
+    python -m parity.reports.foreign DIRECTORY judge faults truth table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from parity.reports.foreign.sources import SOURCES, Case, cases
+
+TABLE = Path(__file__).with_name("table.md")
+
+
+class Work:
+    """A directory with checkpoints, files and what was found out about them, a line of JSON each."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def checkpoint(self, case: Case) -> Path:
+        return self.directory / f"checkpoints-{'peers' if case.source == 'optimum' else 'own'}" / case.checkpoint
+
+    def file(self, case: Case) -> Path:
+        return self.directory / "files" / case.name / "model.onnx"
+
+    def files(self) -> Iterator[tuple[Case, Path]]:
+        """The cases that were made."""
+        for case in cases():
+            if self.file(case).is_file():
+                yield case, self.file(case)
+
+    def known(self, step: str) -> dict[str, dict[str, Any]]:
+        """Name → what a step has found out."""
+        path = self.directory / f"{step}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return {each["name"]: each for each in map(json.loads, lines)}
+
+    def add(self, step: str, entry: dict[str, Any]) -> None:
+        """Keep what a step has found out."""
+        print(step, entry["name"], entry.get("status", entry.get("right", "")), flush=True)
+        with (self.directory / f"{step}.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def make(work: Work, sources: list[str]) -> None:
+    """Write what is not there yet; what an exporter refuses is told and left out."""
+    from parity.reports.foreign import sources as makers
+
+    for case in cases():
+        directory = work.file(case).parent
+        if case.source not in sources or directory.exists():
+            continue
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            makers.make(case, makers.prepare(case, work.checkpoint(case).parent), directory)
+        except Exception as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            print(f"{case.name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
+
+
+def judge(work: Work) -> None:
+    """What `parity check` says of each file."""
+    from parity.reports.foreign.judging import judge
+
+    known = work.known("judge")
+    for case, file in work.files():
+        if case.name not in known:
+            work.add("judge", {"name": case.name, **judge(work.checkpoint(case), file)})
+
+
+def faults(work: Work) -> None:
+    """What it says of each file with a fault in it."""
+    import onnx
+
+    from parity.reports.foreign.faults import FAULTS
+    from parity.reports.foreign.judging import judge
+
+    known = work.known("faults")
+    for case, file in work.files():
+        for name, spoil in FAULTS.get(case.name, {}).items():
+            if f"{case.name}: {name}" in known:
+                continue
+            model = onnx.load(str(file))
+            spoil(model)
+            target = work.directory / "spoiled" / "model.onnx"
+            target.parent.mkdir(exist_ok=True)
+            onnx.save(model, str(target))
+            work.add("faults", {"name": f"{case.name}: {name}", **judge(work.checkpoint(case), target)})
+
+
+def truth(work: Work) -> None:
+    """Which files are right, by a script that shares no code with the judge, in a process of its own."""
+    known = work.known("truth")
+    jobs = []
+    for case, file in work.files():
+        kinds = {"float16": "float16", "quantiser": case.variant}
+        job = {"name": case.name, "checkpoint": str(work.checkpoint(case)), "file": str(file)}
+        if case.name not in known:
+            jobs.append({**job, "feature": case.feature, "kind": kinds.get(case.source, "float32")})
+    script = Path(__file__).with_name("truth.py")
+    text = "".join(json.dumps(job) + "\n" for job in jobs)
+    process = subprocess.run([sys.executable, str(script)], input=text, capture_output=True, text=True, check=True)
+    for line in process.stdout.splitlines():
+        if line.startswith("{"):
+            work.add("truth", json.loads(line))
+
+
+def table(work: Work) -> None:
+    """Write the table."""
+    verdicts, facts, spoiled = (work.known(step) for step in ("judge", "truth", "faults"))
+    rows: list[str] = []
+    counts: Counter[str] = Counter()
+    comparisons = alarms = 0
+    for case, _ in work.files():
+        verdict, fact = verdicts.get(case.name), facts.get(case.name)
+        if verdict is None or fact is None or fact["right"] is None:
+            continue
+        passed, right = verdict["status"] == 0, fact["right"]
+        outputs = verdict["result"].get("outputs", {})
+        ratios = [each["ratio"] for each in outputs.values() if "ratio" in each]
+        if right:
+            comparisons += len(verdict["result"].get("validated_at", ())) * len(outputs)
+            alarms += not passed
+        counts["right" if passed == right else "wrong"] += 1
+        counts["unusable"] += verdict["status"] == 2
+        shown = "" if not ratios else f"{max(ratios):.2f}" if passed else ""
+        what = "passed" if passed else verdict["error"].split(";")[0][:90]
+        drift = max((each["relative"] for each in verdict["result"].get("drift", {}).values()), default=None)
+        rows.append(
+            f"| {case.source} | {case.architecture} {case.feature} | {case.variant} |"
+            f" {verdict['result'].get('precision', 'float32')} | {what} | {'right' if right else 'wrong'} |"
+            f" {shown} | {'' if drift is None else f'{drift:.2g}'} |"
+        )
+    sources = Counter(row.split("|")[1].strip() for row in rows)
+    rejected = [name for name, each in spoiled.items() if each["status"] == 1]
+    let_through = sorted({*spoiled} - {*rejected})
+    lines = [
+        "# Files of other exporters, judged",
+        "",
+        "Made by `python -m parity.reports.foreign`; tiny models with random weights. *truth* is that of `truth.py`,"
+        " which shares no code with the judge: torch in float64 against the file, at real tokens.",
+        "",
+        f"{len(rows)} files ({', '.join(f'{source} {count}' for source, count in sources.items())}) of"
+        f" {len({row.split('|')[2].split()[0] for row in rows})} architectures: {counts['right']} judged right,"
+        f" {counts['wrong']} wrong, {counts['unusable']} without a verdict. {comparisons:,} healthy comparisons (an"
+        f" output at an input), {alarms} alarms. {len(spoiled)} faults, {len(rejected)} rejected"
+        + (f"; let through: {', '.join(let_through)}." if let_through else "."),
+        "",
+        "A fault of activations that is too small for the drift of its precision is out of scope: weights and graph are"
+        " judged exactly, what the integers make of activations by its size alone.",
+        "",
+        "| source | model | variant | precision | verdict | truth | largest ratio | drift |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "## Faults",
+        "",
+        "| file: fault | verdict |",
+        "|---|---|",
+        *(f"| {name} | {each['error'].split(';')[0][:110] or 'passed'} |" for name, each in spoiled.items()),
+        "",
+    ]
+    TABLE.write_text("\n".join(lines).replace(str(work.directory), "…"), encoding="utf-8")
+    print("\n".join(lines[4:5]))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the steps."""
+    parser = argparse.ArgumentParser("python -m parity.reports.foreign", description=__doc__)
+    parser.add_argument("directory", type=Path, help="where files and findings are kept")
+    parser.add_argument(
+        "steps", nargs="+", help=f"make with sources ({', '.join(SOURCES)}), judge, faults, truth, table"
+    )
+    args = parser.parse_args(argv)
+    work = Work(args.directory)
+    if args.steps[0] == "make":
+        make(work, args.steps[1:])
+        return 0
+    for step in args.steps:
+        {"judge": judge, "faults": faults, "truth": truth, "table": table}[step](work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""One file and its checkpoint → what `parity check` says of it, in this process: imports are paid for once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+
+def judge(checkpoint: Path, file: Path, *options: str) -> dict[str, Any]:
+    """The verdict: `status` (0, 1, 2), the JSON object of the command, and its first line of error.
+
+    Args:
+        options: further arguments of the command.
+    """
+    from parity.check import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(checkpoint), str(file), "--json", *options])
+    result = json.loads(out.getvalue().splitlines()[-1])
+    errors = [line for line in err.getvalue().splitlines() if "error: " in line]
+    return {"status": status, "result": result, "error": errors[0].partition("error: ")[2] if errors else ""}

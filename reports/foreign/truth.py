@@ -1,0 +1,139 @@
+"""Whether a file computes what its checkpoint computes, established without the judge: torch, onnxruntime and numpy.
+
+Nothing of parity is imported here. A file is right if it agrees with the float64 model at every input of a dozen, at
+real tokens: within a hundred-thousandth of the answer's size for float32, within the drift of its type otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+
+# Kind of file → the largest root mean square error at real tokens, relative to that of the answer.
+TOLERANCE = {"float32": 1e-5, "float16": 0.05, "int8": 0.5, "uint8": 0.5, "static": 0.7, "int4": 0.7}
+AUTO = {
+    "default": "AutoModel",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+    "causal-lm-with-past": "AutoModelForCausalLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
+}
+# (rows, tokens, tokens of padding in the last row: on the right if positive, on the left if negative)
+SHAPES = ((1, 5, 0), (2, 8, 0), (3, 13, 0), (2, 17, 5), (3, 11, -4), (1, 1, 0), (2, 30, 0), (3, 9, 3), (2, 21, -7))
+
+
+def texts(config: Any, fixed: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and masks, at the sizes that the file takes."""
+    generator = np.random.default_rng(11)
+    for rows, tokens, padding in SHAPES:
+        rows, tokens = fixed.get("batch", rows), fixed.get("sequence", tokens)
+        ids = generator.integers(5, config.vocab_size - 1, (rows, tokens))
+        mask = np.ones_like(ids)
+        if abs(padding) < tokens:
+            mask[-1, slice(tokens - padding, None) if padding > 0 else slice(0, -padding)] = 0
+        yield ids, mask
+
+
+def is_right(checkpoint: Path, file: Path, feature: str, kind: str) -> tuple[bool, float]:
+    """Whether the file is right, and its largest relative error.
+
+    Args:
+        kind: a key of `TOLERANCE`.
+    """
+    model = getattr(transformers, AUTO[feature]).from_pretrained(checkpoint, attn_implementation="eager")
+    model = model.eval().double()
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for arguments, feed, real in calls(model, session, feature):
+        with torch.no_grad():
+            returned = model(**arguments, return_dict=True)
+        expected = [value for value in returned.values() if isinstance(value, torch.Tensor)]
+        answers = session.run(None, feed)
+        tensors = [each.numpy() for each in expected if each.is_floating_point()]
+        for answer in answers:
+            if answer.dtype.kind != "f" or (answer.ndim == 4 and "past" in feature):
+                continue
+            like = [each for each in tensors if each.shape == answer.shape]
+            if not like:
+                return False, float("inf")
+            worst = max(worst, min(error(answer, each, real) for each in like))
+    return worst <= TOLERANCE[kind], worst
+
+
+def error(answer: np.ndarray, exact: np.ndarray, real: np.ndarray | None) -> float:
+    """Of one row at a time, so that a padded one counts as much as the others."""
+    if not np.isfinite(answer).all():
+        return float("inf")
+    worst = 0.0
+    for row in range(len(exact)):
+        chosen: Any = slice(None)
+        if real is not None and answer.ndim > 1 and answer.shape[1] == real.shape[1]:
+            chosen = real[row]
+        a, e = answer[row][chosen].astype(np.float64), exact[row][chosen]
+        worst = max(worst, float(np.linalg.norm(a - e) / (np.linalg.norm(e) or 1.0)))
+    return worst
+
+
+def calls(
+    model: Any, session: Any, feature: str
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray | None]]:
+    """The arguments of the model, the inputs of the file, and which tokens are real."""
+    inputs = session.get_inputs()
+    types = {each.name: each.type for each in inputs}
+    if "pixel_values" in types:
+        size = getattr(model.config, "image_size", None) or 64
+        generator = np.random.default_rng(3)
+        half = "float16" in types["pixel_values"]
+        for index in range(6):
+            rows = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else 1 + index % 3
+            pixels = generator.standard_normal((rows, model.config.num_channels, size, size)).astype(np.float32)
+            feed: dict[str, np.ndarray] = {"pixel_values": pixels.astype(np.float16 if half else np.float32)}
+            yield {"pixel_values": torch.from_numpy(pixels).double()}, feed, None
+        return
+    first = inputs[0].shape
+    fixed = {name: size for name, size in zip(("batch", "sequence"), first, strict=True) if isinstance(size, int)}
+    names = list(types)
+    for ids, mask in texts(model.config, fixed):
+        arguments = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        positions = np.maximum(mask.cumsum(-1) - 1, 0)
+        if "causal" in feature:
+            arguments["position_ids"] = torch.from_numpy(positions)
+        tokens: dict[str, np.ndarray] = {}
+        for name in names:
+            values = {"attention_mask": mask, "position_ids": positions, "token_type_ids": np.zeros_like(ids)}.get(name)
+            if name.startswith(("past_key_values", "past")):
+                config = model.config
+                heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+                tokens[name] = np.zeros((len(ids), heads, 0, width), np.float32)
+                continue
+            if values is None:
+                values = ids if name in ("input_ids", names[0]) else mask
+            tokens[name] = values.astype(np.int32) if "int32" in types[name] else values
+        yield arguments, tokens, mask.astype(bool)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            right, error_of_file = is_right(Path(job["checkpoint"]), Path(job["file"]), job["feature"], job["kind"])
+            # A tool makes no right file of a wrong one, however coarse its type is.
+            base = Path(job["file"]).parent / "base" / "model.onnx"
+            if base.is_file():
+                right = right and is_right(Path(job["checkpoint"]), base, job["feature"], "float32")[0]
+            answer = {"right": right, "error": error_of_file}
+        except Exception as problem:
+            answer = {"right": None, "problem": f"{type(problem).__name__}: {problem}"[:200]}
+        print(json.dumps({"name": job["name"], **answer}), flush=True)
