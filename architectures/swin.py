@@ -112,7 +112,7 @@ def _regions(places: torch.Tensor, size: int, window: int, shift_size: torch.Ten
 
 
 VARIATIONS = (
-    Variation("image_size", (36, [24, 48])),
+    Variation("image_size", (36, [24, 48]), silent="an image may have any size"),
     Variation("num_channels", (1, 4)),
     Variation("hidden_act", ("relu", "silu")),
     Variation("window_size", (2, 6)),

@@ -85,7 +85,6 @@ VARIATIONS = (
     Variation("encoder_attention_heads", (1, 8)),
     Variation("decoder_attention_heads", (1, 4)),
     Variation("max_target_positions", (64, 16, 9, 6)),
-    Variation("scale_embedding", (True,)),
     Variation("vocab_size", (200,)),
 )
 

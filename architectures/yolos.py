@@ -34,7 +34,9 @@ class YolosOnnxConfig(ResNetOnnxConfig):
 
 
 VARIATIONS = (
-    *omit(VIT_VARIATIONS, "image_size"),
+    *omit(VIT_VARIATIONS, "image_size", "num_hidden_layers"),
+    # With one there is no place for the positions between layers.
+    Variation("num_hidden_layers", (3,)),
     Variation("qkv_bias", (False,)),
     Variation("num_detection_tokens", (1, 9)),
     Variation("use_mid_position_embeddings", (True, False)),
