@@ -285,7 +285,7 @@ def test_a_damaged_adapter(tmp_path, monkeypatch):
     for text, words in {
         "{": "is no valid JSON",
         "[]": "is a list of 0 items",
-        "[" * 10**5: "nested",
+        "[" * 10**5: "is nested",
     }.items():
         (tmp_path / "adapter_config.json").write_text(text)
         with pytest.raises(CheckpointError, match=f"adapter_config.json: {words}.*; copy or download it again"):
