@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -109,6 +110,27 @@ def role_of(name: str) -> Role:
     if "mask" in name:
         return Role.MASK
     return Role.TOKEN_TYPES if "token_type" in name else Role.OTHER
+
+
+# Names of sentence-transformers.
+_ALIASES = {"token_embeddings": "last_hidden_state"}
+_CACHE = re.compile(
+    r"(?:past_key_values|past|present_key_values|present|cache)[._](\d+)[._]"
+    r"(?:(decoder|encoder|self|cross)[._])?(key|value)s?"
+)
+_SIDES = {"decoder": "decoder.", "self": "decoder.", "encoder": "encoder.", "cross": "encoder.", None: ""}
+
+
+def canonical_name(name: str, kind: str) -> str:
+    """The name that parity's files have for what another exporter gives this name.
+
+    Args:
+        kind: `input` or `output`.
+    """
+    if match := _CACHE.fullmatch(name):
+        layer, side, part = match.groups()
+        return f"{'past_key_values' if kind == 'input' else 'present'}.{layer}.{_SIDES[side]}{part}"
+    return _ALIASES.get(name, name)
 
 
 class HasAxes(Protocol):

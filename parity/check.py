@@ -276,7 +276,8 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     criteria = Criteria(args.atol, limit, same_attention=attention == named)
     with checkpoint.unchanged():
         artifact, adaptation = proof.Artifact(target.path, file, foreign=True), None
-        if OWN not in file.metadata:
+        # Tools that round a file of ours keep its metadata.
+        if OWN not in file.metadata or not file.precision.is_full:
             adaptation = foreign.adapt(file, inputs, load(), foreign.read_names(args.names))
             inputs = checkpoint.inputs(adaptation.onnx_config)
             artifact = proof.Artifact(target.path, adaptation.view.renamed, foreign=True, view=adaptation.view)

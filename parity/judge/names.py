@@ -10,15 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from parity.axes import canonical_name
 from parity.judge.contract import Value
 
-# Names of sentence-transformers.
-_ALIASES = {"token_embeddings": "last_hidden_state"}
-_CACHE = re.compile(
-    r"(?:past_key_values|past|present_key_values|present|cache)[._](\d+)[._]"
-    r"(?:(decoder|encoder|self|cross)[._])?(key|value)s?"
-)
-_SIDES = {"decoder": "decoder.", "self": "decoder.", "encoder": "encoder.", "cross": "encoder.", None: ""}
 # What torch's exporters call a value that has no name: `333`, `input.1`, `onnx::Cast_1`, `layer_norm_4`, `val_12`.
 _GENERATED = re.compile(r"\d+|onnx::\w+|arg\d+(_\d+)?|args_\d+|[\w:]+\.\d+|val_\d+|[A-Z]\w*_\d+")
 _OPERATOR = re.compile(r"_?([a-z][a-z0-9_]*?)(_\d+)?")
@@ -65,18 +59,6 @@ class Explicit:
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-
-
-def canonical_name(name: str, kind: str) -> str:
-    """The name that parity's files have for what another exporter gives this name.
-
-    Args:
-        kind: `input` or `output`.
-    """
-    if match := _CACHE.fullmatch(name):
-        layer, side, part = match.groups()
-        return f"{'past_key_values' if kind == 'input' else 'present'}.{layer}.{_SIDES[side]}{part}"
-    return _ALIASES.get(name, name)
 
 
 def is_generated(name: str) -> bool:

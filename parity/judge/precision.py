@@ -12,16 +12,17 @@ from parity.judge.artifact import SMALLEST
 if TYPE_CHECKING:
     import onnx
 
-# What a file of integers is called → the largest drift from the unquantised model that passes, relative to the answer.
-# Healthy files of fourteen tiny random models have at most half of it; see the page of the foreign files.
+# What a rounded file is called → the largest drift from the unquantised model that passes, relative to the answer.
+# Healthy tiny files with random weights had at most 0.001 in float16 (6 files), 0.03 in dynamic integers (10), 0.08 in
+# static ones and 0.15 in blocks of int4 (one each); a trained MiniLM in dynamic int8 has 0.16.
 MAX_DRIFT = {
-    "float16": 0.05,
-    "bfloat16": 0.3,
-    "mixed": 0.05,
-    "dynamic int8": 0.5,
-    "dynamic uint8": 0.5,
-    "static int8": 0.7,
-    "int4 blocks": 0.7,
+    "float16": 0.02,
+    "mixed": 0.02,
+    "bfloat16": 0.15,
+    "dynamic int8": 0.3,
+    "dynamic uint8": 0.3,
+    "static int8": 0.3,
+    "int4 blocks": 0.4,
 }
 # Operators that have no twin in floating point here: their own semantics are several operators at once.
 WITHOUT_TWIN = ("QAttention", "QGemm", "QOrdered", "QLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parity.axes import Axes, Role, is_text, role_of
+from parity.axes import Axes, Role, canonical_name, is_text, role_of
 from parity.dtypes import dtype_name
 from parity.errors import UsageError
 from parity.judge.contract import Contract, Value
 from parity.judge.foreign import View
-from parity.judge.names import Explicit, Known, Matching, canonical_name, is_generated, match_names
+from parity.judge.names import Explicit, Known, Matching, is_generated, match_names
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:

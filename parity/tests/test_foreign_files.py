@@ -8,13 +8,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from parity.axes import canonical_name
 from parity.causes import cause_of
 from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.judge.contract import Value
 from parity.judge.findings import Finding
-from parity.judge.names import Known, canonical_name, is_generated, match_names
+from parity.judge.names import Known, is_generated, match_names
 from parity.onnx.__main__ import main as export_main
 
 run = functools.partial(commands.run, command=main)

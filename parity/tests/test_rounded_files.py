@@ -262,3 +262,11 @@ def test_bfloat16_is_recognised_and_not_passed(rounded, tmp_path):
     status, out, err = run(rounded[0], tmp_path / "bfloat16.onnx", "--json")
     assert (status, json.loads(out)["precision"]) == (1, "bfloat16")
     assert "microsoft/onnxruntime#28768" in err
+
+
+def test_a_file_of_ours_that_a_tool_has_rounded_passes(rounded, tmp_path):
+    """The metadata that parity has written does not keep a half from being fed halves."""
+    model = onnx.load(rounded[1]("float16"))
+    model.metadata_props.add(key="parity", value="0.1.0")
+    onnx.save(model, tmp_path / "ours.onnx")
+    assert run(rounded[0], tmp_path / "ours.onnx", "--feature", "masked-lm", "--quiet") == (0, "", "")
