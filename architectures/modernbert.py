@@ -33,7 +33,7 @@ VARIATIONS = (
     Variation("hidden_activation", ("relu", "silu")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("num_attention_heads", (1, 8)),
-    Variation("global_attn_every_n_layers", (1, 3)),
+    Variation("global_attn_every_n_layers", (1,)),
     Variation("local_attention", (2, 4, 16)),
     Variation("norm_bias", (True,)),
     Variation("attention_bias", (True,)),

@@ -254,6 +254,7 @@ def _config_of(path: Path, file: Contract, checkpoint: Checkpoint, feature: str)
 
 
 def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, console: Console) -> _Judgement:
+    from parity.dtypes import DEFAULT_DTYPE
     from parity.judge import ratio
     from parity.judge.foreign import OWN
     from parity.onnx import foreign, parts, proof
@@ -262,14 +263,15 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     from parity.validation import Criteria
 
     file, feature, onnx_config = target.contract, target.feature, target.onnx_config
-    inputs = checkpoint.inputs(onnx_config)
+    dtype = dtype_of(file.metadata)
+    inputs = checkpoint.inputs(onnx_config, dtype)
     checkpoint.report_inputs(inputs, console)
     named, declaration = file.metadata.get("attention"), architecture(checkpoint.model_type)
     has_sdpa = named == "sdpa" and declaration.has_sdpa(checkpoint.declared_feature(feature))
     attention = "sdpa" if has_sdpa else "eager"
 
     def load() -> PreTrainedModel:
-        model = checkpoint.load(feature, inputs, attention=attention)
+        model = checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
         return parts.wrap(model, target.part) if target.part else model
 
     limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
@@ -277,7 +279,8 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     with checkpoint.unchanged():
         artifact, adaptation = proof.Artifact(target.path, file, foreign=True), None
         # Tools that round a file of ours keep its metadata.
-        if OWN not in file.metadata or not file.precision.is_full:
+        is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
+        if OWN not in file.metadata or is_rounded:
             adaptation = foreign.adapt(file, inputs, load(), foreign.read_names(args.names))
             inputs = checkpoint.inputs(adaptation.onnx_config)
             artifact = proof.Artifact(target.path, adaptation.view.renamed, foreign=True, view=adaptation.view)
@@ -285,7 +288,7 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
         relations = () if target.part else checkpoint.relations_of(feature)
         reference = proof.Reference(load, inputs, relations, fixed=fixed, thorough=args.thorough)
         verdict = None
-        if file.precision.is_full:
+        if not is_rounded:
             validation = proof.judge_file(artifact, reference, criteria=criteria, progress=console.progress)
         else:
             verdict = judge_rounded(
@@ -300,16 +303,23 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     return _Judgement(feature, validation, adaptation, verdict, onnx_config.atol_for_validation)
 
 
+def dtype_of(metadata: Mapping[str, str]) -> str:
+    """The type in which a file of ours computes; that of others is read from their tensors, not from what they say."""
+    from parity.dtypes import DEFAULT_DTYPE
+    from parity.judge.foreign import OWN
+
+    return metadata.get("dtype", DEFAULT_DTYPE) if OWN in metadata else DEFAULT_DTYPE
+
+
 def _report(
     args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, judgement: _Judgement, console: Console
 ) -> None:
     """The log of a judgement, without its last lines."""
-    from parity.dtypes import DEFAULT_DTYPE
     from parity.onnx.log import validation_lines
 
     file = target.contract
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
-    note = checkpoint.cast_note(DEFAULT_DTYPE, "compared")
+    note = checkpoint.cast_note(dtype_of(file.metadata), "compared")
     about = ", ".join([f"feature {judgement.feature}", f"opset {file.opset}", *unusual])
     console.say(f"Judging {target.path}: {about}{note}")
     console.say("Validating ONNX model...")

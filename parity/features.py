@@ -167,8 +167,8 @@ class FeaturesManager:
 
         Raises:
             KeyError: no such feature.
-            UsageError (a ValueError): `framework` is neither pt nor tf.
-            EnvironmentGap (a RuntimeError): the installed packages do not have the feature or the framework.
+            UsageError: `framework` is neither pt nor tf (a ValueError).
+            EnvironmentGap: the installed packages do not have the feature or the framework (a RuntimeError).
         """
         FeaturesManager._validate_framework_choice(framework)
         task = FeaturesManager.feature_to_task(feature)

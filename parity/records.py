@@ -53,6 +53,9 @@ def _neuron(value: Any, place: str) -> None:
             _GRAPH(item, f"{place}.{name}")
         elif isinstance(item, dict):
             schema.entries(_WORDS, schema.measured)(item, f"{place}.{name}")
+        elif isinstance(item, str):
+            # Where the tolerances come from.
+            _WORDS(item, f"{place}.{name}")
         else:
             schema.measured(item, f"{place}.{name}")
     return None

@@ -70,8 +70,10 @@ def test_after(cell):
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "one-worker"])
-def test_a_run_that_is_broken_off_is_taken_up(pytester, workers):
+def test_a_run_that_is_broken_off_is_taken_up(pytester, monkeypatch, workers):
     """The controller is killed: what ran is there in whole lines, and --only-changed runs the rest."""
+    # It is that of the worker that runs this test.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makepyfile(test_suite=CONTROLLER)
     (pytester.path / "deadly").touch()
     options = (*PLUGINS, "-k", "resnet-default-onnx11", "--records", "out.jsonl", *workers)

@@ -167,7 +167,7 @@ def test_one_run_spans_two_interpreters(pytester):
 
         @pytest.mark.cells(features=("default",), opsets=(11, 12, 13))
         def test_where(cell, measurements):
-            measurements(validated_at=[{"prefix": sys.prefix, "directory": os.getcwd()}])
+            measurements(validated_at=[{"sizes": {}, "padding": f"{sys.prefix} {os.getcwd()}"}])
         """
     )
     # Told where to work, the other one is treated as if it were on another host.
@@ -180,8 +180,8 @@ def test_one_run_spans_two_interpreters(pytester):
     environment, lines = records.read(pytester.path / "out.jsonl")
     result.assert_outcomes(passed=len(lines))
     assert len({line["id"] for line in lines}) == len(lines) > 20
-    where = {(line["sizes"][0]["prefix"], line["sizes"][0]["directory"]) for line in lines}
-    assert where == {(sys.prefix, str(pytester.path)), (str(other), str(there))}
+    where = {line["sizes"][0]["padding"] for line in lines}
+    assert where == {f"{sys.prefix} {pytester.path}", f"{other} {there}"}
     assert len(environment["workers"]) == 2
 
 

@@ -336,7 +336,7 @@ def test_help_answers_at_once(command):
     process, times = times_bare([*command, "--help"])
     assert times < 20
     usage = " ".join(process.stdout.split())
-    assert re.search(r"-m MODEL.*\[--feature FEATURE\].*\[--opset OPSET\].*\[--atol ATOL\].*output", usage)
+    assert re.search(r"-m MODEL.*\[--feature NAME\].*\[--opset OPSET\].*\[--atol ATOL\].*output", usage)
 
 
 def test_help_imports_neither_torch_nor_transformers():

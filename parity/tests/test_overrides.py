@@ -346,7 +346,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
 
     # At lengths that a tokenizer does not make of the traced one, as the command tries them.
     source = SampleSource(config, tokenizer, model.config)
-    samples = choose_samples(source)
+    samples = choose_samples(source, longest=config.longest_sequence(model))
     verdict = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
     if length == 1 and not at_least("transformers", "5"):
         with pytest.raises(ValueMismatch, match="logits"):

@@ -173,8 +173,8 @@ def other_config(architecture, **items):
 
     own = checkpoints.tiny_config
 
-    def tiny_config(name):
-        config = own(name)
+    def tiny_config(name, changes=None):
+        config = own(name, changes)
         for item, value in items.items():
             setattr(config, item, value)
         return config

@@ -1,5 +1,7 @@
 """Exports that share their traces write the files of exports that do not, and nobody else's."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from parity.architectures.gpt2 import GPT2OnnxConfig
@@ -150,8 +152,9 @@ def test_the_release_of_torch_decides_about_rows_that_see_nothing(monkeypatch, m
     def is_at_least(package, version):
         return Version(minimum) >= Version(version)
 
+    traceable = SimpleNamespace(model=torch.nn.Identity())
     own = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(exporter, "at_least", is_at_least)
-    with exporter.TraceExporter()._patches(None, (), 17):
+    with exporter.TraceExporter()._patches(traceable, (), 17):
         assert (torch.nn.functional.scaled_dot_product_attention is not own) is is_patched
     assert torch.nn.functional.scaled_dot_product_attention is own

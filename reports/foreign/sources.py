@@ -162,7 +162,7 @@ def _transformers(case: Case, checkpoint: Path, directory: Path) -> None:
 
 class _Wrapper:
     @staticmethod
-    def of(case: Case, model: Any, names: list[str], outputs: list[str]) -> Any:
+    def build(case: Case, model: Any, names: list[str], outputs: list[str]) -> Any:
         import torch
 
         class Wrapped(torch.nn.Module):
@@ -236,7 +236,7 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with traceable_masks():
         torch.onnx.export(
-            _Wrapper.of(case, model, list(inputs), outputs),
+            _Wrapper.build(case, model, list(inputs), outputs),
             tuple(inputs.values()),
             str(directory / "model.onnx"),
             opset_version=OPSET - 1,
