@@ -1,12 +1,14 @@
 """What declarations vary: enough of it, items that configurations have, and values that make another model."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from parity.architectures.conformance.fifty import FIFTY
+from parity.architectures.conformance.matrix import cells
 from parity.declaration import Variation, omit
-from parity.fixtures import configurations
+from parity.fixtures import configurations, profiles, selection
 from parity.fixtures.checkpoints import tiny_config
 from parity.registry import architecture, architectures
 
@@ -132,3 +134,16 @@ def test_the_refusal_of_a_configuration_is_one_sentence(name):
     assert re.match(beginning, sentence)
     assert sentence.endswith(f"({declared.refusals[0].issue})")
     assert declared.refusal_of(tiny_config(name)) == ""
+
+
+def test_an_architecture_that_varies_nothing_has_no_such_check(monkeypatch):
+    """One of another package, say; the nightly profile adds features, and no opset."""
+    cell = next(cell for cell in cells() if cell.id == "bert-masked-lm-onnx17")
+    other = replace(cell, opset=18)
+    every = selection.Selection(varied=True, every_opset=False, every_feature=False, nightly=False)
+    assert not every.has(cell)
+    monkeypatch.setenv(profiles.VARIABLE, profiles.NIGHTLY)
+    assert every.has(cell)
+    assert not every.has(other)
+    monkeypatch.setattr(selection, "architecture", lambda name: replace(architecture(name), variations=()))
+    assert not every.has(cell)
