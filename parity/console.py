@@ -275,9 +275,10 @@ def _quiet_libraries() -> Iterator[None]:
 
 def _with_note(status: int) -> int:
     """The status; that of a failure, after the line on packages that are newer than any that was tried."""
-    note = newer_than_tested() if status == 1 else ""
-    if note:
-        complain(f"note: {note}")
+    # What has failed has been told: where there is no memory for the note, it is left out.
+    with contextlib.suppress(MemoryError, OSError, ImportError):
+        if status == 1 and (note := newer_than_tested()):
+            complain(f"note: {note}")
     return status
 
 

@@ -333,3 +333,14 @@ def test_a_failure_as_json_is_one_object(capsys):
     assert console.run_guarded("parity x", lambda: send(signal.SIGTERM), as_json=True) == 143
     out = json.loads(capsys.readouterr().out)
     assert out == {"status": "failed", "stage": "interrupted", "error": "terminated; nothing was written"}
+
+
+def test_no_memory_for_the_note(capsys, monkeypatch):
+    """A failure has its one line also where looking for newer packages takes memory that is not there."""
+
+    def refuse():
+        raise MemoryError
+
+    monkeypatch.setattr(console, "newer_than_tested", refuse)
+    assert console.fail("parity x", "out of memory", 1, "memory", False) == 1
+    assert capsys.readouterr().err == "parity x: error: out of memory\n"
