@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 FLOAT, UINT8, INT8, INT64, HALF = 1, 2, 3, 7, 10
 
 
-def _change(model: onnx.ModelProto, chosen: onnx.TensorProto, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def _change(model: onnx.ModelProto, tensor: onnx.TensorProto, change: Callable[[np.ndarray], np.ndarray]) -> None:
     from onnx import numpy_helper
 
-    values = numpy_helper.to_array(chosen)
-    chosen.CopyFrom(numpy_helper.from_array(change(values.copy()).astype(values.dtype), chosen.name))
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(change(values.copy()).astype(values.dtype), tensor.name))
 
 
 def _tensors(model: onnx.ModelProto, dtype: int, axes: int) -> Iterator[onnx.TensorProto]:
