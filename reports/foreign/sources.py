@@ -160,21 +160,20 @@ def _transformers(case: Case, checkpoint: Path, directory: Path) -> None:
     exported.save_pretrained(directory)
 
 
-class _Wrapper:
-    @staticmethod
-    def build(case: Case, model: Any, names: list[str], outputs: list[str]) -> Any:
-        import torch
+def _wrap(model: Any, names: list[str], outputs: list[str]) -> Any:
+    """The model as a function of positional tensors that returns a tuple."""
+    import torch
 
-        class Wrapped(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.model = model
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
 
-            def forward(self, *tensors: Any) -> Any:
-                found = self.model(**dict(zip(names, tensors, strict=True)), return_dict=True)
-                return tuple(found[name] for name in outputs)
+        def forward(self, *tensors: Any) -> Any:
+            results = self.model(**dict(zip(names, tensors, strict=True)), return_dict=True)
+            return tuple(results[name] for name in outputs)
 
-        return Wrapped().eval()
+    return Wrapped().eval()
 
 
 def _dynamic(case: Case, names: list[str]) -> dict[str, dict[int, str]]:
@@ -236,7 +235,7 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with traceable_masks():
         torch.onnx.export(
-            _Wrapper.build(case, model, list(inputs), outputs),
+            _wrap(model, list(inputs), outputs),
             tuple(inputs.values()),
             str(directory / "model.onnx"),
             opset_version=OPSET - 1,
