@@ -43,19 +43,24 @@ _COUNTS = schema.entries(_WORDS, _COUNT)
 _GRAPH = schema.table({"share": schema.number(0, 1), "operators": _COUNT, "outside": _COUNTS, "limited": _COUNTS})
 
 
+# Beside the graphs: where the tolerances come from, and what was measured of each output.
+_MEASURED = {"tolerances": _WORDS, "outputs": schema.entries(_WORDS, schema.entries(_WORDS, schema.measured))}
+
+
 def _neuron(value: Any, place: str) -> None:
     """What AWS's list says of one graph, or of several by their names; or measurements by output."""
     if not isinstance(value, dict) or "share" in value:
         return _GRAPH(value, place)
     for name, item in value.items():
         _WORDS(name, f"a key of {place}")
-        if isinstance(item, dict) and ("share" in item or not all(isinstance(n, (int, float)) for n in item.values())):
+        if name in _MEASURED:
+            _MEASURED[name](item, f"{place}.{name}")
+        elif isinstance(item, dict) and (
+            "share" in item or not all(isinstance(n, (int, float)) for n in item.values())
+        ):
             _GRAPH(item, f"{place}.{name}")
         elif isinstance(item, dict):
             schema.entries(_WORDS, schema.measured)(item, f"{place}.{name}")
-        elif isinstance(item, str):
-            # Where the tolerances come from.
-            _WORDS(item, f"{place}.{name}")
         else:
             schema.measured(item, f"{place}.{name}")
     return None

@@ -56,7 +56,7 @@ def parser(prog: str = "python -m parity.reports.measuring.benchmarks") -> argpa
     p = argparse.ArgumentParser(
         prog, description="Measure Parity and its peers. The exit status is 1 when a budget does not hold."
     )
-    commands = p.add_subparsers(dest="name", required=True)
+    commands = p.add_subparsers(dest="name", required=True, metavar="MEASUREMENT")
     export = commands.add_parser("export", help="an export and the bare torch.onnx.export call: CPU seconds")
     export.add_argument("--rounds", type=whole_number, default=30, help="interleaved rounds (default: %(default)s)")
     command = commands.add_parser("command", help="the whole command and optimum-cli: wall, CPU, peak memory")
