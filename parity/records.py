@@ -323,7 +323,7 @@ def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         partial = partial_of(path)
         if partial.exists():
             raise UsageError(
-                f"{short(path)}: no such file; a run that was broken off has left {short(partial)}: give that, or run"
+                f"{short(path)}: no such file; an interrupted run left {short(partial)}: give that, or run"
                 f" the rest with pytest --only-changed {short(path)}"
             )
         raise UsageError(f"{short(path)}: no such file; `pytest -n auto` leaves records behind")

@@ -101,7 +101,7 @@ def test_the_name_of_a_partial_is_none_for_records(pytester):
     pytester.makepyfile(test_suite="def test_x(cell): pass")
     result = pytester.runpytest(*PLUGINS, "--records", "out.partial", "-k", "resnet-default-onnx11")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --records out.partial: ends in .partial, as those of a run that was broken*"])
+    result.stderr.fnmatch_lines(["ERROR: --records out.partial: ends in .partial, the ending of an interrupted run*"])
 
 
 class Worker:

@@ -27,7 +27,9 @@ def records_path(config: pytest.Config) -> Path:
     name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
     path = config.getoption("records") or directory_of(config) / "reports" / "out" / name
     if path.suffix == records.PARTIAL:
-        raise UsageError(f"--records {path}: ends in {records.PARTIAL}, as those of a run that was broken off do")
+        raise UsageError(
+            f"--records {path}: ends in {records.PARTIAL}, the ending of an interrupted run's; give another name"
+        )
     return path
 
 
