@@ -107,7 +107,7 @@ def missing_parts(workflow, tox, local):
         "format": re.search(r"^ruff format --check", tox["lint"], re.MULTILINE),
         "types": re.search(r"^mypy$", tox["lint"], re.MULTILINE),
         "docs": re.search(r"tox -e docs", commands) and "--fail-on-warning" in tox["docs"],
-        "docs in .ci/run": re.search(r"tox -e docs", local),
+        "newcomer": re.search(r"^timeout \w+ python .ci/newcomer$", local, re.MULTILINE),
     }
     return [name for name, match in parts.items() if not match]
 
@@ -125,6 +125,7 @@ def test_continuous_integration_runs_every_kind_of_check():
         ("tox -e docs", "docs"),
         ("pytest -n auto parity/tests", "unit"),
         ("--fail-on-warning", "docs"),
+        ("python .ci/newcomer", "newcomer"),
         ("\nmypy", "types"),
         ("ruff format", "format"),
     ],
