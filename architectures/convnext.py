@@ -25,7 +25,7 @@ class ConvNextOnnxConfig(ResNetOnnxConfig):
 VARIATIONS = (
     *IMAGES,
     Variation("hidden_act", ("relu", "silu")),
-    Variation("patch_size", (2, 8)),
+    Variation("patch_size", (2,)),
     Variation(("num_stages", "hidden_sizes", "depths"), ((2, [8, 12], [1, 1]), (4, [4, 8, 8, 12], [1, 1, 1, 1]))),
 )
 

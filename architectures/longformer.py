@@ -131,7 +131,7 @@ VARIATIONS = (
     *omit(ENCODER_VARIATIONS, "num_hidden_layers"),
     HEADS,
     Variation("type_vocab_size", (2,)),
-    Variation(("num_hidden_layers", "attention_window"), ((1, [4]), (2, [8, 4]), (3, [4, 6, 8]), (2, 4))),
+    Variation(("num_hidden_layers", "attention_window"), ((1, [4]), (2, [8, 4]), (3, [4, 8, 8]), (2, 4))),
 )
 
 ARCHITECTURE = Architecture(

@@ -274,24 +274,39 @@ def heads_that_share(model: torch.nn.Module) -> Iterator[None]:
 
     What is no matrix is multiplied with a weight that was transposed before, and the file holds both.
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    heads = [
-        module
+    linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    others = {id(each) for each in model.modules()} - {id(each) for each in linear}
+    tables = {
+        id(module.weight): module.weight
         for module in model.modules()
-        # One with a forward of its own does something else besides.
-        if type(module) is torch.nn.Linear and id(module.weight) in tables and "forward" not in vars(module)
-    ]
+        if id(module) in others and isinstance(getattr(module, "weight", None), torch.nn.Parameter)
+    }
+    # One with a forward of its own does something else besides.
+    heads = [head for head in linear if id(head.weight) in tables and "forward" not in vars(head)]
+    places = {table.data_ptr(): table.shape for table in tables.values() if table.dim() == 2}
 
-    def multiply_rows(head: torch.nn.Linear, states: torch.Tensor) -> torch.Tensor:
-        rows, bias = states.flatten(0, -2), head.bias
+    def rows_times(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         # Without a bias an exporter transposes here too.
         adds, bias = (1, bias) if bias is not None else (0, rows.new_zeros(1))
-        return torch.addmm(bias, rows, head.weight.t(), beta=adds).reshape(*states.shape[:-1], head.out_features)
+        return torch.addmm(bias, rows, columns, beta=adds)
+
+    def multiply_rows(head: torch.nn.Linear, states: torch.Tensor) -> torch.Tensor:
+        logits = rows_times(states.flatten(0, -2), head.weight.t(), head.bias)
+        return logits.reshape(*states.shape[:-1], head.out_features)
+
+    own = torch.matmul
+
+    def matmul(first: torch.Tensor, second: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Some models multiply with the table itself, and have no head."""
+        is_table = first.dim() == second.dim() == 2 and places.get(second.data_ptr()) == second.shape[::-1]
+        return rows_times(first, second) if is_table and not options else own(first, second, **options)
 
     try:
+        torch.matmul = matmul
         for head in heads:
             head.forward = functools.partial(multiply_rows, head)
         yield
     finally:
+        torch.matmul = own
         for head in heads:
             del head.forward

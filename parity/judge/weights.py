@@ -296,7 +296,9 @@ class _Books:
         """
         by_count: dict[int, list[int]] = defaultdict(list)
         for index in self._needed():
-            by_count[self._arrays[index].size].append(index)
+            # Of a batch norm's weights a fold leaves alone what it subtracts nothing from: values tell a fault there.
+            if not self._weights[index].foldable:
+                by_count[self._arrays[index].size].append(index)
         missing = {index for index in self._missing() if not self._weights[index].is_constant}
         differences = []
         for other in self.unexplained():
@@ -316,7 +318,7 @@ class _Books:
         differences = []
         for index, other in self._pairs():
             shape, tensor = self._arrays[index].shape, arrangements.squeeze(self._tensors[other].array)
-            if index in self._changed:
+            if index in self._changed or self._weights[index].foldable:
                 continue
             candidates = [
                 (index, arrangements.arrange(block.cut(tensor), shape, order))
