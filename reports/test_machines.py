@@ -204,7 +204,6 @@ PARTS = (
     "ruff check",
     "ruff format",
     "mypy",
-    "tox -e docs",
     "python .ci/newcomer",
     "tox -e seed",
     "tox -e inf1",
