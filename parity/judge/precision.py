@@ -68,7 +68,8 @@ def read_precision(model: onnx.ModelProto) -> Precision:
         return Precision("static int8", without)
     if weights["bfloat16"]:
         return Precision("bfloat16")
-    if weights["float16"]:
+    # A constant or two in halves round nothing that counts: such a file is judged as strictly as one without.
+    if weights["float16"] >= SMALLEST:
         return Precision("mixed" if weights["float32"] >= SMALLEST else "float16")
     return Precision()
 

@@ -7,7 +7,7 @@ small or too large for the type, and integers end where their range ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,6 +94,31 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
         else:
             matches.append(match)
     return matches, unmatched
+
+
+def judge_lost(
+    unmatched: Sequence[str], tensors: Mapping[str, Rounded], weights: Sequence[Weight], found: Collection[str]
+) -> list[Finding]:
+    """A failure for each tensor in integers that is no weight, while one of its size is nowhere else.
+
+    Args:
+        unmatched: the names of tensors that are no weight.
+        found: the names of the weights that the file holds, rounded or not.
+    """
+    folds = any(weight.foldable for weight in weights)
+    lost: dict[int, str] = {}
+    for weight in weights:
+        may_be_folded = weight.foldable or (folds and weight.array.ndim > 2)
+        if weight.needed and not may_be_folded and weight.name not in found:
+            lost.setdefault(weight.array.size, weight.name)
+    pairs = [(name, lost.get(tensors[name].values.size)) for name in unmatched if not tensors[name].half]
+    return [
+        Finding(
+            "precision", name, False, f"tensor {name}: is the rounding of no weight, and {weight} is not in the file"
+        )
+        for name, weight in pairs
+        if weight
+    ]
 
 
 def _match(tensor: Rounded, weights: Sequence[Weight], folds: bool) -> Match | None:

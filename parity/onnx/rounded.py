@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # Halves are judged in units of their own roundoff: a constant of the graph, such as √d, is rounded to it as well.
 _ROUNDOFF = {"float16": 2.0**-11, "mixed": 2.0**-11, "bfloat16": 2.0**-8}
-# Below this share an output decides nothing: ties are broken by rounding.
 _UNSUPPORTED = "NOT_IMPLEMENTED"
 
 
@@ -100,7 +99,10 @@ def judge_rounded(
         matches, unmatched = roundings.match_roundings(list(twin.rounded.values()), own)
         state.update(matches=matches, unmatched=unmatched)
         findings.extend(match.finding() for match in matches)
-        findings.extend(_judge_full(own, file.path, {match.weight for match in matches}))
+        rounded = {match.weight for match in matches}
+        account = _account_full(own, file.path, rounded)
+        findings.extend(weights.judge_weights(account))
+        findings.extend(roundings.judge_lost(unmatched, twin.rounded, own, rounded | {*account.found}))
 
     pool = reference.pool(list(file.derived_inputs), progress, account)
     notes = [f"precision: {kind.name}", _weights_note(state["matches"], state["unmatched"])]
@@ -120,12 +122,11 @@ def judge_rounded(
     return Verdict(result, kind, notes, drift, judged, limit)
 
 
-def _judge_full(own: Sequence[weights.Weight], path: Path, rounded: set[str]) -> list[Finding]:
-    """Findings on the weights that the file holds in float32."""
+def _account_full(own: Sequence[weights.Weight], path: Path, rounded: Collection[str]) -> weights.Account:
+    """What became of the weights that the file holds in float32."""
     full = [tensor for tensor in stored_tensors(path) if tensor.dtype == np.float32]
     rest = [weight for weight in own if weight.name not in rounded]
-    account = weights.account_weights(rest, full)
-    return weights.judge_weights(replace(account, unexplained=()))
+    return replace(weights.account_weights(rest, full), unexplained=())
 
 
 def _weights_note(matches: Sequence[roundings.Match], unmatched: Sequence[str]) -> str:

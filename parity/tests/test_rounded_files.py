@@ -182,6 +182,35 @@ def test_a_weight_that_is_no_rounding_is_rejected(rounded, tmp_path, fault):
     assert "steps from the checkpoint's" in json.loads(out)["cause"]
 
 
+def shuffle(values):
+    return np.random.default_rng(0).permutation(values.reshape(-1)).reshape(values.shape)
+
+
+def is_key(tensor):
+    return tensor.name.startswith("onnx::MatMul") and len(tensor.dims) == 2 and tensor.data_type in (2, 3)
+
+
+@pytest.mark.parametrize("kind", ["int8", "static"])
+def test_a_weight_that_is_another_one_is_rejected(rounded, tmp_path, kind):
+    """Its integers in another order: it is the rounding of no weight, and its graph is not judged; drift is allowed."""
+    file = spoil(rounded[1](kind), tmp_path / "spoiled.onnx", is_key, shuffle)
+    status, out, _ = run(rounded[0], file, "--json", "--max-drift", "1000")
+    result = json.loads(out)
+    assert (status, result["graph"]) == (1, "not judged")
+    assert "is the rounding of no weight, and " in result["cause"]
+
+
+def test_a_constant_in_half_precision_changes_no_rule(rounded):
+    """A file in float32 with one such constant is still one in float32."""
+    model = onnx.load(rounded[1]("float16"))
+    assert read_precision(model).name == "float16"
+    matrices = [each for each in model.graph.initializer if each.data_type == 10]
+    for tensor in matrices[1:]:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    matrices[0].CopyFrom(numpy_helper.from_array(np.ones(3, np.float16), matrices[0].name))
+    assert read_precision(model).name == "float32"
+
+
 def is_bias(tensor):
     return tensor.name.endswith("output_layer_norm.bias") and tensor.data_type == 1
 
