@@ -62,7 +62,7 @@ class CLIPOnnxConfig(OnnxConfig):
 # For all that compare texts and images, and name their items so.
 TOWERS = (
     Variation("text_config.hidden_act", ("gelu", "relu")),
-    Variation("vision_config.hidden_act", ("gelu_new", "relu")),
+    Variation("vision_config.hidden_act", ("silu", "relu")),
     Variation("text_config.num_hidden_layers", (1, 3)),
     Variation("vision_config.num_hidden_layers", (1, 2)),
     Variation("text_config.max_position_embeddings", (64, 16, 9)),

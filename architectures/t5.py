@@ -39,7 +39,7 @@ VARIATIONS = (
     Variation("num_layers", (1, 3)),
     Variation("num_decoder_layers", (1,)),
     Variation("relative_attention_num_buckets", (4, 32)),
-    Variation("relative_attention_max_distance", (18, 128)),
+    Variation("relative_attention_max_distance", (64, 128)),
     Variation("tie_word_embeddings", (False,), features=("seq2seq-lm", "seq2seq-lm-with-past")),
 )
 

@@ -240,7 +240,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             raise UsageError(
                 f"{self.task}: has no cross-attention caches to fill; only an encoder-decoder with past has"
             )
-        return _prefill_class(type(self))(self._config, self.task, list(self._patching_specs), use_past=True)
+        return prefill_class(type(self))(self._config, self.task, list(self._patching_specs), use_past=True)
 
     @property
     def _cache_layers(self) -> int:
@@ -311,7 +311,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
             flattened_output[f"{name}.{idx}.{part}"] = t[index]
 
 
-def _prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
+def prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
     """`base` cut down to the encoder's inputs and the cross-attention caches, whatever it overrides."""
 
     class Prefill(base):  # type: ignore[valid-type, misc]  # known at run time only

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from parity.judge.findings import Finding
+from parity.judge.subgraphs import graphs_of, nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ def _unused(graph: onnx.GraphProto) -> set[str]:
     """The names of initializers that no node reads and that are no output, in subgraphs too."""
     names: set[str] = set()
     reads: set[str] = set()
-    for each in _graphs(graph):
+    for each in graphs_of(graph):
         names.update(tensor.name for tensor in each.initializer)
         reads.update(value.name for value in each.output)
         for node in each.node:
@@ -51,10 +52,10 @@ def _judge_overridable(graph: onnx.GraphProto) -> Finding:
 
 def _judge_operators(model: onnx.ModelProto) -> Finding:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    wrong = dict.fromkeys(_wrong_operators(_nodes(model.graph), opsets))
+    wrong = dict.fromkeys(_wrong_operators(nodes_of(model.graph.node), opsets))
     for function in model.functions:
         own = {**opsets, **{entry.domain: entry.version for entry in function.opset_import}}
-        wrong.update(dict.fromkeys(_wrong_operators(_walk(function.node), own)))
+        wrong.update(dict.fromkeys(_wrong_operators(nodes_of(function.node), own)))
     message = f"file: {'; '.join(list(wrong)[:_FIRST])}; export with operators of that opset"
     return Finding("operators", "file", not wrong, message if wrong else "")
 
@@ -78,35 +79,6 @@ def _problem(operator: str, opset: int) -> str:
     if schema.deprecated:
         return f"is deprecated since opset {schema.since_version}, the file declares {opset}"
     return ""
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and its subgraphs."""
-    yield graph
-    for node in graph.node:
-        yield from _subgraphs(node)
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from _graphs(attribute.g)
-        for graph in attribute.graphs:
-            yield from _graphs(graph)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of its subgraphs."""
-    for each in _graphs(graph):
-        yield from each.node
-
-
-def _walk(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, and those of their subgraphs."""
-    for node in nodes:
-        yield node
-        for graph in _subgraphs(node):
-            yield from graph.node
 
 
 def _listed(names: Sequence[str]) -> str:

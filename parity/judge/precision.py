@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parity.judge.artifact import SMALLEST
+from parity.judge.subgraphs import nodes_of, tensors_of
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +55,7 @@ class Precision:
 
 def read_precision(model: onnx.ModelProto) -> Precision:
     """The precision of a ModelProto, whose external data need not be there."""
-    operators = {node.op_type for node in nodes_of(model.graph)}
+    operators = {node.op_type for node in nodes_of(model.graph.node)}
     weights = _bytes_of_types(model.graph)
     without = tuple(sorted(name for name in operators if name.startswith(WITHOUT_TWIN)))
     if "MatMulNBits" in operators or weights["int4"] or weights["uint4"]:
@@ -89,30 +89,3 @@ def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:
             if dtype.name not in _INTEGER_WEIGHTS or size > 1:
                 counts[dtype.name] += size
     return counts
-
-
-def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and its subgraphs."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs_of(attribute.g)
-            for each in attribute.graphs:
-                yield from graphs_of(each)
-
-
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of its subgraphs."""
-    for each in graphs_of(graph):
-        yield from each.node
-
-
-def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """The initializers and constants of a graph and of its subgraphs."""
-    for each in graphs_of(graph):
-        yield from each.initializer
-        for node in each.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t

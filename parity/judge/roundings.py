@@ -97,19 +97,19 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
 
 
 def judge_lost(
-    unmatched: Sequence[str], tensors: Mapping[str, Rounded], weights: Sequence[Weight], found: Collection[str]
+    unmatched: Sequence[str], tensors: Mapping[str, Rounded], weights: Sequence[Weight], others: Collection[str]
 ) -> list[Finding]:
     """A failure for each tensor in integers that is no weight, while one of its size is nowhere else.
 
     Args:
         unmatched: the names of tensors that are no weight.
-        found: the names of the weights that the file holds, rounded or not.
+        others: the names of the weights that the file holds, rounded or not.
     """
     folds = any(weight.foldable for weight in weights)
     lost: dict[int, str] = {}
     for weight in weights:
         may_be_folded = weight.foldable or (folds and weight.array.ndim > 2)
-        if weight.needed and not may_be_folded and weight.name not in found:
+        if weight.needed and not may_be_folded and weight.name not in others:
             lost.setdefault(weight.array.size, weight.name)
     pairs = [(name, lost.get(tensors[name].values.size)) for name in unmatched if not tensors[name].half]
     return [

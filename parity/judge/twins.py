@@ -8,14 +8,14 @@ twin gets wrong, the graph gets wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.judge.precision import graphs_of
 from parity.judge.roundings import Rounded, unit_in_the_last_place
+from parity.judge.subgraphs import constants_of, graphs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -243,10 +243,7 @@ def _widen(graph: onnx.GraphProto) -> None:
         if value.type.tensor_type.elem_type in _HALVES:
             value.type.tensor_type.elem_type = _FLOAT
     del graph.value_info[:]
-    tensors: Iterator[onnx.TensorProto] = (
-        attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")
-    )
-    for tensor in [*tensors, *graph.initializer]:
+    for tensor in [*constants_of(graph), *graph.initializer]:
         if tensor.data_type in _HALVES:
             tensor.CopyFrom(_tensor(tensor.name, onnx.numpy_helper.to_array(tensor).astype(np.float32)))
     for node in graph.node:

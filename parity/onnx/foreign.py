@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.samples import Sample, SampleSource
 
-# Inputs of other exporters' files that ours compute from the rest.
-DERIVED = ("position_ids",)
+# Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
+DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def adapt(
     order = _forward_order(model, flat)
     inputs = [_known(name, flat[name]) for name in order]
     names = {value.name for value in contract.inputs}
-    inputs += [Known(name, False, 2) for name in DERIVED if name in names]
+    inputs += [Known(name, False, len(DERIVED_INPUTS[name])) for name in DERIVED_INPUTS if name in names]
     # What is declared comes first: of equal places it is what the file was exported for.
     outputs = [_known(name, returned[name]) for name in sorted(returned, key=lambda name: name not in config.outputs)]
     matched_inputs = match_names(contract.inputs, inputs, "input", explicit.inputs)
@@ -93,7 +93,7 @@ def _known(name: str, tensor: torch.Tensor) -> Known:
 
 
 def _without_derived(matching: Matching, names: Iterable[str]) -> Matching:
-    missing = tuple(name for name in matching.missing if name not in DERIVED)
+    missing = tuple(name for name in matching.missing if name not in DERIVED_INPUTS)
     return Matching(matching.names, matching.by_place, missing, matching.unknown)
 
 

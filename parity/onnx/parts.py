@@ -16,6 +16,7 @@ import torch
 
 from parity.axes import DECODER_TEXT, ENCODER_TEXT, Axes, Role, role_of
 from parity.configs import OnnxSeq2SeqConfigWithPast
+from parity.configs.past import prefill_class
 from parity.errors import UsageError
 from parity.releases import PAST, arguments_of
 
@@ -115,17 +116,8 @@ class _Decoder(torch.nn.Module):
 
 
 def _encoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
-    class Encoder(base):  # type: ignore[valid-type, misc]  # known at run time only
+    class Encoder(prefill_class(base)):  # type: ignore[misc]  # known at run time only
         part = "encoder"
-        dead_inputs: Mapping[str, str] = MappingProxyType({})
-
-        @property
-        def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
-            return OrderedDict(
-                (name, axes)
-                for name, axes in super().inputs.items()
-                if not name.startswith("decoder_") and role_of(name) is not Role.CACHE
-            )
 
         @property
         def values_override(self) -> Mapping[str, Any] | None:
@@ -135,9 +127,9 @@ def _encoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWit
         def outputs(self) -> OrderedDict[str, Mapping[int, str]]:
             return OrderedDict(last_hidden_state={0: "batch", 1: ENCODER_TEXT})
 
-        def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            inputs = super().generate_dummy_inputs(*args, **kwargs)
-            return {name: tensor for name, tensor in inputs.items() if name in self.inputs}
+        def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
+            # No decoder runs.
+            return dict(inputs)
 
     return Encoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parity import files, shapes, thorough, validation
-from parity.axes import TEXTS
+from parity.axes import TEXTS, Axes
 from parity.configs.lengths import BIG_CHECKPOINT, Lengths, lengths_to_try
 from parity.dependence import weights_of
 from parity.errors import SessionError
@@ -22,16 +22,14 @@ from parity.judge.foreign import View, drop_fixed, soften
 from parity.judge.pool import Answers, Pool
 from parity.judge.relations import Run
 from parity.judge.stored import stored_tensors
-from parity.onnx.foreign import at_fixed_sizes
+from parity.onnx.foreign import DERIVED_INPUTS, at_fixed_sizes
 from parity.reference import answers, float64
+from parity.reruns import RerunClaims
 from parity.samples import SampleSource
 from parity.sessions import OnnxSession
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
-DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
 
 
 @dataclass(frozen=True)
@@ -146,6 +144,18 @@ class Reference:
         """The model in float64 as a backend, loaded anew: a context."""
         return float64(self.load(), self.source.onnx_config, self.source.layout)
 
+    def claims(self, pool: Pool, derived: Axes) -> RerunClaims:
+        """The claims on a file beyond its answers to a pool; see `validation.claims_of`."""
+        return validation.claims_of(
+            self.source,
+            pool.samples,
+            self.float64,
+            # They ask for other sizes.
+            relations=() if self.fixed else self.relations,
+            longest=pool.longest,
+            derived=derived,
+        )
+
 
 def judge_file(
     file: Artifact,
@@ -178,17 +188,8 @@ def judge_file(
         shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         refusal = Finding("load", "session", False, str(error))
         return validation.Validation((), shapes, (*findings, refusal), source.axes)
-    claims = validation.claims_of(
-        source,
-        pool.samples,
-        reference.float64,
-        # They ask for other sizes.
-        relations=() if reference.fixed else reference.relations,
-        longest=pool.longest,
-        derived=file.derived_inputs,
-    )
     criteria, run = criteria or validation.Criteria(), file.adapt(session.run)
-    whole = replace(criteria, claims=claims)
+    whole = replace(criteria, claims=reference.claims(pool, file.derived_inputs))
     verdict = validation.compare(run, source.onnx_config, pool, whole, first=findings, progress=progress)
     if reference.thorough and verdict.passed:
         verdict = _judge_vocabulary(verdict, run, reference, criteria, progress)

@@ -161,14 +161,7 @@ def _judge_twin(
         large = model.ByteSize() >= 2**31 - 2**20
         onnx.save(model, str(path), save_as_external_data=large, location="twin.data")
         session = OnnxSession(path)
-        claims = validation.claims_of(
-            source,
-            pool.samples,
-            reference.float64,
-            relations=() if reference.fixed else reference.relations,
-            longest=pool.longest,
-            derived=file.derived_inputs,
-        )
+        claims = reference.claims(pool, file.derived_inputs)
         own = replace(pool, roundoff=_ROUNDOFF.get(kind.name, 0.0))
         return validation.compare(
             _twin_run(file, session.run),
