@@ -1,0 +1,45 @@
+"""A graph of ONNX together with the graphs that its nodes hold: all of them, their nodes, and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and its subgraphs."""
+    yield graph
+    for node in graph.node:
+        yield from subgraphs_of(node)
+
+
+def subgraphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node holds, such as both branches of an If, and those that stand in them."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from graphs_of(attribute.g)
+        for graph in attribute.graphs:
+            yield from graphs_of(graph)
+
+
+def nodes_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from graph.node
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers and constants of a graph and of its subgraphs."""
+    for each in graphs_of(graph):
+        yield from each.initializer
+        yield from constants_of(each)
+
+
+def constants_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors that are attributes of a graph's own nodes."""
+    return (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
