@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parity.checkpoint import Checkpoint
     from parity.configs import OnnxConfig
     from parity.judge.contract import Contract
+    from parity.judge.names import Explicit
     from parity.onnx.foreign import Adaptation
     from parity.onnx.rounded import Verdict
     from parity.validation import Validation
@@ -88,12 +89,12 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     console.progress("importing torch and transformers")
     from parity.onnx import foreign, parts
 
-    foreign.read_names(args.names)
+    explicit = foreign.read_names(args.names)
     files = parts.find_files(args.file) if args.file.is_dir() else {"": args.file}
     checkpoint = opening.open_checkpoint(args, source, console)
     results: list[dict[str, Any]] = []
     for part, path in files.items():
-        results.append(_check_file(args, path, part, checkpoint, console))
+        results.append(_check_file(args, _Source(path, part, explicit), checkpoint, console))
     if {"encoder", "decoder", "step"} <= {*files} and all(each["status"] == "passed" for each in results):
         results.append(_check_together(args, files, checkpoint, console))
     for sentence in parts.left_out(files) if args.file.is_dir() else ():
@@ -105,30 +106,33 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     return 1 if failed else 0
 
 
-def _check_file(
-    args: argparse.Namespace, path: Path, part: str, checkpoint: Checkpoint, console: Console
-) -> dict[str, Any]:
-    """Judge one file, and log it.
+@dataclass(frozen=True)
+class _Source:
+    """A file, which of `parts.PARTS` it is, and the table of `--names`."""
 
-    Args:
-        part: which of `parts.PARTS` it is.
-    """
+    path: Path
+    part: str
+    explicit: Explicit
+
+
+def _check_file(args: argparse.Namespace, own: _Source, checkpoint: Checkpoint, console: Console) -> dict[str, Any]:
+    """Judge one file, and log it."""
     from parity import opening, sentences
     from parity.judge import contract
-    from parity.onnx import foreign, parts
+    from parity.onnx import parts
 
+    path, part = own.path, own.part
     file = contract.read(path)
-    explicit = foreign.read_names(args.names)
     whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
     if args.feature or whole:
         name = args.feature or sentences.FEATURE
     elif part:
         name = _feature_of_parts(checkpoint)
     else:
-        name = guess_feature(file, checkpoint.config, explicit.outputs)
+        name = guess_feature(file, checkpoint.config, own.explicit.outputs)
     feature = opening.choose_feature(checkpoint, name, console)
     onnx_config = _config_of(path, file, checkpoint, feature)
-    target = _Target(path, file, part, feature, parts.config_of_part(onnx_config, part) if part else onnx_config)
+    target = _Target(own, file, feature, parts.config_of_part(onnx_config, part) if part else onnx_config)
     judgement = _judge(args, target, checkpoint, console)
     console.clear()
     _report(args, target, checkpoint, judgement, console)
@@ -189,11 +193,10 @@ def _prompts() -> str:
 
 @dataclass(frozen=True)
 class _Target:
-    """What is judged: a file, the part that it is, and the configuration for it."""
+    """What is judged: a file, what was read of it, and the configuration for it."""
 
-    path: Path
+    source: _Source
     contract: Contract
-    part: str
     feature: str
     onnx_config: OnnxConfig
 
@@ -272,22 +275,22 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
 
     def load() -> PreTrainedModel:
         model = checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
-        return parts.wrap(model, target.part) if target.part else model
+        return parts.wrap(model, target.source.part) if target.source.part else model
 
     limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
     # In halves a row that sees nothing answers what its rounding leaves of the scores: each runtime something else.
     same_attention = attention == named and dtype == DEFAULT_DTYPE
     criteria = Criteria(args.atol, limit, same_attention=same_attention)
     with checkpoint.unchanged():
-        artifact, adaptation = proof.Artifact(target.path, file, foreign=True), None
+        artifact, adaptation = proof.Artifact(target.source.path, file, foreign=True), None
         # Tools that round a file of ours keep its metadata.
         is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
         if OWN not in file.metadata or is_rounded:
-            adaptation = foreign.adapt(file, inputs, load(), foreign.read_names(args.names))
+            adaptation = foreign.adapt(file, inputs, load(), target.source.explicit)
             inputs = checkpoint.inputs(adaptation.onnx_config)
-            artifact = proof.Artifact(target.path, adaptation.view.renamed, foreign=True, view=adaptation.view)
+            artifact = proof.Artifact(target.source.path, adaptation.view.renamed, foreign=True, view=adaptation.view)
         fixed = adaptation.fixed if adaptation else {}
-        relations = () if target.part else checkpoint.relations_of(feature)
+        relations = () if target.source.part else checkpoint.relations_of(feature)
         reference = proof.Reference(load, inputs, relations, fixed=fixed, thorough=args.thorough)
         verdict = None
         if not is_rounded:
@@ -323,7 +326,7 @@ def _report(
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     note = checkpoint.cast_note(dtype_of(file.metadata), "compared")
     about = ", ".join([f"feature {judgement.feature}", f"opset {file.opset}", *unusual])
-    console.say(f"Judging {target.path}: {about}{note}")
+    console.say(f"Judging {target.source.path}: {about}{note}")
     console.say("Validating ONNX model...")
     for line in validation_lines(judgement.validation, atol=args.atol, expected_atol=judgement.expected_atol):
         console.say(line)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from parity import schema
 from parity.axes import Axes, Role, canonical_name, is_text, role_of
 from parity.dtypes import dtype_name
 from parity.errors import UsageError
 from parity.judge.contract import Contract, Value
 from parity.judge.foreign import View
 from parity.judge.names import Explicit, Known, Matching, is_generated, match_names
+from parity.paths import short
+from parity.schema import SchemaError
 from parity.traceable import call, evaluation_mode
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.samples import Sample, SampleSource
 
+_NAMES = schema.entries(schema.text(), schema.text())
+_TABLE = schema.table({}, {"inputs": _NAMES, "outputs": _NAMES}, closed=True)
 # Inputs of other exporters' files that ours compute from the rest, with their dynamic axes.
 DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
 
@@ -143,29 +147,16 @@ def read_names(path: Path | None) -> Explicit:
     if path is None:
         return Explicit()
     try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--names {path}: cannot be read as JSON: {' '.join(str(error).split())[:200]}") from error
-    problem = _problem_of(table)
-    if problem:
+        table = schema.read_json(path, _TABLE)
+        for side, names in table.items():
+            if len(set(names.values())) != len(names):
+                raise SchemaError(f"{short(path)}.{side}: names one thing twice")
+    except SchemaError as error:
         raise UsageError(
-            f'--names {path}: {problem}; it should be like {{"inputs": {{"ids": "input_ids"}}, "outputs": {{}}}},'
-            " the file's name before the model's"
-        )
-    return Explicit(table.get("inputs", {}), table.get("outputs", {}))
-
-
-def _problem_of(table: Any) -> str:
-    if not isinstance(table, dict):
-        return "is no JSON object"
-    if unknown := [name for name in table if name not in ("inputs", "outputs")]:
-        return f"has the key {unknown[0]}"
-    for side, names in table.items():
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            return f"its {side} are no table of names"
-        if len(set(names.values())) != len(names):
-            return f"its {side} name one thing twice"
-    return ""
+            f'--names {error}; it should be like {{"inputs": {{"ids": "input_ids"}}, "outputs": {{}}}}, with the names of'
+            " the file before the model's"
+        ) from None
+    return Explicit(**table)
 
 
 def at_fixed_sizes(
