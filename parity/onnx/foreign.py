@@ -153,7 +153,7 @@ def read_names(path: Path | None) -> Explicit:
                 raise SchemaError(f"{short(path)}.{side}: names one thing twice")
     except SchemaError as error:
         raise UsageError(
-            f'--names {error}; it should be like {{"inputs": {{"ids": "input_ids"}}, "outputs": {{}}}}, with the names of'
+            f'--names {error}; should be like {{"inputs": {{"ids": "input_ids"}}, "outputs": {{}}}}, with the names of'
             " the file before the model's"
         ) from None
     return Explicit(**table)
