@@ -274,8 +274,11 @@ class SampleSource:
             role = role_of(name)
             if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-                # Not keys: their scores would leave one token of a past alone, or float32 with nothing but noise.
-                if extreme and not name.endswith(".key"):
+                if extreme and name.endswith(".key"):
+                    # One channel of one token: larger keys would give one token of a past all the attention.
+                    end = flat[name][1::2, ..., -1:, :1]
+                    end.copy_(end.sign() * _LARGE)
+                elif extreme:
                     flat[name][1::2] *= _LARGE
             elif role is Role.TOKENS and (vocabulary := self._vocabulary_of(name)):
                 keep = torch.zeros_like(tensor, dtype=torch.bool)

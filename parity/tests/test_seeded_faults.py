@@ -246,18 +246,23 @@ def test_clamped_images_are_rejected(tmp_path):
     assert torch.tensor([float(each["pixel_values"].max()) for each in inputs[:8].inputs]).max() < 6
 
 
-def test_clamped_caches_are_rejected(tmp_path):
-    """The same for values of a past."""
+@pytest.mark.parametrize("limit", [6, None])
+@pytest.mark.parametrize("place", [0, 1], ids=["keys", "values"])
+def test_clamped_caches_are_rejected(tmp_path, place, limit):
+    """The same for keys and values of a past; without a clamp the file passes."""
 
     own = subjects.subject(*GPT2).onnx_config
     config = copy.copy(own)
 
     def complete_inputs(inputs, parameters):
-        caches = [(key, value.clamp(-6, 6)) for key, value in inputs["past_key_values"]]
-        return own.complete_inputs({**inputs, "past_key_values": caches}, parameters)
+        caches = [list(pair) for pair in inputs["past_key_values"]]
+        for pair in caches:
+            pair[place] = pair[place].clamp(-limit, limit) if limit else pair[place] * 1
+        return own.complete_inputs({**inputs, "past_key_values": [tuple(pair) for pair in caches]}, parameters)
 
     config.complete_inputs = complete_inputs
-    assert judge_values(*GPT2, tmp_path / "model.onnx", onnx_config=config)
+    failures = judge_values(*GPT2, tmp_path / "model.onnx", onnx_config=config)
+    assert bool(failures) is (limit is not None)
 
 
 @pytest.mark.parametrize(("batch", "rejected"), [(4, True), (7, True), (8, False)])
