@@ -49,7 +49,7 @@ class LayoutLMv3OnnxConfig(PositionsBehindPadding):
 
         Args:
             preprocessor: has a tokenizer and an image processor.
-            args, options: see `OnnxConfig.generate_dummy_inputs`.
+            args, options: as in the base class.
         """
         generate = super().generate_dummy_inputs
         texts = generate(WordsInBoxes(getattr(preprocessor, "tokenizer", preprocessor)), *args, **options)
