@@ -1,6 +1,6 @@
-"""What is claimed: one file per architecture, and the matrix of claims over all of them.
+"""One file of claims per architecture, and the matrix of claims over all of them.
 
-The names that a declaration is made of are resolved on first use.
+The names used in declarations are resolved on first use.
 """
 
 import lazy_loader

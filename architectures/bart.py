@@ -1,4 +1,4 @@
-"""BART: an encoder-decoder; its causal-lm is the decoder alone."""
+"""BART: an encoder-decoder; its causal-lm uses only the decoder."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, Variation, d
 
 
 class BartOnnxConfig(OnnxSeq2SeqConfigWithPast):
-    """Token ids and masks of both sides, and caches; for causal-lm those of the decoder alone."""
+    """Token ids and masks of both sides, and caches; for causal-lm only those of the decoder."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
         axes = decoder_axes if self.task == "causal-lm" else encoder_decoder_axes
         inputs: OrderedDict[str, Mapping[int, str]] = OrderedDict(axes(self.use_past))
         if self.task == "sequence-classification":
-            # The head reads the decoder where the encoder's tokens end: both must be equally long.
+            # The head reads the decoder at the position of the encoder's last token: both must be equally long.
             inputs = OrderedDict((name, {0: "batch", 1: "sequence"}) for name in inputs)
         if self.use_past:
             self.fill_with_past_key_values_(inputs, direction="inputs")
         return inputs
 
 
-# For all encoder-decoders that name their items as BART does.
+# Shared by all encoder-decoders that name their items like BART.
 VARIATIONS = (
     Variation("activation_function", ("relu", "silu")),
     Variation("encoder_layers", (3,)),
@@ -68,5 +68,5 @@ ARCHITECTURE = Architecture(
     variations=VARIATIONS,
 )
 
-# For those whose layers are its own: one layer tells the encoder from the decoder, two tell one layer from the next.
+# For models with layers of their own: one layer distinguishes encoder and decoder, two distinguish layers.
 SHALLOW = {**ARCHITECTURE.tiny, "encoder_layers": 1, "decoder_layers": 2}

@@ -1,4 +1,4 @@
-"""BEiT: an image encoder with relative positions, for images of any size from a patch up."""
+"""BEiT: an image encoder with relative positions, for images of any size from one patch up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RELATIVE_TABLES = Absence(
     weights=("*relative_position_bias_table",),
     reason="the exporter looks the biases up, because no input has a part in where",
 )
-# data2vec's is made of the same layers.
+# Shared with data2vec-vision, which has the same layers.
 VARIATIONS = (
     *omit(VIT_VARIATIONS, "image_size", "num_hidden_layers"),
     Variation("use_mean_pooling", (False,)),
@@ -41,7 +41,7 @@ VARIATIONS = (
         ((False, False), (True, False), (False, True), (True, True)),
     ),
     Variation("layer_scale_init_value", (0.0,)),
-    # With a table of positions a rectangle is refused by the model itself.
+    # A model with a table of positions refuses rectangles itself.
     Variation(("image_size", "use_absolute_position_embeddings"), (([24, 48], False), (32, False), (40, True))),
 )
 

@@ -16,20 +16,20 @@ class BertOnnxConfig(OnnxConfig):
         return token_axes(self.task, "input_ids", "attention_mask", "token_type_ids")
 
 
-# For all encoders of texts whose configuration names its items as BERT's does.
+# Shared by all text encoders whose configuration names its items like BERT's.
 ENCODER_VARIATIONS = (
     Variation("hidden_act", ("relu", "silu", "gelu_new")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("max_position_embeddings", (64, 16, 9, 6)),
     Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
 )
-# For those whose heads are as wide as the layer is divided by their number.
+# For models whose head width is the hidden size divided by the number of heads.
 HEADS = Variation("num_attention_heads", (1, 8))
 TOKEN_TYPES = Variation("type_vocab_size", (1, 3))
 TIES = Variation("tie_word_embeddings", (False,), features=("masked-lm", "causal-lm"))
 CAUSAL = Variation("is_decoder", (True,), features=("causal-lm",))
 VARIATIONS = (*ENCODER_VARIATIONS, HEADS, TOKEN_TYPES, TIES, CAUSAL)
-# Gone in transformers 5.
+# Removed in transformers 5.
 _POSITIONS = Variation("position_embedding_type", ("relative_key", "relative_key_query"), versions="transformers<5")
 
 ARCHITECTURE = Architecture(

@@ -1,4 +1,4 @@
-"""BigBird: an encoder that looks at everything, or at a choice of blocks."""
+"""BigBird: an encoder with full attention or with block-sparse attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 class BigBirdOnnxConfig(DistilBertOnnxConfig):
     """Token ids and attention mask.
 
-    The blocks of `block_sparse` are laid out for one length, so the file of such a model is for texts padded to
+    `block_sparse` fixes its blocks for one length, so the file of such a model is for texts padded to
     `max_position_embeddings`. Load the model with `attention_type="original_full"` for a file for any length.
     """
 
@@ -33,7 +33,7 @@ class BigBirdOnnxConfig(DistilBertOnnxConfig):
     @property
     def _has_fixed_length(self) -> bool:
         config = self._config
-        # Up to here the model looks at everything even so.
+        # Up to this length the model uses full attention anyway.
         whole = (5 + 2 * config.num_random_blocks) * config.block_size
         return config.attention_type == "block_sparse" and config.max_position_embeddings > whole
 
@@ -49,7 +49,7 @@ VARIATIONS = (
     *BERT_VARIATIONS,
     Variation("use_bias", (False,)),
     Variation("rescale_embeddings", (True,)),
-    # Of one length where there are more positions than blocks to look at.
+    # The file has one length if there are more positions than the blocks cover.
     Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
 )
 

@@ -1,4 +1,4 @@
-"""BigBird-Pegasus: an encoder-decoder whose encoder looks at everything, or at a random choice of blocks."""
+"""BigBird-Pegasus: an encoder-decoder whose encoder has full attention or random block-sparse attention."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class BigBirdPegasusOnnxConfig(BartOnnxConfig):
     """The inputs of BART.
 
-    The blocks of `block_sparse` are chosen anew for every length, so a file that runs such an encoder is for texts
-    padded to `max_position_embeddings`. Load the model with `attention_type="original_full"` for a file for any length.
+    `block_sparse` chooses its blocks anew for every length, so a file with such an encoder is for texts padded to
+    `max_position_embeddings`. Load the model with `attention_type="original_full"` for a file for any length.
     """
 
     @property
@@ -46,7 +46,7 @@ class BigBirdPegasusOnnxConfig(BartOnnxConfig):
     def _has_fixed_length(self) -> bool:
         config = self._config
         runs_encoder = self.task != "causal-lm" and (not self.use_past or self.part == "prefill")
-        # Up to here the model looks at everything even so.
+        # Up to this length the model uses full attention anyway.
         whole = (5 + 2 * config.num_random_blocks) * config.block_size
         return runs_encoder and config.attention_type == "block_sparse" and config.max_position_embeddings > whole
 
@@ -61,7 +61,7 @@ class BigBirdPegasusOnnxConfig(BartOnnxConfig):
 VARIATIONS = (
     *BART_VARIATIONS,
     Variation("use_bias", (True,)),
-    # Of one length where there are more positions than blocks to look at.
+    # The file has one length if there are more positions than the blocks cover.
     Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
 )
 

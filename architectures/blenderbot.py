@@ -1,4 +1,4 @@
-"""Blenderbot: an encoder-decoder for dialogue; its causal-lm is the decoder alone."""
+"""Blenderbot: an encoder-decoder for dialogue; its causal-lm uses only the decoder."""
 
 from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture

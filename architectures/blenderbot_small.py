@@ -1,4 +1,4 @@
-"""Blenderbot Small: Blenderbot with the norms behind their blocks."""
+"""Blenderbot Small: Blenderbot with layer norms after the blocks."""
 
 from parity.architectures.bart import VARIATIONS, BartOnnxConfig
 from parity.architectures.blenderbot import ARCHITECTURE as BLENDERBOT

@@ -9,7 +9,7 @@ from parity.declaration import RELATIONS, Architecture, Relations, Variation
 
 
 class BloomOnnxConfig(GPT2OnnxConfig):
-    """Token ids, caches and attention mask; the caches have the layout that all decoders have."""
+    """Token ids, caches and attention mask; the caches have the same layout as those of other decoders."""
 
     torch_onnx_minimum_version = version.parse("1.12")
 
@@ -20,7 +20,7 @@ class BloomOnnxConfig(GPT2OnnxConfig):
 
 VARIATIONS = (
     Variation("n_layer", (1, 3)),
-    # The slopes of a number of heads that is no power of two are put together from two series.
+    # If the number of heads is no power of two, the slopes are combined from two series.
     Variation(("hidden_size", "n_head"), ((24, 3), (36, 6))),
     Variation("apply_residual_connection_post_layernorm", (True,)),
     Variation(
@@ -45,7 +45,7 @@ ARCHITECTURE = Architecture(
     ),
     tiny={"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     preprocessor="gpt2",
-    # As GPT-2's: there the head looks for the first padding token.
+    # As in GPT-2: in those versions the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     variations=VARIATIONS,
 )

@@ -19,7 +19,7 @@ ARCHITECTURE = Architecture(
     preprocessor="roberta",
     sdpa="transformers",
     relations=ROBERTA.relations,
-    # In between it fails at every call: huggingface/transformers#47147.
+    # In the versions between, every call fails: huggingface/transformers#47147.
     needs={"multiple-choice": "transformers<5 or transformers>=5.14"},
     variations=(*VARIATIONS, CAUSAL),
 )

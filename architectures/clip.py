@@ -1,4 +1,4 @@
-"""CLIP: an encoder of texts and one of images of one size; every text is compared with every image."""
+"""CLIP: a text encoder and an image encoder for one image size; every text is compared with every image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CLIPOnnxConfig(OnnxConfig):
-    """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
+    """Token ids, pixels and attention mask; the numbers of texts and images may differ."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
@@ -33,7 +33,7 @@ class CLIPOnnxConfig(OnnxConfig):
 
     @property
     def pooled_tokens(self) -> Mapping[str, int]:
-        # Texts are padded with their end: on the left the model takes the first padding for it, which sees nothing.
+        # Texts are padded with the end token: with left padding the model takes the first padding as the end.
         return dict.fromkeys(("logits_per_image", "logits_per_text", "text_embeds"), 0)
 
     @property
@@ -52,14 +52,22 @@ class CLIPOnnxConfig(OnnxConfig):
         framework: TensorType | None = None,
         **options: Any,
     ) -> Mapping[str, Any]:
-        """Texts by the processor's tokenizer and as many images by its image processor."""
+        """Texts from the processor's tokenizer and as many images from its image processor.
+
+        Args:
+            preprocessor: has a tokenizer and an image processor.
+            batch_size: number of texts and of images; -1 for the default.
+            seq_length: tokens of each text; -1 for the default.
+            framework: `pt` for torch tensors.
+            options: see `OnnxConfig.generate_dummy_inputs`.
+        """
         generate = super().generate_dummy_inputs
         options = {"batch_size": batch_size, "framework": framework, **options}
         texts = generate(preprocessor.tokenizer, seq_length=seq_length, **options)
         return {**texts, **generate(preprocessor.image_processor, **options)}
 
 
-# For all that compare texts and images, and name their items so.
+# Shared by all models that compare texts and images and use the same names of items.
 TOWERS = (
     Variation("text_config.hidden_act", ("gelu", "relu")),
     Variation("vision_config.hidden_act", ("silu", "relu")),
@@ -71,7 +79,7 @@ VARIATIONS = (
     *TOWERS,
     Variation("vision_config.patch_size", (16,)),
     Variation("projection_dim", (8, 32)),
-    # In published checkpoints of the first generation it is 2, whatever the tokenizer's own is.
+    # Published checkpoints of the first generation have 2, whatever the tokenizer's own id is.
     Variation("text_config.eos_token_id", (95,), silent="a text ends with the highest id, whatever its name is"),
 )
 
@@ -80,7 +88,7 @@ ARCHITECTURE = Architecture(
     kind="multimodal",
     onnx_config=CLIPOnnxConfig,
     features=("default",),
-    # The end of a text is looked for as in the published checkpoints: the token with the highest id.
+    # Find the end of a text as the published checkpoints do: the token with the highest id.
     tiny={
         "text_config": {
             "vocab_size": 96,

@@ -1,11 +1,11 @@
-"""CodeGen: a decoder with rotary positions, its heads in four groups."""
+"""CodeGen: a decoder with rotary positions and heads in four groups."""
 
 from parity.architectures.gpt2 import DECODER_VARIATIONS, POSITIONS, ROTATED, GPT2OnnxConfig
 from parity.declaration import Architecture, Variation, omit
 
 
 class CodeGenOnnxConfig(GPT2OnnxConfig):
-    """Token ids and attention mask, as GPT-2."""
+    """Token ids and attention mask, like GPT-2."""
 
 
 VARIATIONS = (*omit(DECODER_VARIATIONS, *POSITIONS.items, "pad_token_id"), ROTATED, Variation("rotary_dim", (2, 8)))

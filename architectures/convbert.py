@@ -1,4 +1,4 @@
-"""ConvBERT: an encoder with token types, half of whose heads are convolutions with kernels made from the text."""
+"""ConvBERT: an encoder with token types; half of its heads are convolutions with kernels computed from the text."""
 
 from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
 from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
@@ -36,7 +36,7 @@ ARCHITECTURE = Architecture(
         "pad_token_id": 0,
     },
     preprocessor="bert",
-    # The convolutions read the padding beside the text.
+    # The convolutions read padding next to the text.
     relations={"*": "batch-permutation batch-of-one"},
     variations=VARIATIONS,
 )

@@ -21,7 +21,7 @@ class ConvNextOnnxConfig(ResNetOnnxConfig):
         return 1e-5
 
 
-# The second generation is made of the same layers.
+# Shared with the second generation, which has the same layers.
 VARIATIONS = (
     *IMAGES,
     Variation("hidden_act", ("relu", "silu")),

@@ -1,4 +1,4 @@
-"""Data2VecVision: BEiT trained in another way."""
+"""Data2VecVision: BEiT with another training."""
 
 from parity.architectures.beit import ARCHITECTURE as BEIT
 from parity.architectures.beit import RELATIVE_TABLES, VARIATIONS, BeitOnnxConfig

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class DebertaOnnxConfig(DebertaV2OnnxConfig):
-    """Token ids, attention mask and, where the model has them, token types."""
+    """Token ids, attention mask and, if the model has them, token types."""
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
     ) -> None:
         from transformers.models.deberta import modeling_deberta as module
 
-        # The length that positions are cut to goes through Python's `min`: the file would keep that of the export.
+        # Python's `min` limits the length of positions: the file would keep the value of the export.
         if hasattr(module, "compute_attention_span"):
             own = PatchingSpec(module, "compute_attention_span", _attention_span)
         else:
@@ -36,7 +36,7 @@ def _attention_span(query: torch.Tensor, key: torch.Tensor, longest: int) -> tor
 
 
 def _minimum(length: int | torch.Tensor, longest: int) -> torch.Tensor:
-    """The length, or `longest` where that is less, as a tensor in the graph."""
+    """The smaller of `length` and `longest`, as a tensor in the graph."""
     import torch
 
     return torch.clamp(torch.as_tensor(length), max=longest)

@@ -1,4 +1,4 @@
-"""DeBERTa-v2 and v3: an encoder with relative positions in buckets and, in some, a convolution."""
+"""DeBERTa-v2 and v3: an encoder with relative positions in buckets; some models have a convolution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class DebertaV2OnnxConfig(OnnxConfig):
-    """Token ids, attention mask and, where the model has them, token types."""
+    """Token ids, attention mask and, if the model has them, token types."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
@@ -35,11 +35,11 @@ class DebertaV2OnnxConfig(OnnxConfig):
         return 12
 
     def longest_sequence(self, model: PreTrainedModel) -> int | None:
-        # Without absolute positions there is no table, whatever its length is said to be.
+        # Without absolute positions there is no table, whatever length the configuration states.
         return super().longest_sequence(model) if self._config.position_biased_input else None
 
 
-# For both generations.
+# Shared by both generations.
 DISENTANGLED = (
     *omit(ENCODER_VARIATIONS, "max_position_embeddings"),
     HEADS,
@@ -87,7 +87,7 @@ ARCHITECTURE = Architecture(
             error="operator (Clip)",
         ),
     ),
-    # Positions are relative; the heads that read the first place find padding there.
+    # Positions are relative; a head that reads the first place finds padding there.
     relations={
         "*": EITHER_PADDING,
         "sequence-classification": RELATIONS["encoder"],

@@ -5,7 +5,7 @@ from parity.declaration import Architecture, Variation
 
 
 class DeiTOnnxConfig(ViTOnnxConfig):
-    """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
+    """Pixels; only the batch is dynamic: the model refuses other image sizes."""
 
 
 ARCHITECTURE = Architecture(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DetrOnnxConfig(ResNetOnnxConfig):
-    """Pixels and the mask of those that are no padding; batch, height and width are dynamic."""
+    """Pixels and a mask that is 0 at padding; batch, height and width are dynamic."""
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
@@ -46,9 +46,9 @@ class DetrOnnxConfig(ResNetOnnxConfig):
 
 
 def resize_as_torch() -> PatchingSpec:
-    """While a model is exported, the nearest pixel is looked up with torch's own arithmetic.
+    """During export, compute the nearest pixel with torch's own arithmetic.
 
-    Resize divides where torch multiplies, and rounds to another pixel at 125 of the widths from 32 to 1,333:
+    Resize divides where torch multiplies, and picks another pixel at 125 of the widths from 32 to 1,333:
     microsoft/onnxruntime#12098.
     """
     from torch.nn import functional
@@ -68,7 +68,7 @@ def resize_as_torch() -> PatchingSpec:
 
 
 def _nearest(length: int, target: int) -> torch.Tensor:
-    """The place in an axis of `length` of each of `target` places; both are tensors while a model is traced."""
+    """Indices (target,) into an axis of `length` for nearest resizing; both numbers are tensors while tracing."""
     import torch
 
     have, want = torch.as_tensor(length), torch.as_tensor(target)
@@ -80,7 +80,7 @@ VARIATIONS = (
     Variation("activation_function", ("gelu", "silu")),
     Variation("encoder_layers", (2,)),
     Variation("decoder_layers", (1, 3)),
-    # The masks' head takes only as many as make a multiple of 8 with the layer's width.
+    # The mask head requires that heads and layer width give a multiple of 8.
     Variation("encoder_attention_heads", (1, 4), features=("default", "object-detection")),
     Variation("decoder_attention_heads", (2, 8), features=("default", "object-detection")),
     Variation("num_queries", (1, 9)),

@@ -1,4 +1,4 @@
-"""FlauBERT: an XLM for French, without token types; one head serves masked-lm and causal-lm."""
+"""FlauBERT: XLM for French, without token types; masked-lm and causal-lm share one head."""
 
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.architectures.xlm import ARCHITECTURE as XLM

@@ -25,8 +25,8 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
 
     @property
     def values_override(self) -> Mapping[str, Any]:
-        # A text is classified at its last token before the padding. A model without an id for it takes the last of all,
-        # of one text only: with an id that no token has it does the same for a batch.
+        # A text is classified at its last token before the padding. A model without a padding id takes the very last
+        # token, and only of a single text; an id that no token has makes it do the same for a batch.
         padding = {} if getattr(self._config, "pad_token_id", None) is not None else {"pad_token_id": -1}
         return {**(super().values_override or {}), **padding}
 
@@ -43,8 +43,8 @@ class GPT2OnnxConfig(OnnxConfigWithPast):
         return 13
 
 
-# What the decoders have in common that name their items as GPT-2 does: published ones pad with nothing, with no token,
-# or with one of the text's own.
+# Shared by decoders that name their items like GPT-2: published models have no padding token, one outside the
+# vocabulary, or one that texts contain.
 PADDING = (
     Variation(
         "pad_token_id",
@@ -96,7 +96,7 @@ ARCHITECTURE = Architecture(
         "pad_token_id": 0,
     },
     preprocessor="gpt2",
-    # There the head looks for the first padding token, which on the left is the first of all.
+    # In those versions the head looks for the first padding token, which is the first token with left padding.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
     smoke=("causal-lm-with-past",),

@@ -1,4 +1,4 @@
-"""GPT Neo: a decoder whose layers look back over all tokens and over a window in turn."""
+"""GPT Neo: a decoder whose layers alternate between attention to all tokens and to a window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from parity.declaration import RELATIONS, Architecture, Relations, Variation
 
 
 class GPTNeoOnnxConfig(GPT2OnnxConfig):
-    """Token ids, caches and attention mask, as GPT-2."""
+    """Token ids, caches and attention mask, like GPT-2."""
 
     @property
     def num_layers(self) -> int:
@@ -47,7 +47,7 @@ ARCHITECTURE = Architecture(
         "pad_token_id": 0,
     },
     preprocessor="gpt2",
-    # As GPT-2's: there the head looks for the first padding token.
+    # As in GPT-2: in those versions the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     variations=VARIATIONS,
 )

@@ -6,7 +6,7 @@ from parity.declaration import RELATIONS, Architecture, Floor, Relations, Variat
 
 
 class GPTJOnnxConfig(GPT2OnnxConfig):
-    """Token ids, caches and attention mask, as GPT-2."""
+    """Token ids, caches and attention mask, like GPT-2."""
 
 
 VARIATIONS = (
@@ -31,7 +31,7 @@ ARCHITECTURE = Architecture(
     tiny={**GPT2.tiny, "n_inner": 40, "rotary_dim": 4},
     preprocessor="gpt2",
     sdpa="transformers>=5.24",
-    # As GPT-2's: there the head looks for the first padding token.
+    # As in GPT-2: in those versions the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     floors=(
         Floor(

@@ -1,4 +1,4 @@
-"""GroupViT: an encoder of texts and one that groups the places of an image of one size."""
+"""GroupViT: a text encoder and an image encoder that groups the patches of an image of one size."""
 
 from parity.architectures.clip import ARCHITECTURE as CLIP
 from parity.architectures.clip import TOWERS, CLIPOnnxConfig
@@ -6,7 +6,7 @@ from parity.declaration import Architecture, Variation, omit
 
 
 class GroupViTOnnxConfig(CLIPOnnxConfig):
-    """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
+    """Token ids, pixels and attention mask; the numbers of texts and images may differ."""
 
 
 VARIATIONS = (

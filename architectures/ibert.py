@@ -1,4 +1,4 @@
-"""I-BERT: a RoBERTa made for integer arithmetic, here in float32 (`quant_mode` false)."""
+"""I-BERT: RoBERTa for integer arithmetic, here in float32 (`quant_mode` false)."""
 
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA
 from parity.architectures.roberta import VARIATIONS as ROBERTA_VARIATIONS
@@ -11,7 +11,7 @@ class IBertOnnxConfig(RobertaOnnxConfig):
 
 
 VARIATIONS = (
-    # It has integers for no other.
+    # No other activation has an integer version.
     *omit(ROBERTA_VARIATIONS, "hidden_act"),
     Variation("quant_mode", (True,)),
 )

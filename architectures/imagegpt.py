@@ -1,4 +1,4 @@
-"""ImageGPT: a decoder whose tokens are the colours of an image's pixels, each the nearest of a palette."""
+"""ImageGPT: a decoder whose tokens are the pixels of an image, each the nearest colour of a palette."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ImageGPTOnnxConfig(OnnxConfig):
-    """Colour ids; images of any number of pixels that has positions."""
+    """Colour ids; images with any number of pixels up to the number of positions."""
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
@@ -38,13 +38,20 @@ class ImageGPTOnnxConfig(OnnxConfig):
         *args: Any,
         **options: Any,
     ) -> Mapping[str, Any]:
-        """The colours of images of the processor's own size."""
+        """The colours of images of the processor's own size.
+
+        Args:
+            preprocessor: the image processor.
+            batch_size: number of images; -1 for the default.
+            seq_length, num_choices, is_pair: not used.
+            framework: `pt` for torch tensors.
+        """
         count = batch_size if batch_size > 0 else self.default_batch_size
         return dict(preprocessor(images=self._generate_dummy_images(count), return_tensors=framework))
 
 
 def _patches() -> list[PatchingSpec]:
-    """The root of the head size, which transformers 4.46 cuts to an integer in eager mode, but not while tracing."""
+    """The square root of the head size: transformers 4.46 truncates it in eager mode, but not while tracing."""
     from transformers.models.imagegpt import modeling_imagegpt
 
     own = modeling_imagegpt.torch_float
@@ -70,7 +77,7 @@ ARCHITECTURE = Architecture(
     features=("default", "image-classification"),
     tiny={"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "n_inner": 48},
     preprocessor="palette",
-    # An image's colours have no mask.
+    # The colours of an image have no mask.
     relations={"*": RELATIONS["vision"]},
     variations=VARIATIONS,
 )

@@ -1,4 +1,4 @@
-"""LayoutLM: a BERT whose tokens have a place on a page."""
+"""LayoutLM: BERT whose tokens have positions on a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayoutLMv3: an encoder of words with their boxes on a page, beside the page's image of one size."""
+"""LayoutLMv3: an encoder of words with their boxes on a page, and of the page's image of one size."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class LayoutLMv3OnnxConfig(PositionsBehindPadding):
-    """Token ids, attention mask, boxes and pixels; the first two and the boxes change places with the task.
+    """Token ids, attention mask, boxes and pixels; the order of the first three depends on the task.
 
-    A model without `visual_embed` reads the text alone.
+    A model without `visual_embed` reads only the text.
     """
 
     torch_onnx_minimum_version = version.parse("1.12")
@@ -45,7 +45,12 @@ class LayoutLMv3OnnxConfig(PositionsBehindPadding):
         return 12
 
     def generate_dummy_inputs(self, preprocessor: ProcessorMixin, *args: Any, **options: Any) -> Mapping[str, Any]:
-        """Words and boxes by the processor's tokenizer, and images by its image processor, which looks for no text."""
+        """Words and boxes from the processor's tokenizer, and images from its image processor, without OCR.
+
+        Args:
+            preprocessor: has a tokenizer and an image processor.
+            args, options: as in the base class.
+        """
         generate = super().generate_dummy_inputs
         texts = generate(WordsInBoxes(getattr(preprocessor, "tokenizer", preprocessor)), *args, **options)
         if not self._config.visual_embed:
@@ -54,7 +59,7 @@ class LayoutLMv3OnnxConfig(PositionsBehindPadding):
 
 
 class _Wrapper:
-    """Stands for a preprocessor, and calls it in its own way."""
+    """Wraps a preprocessor and changes how it is called."""
 
     def __init__(self, preprocessor: PreTrainedTokenizerBase | ImageProcessingMixin) -> None:
         self._preprocessor = preprocessor
@@ -64,7 +69,7 @@ class _Wrapper:
 
 
 class WordsInBoxes(_Wrapper):
-    """A tokenizer that takes a text for one word in a box."""
+    """A tokenizer that treats each text as one word in a box."""
 
     def __call__(self, texts: Sequence[str], **options: Any) -> BatchEncoding:
         boxes = [[[10, 20, 40, 30]]] * len(texts)
@@ -72,7 +77,7 @@ class WordsInBoxes(_Wrapper):
 
 
 class WithoutOcr(_Wrapper):
-    """An image processor that looks for no text in the image."""
+    """An image processor without OCR."""
 
     def __call__(self, images: Sequence[Image.Image], **options: Any) -> BatchFeature:
         return self._preprocessor(images=images, apply_ocr=False, **options)
@@ -118,11 +123,11 @@ ARCHITECTURE = Architecture(
             opset=12,
             reason="Min takes int64 only from opset 12, and relative position buckets are int64",
             issue="https://onnx.ai/onnx/operators/onnx__Min.html",
-            # Of Min; since transformers 5.24 of Clip.
+            # For Min; since transformers 5.24 for Clip.
             error="Type 'tensor(int64)' of input parameter",
         ),
     ),
-    # Where the image's patches stand behind the tokens, padding is in the middle.
+    # If the image's patches follow the tokens, padding is in the middle.
     relations={"default": RELATIONS["vision"], "question-answering": RELATIONS["vision"]},
     absences=(
         Absence(

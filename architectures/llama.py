@@ -1,4 +1,4 @@
-"""Llama: a decoder with rotary positions; several heads share one key and value (grouped-query attention)."""
+"""Llama: a decoder with rotary positions and grouped-query attention (several heads share one key and value)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LlamaOnnxConfig(GPT2OnnxConfig):
-    """Token ids, caches and attention mask, as GPT-2; a cache has as many heads as there are keys and values."""
+    """Token ids, caches and attention mask, like GPT-2; a cache has one head for each key and value."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class LlamaOnnxConfig(GPT2OnnxConfig):
 
 
 def _original_length(config: PretrainedConfig) -> int | None:
-    """The length of text up to which longrope takes its short factors; None with another rope_type."""
-    # transformers 4 takes them for any length.
+    """The length of text up to which longrope uses its short factors; None with another rope_type."""
+    # transformers 4 uses them for any length.
     rope = getattr(config, "rope_parameters", None) or {}
     return rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
 
 
 def _longrope_in_graph() -> PatchingSpec:
-    """While a model is exported, the length of the text chooses the factors in the graph, not in Python."""
+    """During export, choose the factors by the length of the text in the graph, not in Python."""
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -69,7 +69,7 @@ def _longrope_in_graph() -> PatchingSpec:
     return PatchingSpec(LlamaRotaryEmbedding, "forward", forward)
 
 
-# Where the model changes its positions: at texts longer than it was trained for.
+# The model changes its positions in texts longer than its training length.
 _LONG = {"factor": 2.0, "original_max_position_embeddings": 6}
 _ROPES: tuple[dict[str, Any], ...] = (
     {"rope_type": "linear", "factor": 2.0},
@@ -78,7 +78,7 @@ _ROPES: tuple[dict[str, Any], ...] = (
     {"rope_type": "longrope", **_LONG, "short_factor": [1.0, 1.25, 1.5, 1.75], "long_factor": [2.0, 2.5, 3.0, 3.5]},
     {"rope_type": "dynamic", "factor": 2.0},
 )
-# By which name a configuration has it: in transformers 5, and before.
+# The item's names in transformers 5 and before.
 _DYNAMIC = tuple(
     Refusal(
         item=f"{item}.rope_type",
@@ -93,7 +93,7 @@ VARIATIONS = (
     Variation("hidden_act", ("relu", "gelu")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("num_key_value_heads", (1, 4)),
-    # The factors of longrope are as many as half of a head is wide.
+    # longrope has as many factors as half the width of a head.
     Variation(
         ("max_position_embeddings", "rope_parameters", "head_dim"),
         (
@@ -138,7 +138,7 @@ ARCHITECTURE = Architecture(
         "pad_token_id": 0,
     },
     preprocessor="gpt2",
-    # As GPT-2's: there the head looks for the first padding token.
+    # As in GPT-2: in those versions the head looks for the first padding token.
     relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
     sdpa="transformers",
     refusals=_DYNAMIC,

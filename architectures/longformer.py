@@ -1,4 +1,4 @@
-"""Longformer: an encoder whose tokens look through a window, some of them at all others."""
+"""Longformer: an encoder with window attention, and global attention for some tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _overlapping_windows(
 ) -> torch.Tensor:
     """`as_strided` of a row-major (rows, …, width) tensor into overlapping windows (rows, count, window, width).
 
-    The exporter writes strides down as numbers, those of the traced length; indices follow the length.
+    The exporter writes strides as constants of the traced length; indices follow the actual length.
     """
     import torch
 
@@ -41,12 +41,12 @@ def _overlapping_windows(
 
 
 def _traced_length(tensor: torch.Tensor) -> int | torch.Tensor:
-    """`len` that is traced: how many tokens are global is known only when the file runs."""
+    """`len` as a traced value: the number of global tokens is known only when the file runs."""
     return tensor.shape[0]
 
 
 def _flattening(view: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`view`, but as many rows as there are global tokens are flattened: Reshape fails where there is none."""
+    """`view`, but flatten when there is a row per global token: Reshape fails if there are none."""
 
     def flatten_or_view(tensor: torch.Tensor, *shape: Any) -> torch.Tensor:
         return tensor.flatten(1) if tensor.dim() == 3 and shape[1:] == (-1,) else view(tensor, *shape)
@@ -55,9 +55,9 @@ def _flattening(view: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
 
 
 def _global_places(is_global: torch.Tensor) -> tuple[torch.Tensor | tuple[torch.Tensor, ...], ...]:
-    """Where the global tokens of each row are, with room for one where there is none.
+    """The places of the global tokens of each row, with at least one slot.
 
-    ONNX Runtime dies of an axis without entries; what stands in the room is masked.
+    ONNX Runtime crashes on an axis without entries; an empty slot is masked.
     """
     import torch
 
@@ -94,7 +94,7 @@ class LongformerOnnxConfig(PositionsBehindPadding):
 
     @property
     def default_sequence_length(self) -> int:
-        # The padding up to whole windows is traced only where there is some.
+        # Padding to whole windows is traced only if there is some.
         length = super().default_sequence_length
         return length + self._is_whole(length)
 
@@ -150,7 +150,7 @@ ARCHITECTURE = Architecture(
         "type_vocab_size": 1,
     },
     preprocessor="roberta",
-    # Positions skip the padding; what reads the first place finds padding there.
+    # Positions skip the padding; a head that reads the first place finds padding there.
     relations={
         "*": EITHER_PADDING,
         "default": RELATIONS["encoder"],

@@ -1,4 +1,4 @@
-"""LongT5: T5 whose encoder looks at neighbouring blocks only, and at summaries of the others if asked to."""
+"""LongT5: T5 whose encoder attends to neighbouring blocks and, with transient-global attention, to summaries."""
 
 from __future__ import annotations
 
@@ -33,15 +33,20 @@ class LongT5OnnxConfig(T5OnnxConfig):
 
     @property
     def default_sequence_length(self) -> int:
-        # Without a whole block to summarise, the trace would have no summaries.
+        # Without a whole block to summarise, the trace has no summaries.
         return max(super().default_sequence_length, 2 * self._config.global_block_size)
 
 
 def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
-    """The blocks of an axis, its end filled up with zeros.
+    """Split an axis into blocks and fill the last block with zeros.
 
-    The model's own fills up only where the sample has to be. Nor can a text too short for any summary be reshaped: ONNX
-    Runtime takes the size of 0 for that of another axis.
+    The model fills only if the sample needs it. Also, a text too short for any summary cannot be reshaped: ONNX Runtime
+    reads the size 0 as that of another axis.
+
+    Args:
+        x: the tensor.
+        block_len: size of a block.
+        dim: the axis, which becomes two: blocks and places in a block.
     """
     import torch
     from transformers.models.longt5.modeling_longt5 import _pad_to_multiple
@@ -76,7 +81,7 @@ ARCHITECTURE = Architecture(
             error="aten::einsum",
             features=("default", "seq2seq-lm"),
         ),
-        # With a past the file has no encoder.
+        # With a past, the file has no encoder.
         *T5.floors,
     ),
     relations={"*": EITHER_PADDING},

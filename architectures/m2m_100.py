@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class M2M100OnnxConfig(BartOnnxConfig):
-    """The inputs of BART; positions are computed in the graph, so that there is no longest text."""
+    """The inputs of BART; positions are computed in the graph, so that text length has no maximum."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class M2M100OnnxConfig(BartOnnxConfig):
     ) -> None:
         from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
 
-        # The model makes its table longer when a text needs it; a file would keep the table of the export.
+        # The model extends its table for longer texts; a file would keep the table of the export.
         own = PatchingSpec(M2M100SinusoidalPositionalEmbedding, "forward", _positions)
         super().__init__(config, task, [*(patching_specs or []), own], use_past)
 
@@ -64,7 +64,7 @@ ARCHITECTURE = Architecture(
     tiny=SHALLOW,
     preprocessor="bart",
     sdpa="transformers",
-    # With a past, padding stands in it and has no id to be known by.
+    # With a past, padding is inside the past, where no id marks it.
     relations={"default": EITHER_PADDING, "seq2seq-lm": EITHER_PADDING},
     deviations=(GENERATE_WITHOUT_MASK,),
     variations=(*omit(VARIATIONS, "max_position_embeddings"), _POSITIONS),

@@ -1,4 +1,4 @@
-"""Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm is the decoder alone."""
+"""Marian: an encoder-decoder for translation, with sinusoidal positions; its causal-lm uses only the decoder."""
 
 from __future__ import annotations
 

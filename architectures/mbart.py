@@ -1,4 +1,4 @@
-"""mBART: BART for many languages; the norms stand before their blocks."""
+"""mBART: BART for many languages, with layer norms before the blocks."""
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig

@@ -1,4 +1,4 @@
-"""MobileBERT: a thin encoder with token types, whose embeddings read three tokens at a time."""
+"""MobileBERT: a thin encoder with token types, whose embeddings combine three neighbouring tokens."""
 
 from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
 from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
@@ -37,7 +37,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="bert",
     sdpa="transformers>=5",
-    # The last token's embedding reads the padding beside it.
+    # The last token's embedding reads the padding next to it.
     relations={"*": "batch-permutation batch-of-one"},
     variations=VARIATIONS,
 )

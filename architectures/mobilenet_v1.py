@@ -1,4 +1,4 @@
-"""MobileNetV1: a convolutional image encoder that pads as TensorFlow does, for images of any size."""
+"""MobileNetV1: a convolutional image encoder with TensorFlow's padding, for images of any size."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class MobileNetV1OnnxConfig(ResNetOnnxConfig):
 
 
 def padding_in_graph(config: PretrainedConfig) -> PatchingSpec:
-    """While it is exported, the model's own padding, which makes the traced image's size a constant, is replaced."""
+    """During export, replace the model's padding, which turns the size of the traced image into a constant."""
     name = f"transformers.models.{config.model_type}.modeling_{config.model_type}"
     return PatchingSpec(importlib.import_module(name), "apply_tf_padding", same_padding)
 
 
 def same_padding(features: torch.Tensor, convolution: torch.nn.Conv2d) -> torch.Tensor:
-    """TensorFlow's SAME padding, its sizes computed in the graph; no kernel is smaller than its stride."""
+    """TensorFlow's SAME padding with sizes computed in the graph; no kernel may be smaller than its stride."""
     from torch.nn.functional import pad
 
     sizes = []
     for axis in (-1, -2):
         stride, dilation = convolution.stride[axis], convolution.dilation[axis]
-        # With a stride of 1 the size has no part in it: a constant then.
+        # With a stride of 1 it is a constant, independent of the size.
         beyond = (features.shape[axis] - 1) % stride if stride > 1 else 0
         missing = convolution.kernel_size[axis] - 1 - beyond
         sizes += [missing // 2 * dilation, (missing - missing // 2) * dilation]

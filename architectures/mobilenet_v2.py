@@ -1,4 +1,4 @@
-"""MobileNetV2: inverted residuals, padded as TensorFlow does, for images of any size."""
+"""MobileNetV2: inverted residuals with TensorFlow's padding, for images of any size."""
 
 from parity.architectures.mobilenet_v1 import MobileNetV1OnnxConfig
 from parity.architectures.resnet import FOLDED_NORMS, IMAGES
@@ -24,7 +24,7 @@ ARCHITECTURE = Architecture(
     kind="vision",
     onnx_config=MobileNetV2OnnxConfig,
     features=("default", "image-classification"),
-    # Dilated convolutions from the stride of 16 on: they are padded by a multiple.
+    # Dilated convolutions from stride 16 on, whose padding is a multiple of the dilation.
     tiny={
         "depth_multiplier": 0.05,
         "depth_divisible_by": 2,

@@ -10,15 +10,15 @@ from typing import Any
 from parity.architectures.resnet import IMAGES, ResNetOnnxConfig
 from parity.declaration import Absence, Architecture, Variation
 
-# How many pixels a place stands for where attention is used; dilated convolutions leave out the last of them.
+# Strides of the layers with attention, in pixels; dilated convolutions omit the last.
 _STRIDES = (8, 16, 32)
 
 
 class MobileViTOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic.
 
-    Features that patches do not divide are stretched until they do: an image for which that is so at every layer puts
-    the stretching into the graph, where it changes nothing for the others.
+    The model resizes features that its patches do not divide. Tracing an image for which every layer resizes puts the
+    resizing into the graph; it does not change images that fit.
     """
 
     @property
@@ -40,7 +40,7 @@ class MobileViTOnnxConfig(ResNetOnnxConfig):
 
 
 def _size_to_stretch(own: int, patch: int) -> int:
-    """The largest size up to the model's own at which every layer stretches; the next larger if that is too small."""
+    """The largest size up to the model's own at which every layer resizes; the next larger if that is too small."""
     smaller, larger = range(own, own // 2, -1), itertools.count(own + 1)
     sizes = itertools.chain(smaller, larger)
     return next(size for size in sizes if all(-(-size // stride) % patch for stride in _STRIDES))

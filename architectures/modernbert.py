@@ -1,4 +1,4 @@
-"""ModernBERT: an encoder with rotary positions, most of its layers looking through a sliding window."""
+"""ModernBERT: an encoder with rotary positions and a sliding window in most layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ModernBertOnnxConfig(OnnxConfig):
 
     @property
     def pooled_tokens(self) -> Mapping[str, int]:
-        # Its window is full of padding where the text is padded on the left.
+        # With left padding, the window of the first place is full of padding.
         first = self.task in ("sequence-classification", "multiple-choice") and self._config.classifier_pooling == "cls"
         return {"logits": 0} if first else {}
 
@@ -65,7 +65,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="distilbert",
     sdpa="transformers",
-    # The first place is what is classified, padding or not.
+    # The first place is classified, even if it is padding.
     relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
     versions="transformers>=4.48",
     needs={"question-answering": "transformers>=4.51", "multiple-choice": "transformers>=4.55"},

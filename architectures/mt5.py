@@ -1,4 +1,4 @@
-"""mT5: T5 for many languages, with gated feed-forward blocks and an output layer of its own."""
+"""mT5: T5 for many languages, with gated feed-forward blocks and a separate output layer."""
 
 from __future__ import annotations
 

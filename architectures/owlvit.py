@@ -1,4 +1,4 @@
-"""OWL-ViT: an encoder of texts and one of images of one size, made for finding what the texts name."""
+"""OWL-ViT: a text encoder and an image encoder for one image size, for finding objects that texts name."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from parity.declaration import Architecture, Variation
 
 
 class OwlViTOnnxConfig(CLIPOnnxConfig):
-    """Token ids, pixels and attention mask; there may be more texts than images, or fewer."""
+    """Token ids, pixels and attention mask; the numbers of texts and images may differ."""
 
     @property
     def pooled_tokens(self) -> Mapping[str, int]:
-        return {}  # padded with another token than the end
+        return {}  # the padding token is not the end token
 
 
 VARIATIONS = (*TOWERS, Variation("vision_config.patch_size", (16,)), Variation("projection_dim", (8, 32)))

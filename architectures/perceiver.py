@@ -1,4 +1,4 @@
-"""Perceiver: latents that look at a text or at an image."""
+"""Perceiver: latents with cross-attention to a text or an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parity.declaration import Architecture, Variation
 
 
 class PerceiverOnnxConfig(OnnxConfig):
-    """`inputs`, which are token ids with an attention mask, or the pixels of an image of the model's own size."""
+    """`inputs`: token ids with an attention mask, or pixels of an image of the model's own size."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
@@ -21,7 +21,7 @@ class PerceiverOnnxConfig(OnnxConfig):
 
     @property
     def outputs(self) -> Mapping[str, Mapping[int, str]]:
-        # One answer for each place of a text of full length, however short the given one is.
+        # The answer has as many places as a text of full length, even for a short text.
         return OrderedDict(logits={0: "batch"})
 
     @property
@@ -66,7 +66,7 @@ ARCHITECTURE = Architecture(
         "v_channels": 32,
         "max_position_embeddings": 40,
         "image_size": 8,
-        # Three classes are for images; the Auto class takes the one that the checkpoint was saved as.
+        # Three classes handle images; the Auto class takes the class that saved the checkpoint.
         "architectures": ["PerceiverForImageClassificationLearned"],
     },
     preprocessor="distilbert",

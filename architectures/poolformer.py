@@ -1,4 +1,4 @@
-"""PoolFormer: an image encoder that mixes places by pooling, for images of any size."""
+"""PoolFormer: an image encoder that mixes patches by pooling, for images of any size."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 
 
 class RemBertOnnxConfig(BertOnnxConfig):
-    """Token ids, attention mask and token types, as BERT."""
+    """Token ids, attention mask and token types, like BERT."""
 
     @property
     def atol_for_validation(self) -> float:

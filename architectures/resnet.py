@@ -35,7 +35,7 @@ FOLDED_NORMS = Absence(
     weights=("*.convolution.weight", "*.normalization.*"),
     reason="the exporter folds each batch norm into the convolution before it",
 )
-# For all image encoders that are made of convolutions.
+# Shared by all convolutional image encoders.
 IMAGES = (
     Variation("num_channels", (1, 4)),
     Variation("num_labels", (1, 5), features=("image-classification",)),

@@ -10,7 +10,7 @@ from parity.declaration import EITHER_PADDING, ENCODER_FEATURES, RELATIONS, Arch
 
 
 class PositionsBehindPadding(OnnxConfig):
-    """Of a model whose positions start behind that of the padding token: a text has as many fewer."""
+    """For models whose positions start after that of the padding token: the longest text is shorter by as many."""
 
     @property
     def _longest_text(self) -> int | None:
@@ -44,7 +44,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="roberta",
     sdpa="transformers",
-    # Positions skip the padding; the heads that read the first place find padding there.
+    # Positions skip the padding; a head that reads the first place finds padding there.
     relations={
         "*": EITHER_PADDING,
         "sequence-classification": RELATIONS["encoder"],

@@ -26,7 +26,7 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings": 40,
     },
     preprocessor="bert",
-    # Positions are relative; one head reads the first place, the other the last, and find padding there.
+    # Positions are relative; one head reads the first place, the other the last, and may find padding there.
     relations={
         "*": EITHER_PADDING,
         "sequence-classification": RELATIONS["encoder"],

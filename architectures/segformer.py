@@ -10,7 +10,7 @@ from parity.declaration import Absence, Architecture, Variation, image_sizes
 
 
 class SegformerOnnxConfig(ResNetOnnxConfig):
-    """Pixels; batch, height and width are dynamic, from what the keys of every stage are reduced from."""
+    """Pixels; batch, height and width are dynamic, from the smallest image whose keys every stage can reduce."""
 
     @property
     def axis_sizes(self) -> Mapping[str, range]:

@@ -1,4 +1,4 @@
-"""SigLIP: an encoder of texts, each pooled at its last place, and one of images of one size, pooled by a probe."""
+"""SigLIP: a text encoder pooled at the last place, and an image encoder for one image size, pooled by a probe."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,11 @@ from parity.declaration import RELATIONS, Architecture, Floor, Variation
 
 
 class SiglipOnnxConfig(CLIPOnnxConfig):
-    """Token ids, pixels and attention mask, as CLIP."""
+    """Token ids, pixels and attention mask, like CLIP."""
 
     @property
     def pooled_tokens(self) -> Mapping[str, int]:
-        return {}  # the last place, whatever stands there
+        return {}  # pools the last place, even if it is padding
 
 
 VARIATIONS = (
@@ -48,7 +48,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="image32+t5",
     sdpa="transformers",
-    # The last place is pooled, padding or not.
+    # The last place is pooled, even if it is padding.
     relations={"*": RELATIONS["vision"]},
     floors=(
         Floor(

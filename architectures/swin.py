@@ -1,4 +1,4 @@
-"""Swin: an image encoder with attention inside of windows that move, for images of any size."""
+"""Swin: an image encoder with attention inside shifted windows, for images of any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class SwinOnnxConfig(ResNetOnnxConfig):
     """Pixels; batch, height and width are dynamic, from one window at the last stage on.
 
-    A model with absolute positions has a table of one size: of its file only the batch is dynamic.
+    A model with absolute positions has a table for one size: in its file only the batch is dynamic.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class SwinOnnxConfig(ResNetOnnxConfig):
 
 
 def windows_in_graph() -> list[PatchingSpec]:
-    """While a model is exported, what it decides by the size of the traced image is decided in the graph.
+    """During export, make the decisions that depend on the image size in the graph, not in Python.
 
-    An image is padded to whole patches, pairs and windows; windows move only where the image has more than one.
+    An image is padded to whole patches, pairs and windows; windows shift only if the image has more than one.
     """
     import torch
     from torch.nn.functional import pad
@@ -107,7 +107,7 @@ def windows_in_graph() -> list[PatchingSpec]:
 
 
 def _regions(places: torch.Tensor, size: int, window: int, shift_size: torch.Tensor) -> torch.Tensor:
-    """The region of each place along one axis: the last window is parted where the image's end meets its beginning."""
+    """The region of each place along one axis; the last window is split where the image's end meets its start."""
     return (places >= size - window).long() + (places >= size - shift_size).long()
 
 
@@ -127,7 +127,7 @@ ARCHITECTURE = Architecture(
     kind="vision",
     onnx_config=SwinOnnxConfig,
     features=("default", "image-classification"),
-    # At its own size the image is one window at the last stage, as that of the published models is.
+    # At its own size the image is one window at the last stage, as in the published models.
     tiny={
         "image_size": 24,
         "patch_size": 2,

@@ -31,7 +31,7 @@ class T5OnnxConfig(OnnxSeq2SeqConfigWithPast):
         return 13
 
 
-# mT5 and LongT5 are made of the same layers.
+# Shared with mT5 and LongT5, which have the same layers.
 VARIATIONS = (
     Variation("feed_forward_proj", ("gated-gelu", "gated-silu", "relu")),
     Variation("d_kv", (7, 16)),
@@ -75,5 +75,5 @@ ARCHITECTURE = Architecture(
     variations=(*VARIATIONS, Variation("vocab_size", (200, 60))),
 )
 
-# For those whose layers are its own.
+# For models with layers of their own.
 SHALLOW = {**ARCHITECTURE.tiny, "num_layers": 1, "num_decoder_layers": 2}

@@ -1,4 +1,4 @@
-"""VisionEncoderDecoder: the image encoder of one architecture, read by the decoder of another."""
+"""VisionEncoderDecoder: the image encoder of one architecture with the decoder of another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class VisionEncoderDecoderOnnxConfig(OnnxConfig):
-    """Pixels, and the decoder's token ids and mask; the axes of the pixels are those that the encoder's file has."""
+    """Pixels, and the decoder's token ids and mask; the pixels have the axes of the encoder's configuration."""
 
     def __init__(
         self, config: PretrainedConfig, task: str = "default", patching_specs: Iterable[PatchingSpec] | None = None
@@ -24,15 +24,19 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
         super().__init__(config, task, [*(patching_specs or []), *self._encoder._patching_specs])
 
     def get_encoder_config(self, encoder_config: PretrainedConfig) -> OnnxConfig:
-        """The configuration of a file of the encoder alone, `model.encoder`."""
+        """The configuration of a file with only the encoder, `model.encoder`."""
         return _declaration(encoder_config.model_type).onnx_config(encoder_config)
 
     def get_decoder_config(
         self, encoder_config: PretrainedConfig, decoder_config: PretrainedConfig, feature: str = "default"
     ) -> VisionEncoderDecoderDecoderOnnxConfig:
-        """The configuration of a file of the decoder alone, `model.decoder`, which reads the encoder's answer.
+        """The configuration of a file with only the decoder, `model.decoder`, whose input is the encoder's output.
 
-        Where the two differ in width, the layer between them, `model.enc_to_dec_proj`, is in neither file.
+        If the two differ in width, the layer between them, `model.enc_to_dec_proj`, is in neither file.
+
+        Args:
+            encoder_config, decoder_config: of the two models.
+            feature: of the decoder.
         """
         return VisionEncoderDecoderDecoderOnnxConfig(decoder_config, feature)
 
@@ -50,7 +54,7 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
         return self._encoder.axis_sizes
 
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-        # Some decoders (gpt2) look for texts packed into one row where there is no mask, by what no opset has.
+        # Without a mask some decoders (gpt2) look for packed texts, with an operator that no opset has.
         tokens = inputs["decoder_input_ids"]
         return {"decoder_attention_mask": tokens.new_ones(tokens.shape), **inputs, "use_cache": False}
 
@@ -62,7 +66,7 @@ class VisionEncoderDecoderOnnxConfig(OnnxConfig):
 
 
 class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
-    """The decoder's token ids and mask, and what the encoder answered."""
+    """The decoder's token ids and mask, and the encoder's output."""
 
     @property
     def values_override(self) -> Mapping[str, Any]:
@@ -83,7 +87,7 @@ class VisionEncoderDecoderDecoderOnnxConfig(OnnxConfig):
 
 
 def _declaration(model_type: str) -> Architecture:
-    """The declaration of the encoder; without the registry that of the module beside this one."""
+    """The declaration of the encoder; without the registry, that of the module in this package."""
     for find in FINDERS:
         return find(model_type)
     return importlib.import_module(f".{model_type.replace('-', '_')}", __package__).ARCHITECTURE

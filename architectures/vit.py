@@ -12,7 +12,7 @@ from parity.declaration import Architecture, Variation
 
 
 class ViTOnnxConfig(OnnxConfig):
-    """Pixels; only the batch is dynamic: the model refuses other image sizes than its own."""
+    """Pixels; only the batch is dynamic: the model refuses other image sizes."""
 
     torch_onnx_minimum_version = version.parse("1.11")
 
@@ -29,7 +29,7 @@ class ViTOnnxConfig(OnnxConfig):
         return 1e-4
 
 
-# For all image encoders that name their items as ViT does.
+# Shared by all image encoders that name their items like ViT.
 VARIATIONS = (
     Variation("image_size", (40, [24, 48])),
     Variation("num_channels", (1, 4)),

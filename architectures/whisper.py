@@ -1,4 +1,4 @@
-"""Whisper: an encoder of sounds of one length, and a decoder of text."""
+"""Whisper: an encoder for sounds of one length, and a text decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
-    """Features of a sound, padded to the one length that the model takes, the decoder's token ids, and caches."""
+    """Features of a sound, padded to the fixed length of the model, the decoder's token ids, and caches."""
 
     @property
     def inputs(self) -> Mapping[str, Mapping[int, str]]:
@@ -42,11 +42,11 @@ class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
         super().fill_with_past_key_values_(inputs_or_outputs, direction)
         for name, axes in inputs_or_outputs.items():
             if ".encoder." in name:
-                # Axis 2 is as long as the encoder's answer always is.
+                # Axis 2 has the fixed length of the encoder's output.
                 inputs_or_outputs[name] = {axis: axis_name for axis, axis_name in axes.items() if axis != 2}
 
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-        # Without a mask transformers 5 looks for texts packed into one row, by what no opset has.
+        # Without a mask transformers 5 looks for packed texts, with an operator that no opset has.
         tokens = inputs["decoder_input_ids"]
         return dict(inputs) if self.use_past else {**inputs, "decoder_attention_mask": tokens.new_ones(tokens.shape)}
 
@@ -73,7 +73,7 @@ class WhisperOnnxConfig(OnnxSeq2SeqConfigWithPast):
         return inputs
 
     def _cross_attention_cache(self, cache: torch.Tensor) -> torch.Tensor:
-        """A cross-attention cache as long as the encoder's answer."""
+        """An empty cross-attention cache of the encoder's length."""
         batch, heads, _, size = cache.shape
         return cache.new_zeros(batch, heads, self._config.max_source_positions, size)
 

@@ -1,4 +1,4 @@
-"""XLM: an encoder that takes the types of its tokens from its vocabulary."""
+"""XLM: an encoder whose token types are ids of its vocabulary."""
 
 from parity.architectures.bert import BertOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture, Variation
@@ -8,7 +8,7 @@ class XLMOnnxConfig(BertOnnxConfig):
     """Token ids, attention mask and token types."""
 
 
-# FlauBERT is made of the same layers.
+# Shared with FlauBERT, which has the same layers.
 VARIATIONS = (
     Variation("gelu_activation", (False,)),
     Variation("n_layers", (1, 3)),

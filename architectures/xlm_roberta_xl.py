@@ -1,4 +1,4 @@
-"""XLM-RoBERTa-XL: XLM-RoBERTa with the norms in front of its layers."""
+"""XLM-RoBERTa-XL: XLM-RoBERTa with layer norms before the layers."""
 
 from parity.architectures.bert import CAUSAL
 from parity.architectures.roberta import ARCHITECTURE as ROBERTA

@@ -1,4 +1,4 @@
-"""YOLOS: a plain image encoder with detection tokens, for images of any size from a patch up."""
+"""YOLOS: a plain image encoder with detection tokens, for images of any size from one patch up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class YolosOnnxConfig(ResNetOnnxConfig):
 
 VARIATIONS = (
     *omit(VIT_VARIATIONS, "image_size", "num_hidden_layers"),
-    # With one there is no place for the positions between layers.
+    # A single layer has no positions between layers.
     Variation("num_hidden_layers", (3,)),
     Variation("qkv_bias", (False,)),
     Variation("num_detection_tokens", (1, 9)),

@@ -1,1 +1,1 @@
-"""What came out: records of a run, benchmarks, and what people read of them."""
+"""Results: records of runs, benchmarks, and the reports made from them."""

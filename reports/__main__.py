@@ -1,4 +1,4 @@
-"""`python -m parity.reports`: the page of a run, the release gate, what an upgrade did, shards joined."""
+"""`python -m parity.reports`: make the page of a run, apply the release gate, compare an upgrade, merge shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from parity.reports.lanes.environments import KEPT
 
 RECORDS = Path("reports/out/records.jsonl")
 PAGE = Path("reports/out/report.html")
-# Options of pytest that select cells, and what they take.
+# Options of pytest that select cells → metavar and help.
 _SELECTION = {
     "-k": ("EXPRESSION", "by parts of names"),
     "-m": ("MARKS", "by marks, such as smoke"),
@@ -52,7 +52,7 @@ _USAGE = """%(prog)s [RECORDS ...] [--history RECORDS ...] …
 
 
 def parser(prog: str = "python -m parity.reports") -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     p = argparse.ArgumentParser(
         prog,
         usage=_USAGE,
@@ -171,7 +171,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _other_releases(args: argparse.Namespace) -> int:
-    """Run the suite with other releases of a package; 1 when one of them is worse."""
+    """Run the suite with other releases of a package; returns 1 if a release is worse."""
     chosen = [word for option in _SELECTION for value in getattr(args, option.strip("-")) for word in (option, value)]
     if args.bisect and args.records:
         raise UsageError(
@@ -198,7 +198,7 @@ def _other_releases(args: argparse.Namespace) -> int:
 
 
 def join_runs(paths: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The records of one environment from several runs; what was run again counts as it went last.
+    """Join the records of several runs of one environment; the last result of a check counts.
 
     Raises:
         UsageError: the files are of different environments, or cannot be read.
@@ -261,7 +261,7 @@ def _page(args: argparse.Namespace, environment: Mapping[str, Any], lines: Seque
 
 
 def _accept_command(args: argparse.Namespace) -> str:
-    """The command that accepts these records; `verdict` adds what must be allowed besides."""
+    """The command that accepts these records; `verdict` adds the options that the changes need."""
     arguments = [str(path) for path in args.records]
     if args.baseline != baseline.DIRECTORY:
         arguments += ["--baseline", str(args.baseline)]
@@ -279,7 +279,7 @@ def _print(args: argparse.Namespace, outcome: Mapping[str, Any], text: str) -> N
 
 
 def _write(path: Path, write: Callable[[], _Result]) -> _Result:
-    """Call what writes the file.
+    """Call `write`, which writes the file, and return its result.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The committed baselines are what `--accept` writes, and have every cell of the architectures that are in them."""
+"""The committed baselines are as `--accept` writes them, and have every cell of their architectures."""
 
 import re
 from dataclasses import replace
@@ -16,13 +16,13 @@ from parity.reports.gate import baseline, shards
 DIRECTORY = Path(__file__).parent / "baseline"
 PROVEN, MOST_DEVIATING = ("passed", "xfailed"), 8
 OF_EVERY_FILE = ("contract", "traced_sizes", "other_sizes")
-# No architecture needs more; lower opsets may be missing only below all that there are.
+# No architecture has a higher floor; only opsets below all recorded ones may be missing.
 HIGHEST_FLOOR = 13
 COMMITTED = sorted(DIRECTORY.glob("transformers-*.csv"))
 
 
 def faults(path):
-    """What of a baseline was edited by hand."""
+    """The signs of manual edits in a baseline."""
     whole = baseline.as_csv(baseline.read(path)) == path.read_text(encoding="utf-8")
     return [] if whole else ["not as --accept writes it"]
 
@@ -35,7 +35,7 @@ def test_the_committed_baselines_are_written_by_accept():
 
 
 def test_an_edited_baseline_is_seen(tmp_path):
-    """Another order and an unknown status are faults; what was written is none."""
+    """Another order and an unknown status are faults; an unchanged file has none."""
     path = tmp_path / "transformers-1.csv"
     path.write_text(baseline.as_csv({("a-onnx11", "contract"): "passed", ("b-onnx11", "contract"): "xfailed"}))
     assert faults(path) == []
@@ -47,9 +47,9 @@ def test_an_edited_baseline_is_seen(tmp_path):
 
 
 def incomplete(accepted, declared):
-    """The cells that only one of both has; of architectures beyond the fifty, only of those that are accepted at all.
+    """The cells that only one of both has; beyond the fifty, only those of accepted architectures.
 
-    One that is added is no fault here: it is new to the gate, which lists it until it is accepted.
+    An added architecture is no fault here: the gate lists it as new until it is accepted.
     """
     known = {cell.architecture for cell in declared if cell.id in accepted} | {*FIFTY}
     expected = {cell.id for cell in declared if cell.architecture in known}
@@ -57,7 +57,7 @@ def incomplete(accepted, declared):
 
 
 def test_the_baseline_of_this_environment_has_every_cell():
-    """What is declared is accepted, and what is accepted is declared."""
+    """Every declared cell is accepted, and every accepted cell is declared."""
     path = baseline.path_of(DIRECTORY, describe())
     if not path.exists():
         pytest.skip(f"{path.stem} has no committed baseline; tox -e gate tells how it is made")
@@ -65,7 +65,7 @@ def test_the_baseline_of_this_environment_has_every_cell():
 
 
 def test_a_cell_that_is_missing_is_seen_and_an_architecture_that_is_added_is_not():
-    """A baseline that lacks a cell, or has one that is declared no more; the added one needs no other edit."""
+    """A missing or outdated cell is reported; an added architecture needs no other edit."""
     accepted = {cell.id for cell in cells()}
     added = replace(cells()[0], architecture="added")
     assert incomplete(accepted, (*cells(), added)) == []
@@ -75,8 +75,8 @@ def test_a_cell_that_is_missing_is_seen_and_an_architecture_that_is_added_is_not
 
 
 def list_broken_promises(statuses):
-    """What of a baseline breaks the promise: a file of the fifty that is not proven, or more than 8 deviating cells."""
-    # The lowest opset and what has sdpa attention are not the same in all environments.
+    """The breaches of the promise in a baseline: an unproven file of the fifty, or more than 8 deviating features."""
+    # Environments differ in the lowest opset and in the models with sdpa attention.
     opsets = {(cell.group, check): set() for cell in cells() if cell.architecture in FIFTY for check in OF_EVERY_FILE}
     groups, breaches, deviating = {group for group, _ in opsets}, [], set()
     for (cell, check), status in statuses.items():
@@ -96,7 +96,7 @@ def list_broken_promises(statuses):
 
 @pytest.mark.parametrize("generation", ["4.46.3", "5.23.0", "5.24.0"])
 def test_every_file_of_the_fifty_is_proven_on_both_generations(generation):
-    """Each has results, all of them green or a strict deviation, of at most 8 of the 248 architecture × feature."""
+    """All results are green or strict deviations, which affect at most 8 of 248 pairs of architecture and feature."""
     (path,) = DIRECTORY.glob(f"transformers-{generation}-*.csv")
     assert list_broken_promises(baseline.read(path)) == []
 

@@ -1,4 +1,4 @@
-"""What fails alike is one cause: in pytest's own summary, in the gate, in a difference and in the page's summary."""
+"""Similar failures have one cause: in pytest's summary, the gate, a difference and the page's summary."""
 
 import json
 
@@ -15,7 +15,7 @@ WRONG = {"exception": "ValueMismatch", "place": "parity.validation:raise_on_fail
 
 
 def red(architecture, feature, opset, number, cause=RENAMED, **more):
-    """A record of a failure whose message differs from all others in names and numbers alone."""
+    """A record of a failure whose message differs from others only in names and numbers."""
     text = f"{architecture.upper()}Model.forward() got an unexpected keyword argument 'past_{number}' at {number}.5"
     if cause is WRONG:
         where = f"at batch {number} × sequence 9, padded left: output_{number}"
@@ -25,7 +25,7 @@ def red(architecture, feature, opset, number, cause=RENAMED, **more):
 
 
 def two_causes():
-    """500 cells of two causes, and some that pass."""
+    """500 cells with two causes, and some that pass."""
     names = [f"model{number}" for number in range(50)]
     features = ("causal-lm-with-past", "default-with-past")
     caches = [red(n, f, o, i) for i, n in enumerate(names) for f in features for o in (11, 12, 13, 14)]
@@ -34,7 +34,7 @@ def two_causes():
 
 
 def test_two_causes_over_500_cells_are_two_entries():
-    """The larger first, each with a pattern of what it affects, a whole message and its smallest case's command."""
+    """The larger first, each with a pattern of the affected cells, a whole message and its smallest case's command."""
     lines = two_causes()
     assert len({line["id"] for line in lines if line["status"] == "failed"}) == 500
     first, second = causes.causes_of(lines)
@@ -70,7 +70,7 @@ def test_two_causes_over_500_cells_are_two_entries():
     ],
 )
 def test_names_numbers_ids_and_paths_tell_no_causes_apart(message, other):
-    """Nor do the sizes that a message is about, or the lines after its first."""
+    """Nor do the sizes in a message, or lines after the first."""
     assert causes.pattern_of(message) == causes.pattern_of(other)
 
 
@@ -85,7 +85,7 @@ def test_names_numbers_ids_and_paths_tell_no_causes_apart(message, other):
     ids=["message", "exception", "place", "unknown"],
 )
 def test_what_else_differs_is_another_cause(field):
-    """The control: another message, class or place; a record of before that has none."""
+    """The control: another message, class or place; older records have none."""
     line = red("gpt2", "default", 11, 1)
     other = {**red("bert", "default", 11, 2), **field}
     assert len(causes.causes_of([line, other])) == 2
@@ -93,7 +93,7 @@ def test_what_else_differs_is_another_cause(field):
 
 
 def test_a_red_run_is_told_in_less_than_40_lines():
-    """The ten largest causes; the others are counted."""
+    """The ten largest causes; the rest is counted."""
     lines = [red("bert", f"f{number}", 11, 1, {"exception": f"E{number}", "place": ""}) for number in range(30)]
     text = causes.cause_lines(causes.causes_of(lines))
     assert len(text) == 31
@@ -113,12 +113,12 @@ def test_a_red_run_is_told_in_less_than_40_lines():
     ],
 )
 def test_what_is_affected_is_told_in_a_few_words(pairs, fields, text):
-    """By what all have in common, else all of up to three, else the first and how many."""
+    """By their common part, else up to three names, else the first and a count."""
     assert causes.affected([specimens.line(*pair.split(), **fields) for pair in pairs]) == text
 
 
 def test_an_error_that_was_raised_from_another_has_its_place():
-    """The innermost frame of parity or upstream in the error that began it; none where there is no such frame."""
+    """The innermost frame of parity or upstream in the original error; empty if there is none."""
     from parity.errors import UsageError
     from parity.opsets import check_opset
     from parity.reports.recording.plugin import place_of
@@ -163,7 +163,7 @@ def test_without_a_cell():
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
 def test_pytest_ends_with_the_causes(pytester, monkeypatch, workers):
-    """At 80 columns too: one traceback each, all failures counted, what has no cell as ever, the causes at the end."""
+    """At 80 columns too: one traceback each, all failures counted, tests without a cell as usual, causes last."""
     monkeypatch.setenv("COLUMNS", "80")
     pytester.makepyfile(test_suite=SUITE)
     result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default or without", *workers)
@@ -189,7 +189,7 @@ def test_pytest_ends_with_the_causes(pytester, monkeypatch, workers):
 
 @pytest.fixture
 def files(tmp_path):
-    """The records of a run that is green, and of one with two causes."""
+    """The records of a green run, and of a run with two causes."""
     green = [{**line, "status": "passed", "error": None} for line in two_causes()]
     for name, lines in {"green": green, "red": two_causes()}.items():
         lines = [{key: value for key, value in line.items() if key != "cause" or line["error"]} for line in lines]
@@ -198,7 +198,7 @@ def files(tmp_path):
 
 
 def test_check_and_diff_begin_with_the_causes(files, capsys):
-    """Before the cells; what was accepted as it is, is none of them; JSON has all."""
+    """Before the cells; without failures that were accepted; JSON has all."""
     old, new, baseline = str(files / "green.jsonl"), str(files / "red.jsonl"), ["--baseline", str(files / "baseline")]
     assert main(["--accept", old, *baseline]) == 0
     capsys.readouterr()
@@ -219,7 +219,7 @@ def test_check_and_diff_begin_with_the_causes(files, capsys):
 
 
 def test_the_summary_beside_the_page_begins_with_the_causes(files):
-    """In front of the lists by status."""
+    """Before the lists by status."""
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
     assert main([str(files / "red.jsonl"), "--output", str(files / "page.html")]) == 0
@@ -239,25 +239,25 @@ def test_the_summary_beside_the_page_begins_with_the_causes(files):
     ids=["exception", "without-a-frame", "passes-again", "crash", "older-record"],
 )
 def test_every_cause_has_a_title(fields, title):
-    """Exception and frame; what has neither says which kind of failure it is."""
+    """Exception and frame; without them, the kind of failure."""
     (cause,) = causes.causes_of([{**red("gpt2", "default", 11, 1), **fields}])
     assert cause.title == title
     assert causes.cause_lines([cause])[0] == f"1. 1 check of 1 cell: gpt2 default: {title}"
 
 
 def warning(text="`device` is deprecated and goes in v5", category="FutureWarning"):
-    """What a record keeps of one."""
+    """The record of a warning."""
     return {"category": category, "module": "transformers.modeling_utils", "text": text}
 
 
 def with_warnings(*texts, architectures=("bert", "vit")):
-    """Records of checks that pass and warn."""
+    """Records of checks that pass with warnings."""
     warned = [warning(text) for text in texts]
     return [specimens.line(name, opset=opset, warnings=warned) for name in architectures for opset in (11, 12)]
 
 
 def test_a_warning_has_a_cause_too():
-    """Category and module for class and place; alike whatever names, numbers, ids and paths are in it."""
+    """Category and module stand for class and place; names, numbers, ids and paths do not distinguish warnings."""
     lines = [*with_warnings("`a` goes in v5 of 9.1"), *with_warnings("`b` goes in v5 of 9.2", "other")]
     first, second = causes.warning_causes(lines)
     assert causes.cause_lines([first]) == [
@@ -270,7 +270,7 @@ def test_a_warning_has_a_cause_too():
 
 
 def test_ten_causes_leave_warnings_a_line():
-    """Together they have ten entries; warnings that have none are counted."""
+    """Causes and warnings together have ten entries; the rest of the warnings is counted."""
     red_causes = causes.causes_of(red("bert", "a", 11, 1, {"exception": f"E{n}", "place": ""}) for n in range(12))
     warnings = causes.warning_causes(with_warnings("one", "two"))
     assert len(causes.listing(red_causes[:9], warnings)["warnings"]["lines"]) == 4
@@ -281,7 +281,7 @@ def test_ten_causes_leave_warnings_a_line():
 
 @pytest.fixture
 def gate(tmp_path, capsys):
-    """Runs the command on records: its exit status and what it prints."""
+    """A function that runs the command on records; returns its exit status and output."""
 
     def run(*arguments, environment=None, **runs):
         for name, lines in runs.items():
@@ -295,7 +295,7 @@ def gate(tmp_path, capsys):
 
 
 def test_a_new_warning_is_in_the_gate_until_it_is_accepted(gate, tmp_path):
-    """It fails nothing; another warning is new after that; the known ones stay known when a run has none."""
+    """It fails nothing; another warning is new later; known ones stay known after a run without them."""
     assert gate("--accept", "run.jsonl", run=specimens.run())[0] == 0
     assert not (tmp_path / "baseline" / "warnings.json").exists()
     warned = [{**line, "warnings": [warning()]} for line in specimens.run()]
@@ -313,7 +313,7 @@ def test_a_new_warning_is_in_the_gate_until_it_is_accepted(gate, tmp_path):
 
 
 def test_a_new_warning_is_in_a_difference(gate):
-    """In text, Markdown and JSON; not one that was there before; it makes nothing worse."""
+    """In text, Markdown and JSON; not if it was there before; it makes nothing worse."""
     runs = {"old": with_warnings("old", architectures=("bert",)), "new": with_warnings("old", "new")[:2]}
     status, text = gate("--diff", "old.jsonl", "new.jsonl", **runs)
     assert status == 0
@@ -326,7 +326,7 @@ def test_a_new_warning_is_in_a_difference(gate):
 
 
 def test_a_difference_from_a_baseline_knows_its_warnings(gate, tmp_path):
-    """Those that were accepted with it are not new."""
+    """The warnings accepted with it are not new."""
     warned = [{**line, "warnings": [warning()]} for line in specimens.run()]
     gate("--accept", "run.jsonl", run=warned)
     csv = str(tmp_path / "baseline" / f"{specimens.NAME}.csv")
@@ -339,7 +339,7 @@ def test_a_difference_from_a_baseline_knows_its_warnings(gate, tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": [["b"]]}', '{"a": 1}'])
 def test_damaged_warnings_are_refused(gate, tmp_path, capsys, content):
-    """In a sentence that says what to do, with exit status 2."""
+    """In one sentence that says what to do, with exit status 2."""
     gate("--accept", "run.jsonl", run=specimens.run())
     (tmp_path / "baseline" / "warnings.json").write_text(content)
     assert main(["--check", str(tmp_path / "run.jsonl"), "--baseline", str(tmp_path / "baseline")]) == 2
@@ -349,7 +349,7 @@ def test_damaged_warnings_are_refused(gate, tmp_path, capsys, content):
 @pytest.mark.parametrize("number", [1, 4, 10, 30])
 @pytest.mark.parametrize("onnxruntime", ["1.32.0", "1.31.0"], ids=["own", "nearest"])
 def test_the_gate_reports_a_red_run_in_less_than_40_lines(gate, number, onnxruntime):
-    """Every cell regressed, some gone and some new: causes first, then as many cells as there is room for."""
+    """Every cell regressed, some gone and some new: causes first, then as many cells as fit."""
     names, opsets = [f"model{n}" for n in range(60)], (11, 13, 15)
     before = [specimens.line(name, "default", opset) for name in names for opset in opsets]
     after = [
@@ -381,7 +381,7 @@ def test_other(cell):
 
 
 def test_no_cause_loses_its_traceback(pytester):
-    """Each opset and class is a cause here, more than are listed at the end."""
+    """Each opset and class is a cause here, which is more than the summary lists."""
     pytester.makepyfile(test_suite=MANY)
     result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx")
     _, lines = records.read(pytester.path / "out.jsonl")

@@ -1,4 +1,4 @@
-"""Cells are chosen by exact names: by pytest and by `parity matrix` alike."""
+"""pytest and `parity matrix` select the same cells by exact names."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ def test_without_a_cell():
 
 @pytest.fixture
 def collected(pytester):
-    """The tests that pytest collects with options, and what it says."""
+    """A function that collects tests with options; returns them and the output."""
     pytester.makepyfile(test_suite=SUITE)
 
     def collect(*arguments):
@@ -38,7 +38,7 @@ def collected(pytester):
     return collect
 
 
-# Name → the options, and which cells they should choose.
+# Name → (options, predicate of the cells that they select).
 CHOICES = {
     "bert alone, not camembert": (["--architecture", "bert"], lambda cell: cell.architecture == "bert"),
     "two, spelled otherwise": (
@@ -57,7 +57,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_pytest_and_the_listing_choose_the_same(collected, capsys, name):
-    """As many as there are, and what the command that is printed would choose; tests of no cell are left out."""
+    """The same number, and the same as the printed command selects; tests without a cell are left out."""
     arguments, chooses = CHOICES[name]
     capsys.readouterr()
     assert matrix.main(["--json", *arguments]) == 0
@@ -75,7 +75,7 @@ def test_pytest_and_the_listing_choose_the_same(collected, capsys, name):
 
 
 def test_without_a_name_nothing_is_left_out(collected, capsys):
-    """The control: all cells, and the test of none."""
+    """The control: all cells, and the test without a cell."""
     tests, _ = collected("-k", "bert-default-onnx1 or without")
     assert "test_without_a_cell" in tests
     assert len(tests) > 10
@@ -96,7 +96,7 @@ WRONG = {
 
 @pytest.mark.parametrize("option", WRONG)
 def test_a_name_that_is_none_is_refused(collected, capsys, option):
-    """In one sentence with the valid ones, by both; nothing is collected."""
+    """By both, in one sentence with the valid names; nothing is collected."""
     word, message = WRONG[option]
     tests, text = collected(option, word)
     assert not tests
@@ -109,7 +109,7 @@ def test_a_name_that_is_none_is_refused(collected, capsys, option):
 
 
 def test_names_of_which_no_cell_has_all_are_refused(collected, capsys):
-    """A trace has no opset; a feature of another architecture is told with the valid ones."""
+    """A trace has no opset; for a feature of another architecture, the message lists the valid ones."""
     arguments = ["--opset", "17", "--format", "torchscript"]
     assert "no cell has all of --opset 17 --format torchscript" in collected(*arguments)[1]
     with pytest.raises(SystemExit):
@@ -120,7 +120,7 @@ def test_names_of_which_no_cell_has_all_are_refused(collected, capsys):
 
 
 def test_a_choice_is_told_as_the_options_that_ask_for_it():
-    """Read again, they are the same choice."""
+    """Parsed again, they give the same choice."""
     choice = Choice(("bert", "vit"), ("default",), (11, 17), ("onnx",))
     words = {"architecture": ["bert", "vit"], "feature": ["default"], "opset": ["11", "17"], "format": ["onnx"]}
     assert choice_of(words) == choice
@@ -131,7 +131,7 @@ def test_a_choice_is_told_as_the_options_that_ask_for_it():
 
 
 def test_the_table_ends_with_the_command(capsys):
-    """After the counts of what was chosen."""
+    """After the numbers of selected cells."""
     assert matrix.main(["--architecture", "vit", "--format", "torchscript"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9

@@ -1,4 +1,4 @@
-"""A check that kills its worker, or never ends, fails; everything else goes on, and all of it is on record."""
+"""A check that kills its worker, or hangs, fails; everything else runs, and all results are recorded."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ DEEDS = {
 
 @pytest.mark.parametrize("deed", DEEDS)
 def test_one_bad_check_fails_alone(pytester, deed):
-    """The worker's end fails that one check, once, with stage crash; all other checks of all cells pass."""
+    """When the worker dies, that one check fails once, with stage crash; all other checks of all cells pass."""
     pytester.makepyfile(test_suite=SUITE.format(deed=DEEDS[deed]))
     limits = ("-o", "faulthandler_timeout=3", "-o", "faulthandler_exit_on_timeout=true")
     cells = "distilbert-default-onnx11 or distilbert-default-onnx12 or resnet-default-onnx11"
@@ -49,7 +49,7 @@ def test_one_bad_check_fails_alone(pytester, deed):
     assert len(lines) == 9
 
 
-# Kills the process that writes the records: its own, or that of the controller.
+# Kills the process that writes the records: its own, or the controller.
 CONTROLLER = """
 import os
 import signal
@@ -71,8 +71,8 @@ def test_after(cell):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "one-worker"])
 def test_a_run_that_is_broken_off_is_taken_up(pytester, monkeypatch, workers):
-    """The controller is killed: what ran is there in whole lines, and --only-changed runs the rest."""
-    # It is that of the worker that runs this test.
+    """The controller is killed: the records of finished checks are complete lines, and --only-changed runs the rest."""
+    # Otherwise it is that of the worker that runs this test.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makepyfile(test_suite=CONTROLLER)
     (pytester.path / "deadly").touch()
@@ -88,7 +88,7 @@ def test_a_run_that_is_broken_off_is_taken_up(pytester, monkeypatch, workers):
     pytester.runpytest_subprocess(*options, "--records", "again.jsonl").assert_outcomes(passed=2)
     assert [each["check"] for each in records.read(pytester.path / "again.jsonl")[1]] == ["dies", "after"]
     assert not (pytester.path / "again.partial").exists()
-    # A run that takes up is broken off itself: the next one has its records, too.
+    # If the continuing run is interrupted too, the next one uses its records as well.
     (pytester.path / "again.jsonl").rename(pytester.path / "again.partial")
     text = (pytester.path / "again.partial").read_text().splitlines(keepends=True)
     (pytester.path / "again.partial").write_text("".join(text[:2]))
@@ -97,7 +97,7 @@ def test_a_run_that_is_broken_off_is_taken_up(pytester, monkeypatch, workers):
 
 
 def test_the_name_of_a_partial_is_none_for_records(pytester):
-    """One sentence, before anything is run."""
+    """In one sentence, before anything runs."""
     pytester.makepyfile(test_suite="def test_x(cell): pass")
     result = pytester.runpytest(*PLUGINS, "--records", "out.partial", "-k", "resnet-default-onnx11")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -105,7 +105,7 @@ def test_the_name_of_a_partial_is_none_for_records(pytester):
 
 
 class Worker:
-    """What a scheduler knows of a worker: what it was sent, and whether it was told to end."""
+    """A scheduler's view of a worker: the items sent to it, and whether it must end."""
 
     def __init__(self, name):
         self.gateway = SimpleNamespace(id=name)
@@ -122,7 +122,7 @@ IDS = [f"test_a.py::test_{check}[{model}-onnx11]" for model in ("bert-default", 
 
 
 def start_two():
-    """A scheduler whose two workers have begun."""
+    """A scheduler with two workers that have started."""
     from xdist.remote import Producer
 
     config = SimpleNamespace(
@@ -140,7 +140,7 @@ def start_two():
 
 @pytest.mark.parametrize("dead", [1, 2])
 def test_what_a_dead_worker_had_not_run_is_run(dead):
-    """Another one ends, or begins, while those that take the places of the dead have not collected yet."""
+    """Another worker ends, or starts, before the replacements of dead workers have collected."""
     scheduler, workers = start_two()
     sent = [set(worker.sent) for worker in workers]
     assert sent[0] | sent[1] == {*range(len(IDS))}
@@ -158,7 +158,7 @@ def test_what_a_dead_worker_had_not_run_is_run(dead):
         for index in place.sent:
             scheduler.mark_test_complete(place, index)
     assert len(crashed) == dead
-    # Each check once, and none but those that killed a worker is left out.
+    # Each check runs once, and only those that killed a worker are left out.
     run = [index for worker in (*workers[dead:], *places) for index in worker.sent]
     assert sorted(IDS[index] for index in run) == sorted({*IDS} - crashed)
     assert scheduler.tests_finished

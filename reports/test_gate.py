@@ -1,4 +1,4 @@
-"""The gate passes what was accepted and nothing else; what an upgrade did is told worst first."""
+"""The gate passes only what was accepted; the effects of an upgrade are listed worst first."""
 
 import json
 import re
@@ -16,7 +16,7 @@ CELL = "bert-default-onnx11"
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty directory to work in, and a function that writes records there."""
+    """An empty working directory, and a function that writes records there."""
     monkeypatch.chdir(tmp_path)
 
     def write(name, lines, environment=None):
@@ -28,7 +28,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def gate(place, capsys):
-    """Accept one run, then check another: exit status and what is said."""
+    """A function that accepts one run, then checks another; returns exit status and output."""
 
     def check(before, after, *options):
         place("records.jsonl", before)
@@ -41,7 +41,7 @@ def gate(place, capsys):
 
 
 def test_an_equal_run_passes(gate):
-    """The same statuses, in another order and with other times and ratios, are all as accepted."""
+    """The same statuses in another order, with other times and ratios, are as accepted."""
     again = [{**line, "seconds": 9.0, "outputs": {}} for line in reversed(specimens.run())]
     status, text = gate(specimens.run(), again)
     assert status == 0
@@ -92,7 +92,7 @@ SEEDED = {
 }
 
 
-# What --accept takes over only when it is told to.
+# Changes that --accept needs an option for.
 ALLOWANCES = {
     "a cell removed": " --drop 2",
     "a check that is gone": " --drop 6",
@@ -103,7 +103,7 @@ ALLOWANCES = {
 
 @pytest.mark.parametrize("seed", SEEDED)
 def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seed):
-    """Each kind of change fails with its list and the one command; that command makes the gate pass."""
+    """Each kind of change fails with its list and one command; that command makes the gate pass."""
     change, heading, line = SEEDED[seed]
     status, text = gate(specimens.run(), change(specimens.run()))
     assert status == 1
@@ -116,7 +116,7 @@ def test_a_seeded_change_fails_until_it_is_accepted(gate, capsys, seed):
 
 
 def test_a_part_of_the_matrix_takes_nothing_away(place, tmp_path, capsys):
-    """Accepting a run of one cell changes that cell; the rows of all others stay, and so does what the run skipped."""
+    """Accepting a run of one cell changes only that cell; other rows stay, and so do those that the run skipped."""
     place("records.jsonl", specimens.run())
     assert command.main(["--accept", "records.jsonl"]) == 0
     place("part.jsonl", [specimens.line(opset=11, status="failed")])
@@ -135,7 +135,7 @@ def test_a_part_of_the_matrix_takes_nothing_away(place, tmp_path, capsys):
 
 @pytest.mark.parametrize("option", [["--drop", "2"], ["--even-failed"]])
 def test_what_accept_is_allowed_goes_with_accept(place, capsys, option):
-    """Alone it would do nothing: exit status 2."""
+    """Without it they have no effect: exit status 2."""
     assert command.main(option) == 2
     assert "works only with --accept" in capsys.readouterr().err
 
@@ -161,7 +161,7 @@ def test_a_wrong_number_drops_nothing(place, tmp_path, capsys, number, message):
 
 @pytest.mark.parametrize("status", ["failed", "error", "xpassed"])
 def test_what_is_red_is_accepted_only_when_told(place, tmp_path, capsys, status):
-    """How many is said; what was accepted so before needs no second word; what passes never needed one."""
+    """The number is reported; a failure accepted before, or a check that passes, needs no option."""
     place("records.jsonl", specimens.run())
     assert command.main(["--accept", "records.jsonl"]) == 0
     path = tmp_path / "reports" / "baseline" / f"{specimens.NAME}.csv"
@@ -177,7 +177,7 @@ def test_what_is_red_is_accepted_only_when_told(place, tmp_path, capsys, status)
 
 
 def test_every_change_is_in_json_and_markdown(gate):
-    """Both say what the text says."""
+    """Both contain the same as the text."""
     after = specimens.change_records(specimens.run(), CELL, status="failed")
     status, text = gate(specimens.run(), after, "--format", "json")
     result = json.loads(text)
@@ -196,7 +196,7 @@ def test_without_any_baseline_all_is_new(place, capsys):
 
 @pytest.fixture
 def near(place, capsys):
-    """Accept a run, then check another of an environment without a baseline: exit status and what is said."""
+    """A function that accepts one run, then checks another of an environment without a baseline."""
 
     def check(lines, **environment):
         place("records.jsonl", specimens.run())
@@ -209,7 +209,7 @@ def near(place, capsys):
 
 
 def test_an_environment_without_a_baseline_is_compared_with_the_nearest(near):
-    """Which one, and what differs, is said; what is new there is counted, and no failure."""
+    """It is named, with the differences; new results are counted, and do not fail."""
     status, text = near([*specimens.run(), specimens.line("gpt2")])
     assert status == 0
     assert "6 cells" not in text
@@ -231,7 +231,7 @@ def test_an_environment_without_a_baseline_is_compared_with_the_nearest(near):
     ids=["regressed", "deviation", "gone", "new and red"],
 )
 def test_what_is_worse_than_in_the_nearest_fails(near, lines, line):
-    """The control: a status that is worse, a check that is gone, and a failure of what is new."""
+    """The control: a worse status, a missing check, and a new check that fails."""
     status, text = near(lines)
     assert status == 1
     assert "worse than in the nearest baseline" in text
@@ -250,7 +250,7 @@ def test_what_is_worse_than_in_the_nearest_fails(near, lines, line):
     ],
 )
 def test_the_nearest_baseline(tmp_path, packages, name):
-    """The same packages first, then the version whose first differing number is closest."""
+    """The same packages first, then the smallest difference in the first differing number of the version."""
     files = (
         "transformers-4.46.3-torch-2.13.0-onnxruntime-1.32.0",
         "transformers-5.23.0-torch-2.13.0-onnxruntime-1.32.0",
@@ -265,14 +265,14 @@ def test_the_nearest_baseline(tmp_path, packages, name):
 
 
 def test_a_run_of_nothing_fails(gate):
-    """Records without a single check are not accepted, not even beside an empty baseline."""
+    """Records without a check are not accepted, not even with an empty baseline."""
     status, text = gate([], [])
     assert status == 1
     assert "no result" in text
 
 
 def test_the_baseline_has_statuses_only(place, tmp_path):
-    """Its text is the same for runs that differ in times, ratios and order; reading it gives what was written."""
+    """Runs that differ only in times, ratios and order give the same text; reading it returns the statuses."""
     first = baseline.as_csv({("a-onnx11", "contract"): "passed", ("a-onnx11", "parity"): "xfailed"})
     second = baseline.as_csv({("a-onnx11", "parity"): "xfailed", ("a-onnx11", "contract"): "passed"})
     assert first == second == "cell,status,checks\na-onnx11,passed,contract\na-onnx11,xfailed,parity\n"
@@ -281,7 +281,7 @@ def test_the_baseline_has_statuses_only(place, tmp_path):
 
 
 def test_what_was_run_again_counts_as_it_went_last(place):
-    """A second file of the same environment takes the place of those checks alone."""
+    """A second file of the same environment replaces only the checks that it has."""
     bad = specimens.change_records(specimens.run(), CELL, status="failed")
     place("whole.jsonl", bad)
     place("again.jsonl", [specimens.line(opset=11)])
@@ -293,7 +293,7 @@ def test_what_was_run_again_counts_as_it_went_last(place):
 
 
 def test_opsets_that_changed_alike_share_a_line():
-    """Neither another status nor another attention is folded in."""
+    """Another status or another attention gets its own line."""
     cells = [f"bert-default-onnx{opset}" for opset in (11, 12, 13, 17)]
     changes = [Change(cell, "contract", "passed", "failed") for cell in [*cells, "bert-default-onnx14-sdpa"]]
     changes += [Change("bert-default-onnx18", "contract", "xfailed", "failed")]
@@ -308,7 +308,7 @@ def test_opsets_that_changed_alike_share_a_line():
 
 @pytest.fixture
 def diff(place, capsys):
-    """Exit status and what is said of two runs."""
+    """A function that compares two runs; returns exit status and output."""
 
     def compare_runs(before, after, *options, **packages):
         place("old.jsonl", before)
@@ -320,7 +320,7 @@ def diff(place, capsys):
 
 
 def test_equal_runs_have_no_difference(diff):
-    """Exit status 0, and said so."""
+    """Exit status 0, with a message."""
     status, text = diff(specimens.run(), specimens.run())
     assert status == 0
     assert "no error ratio has moved" in text
@@ -331,7 +331,7 @@ def test_equal_runs_have_no_difference(diff):
     "seed", [name for name in SEEDED if "new" not in name and "again" not in name and "gone" not in name]
 )
 def test_a_seeded_regression_is_in_the_difference(diff, seed):
-    """What is worse, or gone, is exit status 1."""
+    """A worse or missing result gives exit status 1."""
     change, heading, line = SEEDED[seed]
     status, text = diff(specimens.run(), change(specimens.run()))
     assert status == 1
@@ -340,7 +340,7 @@ def test_a_seeded_regression_is_in_the_difference(diff, seed):
 
 
 def test_a_ratio_that_grew_is_told(diff):
-    """From 0.8 to 3 every check still passes; a move below 1 and one that shrank are no regression."""
+    """From 0.8 to 3 every check still passes; a move below 1 or a smaller ratio is no regression."""
     grown = specimens.change_records(specimens.run(), CELL, outputs={"logits": {"ratio": 3.0, "worst": 3e-6}})
     status, text = diff(specimens.run(), grown)
     assert status == 1
@@ -410,7 +410,7 @@ def test_an_upgrade_is_told_worst_first(diff):
     ],
 )
 def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, message):
-    """Exit status 2 and what to do; no traceback."""
+    """Exit status 2 and advice; no traceback."""
     place("good.jsonl", specimens.run())
     place("other.jsonl", specimens.run(), specimens.environment(onnxruntime="1.26.0"))
     (tmp_path / "text.jsonl").write_text("hello\n")
@@ -426,7 +426,7 @@ def test_bad_input_is_one_message(place, tmp_path, capsys, arguments, message):
 
 
 def test_wrong_options_are_usage(capsys):
-    """Two actions at once are refused by the parser."""
+    """The parser refuses two actions at once."""
     with pytest.raises(SystemExit) as refused:
         command.main(["--check", "--accept"])
     assert refused.value.code == 2
@@ -434,7 +434,7 @@ def test_wrong_options_are_usage(capsys):
 
 @pytest.fixture
 def pair(place, tmp_path, capsys):
-    """Compare two runs, each as records or as the baseline that is made of them: exit status and what is said."""
+    """A function that compares two runs, each as records or as its baseline; returns exit status and output."""
 
     def compare(before, after, kinds, *options):
         for name, lines, version in (("old", before, "5.23.0"), ("new", after, "5.24.0")):
@@ -460,7 +460,7 @@ KINDS_OF_FILES = ("records", "baselines", "baseline and records", "records and b
 
 @pytest.mark.parametrize("kinds", KINDS_OF_FILES)
 def test_a_difference_takes_baselines_and_records_alike(pair, kinds):
-    """Equal runs have none, a failure is found with any of them; a baseline has no message, and no Python."""
+    """Equal runs have none, any of them shows a failure; a baseline has no messages and no Python version."""
     status, text = pair(specimens.run(), specimens.run(), kinds)
     assert status == 0
     lines = text.splitlines()
@@ -485,7 +485,7 @@ def test_a_difference_takes_baselines_and_records_alike(pair, kinds):
 
 
 def test_what_is_new_and_red_is_worse(diff):
-    """And what is new and passes is not; a skip that is gone is no loss."""
+    """A new check that passes is not, nor is a skip that disappeared."""
     assert diff(specimens.run(), [*specimens.run(), specimens.line("gpt2")])[0] == 0
     assert diff(specimens.run(), [*specimens.run(), specimens.line("gpt2", status="error")])[0] == 1
     skipped = specimens.change_records(specimens.run(), CELL, status="skipped")

@@ -1,4 +1,4 @@
-"""Records, baselines and tables of others: a wrong one is one sentence with file, place, what it is and should be."""
+"""A wrong file of records, a baseline or a table gives one sentence with file, place, value and expected value."""
 
 import json
 import os
@@ -15,7 +15,7 @@ OUTSIDE = "../../outside"
 
 
 def change(place, **items):
-    """A change of the environment (place 0) or of a check."""
+    """A function that changes the environment (place 0) or a check."""
     return lambda lines: lines[place].update(items)
 
 
@@ -24,7 +24,7 @@ def packages(**versions):
 
 
 def text_of(line):
-    """A change that puts a text in the place of the first check."""
+    """A function that replaces the first check by a text."""
     return lambda lines: lines.__setitem__(1, line)
 
 
@@ -72,7 +72,7 @@ ACTIONS = (["--check"], ["--accept"], ["--diff", "good.jsonl"], ["--merge"], [])
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A directory with good records and a good baseline, which is the working directory."""
+    """The working directory, with good records and a good baseline."""
     monkeypatch.chdir(tmp_path)
     records.write(tmp_path / "good.jsonl", specimens.environment(), specimens.run())
     assert command.main(["--accept", "good.jsonl"]) == 0
@@ -106,14 +106,14 @@ def test_wrong_records(place, capsys, case):
 
 @pytest.mark.parametrize("action", ["--check", "--accept"])
 def test_records_of_no_known_environment(place, capsys, action):
-    """Without a version of any package that decides, they have no baseline."""
+    """Without a version of any deciding package, there is no baseline for them."""
     records.write(place / "wrong.jsonl", {**specimens.environment(), "packages": {"numpy": "1"}}, specimens.run())
     status, err = run(capsys, action, "wrong.jsonl")
     assert (status, "names no version of transformers, torch, onnxruntime" in err) == (2, True)
 
 
 def test_good_records(place, capsys):
-    """The control; a ratio that is not a number is a result, and stays readable."""
+    """The control; a ratio that is not a number is a valid result, and can be read back."""
     lines = [specimens.line(outputs={"a": {"ratio": float("nan"), "worst": float("inf")}})]
     records.write(place / "other.jsonl", specimens.environment(), lines)
     assert records.read(place / "other.jsonl")[1][0]["outputs"]["a"]["worst"] == float("inf")
@@ -130,7 +130,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["records", "baseline", "seconds", "warnings", "history"])
 def test_what_is_no_regular_file_is_not_opened(place, capsys, name, kind):
-    """A FIFO has no end, and a device none either."""
+    """Reading a FIFO or a device would not end."""
     directory = place / "reports" / "baseline"
     path = {
         "records": place / "x.jsonl",
@@ -162,7 +162,7 @@ TABLES = {
 
 @pytest.mark.parametrize("text", TABLES, ids=range(len(TABLES)))
 def test_wrong_baselines(place, capsys, text):
-    """A file of a table says the line and the column."""
+    """The message has the line and the column."""
     (place / "reports" / "baseline" / f"{specimens.NAME}.csv").write_text(text)
     status, err = run(capsys, "--check", "good.jsonl")
     assert status == 2
@@ -172,7 +172,7 @@ def test_wrong_baselines(place, capsys, text):
 
 @pytest.mark.parametrize("value", ["x", "nan", "inf", "-1", "1e300", "9" * 5000, ""])
 def test_wrong_seconds(tmp_path, value):
-    """Times that are no numbers, or of no run."""
+    """Times that are not numbers, or out of range."""
     path = tmp_path / "seconds.csv"
     path.write_text(f"model,seconds\nbert-default,{value}\n")
     with pytest.raises(ValueError, match=r"line 2: seconds: is .*, should be a number from 0 to 1e"):
@@ -183,7 +183,7 @@ def test_wrong_seconds(tmp_path, value):
 
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 10**5, '{"a": 3}', '{"a": [["b"]]}', '{"a": [["b", "c", 3]]}'])
 def test_wrong_warnings(place, capsys, text):
-    """The warnings that were accepted are mapped to their environment."""
+    """The accepted warnings must be mapped to their environment."""
     (place / "reports" / "baseline" / "warnings.json").write_text(text)
     status, err = run(capsys, "--check", "good.jsonl")
     assert status == 2
@@ -192,7 +192,7 @@ def test_wrong_warnings(place, capsys, text):
 
 
 def test_a_baseline_is_written_whole_or_not(place, monkeypatch):
-    """What fails while it is written leaves the old one, and nothing beside it."""
+    """A failure while writing keeps the old file and leaves nothing next to it."""
     path = place / "reports" / "baseline" / f"{specimens.NAME}.csv"
     before = path.read_bytes()
     monkeypatch.setattr(baseline, "as_csv", lambda statuses: "cell\ud800")

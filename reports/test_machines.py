@@ -1,4 +1,4 @@
-"""Many machines: the CI workflow says what the commands take, and one run spans several interpreters."""
+"""Many machines: the CI workflow uses valid options of the commands, and one run spans several interpreters."""
 
 import configparser
 import fnmatch
@@ -20,12 +20,12 @@ from parity.reports import __main__ as command
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "parity.yml"
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
-# What a job knows of its place in the matrix, for shard 2 of 4.
+# Values of the workflow's context, for shard 2 of 4.
 CONTEXT = {"matrix.shard": "2", "strategy.job-total": "4"}
 
 
 def steps(text):
-    """The commands of each job of a workflow, with the values of its context."""
+    """The commands of each job of a workflow, with the values of its context filled in."""
     jobs = yaml.safe_load(text)["jobs"]
     filled = {
         name: [
@@ -39,7 +39,7 @@ def steps(text):
 
 
 def faults(text):
-    """What of a workflow would not work."""
+    """The faults of a workflow."""
     jobs, commands = steps(text)
     problems = []
     shards = jobs["matrix"]["strategy"]["matrix"]["shard"]
@@ -74,14 +74,14 @@ def faults(text):
         fnmatch.fnmatch("reports/out/records-2.jsonl", path) for upload in uploads for path in upload["path"].split()
     ):
         problems.append("the shards do not leave their records")
-    # Of a pipe, bash tells the status of its first command only where a step names it.
+    # GitHub sets `pipefail` only for a step that names bash as its shell.
     steps_of = [step for job in jobs.values() for step in job["steps"] if "|" in step.get("run", "").replace("||", "")]
     problems += [f"the status of a pipe is lost: {step['run']}" for step in steps_of if step.get("shell") != "bash"]
     return problems
 
 
 def test_the_workflow_is_sound():
-    """Shards 1 to N, each with records of its own; then merge, page and check with options that there are."""
+    """Shards 1 to N, each with its own records; then merge, page and check with valid options."""
     assert faults(WORKFLOW.read_text(encoding="utf-8")) == []
 
 
@@ -101,7 +101,7 @@ def test_the_workflow_is_sound():
     ],
 )
 def test_a_faulty_workflow_is_seen(change, problem):
-    """Shards, a total, a gate, paths or an exit status that are not what they should be."""
+    """Wrong shards, total, gate, paths or exit status."""
     text = WORKFLOW.read_text(encoding="utf-8")
     assert change[0] in text
     (line,) = faults(text.replace(*change))
@@ -109,7 +109,7 @@ def test_a_faulty_workflow_is_seen(change, problem):
 
 
 def test_what_pip_installs_today_is_a_lane_of_its_own():
-    """Once a week, by the command that README names; it can fail, nothing waits for it, and nothing hides it."""
+    """Weekly, with the command in the README; it can fail, no job depends on it, and its failure shows."""
     workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
     lane = workflow["jobs"]["newest"]
     # YAML reads the key `on` as true.
@@ -128,9 +128,9 @@ def test_what_pip_installs_today_is_a_lane_of_its_own():
 
 
 def test_the_gate_needs_neither_torch_nor_a_model(tmp_path):
-    """Merge, page and check import none of them: the workflow's gate does not install them."""
+    """Merge, page and check import neither: the workflow's gate does not install them."""
     for index in (1, 2):
-        # Both shards have the fingerprint of one division.
+        # Both shards have the same fingerprint of the division.
         shard = {"index": index, "of": 2, "whole": "a" * 16, "checks": 12 if index == 1 else 0}
         lines = specimens.run() if index == 1 else []
         records.write(tmp_path / f"records-{index}.jsonl", specimens.environment(shard=shard), lines)
@@ -145,18 +145,18 @@ def test_the_gate_needs_neither_torch_nor_a_model(tmp_path):
         run = [sys.executable, "-c", program.format(absent=absent), "reports", *arguments]
         process = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
         assert process.returncode == 0, process.stderr
-    # The control: what needs torch cannot be had.
+    # The control: a module that needs torch cannot be imported.
     needing = "import sys; sys.modules.update(dict.fromkeys({absent!r})); import parity.traceable"
     process = subprocess.run([sys.executable, "-c", needing.format(absent=absent)], capture_output=True, text=True)
     assert "import of torch halted" in process.stderr
 
 
 def test_one_run_spans_two_interpreters(pytester):
-    """xdist's own remote workers, here in two local interpreters: each check runs once, on record in one file."""
+    """xdist's remote workers, here in two local interpreters: each check runs once and all are in one file."""
     other = pytester.path / "other"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
     (site,) = other.glob("lib/python*/site-packages")
-    # As a directory of its own kind, so that an editable installation in it works too.
+    # Through `addsitedir`, so that an editable installation in it works too.
     (site / "dependencies.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     pytester.makepyfile(
         test_suite="""
@@ -170,7 +170,7 @@ def test_one_run_spans_two_interpreters(pytester):
             measurements(validated_at=[{"sizes": {}, "padding": f"{sys.prefix} {os.getcwd()}"}])
         """
     )
-    # Told where to work, the other one is treated as if it were on another host.
+    # With a working directory of its own, the other interpreter acts like one on another host.
     there = pytester.path.parent / f"{pytester.path.name}-there"
     there.mkdir()
     shutil.copy(pytester.path / "test_suite.py", there)
@@ -185,7 +185,7 @@ def test_one_run_spans_two_interpreters(pytester):
     assert len(environment["workers"]) == 2
 
 
-# Stands for each command of `.ci/run`: on record, and failing where it is the one that shall.
+# Replaces each command of `.ci/run`: logs its call, and fails if it is the chosen one.
 STUB = """#!/bin/sh
 name=$(basename "$0")
 echo "$name $*" >> "$CALLS"
@@ -211,7 +211,7 @@ PARTS = (
 
 
 def ci(directory, failing="nothing"):
-    """Exit status and commands of `.ci/run` with a stub in the place of each."""
+    """Run `.ci/run` with a stub for each command; returns the exit status and the calls."""
     python, others = ("python3", "python", "pip", "python3.10"), ("timeout", "tox", "pyenv", "chromium")
     for name in (*python, "pytest", "ruff", "mypy", *others):
         (directory / name).write_text(STUB)
@@ -224,7 +224,7 @@ def ci(directory, failing="nothing"):
 
 
 def test_ci_runs_the_suite_the_linter_and_the_other_environments(tmp_path):
-    """In this order, and succeeds when all of them do."""
+    """In this order; it succeeds if all of them do."""
     status, calls = ci(tmp_path)
     assert status == 0
     first = [next(at for at, call in enumerate(calls) if call.startswith(part)) for part in PARTS]
@@ -233,14 +233,14 @@ def test_ci_runs_the_suite_the_linter_and_the_other_environments(tmp_path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_ci_fails_with_each_of_its_parts(part, tmp_path):
-    """None of them is lost in what comes after it."""
+    """Later commands hide no failure."""
     status, calls = ci(tmp_path, part)
     assert status != 0
     assert calls[-1].startswith(part)
 
 
 def test_tox_runs_matrix_page_and_check_in_one_go():
-    """The gate's commands use one records file; the check is made even when pytest fails, never of old records."""
+    """The gate's commands use one records file; the check runs even if pytest fails, but never on old records."""
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini")
     gate = tox["testenv:gate"]

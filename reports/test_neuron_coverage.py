@@ -1,4 +1,4 @@
-"""The table of operators on Inf1 is made from records, and says no more than they do."""
+"""The table of operators on Inf1 is generated from records, and claims no more than they do."""
 
 import pytest
 
@@ -16,12 +16,12 @@ def line(feature="default", share=0.97, outside=None, status="passed", check="ne
 
 
 def table(*lines):
-    """The rows of the table."""
+    """The rows of the table about bert."""
     return [row for row in neuron.page(ENVIRONMENT, lines).splitlines() if row.startswith("| bert")]
 
 
 def test_features_with_equal_operators_share_a_row():
-    """The share is the smallest of theirs; those with other operators have a row of their own."""
+    """The share is the smallest of theirs; features with other operators have a row of their own."""
     other = line("masked-lm", 0.5, {"aten::erfinv": 2})
     assert table(line(), line("question-answering", 0.9), other) == [
         "| bert | default, question-answering | 90.0% | embedding ×3 | – |",
@@ -30,7 +30,7 @@ def test_features_with_equal_operators_share_a_row():
 
 
 def test_parts_are_joined():
-    """The graphs of an encoder and a decoder are one row, as good as the worse of them."""
+    """The graphs of an encoder and a decoder share one row, with the worse share."""
     parts = {
         "encoder": {"operators": 50, "share": 0.95, "limited": {}, "outside": {"aten::embedding": 1}},
         "decoder": {"operators": 70, "share": 0.91, "limited": {"aten::where": 1}, "outside": {"aten::index": 2}},
@@ -40,7 +40,7 @@ def test_parts_are_joined():
 
 
 def test_only_what_passed_is_told():
-    """Records of a failure, a skip or another check give no row; none at all is an error."""
+    """Records of a failure, a skip or another check give no row; having none is an error."""
     others = [line(status="failed"), line(status="skipped"), line(check="neuron_answers")]
     assert len(table(line("masked-lm"), *others)) == 1
     with pytest.raises(ValueError, match="none is about a graph for Neuron"):
@@ -59,7 +59,7 @@ def test_it_says_that_nothing_was_compiled(tmp_path):
 
 
 def test_the_committed_table_has_every_architecture():
-    """What the matrix has for Inf1 stands in it, with every feature."""
+    """It has every architecture and feature that the matrix has for Inf1."""
     text = neuron.COVERAGE.read_text(encoding="utf-8").splitlines()
     for architecture, features in NEURON_FEATURES.items():
         listing = ", ".join(row.split(" | ")[1] for row in text if row.startswith(f"| {architecture} |"))

@@ -1,4 +1,4 @@
-"""The page says what the records say, needs nothing but itself, and works in a browser by keyboard, light and dark."""
+"""The page shows the records, is self-contained, and works in a browser by keyboard, in light and dark."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def lines():
     ]
 
 
-# What was accepted before: one check passed, one had failed, and one has no record any more.
+# The accepted statuses: one check passed, one had failed, and one has no record any more.
 ACCEPTED = {
     **{(line["id"], line["check"]): line["status"] for line in lines()},
     ("vit-default-onnx13", "traced_sizes"): "passed",
@@ -57,7 +57,7 @@ for cell in ("t5-default-onnx17", "bert-masked-lm-torchscript"):
 
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory):
-    """The page of `lines`, with a run before it, a baseline and a reproducer."""
+    """The page of `lines`, with an earlier run, a baseline and a reproducer."""
     directory = tmp_path_factory.mktemp("page")
     (directory / "reproductions").mkdir()
     (directory / "reproductions" / "vit-default-onnx13-3.py").write_text("print('it still fails')\n")
@@ -73,18 +73,18 @@ def page_file(tmp_path_factory):
 
 
 def options(directory):
-    """Of the command, what stands beside the records."""
+    """Options of the command for everything but the records."""
     return ["--history", str(directory / "old.jsonl"), "--baseline", str(directory / "baseline")]
 
 
 def read_data(path):
-    """The data within a page."""
+    """The data in a page."""
     text = path.read_text(encoding="utf-8")
     return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def test_every_record_is_in_the_page(page_file):
-    """Its rows are the records, one for one; infinite ratios are told in a word."""
+    """Its rows are the records, one for one; an infinite ratio is a word."""
     data = read_data(page_file)
     rows = [
         (data["cells"][cell]["id"], data["checks"][check], WORST[status])
@@ -95,14 +95,14 @@ def test_every_record_is_in_the_page(page_file):
 
 
 def test_only_reproducers_of_these_cells_are_in_the_page(page_file):
-    """One that an older run left, for another cell or for one that passes now, is not."""
+    """Reproducers that an older run left, for another cell or one that passes now, are not."""
     assert read_data(page_file)["scripts"] == {
         "vit-default-onnx13": [["vit-default-onnx13-3.py", "print('it still fails')\n"]]
     }
 
 
 def test_the_summary_names_what_is_not_passed(page_file):
-    """Counts, then each status with its cells and messages, the worst first; nothing of what passed."""
+    """Counts, then each status with its cells and messages, the worst first; without passed checks."""
     text = page_file.with_suffix(".md").read_text(encoding="utf-8")
     headings = [text.index(f"## {status}: ") for status in ("failed", "error", "xpassed", "xfailed", "skipped")]
     assert headings == sorted(headings)
@@ -113,7 +113,7 @@ def test_the_summary_names_what_is_not_passed(page_file):
 
 
 def test_the_summary_folds_opsets_with_one_message():
-    """Three opsets are one line; another message is another."""
+    """Three opsets give one line; another message gives another line."""
     seeded = [specimens.line(opset=opset, status="failed") for opset in (11, 12, 13)]
     seeded.append(specimens.line(opset=14, status="failed", error="else"))
     assert page.problems(seeded) == {
@@ -125,7 +125,7 @@ def test_the_summary_folds_opsets_with_one_message():
 
 
 def test_each_plot_has_what_is_on_record():
-    """The figures under the plots are those of the records."""
+    """The numbers under the plots are those of the records."""
     runs = [(specimens.environment(), specimens.run())]
     by_name = {plot.name: plot for plot in plots.all_plots(specimens.environment(), lines(), runs)}
     assert all(plot.svg.startswith("<svg ") for plot in by_name.values())
@@ -137,7 +137,7 @@ def test_each_plot_has_what_is_on_record():
 
 
 def test_error_ratios_are_on_a_log_scale(monkeypatch):
-    """Time and memory too, and no count is."""
+    """Also time and memory, but no count."""
     kinds = []
     monkeypatch.setattr(plots, "_svg", lambda figure, axes: kinds.append(axes.get_xscale()) or "")
     found = plots.all_plots(specimens.environment(), lines(), [(specimens.environment(), specimens.run())])
@@ -146,7 +146,7 @@ def test_error_ratios_are_on_a_log_scale(monkeypatch):
 
 
 def test_plots_of_nothing_say_so():
-    """Records without ratios, verdicts, ONNX cells or an earlier run have a sentence in the place of a plot."""
+    """Records without ratios, verdicts, ONNX cells or an earlier run give a sentence in place of a plot."""
     bare = [specimens.line(format="neuron", opset=None, outputs={}, peak=None)]
     del bare[0]["peak"]
     by_name = {plot.name: plot for plot in plots.all_plots(specimens.environment(), bare)}
@@ -155,7 +155,7 @@ def test_plots_of_nothing_say_so():
 
 
 def test_equal_records_make_equal_pages(page_file, tmp_path):
-    """Nothing in it is of the moment or of the machine it was made on."""
+    """They contain neither time nor machine of their creation."""
     sources = page_file.parent
     again = [*options(sources), "--output", str(sources / "again.html")]
     assert command.main([str(sources / "new.jsonl"), *again]) == 0
@@ -163,7 +163,7 @@ def test_equal_records_make_equal_pages(page_file, tmp_path):
 
 
 def test_the_command_of_a_check_finds_it():
-    """With the options that made the cells of the run; without them there is no emulated cell."""
+    """It has the options that made the cells of the run; without them there is no emulated cell."""
     arguments = ["-n", "2", "--neuron-emulate", "--architecture", "bert", "--architecture=vit", "-k", "bert"]
     command = causes.rerun_command({**specimens.environment(), "arguments": arguments})
     assert command == f"{causes.COMMAND} --neuron-emulate --architecture bert --architecture=vit"
@@ -182,7 +182,7 @@ def test_the_command_of_a_check_finds_it():
 
 
 def test_the_page_does_not_take_the_name_of_its_summary(tmp_path, capsys):
-    """The summary goes beside it as .md: one of them would be lost."""
+    """The summary, with suffix .md, would overwrite it."""
     records.write(tmp_path / "run.jsonl", specimens.environment(), specimens.run())
     assert command.main([str(tmp_path / "run.jsonl"), "--output", str(tmp_path / "report.md")]) == 2
     assert "should end in .html" in capsys.readouterr().err
@@ -201,7 +201,7 @@ def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
 
 
 def test_causes_warnings_and_changes_are_in_the_data(page_file):
-    """Each check with its cause, its accepted status and its kind of change; equal ones have none."""
+    """Each check has its cause, its accepted status and its kind of change; unchanged ones have none."""
     data = read_data(page_file)
     by_check = {
         (data["cells"][cell]["id"], data["checks"][check]): row
@@ -225,7 +225,7 @@ def test_causes_warnings_and_changes_are_in_the_data(page_file):
 
 
 def test_the_summary_begins_with_causes_and_warnings(page_file):
-    """In front of the packages; a warning that was accepted is not among them."""
+    """Before the packages; accepted warnings are not among them."""
     text = page_file.with_suffix(".md").read_text(encoding="utf-8")
     assert text.index("## 3 causes of what is red") < text.index(f"## 1 new warning {causes.WARNED}")
     assert text.index("the old name") < text.index("| package |")
@@ -240,7 +240,7 @@ def test_the_summary_begins_with_causes_and_warnings(page_file):
 
 
 def test_architectures_are_grouped_by_kind():
-    """The largest kind first, each by name; one that is in no registry is under `other`."""
+    """The largest kind first, sorted by name; an unregistered architecture is under `other`."""
     grouped = data_of.group_by_kind(
         lines(), {"bert": "encoder", "roberta": "encoder", "vit": "vision", "gpt2": "decoder"}
     )
@@ -252,7 +252,7 @@ def test_architectures_are_grouped_by_kind():
     ]
 
 
-# From here on in a real browser.
+# The tests below use a real browser.
 
 
 @pytest.fixture(scope="session")
@@ -289,7 +289,7 @@ EVERYTHING = {
 
 
 def buttons(window):
-    """What each square of the matrix is called."""
+    """The label of each square of the matrix."""
     return window.locator("#grids td button").evaluate_all("all => all.map(b => b.getAttribute('aria-label'))")
 
 
@@ -299,7 +299,7 @@ def squares(window):
 
 
 def open_square(window, name):
-    """Click a square; the dialog that opens."""
+    """Click a square and return the dialog that opens."""
     window.locator(f"#grids button[aria-label^='{name}:']").click()
     dialog = window.get_by_role("dialog", name=name)
     dialog.wait_for()
@@ -307,7 +307,7 @@ def open_square(window, name):
 
 
 def test_the_matrix_has_the_worst_status_of_each_cell(window):
-    """Colour, sign and label of architecture × feature; opsets by status in the label and as strokes."""
+    """Colour, symbol and label of architecture × feature; opsets by status in the label and as strokes."""
     labels = {label.partition(":")[0]: label for label in buttons(window)}
     assert set(labels) == EVERYTHING
     assert labels["bert default"] == "bert default: xfailed: onnx12; passed: onnx11, 13, onnx14-sdpa; 7 checks"
@@ -331,7 +331,7 @@ def test_the_matrix_has_the_worst_status_of_each_cell(window):
 
 
 def test_kinds_of_models_are_groups_of_the_matrix(window):
-    """Each a grid with the columns that its models have; the kind stands in its corner."""
+    """Each is a grid with the columns of its models and the kind in its corner."""
     heads = window.get_by_role("grid").evaluate_all(
         "all => all.map(g => [...g.tHead.rows[0].cells].map(c => c.innerText))"
     )
@@ -365,7 +365,7 @@ def test_kinds_of_models_are_groups_of_the_matrix(window):
     ],
 )
 def test_each_filter_leaves_what_matches(window, name, value, labels):
-    """And the button beside them brings all back."""
+    """The button next to the filters restores all."""
     everything = buttons(window)
     field = window.locator(f"[name={name}]")
     field.fill(value) if name in ("architecture", "message", "cause") else field.select_option(value)
@@ -380,7 +380,7 @@ def test_each_filter_leaves_what_matches(window, name, value, labels):
 
 
 def test_filters_go_together(window):
-    """Of a message and of an architecture; nothing is left where no cell has both."""
+    """A message and an architecture; nothing is left if no cell has both."""
     window.locator("[name=message]").fill("logits")
     window.locator("[name=architecture]").fill("vit")
     assert squares(window) == {"vit default"}
@@ -389,7 +389,7 @@ def test_filters_go_together(window):
 
 
 def test_what_changed_has_its_own_colour(window):
-    """A ring in a colour that no status has, only around what changed; the numbers are a filter."""
+    """A ring in a colour that no status has, only around changed squares; the numbers are a filter."""
     ring = "element => getComputedStyle(element).boxShadow"
     rings = {
         name: window.locator(f"#grids button[aria-label^='{name}:']").evaluate(ring)
@@ -418,7 +418,7 @@ def test_without_a_baseline_nothing_has_changed(chromium, tmp_path):
 
 
 def test_the_nearest_baseline_is_named(chromium, tmp_path):
-    """With the packages that differ; what the selection left out is counted, and is not missing."""
+    """With the packages that differ; checks that the selection left out are counted, and not missing."""
     (tmp_path / "baseline").mkdir()
     whole_run = {**ACCEPTED, ("bert-default-onnx20", "contract"): "passed"}
     (tmp_path / "baseline" / f"{specimens.NAME}.csv").write_text(baseline.as_csv(whole_run))
@@ -435,7 +435,7 @@ def test_the_nearest_baseline_is_named(chromium, tmp_path):
 
 
 def test_a_page_is_compared_with_a_run(chromium, tmp_path):
-    """What `--upgrade` makes: the run before is named, and its warnings are not new."""
+    """As `--upgrade` writes it: the earlier run is named, and its warnings are not new."""
     before = specimens.environment(transformers="4.46.3"), specimens.run()
     old, new = (before[0], [*before[1], specimens.line("clip", warnings=[WARNING])]), (specimens.environment(), lines())
     page.write(tmp_path / "page.html", *new, page.against(old, new))
@@ -470,7 +470,7 @@ def test_the_page_begins_with_the_causes(window):
 
 
 def test_new_warnings_have_a_section(window):
-    """After the causes, as text; the square of the cell says it too."""
+    """After the causes, as text; the cell's square mentions it too."""
     heading = window.get_by_role("heading", name=f"1 new warning {causes.WARNED}")
     assert heading.is_visible()
     entry = window.locator("#warnings ~ ol > li")
@@ -480,7 +480,7 @@ def test_new_warnings_have_a_section(window):
 
 
 def test_a_click_shows_what_failed_and_folds_what_passed(window):
-    """The failed check stands open with message, command and script; all that passed is one line until it is opened."""
+    """The failed check is open with message, command and script; passed checks are one line until it is opened."""
     dialog = open_square(window, "vit default")
     first = dialog.get_by_role("article").first.inner_text()
     assert "✗ failed" in first
@@ -498,7 +498,7 @@ def test_a_click_shows_what_failed_and_folds_what_passed(window):
 
 
 def test_alike_failures_of_a_square_are_one_entry(chromium, tmp_path):
-    """What one cause did at ten opsets stands there once; a cell alone has its own message."""
+    """The failures of one cause at ten opsets are listed once; a single cell has its own message."""
     failed = [
         specimens.line("gpt2", opset=opset, check=check, status="failed", error=f"y: error ratio {opset}.5")
         for opset in range(11, 21)
@@ -521,7 +521,7 @@ def test_alike_failures_of_a_square_are_one_entry(chromium, tmp_path):
 @SIZES
 @pytest.mark.parametrize("address", ["vit-default", "vit-default-onnx13"])
 def test_each_cell_has_an_address(chromium, page_file, width, address):
-    """It opens that cell, and is what the window shows when the cell is opened by hand; closing takes it away."""
+    """It opens that cell, and the window shows it when the cell is opened by hand; closing removes it."""
     with screenshots.open_page(chromium, page_file, width=width, address=address) as tab:
         dialog = tab.get_by_role("dialog")
         alone = address.endswith("onnx13")
@@ -540,25 +540,25 @@ def test_each_cell_has_an_address(chromium, page_file, width, address):
 
 
 def test_an_address_of_no_cell_says_so(chromium, page_file):
-    """In the place that counts what is shown; hostile text is text there too."""
+    """In the line that counts the shown cells; hostile text stays text there too."""
     with screenshots.open_page(chromium, page_file, address="bert-default-onnx99<b>") as tab:
         assert tab.get_by_role("status").inner_text() == "#bert-default-onnx99<b>: no such cell on this page"
         assert not tab.get_by_role("dialog").is_visible()
 
 
 def test_a_deviation_has_its_link(window):
-    """The thread upstream, without the bracket after it."""
+    """To the upstream thread, without the bracket after it."""
     dialog = open_square(window, "bert default")
     assert dialog.get_by_role("article").get_by_role("link").get_attribute("href") == LINK
 
 
 def test_a_trace_shows_its_verdicts(window):
-    """Axis, verdict and the sizes that show it."""
+    """Axis, verdict and sizes."""
     assert "sequence: raises; right at 1; raises at 13" in open_square(window, "bert masked-lm").inner_text()
 
 
 def test_the_page_works_by_keyboard(window):
-    """One cell of each grid is in the tab order; arrows move, over gaps too; Enter opens, Escape comes back."""
+    """One cell of each grid is in the tab order; arrows move, also over gaps; Enter opens, Escape returns."""
     window.locator("#grids button[aria-label^='bert default']").focus()
     focused = "document.activeElement.getAttribute('aria-label')"
     window.keyboard.press("ArrowRight")
@@ -622,7 +622,7 @@ _CONTRAST = """() => {
 @SIZES
 @SCHEMES
 def test_text_is_readable_in_both_schemes(chromium, page_file, scheme, width):
-    """Contrast of 4.5 or more everywhere, in what a click opens too; plots have the page's own ink and colours."""
+    """Contrast is 4.5 or more everywhere, also in opened parts; plots use the page's colours."""
     with screenshots.open_page(chromium, page_file, scheme=scheme, width=width) as tab:
         tab.get_by_text("the cells").first.click()
         assert tab.evaluate(_CONTRAST) >= 4.5
@@ -645,7 +645,7 @@ def test_text_is_readable_in_both_schemes(chromium, page_file, scheme, width):
 @SIZES
 @SCHEMES
 def test_nothing_is_wider_than_the_window(chromium, page_file, scheme, width):
-    """The page does not scroll sideways, nor does an open cell; the control is an element that is too wide."""
+    """Neither the page nor an open cell scrolls sideways; the control is an element that is too wide."""
     with screenshots.open_page(chromium, page_file, scheme=scheme, width=width) as tab:
         wide = "[document.documentElement, document.getElementById('detail')].some((e) => e.scrollWidth > innerWidth)"
         assert not tab.evaluate(wide)
@@ -657,7 +657,7 @@ def test_nothing_is_wider_than_the_window(chromium, page_file, scheme, width):
 
 
 def test_unreadable_text_would_be_seen(chromium, page_file):
-    """The measure of contrast sees grey on grey."""
+    """The measurement of contrast detects grey on grey."""
     with screenshots.open_page(chromium, page_file) as tab:
         open_square(tab, "bert default")
         for text in (".quiet", "dialog a"):
@@ -667,7 +667,7 @@ def test_unreadable_text_would_be_seen(chromium, page_file):
 
 
 def test_the_page_asks_the_network_for_nothing(chromium, page_file):
-    """One request, for itself; no complaint of the browser; a message is text, whatever is in it."""
+    """One request, for itself; no complaint of the browser; a message stays text, whatever it contains."""
     context = chromium.new_context(offline=True)
     window, requests, complaints = context.new_page(), [], []
     window.on("request", lambda request: requests.append(request.url))
@@ -679,7 +679,7 @@ def test_the_page_asks_the_network_for_nothing(chromium, page_file):
     assert requests == [page_file.as_uri()]
     assert complaints == []
     assert window.title().startswith("Parity: ")
-    # The control: a page that wants more is seen, and is refused by its own policy.
+    # The control: another request is detected, and refused by the page's own policy.
     window.evaluate("document.body.append(Object.assign(new Image(), { src: 'https://example.org/x.png' }))")
     window.wait_for_timeout(100)
     assert any("example.org" in text for text in [*requests, *complaints])
@@ -697,14 +697,14 @@ FEATURES = [f"{task}{number}{past}" for task in TASKS for number in ("", "-2") f
 
 @SIZES
 def test_a_matrix_of_65_by_24_takes_two_screens(chromium, tmp_path, width):
-    """All squares filled, one kind, at 1280 × 800; on a telephone it scrolls in its own frame."""
+    """All squares filled, one kind, at 1280 × 800; on a phone it scrolls in its own frame."""
     assert len(FEATURES) == 24
     page.write(tmp_path / "page.html", specimens.environment(), whole(FEATURES))
     with screenshots.open_page(chromium, tmp_path / "page.html", width=width, height=800) as tab:
         assert tab.locator("#grids td button").count() == 65 * 24
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("document.getElementById('grids').offsetHeight") <= 2 * 800
-        # A frame of its own would hide some of it.
+        # A frame of its own would hide a part of it.
         assert tab.locator(".kind.wide").count() == (width == 390)
         rows = tab.locator("#grids tbody tr").evaluate_all("all => all.map(r => r.offsetHeight)")
         assert max(rows) <= (25 if width == 390 else 20)
@@ -712,7 +712,7 @@ def test_a_matrix_of_65_by_24_takes_two_screens(chromium, tmp_path, width):
 
 @pytest.mark.parametrize(("width", "features"), [(390, TASKS), (390, FEATURES), (1280, TASKS), (1280, FEATURES)])
 def test_headers_stay_in_sight(chromium, tmp_path, width, features):
-    """Heads of columns and of rows, wherever one scrolls to; the control is a head that does not stick."""
+    """Heads of columns and rows, at any scroll position; the control is a head that does not stick."""
     page.write(tmp_path / "page.html", specimens.environment(), whole(features))
     seen = """() => {
       const last = [...document.querySelectorAll("#grids td")].at(-1);
@@ -730,7 +730,7 @@ def test_headers_stay_in_sight(chromium, tmp_path, width, features):
 
 
 def many(failures):
-    """10,000 checks in 100 squares, some of them failed, each by a cause of its own."""
+    """10,000 checks in 100 squares, some of them failed, each for a cause of its own."""
     rows = [
         specimens.line(f"model-{number:02}", feature, opset, check)
         for number in range(50)
@@ -750,9 +750,9 @@ def many(failures):
 
 
 def test_ten_thousand_rows_with_3000_failures_open_at_once(chromium, tmp_path):
-    """At opening the squares and ten causes are built, however many checks failed; all else, when it is asked for.
+    """Opening builds the squares and ten causes, however many checks failed; the rest is built on demand.
 
-    A processor's speed is not judged: `html[data-ready]` has the milliseconds.
+    The time depends on the processor, so it is not tested: `html[data-ready]` has the milliseconds.
     """
     built = {}
     for failures in (30, 3000):
@@ -765,7 +765,7 @@ def test_ten_thousand_rows_with_3000_failures_open_at_once(chromium, tmp_path):
             if failures == 3000:
                 tab.get_by_text("and 2,990 causes more, of 2,990 checks").click()
                 tab.locator("#cause-3000").wait_for(state="attached")
-                # The control: what is built is counted.
+                # The control: built elements are counted.
                 assert tab.locator("*").count() > 3000 + built[3000]
     assert built[3000] == built[30] < 2500
 

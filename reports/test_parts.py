@@ -1,4 +1,4 @@
-"""A part of the matrix is compared and accepted as a part: what its selection left out is neither gone nor lost."""
+"""A part of the matrix is compared and accepted as a part: checks that its selection left out stay accepted."""
 
 import json
 
@@ -17,7 +17,7 @@ KEYS = frozenset((line["id"], line["check"]) for line in specimens.run())
 
 
 def leave_out(*checks, **more):
-    """The selection of a run that has left these checks out."""
+    """The selection of a run that left these checks out."""
     return Part({"-k": "vit"}, checks=frozenset(checks), **more).as_json()
 
 
@@ -42,13 +42,13 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_left_out_is_on_record_exactly(name):
-    """Written and read again it is the same, to the check; in JSON."""
+    """It survives a round trip through JSON, to the check."""
     part = Part({"-k": "a b"}, frozenset({"trace"}), frozenset(CASES[name]))
     assert part_of({"selection": json.loads(json.dumps(part.as_json()))}) == part
 
 
 def test_what_is_left_out_takes_little_room():
-    """All opsets, and all models that lack the same, are one entry."""
+    """All opsets, and all models that lack the same checks, are one entry."""
     checks = {(f"m{i}-default-onnx{n}", check) for i in range(100) for n in range(11, 21) for check in TESTS}
     text = json.dumps(Part(checks=frozenset(checks)).as_json())
     assert len(text) < 3000
@@ -56,14 +56,14 @@ def test_what_is_left_out_takes_little_room():
 
 
 def test_records_without_a_selection_are_of_the_whole():
-    """So they are read: nothing was left out."""
+    """They are read as leaving nothing out."""
     assert not part_of(specimens.environment())
     assert Part(tests=frozenset({"trace"}))
 
 
 @pytest.mark.parametrize("selection", [[], {"options": {}}, {"options": {}, "tests": [], "left_out": [1]}])
 def test_a_damaged_selection_is_refused(tmp_path, selection):
-    """When records are written and when they are read."""
+    """When writing records and when reading them."""
     with pytest.raises(ValueError, match="selection"):
         records.write(tmp_path / "a.jsonl", {**specimens.environment(), "selection": selection}, [])
     records.write(tmp_path / "a.jsonl", {**specimens.environment(), "selection": leave_out()}, [])
@@ -74,7 +74,7 @@ def test_a_damaged_selection_is_refused(tmp_path, selection):
 
 
 def test_two_parts_leave_out_what_both_do():
-    """Whether a test is left out as a whole or check by check; nothing, when one of them is the whole."""
+    """Whether a test is left out as a whole or by checks; nothing, if one of them is the whole."""
     a, b, c = [(f"bert-default-onnx{n}", "contract") for n in (11, 12, 13)]
     first = Part({"-k": "x", "--shard": "1/2"}, frozenset({"trace"}), frozenset({a, b}))
     second = Part({"-k": "x", "--shard": "2/2"}, frozenset({"contract"}), frozenset({(a[0], "trace")}))
@@ -110,7 +110,7 @@ def test_plain():
 
 @pytest.fixture
 def run(pytester):
-    """Run two files of tests of cells with options: the checks that have a result, and the part that is on record."""
+    """A function that runs two test files with options; returns the checks with a result and the recorded part."""
     pytester.makepyfile(test_suite=SUITE, test_contract=OTHER)
 
     def select(*arguments):
@@ -136,7 +136,7 @@ SELECTIONS = {
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_a_selection_is_on_record(run, pytester, name):
-    """With and without workers: what has a result and what was left out are together all, and share nothing."""
+    """With and without workers: checks with a result and checks left out are disjoint and together all."""
     lines = [specimens.line(a, opset=n, check=c) for a in ("bert", "vit") for n in (11, 12) for c in ("one", "other")]
     records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
     results, part = run(*SELECTIONS[name])
@@ -149,14 +149,14 @@ def test_a_selection_is_on_record(run, pytester, name):
         assert all(part.leaves_out(key) != (key in results) for key in every)
     assert part.tests >= {*TESTS} - {"contract"}
     assert ("contract" in part.tests) == (name == "a node id")
-    # What no test of the run could have been about is not left out.
+    # A check that no test of the run has is not left out.
     assert not part.leaves_out(("vit-default-onnx9", "one"))
     assert not part.leaves_out(("gone-default-onnx11", "other"))
     assert name in part.reason or name in ("a node id", "workers")
 
 
 def test_without_a_selection_nothing_is_left_out_but_what_was_not_collected(run):
-    """The control: every check of what was collected has a result."""
+    """The control: every collected check has a result."""
     results, part = run("--deselect", "test_suite.py::test_one[vit-default-onnx12]")
     assert part.checks == {("vit-default-onnx12", "one")}
     more, part = run()
@@ -187,7 +187,7 @@ VIT = [line for line in specimens.run() if line["architecture"] == "vit"]
 
 
 def test_a_part_is_checked_as_a_part(accepted):
-    """One line counts what was left out; nothing has disappeared."""
+    """One line counts the checks left out; nothing has disappeared."""
     status, text = accepted(VIT, "--check")
     assert (status, text.splitlines()[0]) == (0, f"{specimens.NAME}: 3 cells: 6 passed: all is as accepted")
     assert "not compared, because the selection (-k vit) left them out: 3 cells" in text
@@ -198,7 +198,7 @@ def test_a_part_is_checked_as_a_part(accepted):
 
 
 def test_what_a_part_should_have_and_has_not_is_gone(accepted):
-    """The control: a cell of the selection that has no result, and a failure in it."""
+    """The control: a cell of the selection without a result, and a failure in it."""
     selection = leave_out(*(key for key in KEYS if key[0].startswith("bert")))
     status, text = accepted(specimens.drop_cell(VIT, "vit-default-onnx12"), "--check", selection=selection)
     assert status == 1
@@ -210,7 +210,7 @@ def test_what_a_part_should_have_and_has_not_is_gone(accepted):
 
 
 def test_accepting_a_part_changes_its_rows_alone(accepted, tmp_path):
-    """Those that were left out stay, and --drop is about none of them; seconds of half a model are not its seconds."""
+    """Rows left out stay, and --drop does not count them; the seconds of half a model are not recorded."""
     path = tmp_path / "reports" / "baseline" / f"{specimens.NAME}.csv"
     lines = path.read_text().splitlines()
     seconds = shards.read_seconds(path.parent / shards.SECONDS.name)
@@ -232,7 +232,7 @@ def test_accepting_a_part_changes_its_rows_alone(accepted, tmp_path):
 
 
 def test_a_part_begins_no_baseline(accepted, tmp_path):
-    """Where the nearest has rows that were left out; a run of the whole is accepted."""
+    """If the nearest baseline has rows that were left out; a whole run is accepted."""
     status, text = accepted(VIT, "--accept", transformers="5.24.0")
     assert status == 2
     assert "is not there yet, and these records are of a part of the matrix: the selection (-k vit) left out" in text
@@ -245,7 +245,7 @@ def test_a_part_begins_no_baseline(accepted, tmp_path):
 
 
 def test_a_matrix_of_ones_own_architectures_is_a_whole(tmp_path, monkeypatch, capsys):
-    """In a directory without baselines, when the architectures of the run are whole; half of one is refused."""
+    """In a directory without baselines, if its architectures are complete; half of one is refused."""
     monkeypatch.chdir(tmp_path)
     others = {key for key in KEYS if key[0].startswith("bert")}
     for left_out, status in (({*others, ("vit-masked-lm-onnx11", "contract")}, 2), (others, 0)):
@@ -256,7 +256,7 @@ def test_a_matrix_of_ones_own_architectures_is_a_whole(tmp_path, monkeypatch, ca
 
 
 def test_parts_are_joined(accepted, tmp_path, capsys):
-    """Two files of one environment are what they are together."""
+    """Two files of one environment count as their union."""
     bert = [line for line in specimens.run() if line["architecture"] == "bert"]
     for name, lines in {"bert": bert, "vit": VIT}.items():
         keys = {(line["id"], line["check"]) for line in lines}
@@ -269,7 +269,7 @@ def test_parts_are_joined(accepted, tmp_path, capsys):
 
 
 def test_shards_of_a_part_are_merged_to_the_part(tmp_path, monkeypatch):
-    """What no shard has was left out by the selection that all had; of the whole nothing was."""
+    """Checks that no shard has were left out by the common selection; merged shards of the whole leave out nothing."""
     monkeypatch.chdir(tmp_path)
     extra = ("t5-default-onnx17", "contract")
     for more, expected in (({extra}, {extra}), (set(), set())):
@@ -287,7 +287,7 @@ def test_shards_of_a_part_are_merged_to_the_part(tmp_path, monkeypatch):
 
 
 def test_a_difference_is_of_what_both_have_selected(accepted, tmp_path, capsys):
-    """A part beside a whole, either way: nothing is new or gone; the control is a failure in the part."""
+    """A part and a whole, either way: nothing is new or gone; the control is a failure in the part."""
     accepted(VIT, "--check")
     for pair in (["whole.jsonl", "part.jsonl"], ["part.jsonl", "whole.jsonl"]):
         assert command.main(["--diff", *pair]) == 0
@@ -309,5 +309,5 @@ def test_a_difference_is_of_what_both_have_selected(accepted, tmp_path, capsys):
     ],
 )
 def test_names_of_a_cell(identity, names):
-    """Architecture and feature, by the id alone."""
+    """Architecture and feature, from the id only."""
     assert parts.names_of(identity) == names

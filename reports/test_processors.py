@@ -1,4 +1,4 @@
-"""Other processors on this one: a setting that changes nothing is said not to be applied, and a red run is told."""
+"""Emulated processors: a setting without effect is reported as not applied, and a red run is reported."""
 
 import os
 
@@ -14,7 +14,7 @@ def find_processor(name):
 
 @pytest.fixture(autouse=True)
 def own(monkeypatch):
-    """This processor's own kernels, whatever this run was told to take."""
+    """This processor's own kernels, whatever settings this run has."""
     for name in {name for each in PROCESSORS for name in each.settings} - {"PARITY_THREADS"} | {"LD_PRELOAD"}:
         monkeypatch.delenv(name, raising=False)
     processors._own_digests.cache_clear()
@@ -23,7 +23,7 @@ def own(monkeypatch):
 
 
 def test_the_weak_one_rounds_otherwise():
-    """Kernels of torch, oneDNN and MKL are other ones, and the environment of this process is left alone."""
+    """torch, oneDNN and MKL use other kernels, and the environment of this process stays."""
     before = dict(os.environ)
     with emulate(find_processor("weak")) as (_, moved):
         assert {"linear", "softmax"} & set(moved)
@@ -31,13 +31,13 @@ def test_the_weak_one_rounds_otherwise():
 
 
 def test_what_changes_nothing_is_not_applied():
-    """A variable that no library knows is no other processor."""
+    """A variable that no library knows does not emulate a processor."""
     with pytest.raises(CannotEmulate, match="changes no bit"), emulate(Processor("x", "", {"NO_SUCH_SETTING": "1"})):
         pass
 
 
 def test_without_a_compiler_the_vendor_stays(monkeypatch):
-    """The stub is compiled here: what it takes is said."""
+    """The stub has to be compiled: the message names what is missing."""
     monkeypatch.setattr(processors.shutil, "which", lambda name: None)
     with pytest.raises(CannotEmulate, match="C compiler"), emulate(find_processor("vendor")):
         pass
@@ -45,7 +45,7 @@ def test_without_a_compiler_the_vendor_stays(monkeypatch):
 
 @pytest.mark.parametrize(("code", "status", "outcome"), [("pass", 0, "green"), ("assert False", 1, "red")])
 def test_the_outcome_is_told(pytester, monkeypatch, capfd, code, status, outcome):
-    """Each run in the environment asked for; one that fails is exit status 1."""
+    """Each run has the requested environment; a failing run gives exit status 1."""
     pytester.makepyfile(
         test_here=f"""
         import os

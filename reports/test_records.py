@@ -1,4 +1,4 @@
-"""Records: every outcome of a check of a cell becomes one line that follows the schema, written once."""
+"""Every outcome of a check of a cell becomes one line that follows the schema, written once."""
 
 import json
 import re
@@ -72,7 +72,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
 def test_each_outcome_has_its_status(run, workers):
-    """Passed, failed, error, skipped, expected failure and unexpected pass are told apart, with stage and reason."""
+    """Passed, failed, error, skipped, expected failure and unexpected pass differ, with stage and reason."""
     _, (environment, lines) = run(*workers)
     assert environment["packages"]["torch"]
     assert {line["check"]: (line["status"], line["stage"], line["error"]) for line in lines} == EXPECTED
@@ -88,7 +88,7 @@ def test_what_each_worker_used_is_on_record(run, workers, count):
 
 
 def test_measured_figures_are_on_record(run):
-    """Ratio, worst difference and sizes of a check stand in its line."""
+    """The line of a check has its ratio, worst difference and sizes."""
     _, (_, lines) = run()
     (right,) = [line for line in lines if line["check"] == "right"]
     assert right["outputs"] == {"logits": {"ratio": 0.5, "worst": 1e-7}}
@@ -97,7 +97,7 @@ def test_measured_figures_are_on_record(run):
 
 
 def test_every_stage_is_in_the_schema():
-    """Those of all errors, of any other exception and of a crash; the schema names each."""
+    """Those of all errors, of other exceptions and of a crash; the schema names each."""
     stages = {error.stage for error in [ParityError, *_subclasses(ParityError)]} | {"test", "crash"}
     assert {*records.STAGES} == stages
     assert all(stage in records.FIELDS["stage"][1].split(": one of ")[1].split(", ") for stage in stages)
@@ -110,13 +110,13 @@ def _subclasses(error):
 
 
 def test_a_run_with_failures_fails(run):
-    """What is on record as failed, error or mended is red in pytest too."""
+    """Checks recorded as failed, error or fixed are red in pytest too."""
     result, _ = run()
     result.assert_outcomes(passed=1, failed=2, errors=1, skipped=2, xfailed=1)
 
 
 def test_one_worker_has_all_opsets_of_a_model(pytester):
-    """Under a plain -n 2, the cells of one architecture and feature never meet two workers."""
+    """Under a plain -n 2, the cells of one architecture and feature run on one worker."""
     pytester.makepyfile(test_a="def test_a(cell): pass", test_b="def test_b(cell): pass")
     result = pytester.runpytest(*PLUGINS, "--records", "out.jsonl", "-n", "2", "-v", "-k", "bert-default or resnet")
     runs = re.findall(r"\[(gw\d)\].*PASSED test_[ab]\.py::test_[ab]\[(.*)-onnx\d+\]", result.stdout.str())
@@ -178,7 +178,7 @@ def test_a_missing_field_is_refused():
 
 
 def test_a_refused_record_leaves_the_old_file(tmp_path):
-    """A run that cannot be written does not lose the one before it."""
+    """If a run cannot be written, the file of the run before stays."""
     path = tmp_path / "records.jsonl"
     environment = {"parity": "1", "python": "3", "packages": {}}
     records.write(path, environment, [GOOD])
@@ -197,7 +197,7 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
 
 
 def test_a_file_of_schema_3_is_read_by_todays_names(tmp_path):
-    """What ran a file was called its engine there; a line that has both, or neither, is refused as before."""
+    """There the runtime was called engine; a line with both, or neither, is refused."""
     path = tmp_path / "records.jsonl"
     records.write(path, {"parity": "0", "python": "3", "packages": {}}, [GOOD])
     first, line = map(json.loads, path.read_text().splitlines())
@@ -222,7 +222,7 @@ def test_contract(cell, reproductions):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
 def test_records_are_where_pytest_was_started(pytester, workers):
-    """Not below its rootdir, which is that of a configuration further up; reproductions neither."""
+    """Not in its rootdir, which follows a configuration file further up; the same for reproductions."""
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\nminversion = '9'\n")
     pytester.makepyfile(test_suite=ELSEWHERE)
     work = pytester.mkdir("work")

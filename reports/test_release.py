@@ -1,4 +1,4 @@
-"""The day of a release: one break of many cells is one cause, is declared once, and turns red when it is mended."""
+"""A new release breaks many cells: they have one cause, need one declaration, and turn red once it is fixed."""
 
 import json
 import os
@@ -31,14 +31,14 @@ CHECKS = (
     "verdict_of_the_commands",
     "weights",
 )
-# A file is exported and loaded alone for the first feature with a past.
+# Two checks run only for the first feature with a past: the separate export and the separate load.
 COUNT = len(CELLS) * (len(CHECKS) - 2) + len(ARCHITECTURES) * 2
 # This cell must pass whatever happens to those with a past.
 HEALTHY = "gpt2-default-onnx17"
 SELECTION = f"onnx17 and (with-past or (test_contract and {HEALTHY}))"
 MESSAGE = "forward() got an unexpected keyword argument"
 
-# Upstream calls the caches of every model by another name; the file of deviations is the one that lies here.
+# Upstream renames the caches of every model; the file of deviations is the one in this directory.
 STUB = f"""
 import os
 from pathlib import Path
@@ -82,7 +82,7 @@ DEVIATIONS = (
 
 
 class Engineer:
-    """Who runs the suite and its gate in a directory of their own."""
+    """Runs the suite and its gate in a separate directory."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -106,7 +106,7 @@ class Engineer:
         return process.returncode, process.stdout.splitlines()
 
     def test(self, *options, **more):
-        """Run the suite; the records are where it was started."""
+        """Run the suite and read its records."""
         chosen = [f"--architecture={name}" for name in ARCHITECTURES]
         plugins = ("-p", "renamed", "-p", "no:cacheprovider", "-q", "--color=no")
         status, lines = self.call("pytest", *plugins, *FILES, *chosen, "-k", SELECTION, *options, **more)
@@ -114,7 +114,7 @@ class Engineer:
         return status, lines
 
     def statuses(self):
-        """Status → the cells that have it."""
+        """Status → its cells."""
         return {
             status: {line["id"] for line in self.records if line["status"] == status}
             for status in {line["status"] for line in self.records}
@@ -123,13 +123,13 @@ class Engineer:
 
 @pytest.fixture(scope="module")
 def engineer(tmp_path_factory):
-    """In an environment whose nearest baseline is of transformers 5.23.0, with nothing declared."""
+    """An environment whose nearest baseline is of transformers 5.23.0, with nothing declared."""
     return Engineer(tmp_path_factory.mktemp("release"))
 
 
 @pytest.fixture(scope="module")
 def red(engineer):
-    """The broken run: its exit status, and what pytest says."""
+    """The broken run: exit status and output of pytest."""
     return engineer.test()
 
 
@@ -157,7 +157,7 @@ def test_pytest_reports_one_cause(red, engineer):
 
 
 def test_the_gate_and_the_page_report_one_cause(red, engineer):
-    """Against the nearest baseline or none; on the page and its summary before anything else."""
+    """Against the nearest baseline or none; first on the page and in its summary."""
     status, lines = engineer.call("parity.reports", "--check")
     assert status == 1
     require_one_cause(lines)
@@ -179,7 +179,7 @@ def test_the_gate_and_the_page_report_one_cause(red, engineer):
 
 @pytest.mark.parametrize("declaration", DECLARATIONS)
 def test_it_is_declared_once_and_turns_red_when_it_is_mended(tmp_path, declaration):
-    """The run is green with expected failures; the same run without the break is red, and says which deviation."""
+    """The run is green with expected failures; without the break it is red, and names the deviation."""
     engineer = Engineer(tmp_path)
     engineer.declare(DECLARED.format(message=DECLARATIONS[declaration]))
     status, lines = engineer.test()

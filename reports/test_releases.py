@@ -1,4 +1,4 @@
-"""The releases that are promised: chosen by a word, kept between runs, told red where one cell is, and as declared."""
+"""The promised releases: selected by a word, kept between runs, red if a cell is, and as declared."""
 
 import copy
 import subprocess
@@ -20,7 +20,7 @@ def line(**other):
 
 @pytest.fixture
 def green_result():
-    """What a release leaves that has nothing wrong."""
+    """The result of a release without any failure."""
     run = {"status": 0, "checks": {"passed": 1}, "cells": releases.cells_of([line()])}
     commands = [{"architecture": a, "feature": f, "status": 0, "error": ""} for a, f in releases.COMMANDS]
     result = {"package": "transformers", "version": "5.0.0", "code": "0", "seconds": 60, "commands": commands}
@@ -49,7 +49,7 @@ def test_without_a_word_all_are_chosen():
 
 
 def test_a_cell_is_its_worst_check_with_its_causes():
-    """Counted by architecture; a skip tells nothing, a declared deviation its reason."""
+    """Counted by architecture; skips are ignored, a declared deviation has its reason."""
     lines = [
         line(),
         line(architecture="albert", check="checker", status="failed", error="first\nsecond"),
@@ -69,7 +69,7 @@ def test_a_cell_is_its_worst_check_with_its_causes():
 
 
 def test_nothing_wrong_is_green(green_result):
-    """The specimen of the next test, before anything is wrong with it; a declared deviation is green too."""
+    """The specimen of the next test; a declared deviation is green too."""
     assert releases.causes(green_result) == []
     assert releases.is_green(green_result)
     green_result["smoke"]["cells"] = releases.cells_of([line(status="xfailed", error="known")])
@@ -114,7 +114,7 @@ def _not_had(result):
     "spoil", [_one_cell, _one_command, _no_checks, _no_smoke, _no_trials, _fewer_commands, _broken, _not_had]
 )
 def test_one_thing_wrong_is_red(green_result, spoil):
-    """A cell, a command, a run without checks, a process that ends early, a release that cannot be had."""
+    """A cell, a command, a run without checks, a process that ends early, a release that cannot be installed."""
     spoil(green_result)
     assert not releases.is_green(green_result)
     causes = releases.causes(green_result)
@@ -126,7 +126,7 @@ def test_one_thing_wrong_is_red(green_result, spoil):
 
 
 def test_the_page_marks_red_and_declared(green_result):
-    """✗ with the number of its cause, ✓ with one where it is declared, and the matrix with its count."""
+    """✗ with the number of its cause, ✓ with a number if it is declared, and the matrix with its count."""
     green_result["smoke"]["cells"] = releases.cells_of(
         [line(status="failed", error="wrong"), line(feature="masked-lm")]
     )
@@ -137,7 +137,7 @@ def test_the_page_marks_red_and_declared(green_result):
 
 
 def test_a_release_that_cannot_be_had_says_so(tmp_path, monkeypatch, capsys):
-    """Without an index pip finds nothing: one line, no environment that counts as ready, exit status 1."""
+    """Without an index pip finds nothing: one line, no environment counts as ready, exit status 1."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(releases, "RELEASES", {"transformers": ("4.0.99",), "onnx": ("1.0.99",)})
     assert releases.main(["transformers", "--home", str(tmp_path)]) == 1
@@ -147,7 +147,7 @@ def test_a_release_that_cannot_be_had_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_an_environment_lies_above_this_one(tmp_path, monkeypatch):
-    """It sees these packages, and is made once."""
+    """It sees the packages of this environment, and is created once."""
     monkeypatch.setattr(releases.subprocess, "run", without_pip := _WithoutPip())
     release = releases.Release("transformers", "5.0.0")
     python = release.environment(tmp_path)
@@ -159,7 +159,7 @@ def test_an_environment_lies_above_this_one(tmp_path, monkeypatch):
 
 
 class _WithoutPip:
-    """`subprocess.run` that only notes what pip is asked to install."""
+    """`subprocess.run` that only logs what pip should install."""
 
     def __init__(self):
         self._run, self.installed = subprocess.run, []
@@ -172,7 +172,7 @@ class _WithoutPip:
 
 
 def test_a_run_that_is_broken_off_goes_on(tmp_path, monkeypatch, capsys, green_result):
-    """With the step that it was at; what is kept of other code is told, and tried again when asked to be."""
+    """At the interrupted step; results of other code are reported, and run again on request."""
     steps, broken = [], []
 
     def run_step(release, home, result, step):
@@ -214,7 +214,7 @@ def test_an_unknown_release_is_refused(capsys):
 
 
 def test_the_newest_that_was_tried_is_the_last_of_the_list():
-    """The note of the commands and the list of releases say the same."""
+    """The note of the commands and the list of releases agree."""
     assert {package: versions[-1] for package, versions in releases.RELEASES.items()} == NEWEST_TESTED
     for versions in releases.RELEASES.values():
         assert sorted(versions, key=Version) == list(versions)
@@ -229,12 +229,12 @@ def dependencies():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
 
 
-# What else is tried of torch is in tox.ini: the one of Inf1.
+# tox.ini tests one more torch: that of Inf1.
 OLDEST_OF_ALL = {"torch": "1.13.1"}
 
 
 def list_mismatches(dependencies, results):
-    """What pyproject.toml promises and the table does not show, or the other way, a line for each."""
+    """Promises of pyproject.toml that the table does not show, and the reverse, a line for each."""
     specifiers = {(requirement := Requirement(text)).name: requirement.specifier for text in dependencies}
     for package, versions in releases.RELEASES.items():
         bounds = [each for each in specifiers[package] if each.operator == ">="]
@@ -249,7 +249,7 @@ def list_mismatches(dependencies, results):
 
 
 def test_a_promise_that_the_table_does_not_hold_is_seen(green_result, dependencies):
-    """A bound below what was tried, a red release that is promised, a green one that is excluded."""
+    """A bound below the tested versions, a red release that is promised, a green release that is excluded."""
     results = [{**green_result, "version": version} for version in releases.RELEASES["transformers"]]
     assert list(list_mismatches(dependencies, results)) == []
     less = [text.replace(">=4.46.3", ">=4.40") for text in dependencies]

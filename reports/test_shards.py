@@ -1,4 +1,4 @@
-"""Shards are the whole, each check once, and only a whole is joined; what failed before runs first."""
+"""Shards make up the whole, each check once, and only a whole can be merged; earlier failures run first."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_other(cell):
 
 @pytest.fixture
 def suite(pytester):
-    """Two tests of cells, and a file with a test of no cell."""
+    """Two tests of cells, and a file with a test without a cell."""
     pytester.makepyfile(test_suite=SUITE, test_plain="def test_plain(): pass")
 
     def run(*arguments):
@@ -38,7 +38,7 @@ def suite(pytester):
 
 
 def test_the_union_of_all_shards_is_the_whole(suite, pytester):
-    """Three shards: disjoint, together everything, the same when asked again, and no model in two of them."""
+    """Three shards: disjoint, together everything, the same in a second run, and each model in one of them."""
     _, whole = suite("-v", "--records", "whole.jsonl")
     parts = [suite("-v", "--shard", f"{index}/3", "--records", f"{index}.jsonl")[1] for index in (1, 2, 3)]
     assert sum(map(len, parts)) == len(whole) > 20
@@ -53,7 +53,7 @@ def test_the_union_of_all_shards_is_the_whole(suite, pytester):
 
 
 def test_the_merge_of_all_shards_is_the_whole(suite, pytester, monkeypatch):
-    """Joined, they have the same statuses as one run of everything; one has two workers."""
+    """Merged, they have the same statuses as one run of everything; one shard has two workers."""
     monkeypatch.chdir(pytester.path)
     suite("--records", "whole.jsonl")
     suite("--shard", "1/2", "--records", "1.jsonl")
@@ -69,7 +69,7 @@ def test_the_merge_of_all_shards_is_the_whole(suite, pytester, monkeypatch):
 
 
 def test_recorded_time_decides(suite, pytester):
-    """A model that is on record with most of the time has a shard for itself."""
+    """A model with most of the recorded time has a shard for itself."""
     path = pytester.path / "reports" / "baseline" / "seconds.csv"
     path.parent.mkdir(parents=True)
     path.write_text("model,seconds\ngpt2-default,1000\nbert-default,1\nvit-default,1\nresnet-default,1\n")
@@ -80,14 +80,14 @@ def test_recorded_time_decides(suite, pytester):
 
 @pytest.mark.parametrize("wrong", ["0/2", "3/2", "2", "a/b", "-1/2", "1/0"])
 def test_a_shard_that_cannot_be_is_refused(suite, wrong):
-    """Usage, before anything is collected."""
+    """As a usage error, before anything is collected."""
     result, ran = suite(f"--shard={wrong}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert not ran
 
 
 def test_the_division_is_balanced():
-    """No shard has more than a third above the mean, with one model without a record."""
+    """No shard is more than a third above the mean, with one model without a record."""
     seconds = shards.weights({f"m{i}": 10 for i in range(40)}, {f"m{i}": float(i + 1) for i in range(39)})
     shares = shards.assignment(seconds, 4)
     loads = [sum(weight for unit, weight in seconds.items() if shares[unit] == index) for index in (1, 2, 3, 4)]
@@ -96,7 +96,7 @@ def test_the_division_is_balanced():
 
 
 def test_recorded_seconds_change_only_when_they_matter(tmp_path):
-    """A model that took a fifth more keeps its line, one that took twice as long does not."""
+    """A model that took a fifth more keeps its line; one that took twice as long does not."""
     path = tmp_path / "seconds.csv"
     shards.write_seconds(path, [specimens.line(seconds=10.0), specimens.line("vit", seconds=10.0)])
     shards.write_seconds(path, [specimens.line(seconds=12.0), specimens.line("vit", seconds=20.0)])
@@ -109,7 +109,7 @@ def make_shard(index, count=2, whole="abc", checks=6):
 
 @pytest.fixture
 def merge(tmp_path, monkeypatch, capsys):
-    """Join two shards, either of them changed: exit status and message."""
+    """A function that merges two shards, either of them changed; returns exit status and message."""
     monkeypatch.chdir(tmp_path)
     halves = [
         [line for line in specimens.run() if line["architecture"] == architecture] for architecture in ("bert", "vit")
@@ -126,7 +126,7 @@ def merge(tmp_path, monkeypatch, capsys):
 
 
 def test_two_halves_are_joined(merge, tmp_path):
-    """The control: nothing is wrong with them."""
+    """The control: they have no fault."""
     assert merge() == (0, "")
     assert records.read(tmp_path / "whole.jsonl")[1] == specimens.run()
 
@@ -147,7 +147,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_whole_is_refused(merge, tmp_path, wrong):
-    """A missing or doubled shard, mixed environments, divisions that differ, a run that was cut short."""
+    """A missing or repeated shard, mixed environments, different divisions, an incomplete run."""
     change, message = WRONG[wrong]
     status, error = merge(**change)
     assert status == 2
@@ -156,7 +156,7 @@ def test_what_is_no_whole_is_refused(merge, tmp_path, wrong):
 
 
 def test_only_what_failed_or_has_no_result_runs(suite, pytester):
-    """Failed first, then skipped and new; what passed does not run, nor does a test of no cell."""
+    """Failed first, then skipped and new; neither passed checks nor tests without a cell run."""
     _, lines = suite("--records", "whole.jsonl")[0], records.read(pytester.path / "whole.jsonl")[1]
     lines = specimens.change_records(lines, "gpt2-default-onnx12", "one", status="skipped")
     lines = [line for line in lines if (line["id"], line["check"]) != ("bert-default-onnx11", "other")]
@@ -172,7 +172,7 @@ def test_only_what_failed_or_has_no_result_runs(suite, pytester):
 
 
 def test_what_failed_is_the_first_of_a_worker_too(suite, pytester):
-    """xdist would begin with the model that has most tests: here one without any result."""
+    """xdist would begin with the model that has most tests, here one without any result."""
     _, lines = suite("--records", "whole.jsonl")[0], records.read(pytester.path / "whole.jsonl")[1]
     lines = [line for line in lines if line["architecture"] != "bert"]
     records.write(pytester.path / "old.jsonl", specimens.environment(), lines)
@@ -184,7 +184,7 @@ def test_what_failed_is_the_first_of_a_worker_too(suite, pytester):
 
 
 def test_records_that_are_not_there_are_usage(suite):
-    """--only-changed with a wrong path runs nothing, also under workers."""
+    """--only-changed with a wrong path runs nothing, also with workers."""
     for workers in ((), ("-n", "2")):
         result, ran = suite("--only-changed", "missing.jsonl", *workers)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -193,7 +193,7 @@ def test_records_that_are_not_there_are_usage(suite):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_an_attention_that_no_model_has_here_is_skipped_and_a_mark_of_nothing_is_an_error(pytester, there):
-    """torch 1.13 has no sdpa: a check of it says so there. An opset that no file has is a mistake everywhere."""
+    """torch 1.13 has no sdpa, so its checks are skipped there; an opset that no file has is always a mistake."""
     pytester.makepyfile(
         test_suite="""
         import pytest
@@ -230,7 +230,7 @@ def test_an_attention_that_no_model_has_here_is_skipped_and_a_mark_of_nothing_is
 
 
 def test_the_peak_of_a_check_is_its_own(pytester):
-    """What one check held for a moment is not counted for the next one, but for its worker."""
+    """Memory that one check held does not count for the next one, but for its worker."""
     body = "def test_{}(cell):\n    {}\n"
     pytester.makepyfile(test_suite=body.format("large", "bytearray(300 << 20)") + body.format("small", "pass"))
     pytester.runpytest_subprocess(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11")
@@ -243,7 +243,7 @@ def test_the_peak_of_a_check_is_its_own(pytester):
 
 
 def test_the_environment_of_a_shard_is_written_as_json(suite, pytester):
-    """Also when nothing of it is about a cell, so that --merge can tell it from a missing one."""
+    """Even without any cell, so that --merge can distinguish it from a missing shard."""
     suite("--shard", "1/1", "--records", "out.jsonl", "-k", "plain")
     first = json.loads((pytester.path / "out.jsonl").read_text().splitlines()[0])
     assert first["shard"]["checks"] == 0

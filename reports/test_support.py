@@ -1,4 +1,4 @@
-"""The support table is what the records say, and what is committed is neither edited nor out of date."""
+"""The support table shows the records, and the committed table is neither edited nor outdated."""
 
 import json
 
@@ -22,7 +22,7 @@ def line(opset, status="passed", error=None, feature="default"):
 
 
 def test_a_feature_is_as_good_as_its_worst_check():
-    """One expected failure among passes makes the opset a deviation, with its reason; skips say nothing."""
+    """One expected failure among passes makes the opset a deviation, with its reason; skips are ignored."""
     lines = [line(11), line(12), line(12, "xfailed", "broken upstream\nmore"), line(13), line(14, "skipped", "gate")]
     assert support.table(lines) == {
         "bert": {"default": {"opsets": {"xfailed": "12", "passed": "11, 13"}, "reasons": ["broken upstream"]}}
@@ -30,7 +30,7 @@ def test_a_feature_is_as_good_as_its_worst_check():
 
 
 def test_a_failure_is_shown_in_both_tables():
-    """What failed is no support."""
+    """A failed opset is not supported."""
     tables = {"here": support.table([line(11, "failed", "wrong"), line(12), line(12, feature="default-with-past")])}
     assert "| bert | default | 12; failed at 11 |" in support.page(tables)
     assert "- bert default (here): wrong" in support.page(tables)
@@ -44,13 +44,13 @@ def test_features_with_and_without_past_are_folded():
 
 
 def test_a_page_without_marks_is_refused():
-    """The table is not written anywhere."""
+    """No table is written."""
     with pytest.raises(ValueError, match="the page has no <!-- support: begin -->"):
         support.between_marks("# Parity\n", "table")
 
 
 def test_the_committed_tables_are_generated():
-    """support.md, the page of the documentation and the README say what support.json says."""
+    """support.md, the page of the documentation and the README match support.json."""
     tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
     page = support.page(tables["onnx"], tables["torchscript"])
     assert support.SUPPORT.with_suffix(".md").read_text(encoding="utf-8") == page
@@ -63,20 +63,20 @@ def test_the_committed_tables_are_generated():
 
 
 def test_the_committed_table_has_every_cell():
-    """What is declared has been run, and what has been run is declared."""
+    """Everything declared has been run, and everything run is declared."""
     tables = json.loads(support.SUPPORT.read_text(encoding="utf-8"))
     declared = {(c.architecture, c.feature) for c in cells() if not architecture(c.architecture).gap_of(c.feature)}
     for part in ("onnx", "torchscript"):
         (current,) = [table for name, table in tables[part].items() if "transformers 5" in name]
         here = {name for name, _ in declared}
         combinations = {(name, feature) for name, features in current.items() for feature in features if name in here}
-        # One that is added since is in it when it is made again.
+        # An architecture added since is included when the table is generated again.
         assert {*FIFTY} <= {*current}
         assert combinations == {(name, feature) for name, feature in declared if name in current}
 
 
 def test_the_worst_verdict_of_an_axis_counts():
-    """A trace that is wrong with sdpa attention only is wrong; the trial of all axes together is none of them."""
+    """A trace that is wrong only with sdpa attention is wrong; the trial of all axes together counts as no axis."""
 
     def trace_line(attention, **axes):
         verdicts = [{"axis": axis, "traced": 8, "verdict": verdict} for axis, verdict in axes.items()]

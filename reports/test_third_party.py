@@ -1,4 +1,4 @@
-"""Another package's architecture gets matrix, page and gate from an installed parity."""
+"""An architecture of another package gets matrix, page and gate from an installed parity."""
 
 import functools
 import json
@@ -201,7 +201,7 @@ ARCHITECTURE = sound(
 
 @pytest.fixture(scope="session")
 def wheel_files(tmp_path_factory):
-    """Our wheel, and that of the outside package twice: with an entry point, and without."""
+    """Our wheel, and two of the other package: with an entry point, and without."""
     directory = tmp_path_factory.mktemp("wheels")
     ours = directory / "parity"
     ours.mkdir()
@@ -221,10 +221,11 @@ def wheel_files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def environment(wheel_files, tmp_path_factory):
-    """A fresh virtual environment with our wheel and that of the outside package, made once for each of its kinds.
+    """A function that makes a virtual environment with both wheels, once for each kind of the other package.
 
-    torch and what else we depend on are not downloaded again: a .pth names the directory that has them here. It brings
-    their modules, not the editable installation of parity that may be there too.
+    torch and other dependencies are not downloaded again: a .pth file names their directory here. It adds their
+    modules,
+    but not an editable installation of parity in the same place.
     """
 
     @functools.cache
@@ -234,7 +235,7 @@ def environment(wheel_files, tmp_path_factory):
         pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python"]
         install = [*pip, "install", "--quiet", "--no-deps", "--no-index"]
         subprocess.run([*install, wheel_files["parity"], wheel_files[outside]], check=True)
-        # Not before: pip would take the parity that is installed here for the one that it is to install there.
+        # Only now: earlier, pip would take the parity installed here for the one to install there.
         (site,) = directory.glob("lib/python*/site-packages")
         (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
         return directory
@@ -244,7 +245,7 @@ def environment(wheel_files, tmp_path_factory):
 
 @pytest.fixture
 def run(environment, tmp_path):
-    """Run `python -m …` of an environment in an empty directory."""
+    """A function that runs `python -m …` of an environment in an empty directory."""
     variables = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHONPATH", "COV"))
     }
@@ -257,9 +258,9 @@ def run(environment, tmp_path):
 
 
 def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run, tmp_path):
-    """`--architecture=package.module`: its cells pass, its page and its gate are made, and a lost cell is caught.
+    """`--architecture=package.module`: its cells pass, page and gate work, and a missing cell is reported.
 
-    A part of it begins no baseline, and takes nothing from one.
+    A part of it starts no baseline, and removes nothing from one.
     """
     listing = run("named", "parity.cli", "matrix", "--json")
     assert "toy-mixer" not in listing.stdout, "the control: without being named it is not there"
@@ -279,7 +280,7 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
     part = run("named", "parity.reports", "--accept")
     assert part.returncode == 2
     assert "are of a part of the matrix" in part.stderr
-    # As if these were all cells that it has: all of them take minutes.
+    # Pretend that it has no other cells: running all takes minutes.
     del lines[0]["selection"]
     (tmp_path / "reports/out/records.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert run("named", "parity.reports", "--accept").returncode == 0
@@ -297,7 +298,7 @@ def test_an_architecture_that_no_auto_class_knows_gets_matrix_page_and_gate(run,
 
 
 def test_records_and_page_are_where_pytest_was_started(run, tmp_path_factory, tmp_path):
-    """Whatever pytest takes for its rootdir."""
+    """Whatever rootdir pytest chooses."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     options = (f"--rootdir={elsewhere}", "-k", "test_attention_on_record", "-p", "no:cacheprovider")
     ran = run("named", "pytest", "--pyargs", "parity.architectures", "--architecture=toy_mixer.declared", *options)
@@ -325,7 +326,7 @@ def test_an_entry_point_puts_it_in_the_matrix(run, environment):
 
 @pytest.mark.parametrize(("module", "failing"), [("sound", 0), ("baked", 4)])
 def test_raw_sound_and_what_is_known_not_to_work(run, tmp_path, module, failing):
-    """An axis of sound is tried at other lengths; a deviation and an axis of a trace are held to what they say."""
+    """An axis of sound is tested at other lengths; a deviation and a declared axis of a trace must hold."""
     chosen = ("-n", "2", "-k", "onnx17 or torchscript", "-p", "no:cacheprovider", "-q")
     result = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture=toy_mixer.{module}", *chosen)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-2000:]
@@ -340,7 +341,7 @@ def test_raw_sound_and_what_is_known_not_to_work(run, tmp_path, module, failing)
 
 
 def test_what_is_no_architecture_is_told(run):
-    """A name that is none, a module without a declaration: one sentence, and nothing runs."""
+    """An unknown name, a module without a declaration: one sentence, and nothing runs."""
     for name, message in {"no_such.module": "cannot be imported", "toy_mixer": "has no ARCHITECTURE"}.items():
         process = run("named", "pytest", "--pyargs", "parity.architectures", f"--architecture={name}")
         assert process.returncode == 4
@@ -349,7 +350,7 @@ def test_what_is_no_architecture_is_told(run):
 
 
 def test_other_runs_of_pytest_are_left_alone(run, tmp_path):
-    """Where tests of something else run, nothing of parity's plug-ins is loaded."""
+    """A run of other tests loads none of parity's plug-ins."""
     suite = "import sys\n\ndef test_alone():\n    assert 'parity.fixtures.plugin' not in sys.modules\n"
     (tmp_path / "test_else.py").write_text(suite)
     ran = run("named", "pytest", "-q", "-p", "no:cacheprovider", "test_else.py")

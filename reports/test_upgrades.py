@@ -1,4 +1,4 @@
-"""An upgrade is one command, and so is the search for the first bad release: with stubs of environments and suite."""
+"""One command runs an upgrade, one finds the first bad release; environments and suite are stubs here."""
 
 import json
 import re
@@ -20,7 +20,7 @@ PYTHON = sys.executable
 LISTED = ["5.22.0", "5.23.0", "5.23.1", "5.24.0rc1", "5.24.0", "5.25.0", "5.26.0", "6.0.0"]
 CELL = "bert-default-onnx11"
 WITH = "with torch 2.13.0, onnxruntime 1.32.0"
-# What stands in for the Python of an environment: it answers the calls of pytest that the command makes.
+# Replaces the Python of an environment: answers the calls of pytest that the command makes.
 FAKE = """#!{python}
 import json, sys
 from pathlib import Path
@@ -62,14 +62,14 @@ sys.exit(int(way == "fails"))
 
 
 class Stubs:
-    """What stands in for package index, environments and the environment of this process."""
+    """Replaces the package index, the environments and the environment of this process."""
 
     def __init__(self, directory):
         self.directory, self.behaviour, self.gaps = directory, {}, set()
         directory.mkdir()
 
     def python(self, name):
-        """An executable that answers as the environment of that name."""
+        """An executable that answers like the environment of that name."""
         path = self.directory / name / "python"
         path.parent.mkdir(exist_ok=True)
         path.write_text(FAKE.format(python=PYTHON, root=str(ROOT)))
@@ -78,7 +78,7 @@ class Stubs:
         return path
 
     def environment(self, release, home):
-        """In the place of `Release.environment`."""
+        """Replaces `Release.environment`."""
         if release.version in self.gaps:
             error = f"WARNING: x\nERROR: No matching distribution found for {release.name}\n"
             raise subprocess.CalledProcessError(1, "pip", stderr=error)
@@ -86,7 +86,7 @@ class Stubs:
 
     @property
     def calls(self):
-        """Environment and part of each run since the last time."""
+        """Environment and part of each run since the last call."""
         path = self.directory / "calls.txt"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class Stubs:
 
 @pytest.fixture
 def stubs(tmp_path, monkeypatch):
-    """In a directory of its own, with transformers 5.23.0 here; a run has 12 tests in two parts."""
+    """Stubs in a separate directory, with transformers 5.23.0 here; a run has 12 tests in two parts."""
     monkeypatch.chdir(tmp_path)
     stubs = Stubs(tmp_path / "stubs")
     monkeypatch.setattr(Release, "environment", lambda release, home: stubs.environment(release, home))
@@ -109,7 +109,7 @@ def stubs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def act(stubs, capsys):
-    """Run the command: exit status, standard output and standard error."""
+    """A function that runs the command; returns exit status, standard output and standard error."""
 
     def run(*arguments):
         stubs.python("here-5.23.0")
@@ -125,7 +125,7 @@ REPORT = Path("reports/upgrades/transformers-5.23.0-to-5.24.0.md")
 
 
 def lacks(text):
-    """What the first ten lines of an output should name and do not."""
+    """What the first ten lines of an output lack."""
     head = "\n".join(text.splitlines()[:10])
     parts = {
         "the releases": r"^# .*\d+\.\d+\.\d+.* (→|…) \S*\d+\.\d+\.\d+",
@@ -133,13 +133,13 @@ def lacks(text):
         "the command": r"Reproduce it with: `python -m parity\.reports --(upgrade|bisect|diff) .+`",
     }
     missing = [name for name, pattern in parts.items() if not re.search(pattern, head)]
-    # Where something is worse for a cause, that is named too.
+    # If something is worse, they must name the cause too.
     lacking = re.search(r"Worse: [\d,]+ checks? ", head) and "the largest cause is" not in head
     return missing + (["the cause"] if lacking else [])
 
 
 def test_an_upgrade_that_changes_nothing_is_0(act, stubs):
-    """Both environments are run, in parts; report, records and page are kept."""
+    """Both environments run, in parts; report, records and page are kept."""
     status, output, error = act(*UPGRADE)
     assert status == 0
     assert stubs.calls == [
@@ -174,7 +174,7 @@ def test_an_upgrade_that_breaks_something_is_1(act, stubs):
 
 
 def test_the_baseline_stands_for_this_environment(act, stubs, tmp_path):
-    """Where there is one the cells are not run here; records that are given come before it."""
+    """If it exists, the cells are not run here; given records take precedence."""
     records.write(tmp_path / "here.jsonl", specimens.environment(), specimens.run())
     assert command.main(["--accept", "here.jsonl"]) == 0
     assert act(*UPGRADE)[0] == 0
@@ -189,7 +189,7 @@ def test_the_baseline_stands_for_this_environment(act, stubs, tmp_path):
 
 
 def test_a_part_has_a_report_of_its_own(act, stubs, tmp_path):
-    """Its selection is in the name and in the command; what it left out of the baseline is not gone."""
+    """Its selection is in the name and in the command; checks that it left out of the baseline are not gone."""
     records.write(tmp_path / "here.jsonl", specimens.environment(), specimens.run())
     assert command.main(["--accept", "here.jsonl"]) == 0
     status, output, _ = act(*UPGRADE, "-k", "onnx11", "--feature", "default")
@@ -201,7 +201,7 @@ def test_a_part_has_a_report_of_its_own(act, stubs, tmp_path):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(act, stubs, monkeypatch):
-    """Of the part that ran nothing is taken; of other code or another selection neither."""
+    """Nothing is used of the part that was interrupted, nor of other code or another selection."""
     real = upgrades._pytest
 
     def interrupt(python, log, arguments):
@@ -261,7 +261,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_suite_that_does_not_run_is_told(act, stubs, way):
-    """In one sentence, and no report is written; the control is every other test."""
+    """In one sentence, and no report is written; every other test is a control."""
     expected, message = WAYS[way]
     stubs.gaps |= {"5.24.0"} if way == "gap" else set()
     stubs.behaviour.update({"version": "5.22.0"} if way == "version" else {"transformers-5.24.0": way})
@@ -290,7 +290,7 @@ BISECTED = Path("reports/upgrades/transformers-5.22.0-to-6.0.0-bisect.md")
 @pytest.mark.parametrize("first", range(1, len(RANGE)))
 @pytest.mark.parametrize("way", ["fails", "broken"])
 def test_the_first_bad_release_is_found(act, stubs, first, way):
-    """Wherever it is, in few runs, with its cause; also when the suite does not even begin with it."""
+    """Wherever it is, in few runs, with its cause; also if the suite does not even start with it."""
     stubs.behaviour.update({f"transformers-{version}": way for version in RANGE[first:]})
     status, output, _ = act(*BISECT)
     assert status == 1
@@ -305,7 +305,7 @@ def test_the_first_bad_release_is_found(act, stubs, first, way):
 
 
 def test_a_range_in_which_nothing_is_worse_is_0(act, stubs):
-    """The first and the last are tried."""
+    """The first and the last are run."""
     status, output, _ = act(*BISECT)
     assert status == 0
     assert output.splitlines()[:3] == [
@@ -318,7 +318,7 @@ def test_a_range_in_which_nothing_is_worse_is_0(act, stubs):
 
 
 def test_a_release_that_cannot_be_had_is_left_out(act, stubs):
-    """In the middle it is told and the search goes on beside it; at an end there is nothing to compare with."""
+    """In the middle it is reported and the search continues around it; at an end there is nothing to compare with."""
     stubs.gaps = {"5.24.0", "5.25.0"}
     stubs.behaviour.update({f"transformers-{version}": "fails" for version in ("5.24.0", "5.25.0", "5.26.0", "6.0.0")})
     status, output, _ = act(*BISECT)
@@ -333,7 +333,7 @@ def test_a_release_that_cannot_be_had_is_left_out(act, stubs):
 
 
 def test_an_interrupted_search_goes_on(act, stubs):
-    """What was run of a release is not run again."""
+    """Finished runs of a release are not repeated."""
     stubs.behaviour["transformers-6.0.0"] = "fails"
     first = act(*BISECT)
     assert stubs.calls
@@ -343,7 +343,7 @@ def test_an_interrupted_search_goes_on(act, stubs):
 
 @pytest.fixture
 def index(monkeypatch):
-    """Let pip answer with an output and an error."""
+    """A function that makes pip answer with an output and an error."""
 
     def answer(output, error=""):
         process = subprocess.CompletedProcess([], 0 if output else 1, output, error)
@@ -368,7 +368,7 @@ def test_what_the_index_lists(index):
     ],
 )
 def test_an_index_without_an_answer(index, error, kind, message):
-    """Out of reach, without the package, and without pip are three things."""
+    """Unreachable, without the package, and without pip are different errors."""
     with pytest.raises(kind, match=message):
         index("", error)
 

@@ -1,4 +1,4 @@
-"""Warnings: upstream's are put on record and told once, whatever their `stacklevel`; all others are errors."""
+"""Upstream's warnings are recorded and reported once, whatever their `stacklevel`; all others are errors."""
 
 import sys
 import warnings
@@ -11,7 +11,7 @@ from parity.reports.recording.upstream import UPSTREAM, module_of
 PLUGINS = ("-p", "parity.fixtures.plugin", "-p", "parity.reports.recording.plugin", "-p", "no:cacheprovider")
 INI = "[pytest]\nfilterwarnings = error\nmarkers =\n    cells: of a test\n    smoke: a few\n"
 
-# Functions that live in the module of a name, as if that package had defined them.
+# Functions in a module of another name, as if that package had defined them.
 SUITE = """
 import warnings
 import pytest
@@ -73,7 +73,7 @@ def run(pytester):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "two-workers"])
 def test_who_warns_decides(run, workers):
-    """A FutureWarning of transformers passes, is on record and told once; one of parity's own lines fails its check."""
+    """A FutureWarning of transformers passes and is reported once; one from a line of parity fails its check."""
     result, lines = run(*workers)
     statuses = {(line["check"], line["status"]) for line in lines}
     passed = ("upstream", "numpy", "decorated", "expected")
@@ -109,7 +109,7 @@ def test_upstream(cell, kind, number):
 
 
 def test_warnings_that_differ_in_numbers_are_told_once(pytester):
-    """Five kinds have a line each, the first text and how often; the rest is counted."""
+    """Five kinds have a line each, with the first text and a count; the rest is counted."""
     pytester.makepyfile(test_suite=MANY)
     pytester.makeini(INI)
     result = pytester.runpytest_subprocess(*PLUGINS, "--records", "out.jsonl", "-k", "resnet-default-onnx11")
@@ -122,14 +122,14 @@ def test_warnings_that_differ_in_numbers_are_told_once(pytester):
 
 @pytest.mark.parametrize("package", UPSTREAM)
 def test_module_of_a_file(package):
-    """A module is named from its package on, wherever that is installed; a directory of the same name is no package."""
+    """The name starts at its package, wherever that is installed; a directory of the same name is no package."""
     assert module_of(f"/srv/{package}/lib/site-packages/{package}/a/b.py") == f"{package}.a.b"
     assert module_of(f"/usr/lib/python3/dist-packages/{package}/__init__.py") == package
     assert module_of("/srv/torches/parity/onnx_files.py") == ""
 
 
 def test_warn_is_put_back(pytester):
-    """After a run in this process `warnings.warn` is what it was."""
+    """After a run in this process `warnings.warn` is the original again."""
     before = warnings.warn
     pytester.makepyfile(test_nothing="def test_nothing():\n    pass\n")
     pytester.runpytest_inprocess(*PLUGINS)

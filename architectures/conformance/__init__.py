@@ -1,1 +1,1 @@
-"""The matrix: which cells there are, and the claims that are tested on each."""
+"""The matrix: its cells, and the claims that are tested on each."""

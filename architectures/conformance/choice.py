@@ -1,4 +1,4 @@
-"""Cells by name: `--architecture`, `--feature`, `--opset` and `--format` of pytest and of `parity matrix`."""
+"""Select cells by name: `--architecture`, `--feature`, `--opset` and `--format` of pytest and of `parity matrix`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parity.words import FORMATS, require
 if TYPE_CHECKING:
     from parity.architectures.conformance.matrix import Cell
 
-# Option → what it takes, and its help.
+# Option → (metavar, help).
 _OPTIONS = {
     "--architecture": ("NAME", "one that is declared, or package.module with an ARCHITECTURE"),
     "--feature": ("NAME", "such as default or causal-lm-with-past"),
@@ -24,10 +24,10 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """Cells that are chosen by exact names; of what has no name given, all.
+    """Cells selected by exact names; an empty field selects all.
 
     Args:
-        architectures, features, opsets, formats: a cell has one of each.
+        architectures, features, opsets, formats: names to select.
     """
 
     architectures: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Choice:
         return bool(self.architectures or self.features or self.opsets or self.formats)
 
     def has(self, cell: Cell | None) -> bool:
-        """Whether the cell is chosen; what is about no cell is so only where nothing was asked for."""
+        """Whether the cell is selected; a test without a cell is selected only if no name is given."""
         if cell is None:
             return not self
         return (
@@ -63,13 +63,13 @@ def add_options(add: Callable[..., Any]) -> None:
 
 
 def choice_of(values: Mapping[str, Sequence[str]]) -> Choice:
-    """What the options ask for; an architecture that is not declared yet joins.
+    """The choice in the options; includes an architecture that is not declared yet.
 
     Args:
-        values: option without `--` → what it was given.
+        values: option without `--` → its values.
 
     Raises:
-        ValueError: the option and its word that is none, with the valid ones.
+        ValueError: a name is unknown; the text has the option and the valid names.
     """
     try:
         chosen = [registry.include(name) for name in values["architecture"]]
@@ -88,16 +88,16 @@ def choice_of(values: Mapping[str, Sequence[str]]) -> Choice:
 
 
 def require_cells(choice: Choice, cells: Sequence[Cell]) -> None:
-    """Refuse words of which no cell has all.
+    """Refuse names that no cell has all of.
 
     Raises:
-        ValueError
+        ValueError: no cell is selected.
     """
     if not any(map(choice.has, cells)):
         raise ValueError(f"no cell has all of {' '.join(arguments_of(choice))}: `parity matrix` lists the cells")
 
 
 def arguments_of(choice: Choice) -> list[str]:
-    """The options that ask for it."""
+    """The options that make this choice."""
     values = (choice.architectures, choice.features, choice.opsets, choice.formats)
     return [word for name, own in zip(_OPTIONS, values, strict=True) for each in own for word in (name, str(each))]

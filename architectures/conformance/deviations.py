@@ -1,7 +1,7 @@
-"""Tracked upstream bugs of many architectures: each is declared here once, as `parity.declaration.Deviation` says.
+"""Tracked upstream bugs that affect many architectures, each declared once as a `parity.declaration.Deviation`.
 
-A bug of one architecture belongs into the declaration of that architecture. What a release of transformers breaks for
-every model with a past, for example, is found by the message of its exception:
+A bug of one architecture belongs into the declaration of that architecture. A bug of a transformers release that
+affects every model with a past, for example, is recognised by the message of its exception:
 
     Deviation(
         raises="TypeError",

@@ -1,7 +1,6 @@
 """The architectures of the document that the project implements."""
 
-# The architectures of the document that the project implements: what is promised is counted over them, however many
-# more there are.
+# The architectures of the document: the project's promises count only these, however many are added.
 _FIFTY = """
 albert bart beit bert big-bird bigbird-pegasus blenderbot blenderbot-small bloom camembert clip codegen convbert
 convnext convnextv2 data2vec-text data2vec-vision deberta deberta-v2 deit detr distilbert electra flaubert gpt-neo

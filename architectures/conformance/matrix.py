@@ -23,25 +23,28 @@ from parity.opsets import MAXIMUM_OPSET, MINIMUM_OPSET, SDPA_MINIMUM_OPSET
 from parity.registry import architectures, refusals
 from parity.words import FORMATS as FORMATS
 
-# Where scaled_dot_product_attention is tried beside the eager implementation.
+# Opsets at which scaled_dot_product_attention is tested too, besides eager attention.
 SDPA_OPSETS = (SDPA_MINIMUM_OPSET, MAXIMUM_OPSET)
-# The lowest, one in the middle and the highest: what smoke tries of the opsets.
+# Smoke runs the lowest, one in the middle and the highest.
 _SMOKE_OPSETS = (MINIMUM_OPSET, 17, MAXIMUM_OPSET)
-# What runs the matrix, wherever it is installed.
+# Runs the matrix from any installation.
 _COMMAND = ("pytest", "-n", "auto", "--pyargs", "parity.architectures")
 _DEFAULTS = {"exporter": DEFAULT_EXPORTER, "dtype": DEFAULT_DTYPE}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One claim's subject: a feature of an architecture in one format, run by one runtime.
+    """The subject of a claim: a feature of an architecture in one format, run by one runtime.
 
     Args:
+        architecture, feature: of the model.
         format: one of `FORMATS`.
-        opset: that of the ONNX file; None for the other formats, which have none.
-        attention: the implementation that is exported; below opset 14 there is only the eager one.
-        variant: what else tells cells of one architecture, feature and format apart, such as fixed sizes.
-        exporter, dtype: what writes the ONNX file, and the type of the weights; not spelled where they are the usual.
+        runtime: what runs the file.
+        opset: of the ONNX file; None for other formats.
+        attention: the exported implementation; below opset 14 only eager exists.
+        smoke: whether the cell is in the smoke run.
+        variant: distinguishes cells of one architecture, feature and format, such as by fixed sizes.
+        exporter, dtype: exporter of the ONNX file and type of the weights; the id omits the defaults.
     """
 
     architecture: str
@@ -57,7 +60,7 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """The cells of one architecture and feature share their model and its answers, so one worker runs them."""
+        """Cells of one architecture and feature share the model and its answers, so one worker runs them."""
         return f"{self.architecture}-{self.feature}"
 
     @property
@@ -69,12 +72,12 @@ class Cell:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes of the named axes that the variant fixes; empty where none does."""
+        """The sizes of the named axes that the variant fixes; empty if it fixes none."""
         name = self.variant.removesuffix(f"-{EMULATION}")
         return dict({**NEURON_SIZES, **NEURON_IMAGE_SIZES}.get(name, {}))
 
     def emulation(self) -> Cell:
-        """The cell with torch in the place of Neuron's tracer: by its id and its runtime no cell of Inf1."""
+        """The cell with torch in place of Neuron's tracer; its id and runtime distinguish it from cells of Inf1."""
         return replace(self, runtime=EMULATION, variant=f"{self.variant}-{EMULATION}")
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +93,14 @@ def minimum_opset(
     exporter: str = DEFAULT_EXPORTER,
     dtype: str = DEFAULT_DTYPE,
 ) -> int:
-    """The lowest opset that the files of a feature are claimed for."""
+    """The lowest opset that a feature is claimed for.
+
+    Args:
+        architecture: the declaration.
+        feature: of the architecture.
+        attention: its implementation.
+        exporter, dtype: of the file.
+    """
     floor = architecture.floor_of(feature, attention=attention, exporter=exporter, dtype=dtype)
     own = EXPORTERS[exporter].opsets.start
     return max(own, floor.opset) if floor else own
@@ -126,7 +136,7 @@ def _cells() -> Iterator[Cell]:
 
 
 def counts(cells: Collection[Cell]) -> dict[str, int]:
-    """How many architectures, features of architectures, ONNX files, and cells of all formats."""
+    """The numbers of architectures, features of architectures, ONNX files, and cells of all formats."""
     return {
         "architectures": len({cell.architecture for cell in cells}),
         "features": len({cell.group for cell in cells}),
@@ -136,7 +146,7 @@ def counts(cells: Collection[Cell]) -> dict[str, int]:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "parity matrix") -> int:
-    """List and count the cells; returns the exit status, 1 where a declaration is refused."""
+    """List and count the cells; returns the exit status, 1 if a declaration is refused."""
     parser = argparse.ArgumentParser(prog, description="List and count the cells of the conformance matrix.")
     parser.add_argument("--json", action="store_true", help="one JSON object whose `cells` is a list")
     add_options(parser.add_argument)

@@ -1,4 +1,4 @@
-"""Which models have a choice of attention implementations is on record, and is true."""
+"""The declarations say truly which models have a choice of attention implementations."""
 
 import pytest
 
@@ -9,10 +9,10 @@ from parity.registry import architecture
 
 @pytest.mark.cells(every_opset=False)
 def test_attention_on_record(cell, subject):
-    """The model has scaled_dot_product_attention exactly where its declaration says so."""
+    """The model has scaled_dot_product_attention exactly if its declaration says so."""
     from transformers import utils
 
-    # transformers 5 asks for a torch that always has it.
+    # transformers 5 requires a torch that has it.
     with_torch = getattr(utils, "is_torch_sdpa_available", lambda: True)()
     offered = with_torch and bool(getattr(subject.model, "_supports_sdpa", False))
     recorded = architecture(cell.architecture).has_sdpa(cell.feature)
@@ -21,14 +21,14 @@ def test_attention_on_record(cell, subject):
 
 @pytest.mark.cells(attention=("sdpa",), opsets=SDPA_OPSETS[-1:], every_feature=False)
 def test_attention_of_file(cell, subject, artifact):
-    """The file says which attention it was exported with; its model calls that, and the eager one does not."""
+    """The file records its attention implementation; its model calls sdpa, and the eager model does not."""
     assert contract.read(artifact).metadata["attention"] == cell.attention
     assert calls(subject.traces[cell.attention].model, subject) > 0
     assert calls(subject.fresh_model(), subject) == 0
 
 
 def calls(model, subject):
-    """How often the model calls scaled_dot_product_attention for the inputs of the export."""
+    """How often the model calls scaled_dot_product_attention on the inputs of the export."""
     import torch
 
     from parity.traceable import call, evaluation_mode

@@ -1,4 +1,4 @@
-"""BigBird with block-sparse attention: a file for one length, in which the blocks are those of the model."""
+"""BigBird with block-sparse attention: a file for one length with the blocks of the model."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from parity.fixtures.preprocessors import preprocessor
 from parity.onnx import export
 from parity.sessions import OnnxSession
 
-# 5 + 2 × 1 blocks of 4 are 28 tokens: longer texts are looked at in blocks.
+# 5 + 2 × 1 blocks of 4 are 28 tokens: longer texts use blocks.
 LONGEST = ARCHITECTURE.tiny["max_position_embeddings"]
 
 
@@ -22,7 +22,7 @@ def config_of(**changes):
 
 
 def model_of(config):
-    """A fresh model: a short text switches it to full attention for good."""
+    """A fresh model, because a short text permanently switches it to full attention."""
     import torch
     from transformers import BigBirdModel
 
@@ -33,7 +33,7 @@ def model_of(config):
 
 
 def test_axes():
-    """The sequence is an axis exactly where the model looks at everything."""
+    """The sequence is an axis exactly if the model uses full attention."""
     sparse = BigBirdOnnxConfig(config_of())
     assert set(sparse.inputs["input_ids"].values()) | set(sparse.outputs["last_hidden_state"].values()) == {"batch"}
     assert sparse.default_sequence_length == LONGEST
@@ -47,7 +47,7 @@ def test_block_sparse(tmp_path):
 
     config, path = config_of(), tmp_path / "model.onnx"
     if not at_least("transformers", "5"):
-        # There the blocks are drawn while the model is traced, and for the batch of the export.
+        # transformers 4 draws the blocks while tracing, and for the batch of the export.
         with pytest.raises(ExportError, match="lift_fresh"):
             export(preprocessor("distilbert"), model_of(config), BigBirdOnnxConfig(config), 12, path)
         return

@@ -1,4 +1,4 @@
-"""Configurations that users have and the tiny checkpoints have not are exported and right, or refused as declared."""
+"""Configurations that differ from the tiny checkpoints are exported correctly, or refused as declared."""
 
 import pytest
 

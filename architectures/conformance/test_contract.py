@@ -1,4 +1,4 @@
-"""The file is what was asked for."""
+"""The file is as requested."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from parity.registry import architecture
 
 
 def test_contract(cell, subject, artifact):
-    """Opset, names, order, dtypes, ranks and dynamic axes are those asked for; no weight is written twice."""
+    """Opset, names, order, dtypes, ranks and dynamic axes are as requested; no weight is written twice."""
     tensors = subject.source.layout.flatten(subject.source.dummy)
     assert set(tensors) == set(subject.onnx_config.inputs)
     claim = contract.Claim.from_config(subject.onnx_config, tensors)
@@ -26,7 +26,7 @@ def test_checker(artifact):
 
 
 def test_weights(cell, subject, artifact):
-    """The file holds every weight that an output depends on once, except those declared absent, and none changed."""
+    """The file holds each weight that an output depends on, unchanged and once, except those declared absent."""
     needed = subjects.weights(cell.architecture, cell.feature, cell.attention, dtype=cell.dtype)
     account = account_weights(needed, stored_tensors(artifact))
     absences = architecture(cell.architecture).absent_weights(cell)
@@ -35,10 +35,10 @@ def test_weights(cell, subject, artifact):
     assert [finding.message for finding in failures(findings)] == []
 
 
-# A model has one trace for the opsets below 14 and one for the others; those below are shown in test_python_api.
+# Opsets below 14 share one trace, the rest another; test_python_api covers those below.
 @pytest.mark.cells(opsets=(17,), attention=("eager",), every_feature=False)
 def test_exported_alone(cell, subject, artifact, tmp_path):
-    """The file is the one that an export on its own writes, though the cells of a model share their traces."""
+    """The file equals that of a separate export, although the cells of a model share their traces."""
     from parity.onnx import export
 
     load_isolated = tmp_path / artifact.name
@@ -48,7 +48,7 @@ def test_exported_alone(cell, subject, artifact, tmp_path):
 
 @pytest.mark.cells(every_opset=False, every_feature=False)
 def test_loads_alone(artifact, session):
-    """The file loads from a directory that holds nothing but the files that it names."""
+    """The file loads from a directory with only the files that it names."""
     from parity.onnx.proof import load_isolated
 
     copied = load_isolated(artifact, contract.read(artifact).data)

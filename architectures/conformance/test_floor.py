@@ -1,4 +1,4 @@
-"""Where the lowest opset is above the exporter's own, the one below it is shown not to work."""
+"""If the lowest opset is above the exporter's own, the next lower one is shown to fail."""
 
 import re
 
@@ -20,7 +20,7 @@ FLOORS = [
 
 @pytest.mark.parametrize(("declaration", "feature"), FLOORS)
 def test_below_the_floor_fails_upstream(declaration, feature, tmp_path):
-    """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model, for the reason declared."""
+    """One opset below the declared minimum, the exporter or ONNX Runtime refuses the model for the declared reason."""
     floor = declaration.floor_of(feature)
     assert floor.opset > MINIMUM_OPSET
     assert floor.issue.startswith("https://")

@@ -1,17 +1,17 @@
-"""What is compiled for Neuron computes what the PyTorch model computes, on the device, in the compiled shapes."""
+"""The compiled model computes what the PyTorch model computes, on the device, at the compiled shapes."""
 
 import pytest
 
 NEURON = pytest.mark.cells(formats=("neuron",), kinds=("encoder", "vision"))
 TRANSLATION = pytest.mark.cells(formats=("neuron",), kinds=("encoder-decoder",))
-# A tiny model soon says the same token again and again; like this its answers depend on every one before.
+# A tiny model soon repeats one token; without repeats, each answer depends on all tokens before.
 GENERATION = {"max_length": 12, "no_repeat_ngram_size": 1}
 BEAMS = 2
 
 
 @NEURON
 def test_neuron_graph(cell, subject, neuron_model, measurements):
-    """Nothing is left to the CPU but what AWS's list foresees, at most a tenth of the operators; shapes are fixed."""
+    """Only operators outside AWS's list are left to the CPU, at most a tenth of all; shapes are fixed."""
     import torch
 
     from parity.errors import UsageError
@@ -40,7 +40,7 @@ def test_neuron_graph(cell, subject, neuron_model, measurements):
 @NEURON
 @pytest.mark.usefixtures("on_device")
 def test_neuron_answers(cell, subject, neuron_model, tolerances, measurements):
-    """Requests of the compiled shape, and shorter ones padded to it, are answered as unpadded PyTorch answers them."""
+    """Answers to requests of the compiled shape, and to shorter ones padded to it, equal those of unpadded PyTorch."""
     from parity.fixtures.neuron_checks import judge_requests, requests_of
     from parity.neuron.tolerances import require
 

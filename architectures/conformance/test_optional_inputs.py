@@ -1,4 +1,4 @@
-"""What the tokenizer does not give is no input of the file: the model's own assumption stands for it."""
+"""An input that the tokenizer does not return is no input of the file, which uses the model's default."""
 
 import copy
 from dataclasses import replace
@@ -16,9 +16,9 @@ OPTIONAL = ("attention_mask", "token_type_ids")
     every_opset=False, every_feature=False, kinds=("encoder", "decoder", "encoder-decoder", "multimodal")
 )
 def test_without_optional_inputs(cell, subject, measurements, tmp_path):
-    """Without attention mask, or token types, or either, it is no input of the file, which agrees.
+    """A file without attention mask, token types, or both, agrees with the model.
 
-    The reference is the model as it is called without them: nothing that parity supplies is in its answer.
+    The reference is the model called without them, so that no default of parity affects its answer.
     """
     names = [
         name for name in OPTIONAL if any(input_name in input_names(name) for input_name in subject.onnx_config.inputs)
@@ -42,7 +42,7 @@ def test_without_optional_inputs(cell, subject, measurements, tmp_path):
 
 
 def test_a_wrong_assumption_is_seen():
-    """The control: a configuration that supplies a mask without the first token is not what the model assumes."""
+    """The control: a configuration whose mask hides the first token differs from the model's default."""
     less = subjects.subject_without(subjects.subject("gpt2", "causal-lm"), "attention_mask")
 
     class Wrong(type(less.onnx_config)):
@@ -60,7 +60,7 @@ def test_a_wrong_assumption_is_seen():
 
 
 def require_own_answers(less, pool):
-    """The reference's answer to each input without padding is the model's own, given nothing but that input."""
+    """The reference's answer to each unpadded input equals that of the model itself, called with only that input."""
     from parity.releases import arguments_of
     from parity.traceable import evaluation_mode, flatten_outputs
 
@@ -77,5 +77,5 @@ def require_own_answers(less, pool):
 
 
 def input_names(name):
-    """An input of that kind: the text's own, or the decoder's."""
+    """The names of inputs of that kind: of the text, and of the decoder."""
     return (name, f"decoder_{name}")

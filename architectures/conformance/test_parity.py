@@ -25,12 +25,12 @@ def test_other_sizes(cell, subject, session, measurements):
 
 @pytest.mark.cells(every_opset=False)
 def test_verdict_of_the_commands(cell, subject, artifact, measurements):
-    """`parity.onnx` and `parity.check` pass the file, on what they judge from contract to relations and effects."""
+    """`parity.onnx` and `parity.check` pass the file on all of their checks, from contract to relations and effects."""
     from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
 
     def answer_from_pools(model, onnx_config, samples, **_):
-        # The pools have those of the same samples, by the same function.
+        # The pools have the answers to the same samples, computed by the same function.
         traced, other = (
             subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype) for sizes in ("traced", "other")
         )

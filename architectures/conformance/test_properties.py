@@ -1,4 +1,4 @@
-"""The file computes what the model computes at any sizes of the axes that it declares, and refuses all others."""
+"""The file computes what the model computes at any declared sizes of the axes, and refuses all others."""
 
 import pytest
 
@@ -11,7 +11,7 @@ TEXT = ("encoder", "decoder", "encoder-decoder", "multimodal", "speech")
 
 @pytest.mark.cells(every_opset=False)
 def test_drawn_sizes(cell, subject, session, reproductions, measurements):
-    """At sizes that hypothesis draws, each tried on eight inputs, the pooled error ratio is at most 4."""
+    """At sizes that hypothesis draws, with eight inputs each, the pooled error ratio is at most 4."""
     verdicts = properties.judge_drawn_sizes(subject, session.run, reproductions)
     measurements(**properties.measurements_of(verdicts))
     assert all(found.ratios() for found in verdicts)
@@ -19,7 +19,7 @@ def test_drawn_sizes(cell, subject, session, reproductions, measurements):
 
 @pytest.mark.cells(every_opset=False)
 def test_boundaries(cell, subject, session, reproductions, measurements):
-    """At every boundary of every axis, each tried on eight inputs, the pooled error ratio is at most 4."""
+    """At every boundary of every axis, with eight inputs each, the pooled error ratio is at most 4."""
     verdicts = properties.judge_boundaries(subject, session.run, reproductions)
     measurements(**properties.measurements_of(verdicts))
     assert all(found.ratios() for found in verdicts)
@@ -27,9 +27,9 @@ def test_boundaries(cell, subject, session, reproductions, measurements):
 
 @pytest.mark.cells(every_opset=False, kinds=TEXT)
 def test_beyond_the_maximum(cell, subject, session):
-    """One token more than the position table holds is refused by model and file; without a table none is too many.
+    """Model and file refuse one token more than the position table holds; without a table, any length works.
 
-    An encoder that the file does not run, because a cross-attention cache stands for it, refuses in the model alone.
+    If a cross-attention cache replaces the encoder in the file, only the model refuses.
     """
     if not any(axes.role_of(name) is axes.Role.TOKENS for name in subject.onnx_config.inputs):
         pytest.skip("no input is a text: nothing is claimed of too many tokens")
@@ -51,7 +51,7 @@ def test_beyond_the_maximum(cell, subject, session):
 
 @pytest.mark.cells(every_opset=False, kinds=("vision", "multimodal", "speech"))
 def test_static_axes(cell, subject, session):
-    """An axis of an image, or of a sound, that has no name has one size: model and file refuse twice as many."""
+    """An unnamed axis of an image or a sound has one size: model and file refuse twice that size."""
     import torch
 
     from parity.samples import Sample

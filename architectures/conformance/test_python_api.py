@@ -1,4 +1,4 @@
-"""The Python API on models as everybody loads them: the Auto classes choose the attention implementation."""
+"""The Python API on models loaded as usual: the Auto classes choose the attention implementation."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,16 @@ from parity.registry import architecture
 
 @pytest.mark.cells(opsets=(SDPA_MINIMUM_OPSET - 1,), has_sdpa=True)
 def test_python_api(cell, subject, artifact, tmp_path):
-    """`export` and `validate_model_outputs` pass a model whose Auto class gives it sdpa; below opset 14 it is as eager.
+    """`export` and `validate_model_outputs` pass a model whose Auto class chooses sdpa; below opset 14 it acts as
+    eager.
 
-    The file is the one that an export of an eager model writes, though the cells of a model share their traces.
+    The file equals that of an eager model, although the cells of a model share their traces.
     """
     from parity.traceable import attention_of
 
     model = subject.fresh_model(attention=None)
     assert attention_of(model) == "sdpa"
-    # transformers 4 chooses the attention when a model is built.
+    # transformers 4 fixes the attention when a model is built.
     stays = not hasattr(model, "set_attn_implementation")
     opset, path = SDPA_MINIMUM_OPSET if stays else cell.opset, tmp_path / artifact.name
     _, outputs = export(subject.preprocessor, model, subject.onnx_config, opset, path)
@@ -32,7 +33,7 @@ def test_python_api(cell, subject, artifact, tmp_path):
 
 @pytest.mark.cells(opsets=(SDPA_MINIMUM_OPSET - 1,))
 def test_python_api_eager(cell, subject, artifact):
-    """`validate_model_outputs` passes the file of an eager model, at every position; a model without sdpa is one."""
+    """`validate_model_outputs` passes the file of an eager model, at every position; a model without sdpa is eager."""
     from parity.traceable import attention_of
 
     if not architecture(cell.architecture).has_sdpa(cell.feature):
@@ -54,7 +55,7 @@ def validate(cell, subject, artifact):
 
 
 def tolerance(cell, subject):
-    """The recommended one, or what float32 needs by its noise, in units of the largest value of an output."""
+    """The recommended tolerance, or that of float32 noise, relative to the largest value of an output."""
     pool = subjects.pool(cell.architecture, cell.feature, "other", dtype=cell.dtype)
     own = subject.onnx_config.atol_for_validation
     return max(max(own, ratio.LIMIT * noise) * max(1.0, largest(pool, name)) for name, noise in pool.noise.items())

@@ -1,4 +1,4 @@
-"""The same question asked in another way gets the same answer."""
+"""Equivalent inputs get the same answer."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from parity.sessions import OnnxSession
 
 
 def pool_of(cell, relation):
-    """Padding is added to inputs without any; the others take inputs padded on either side."""
+    """Relations of padding get inputs without any; the others get inputs padded on either side."""
     sizes = "varied" if relation.startswith("padding") else "other"
     return subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype)
 
@@ -22,12 +22,12 @@ def judge(pool, relation, first, second, **limits):
 
 
 def ask(subject, pool, relation, run, first):
-    """The answers of a backend to the pool, asked in the relation's way; `first` are those asked directly."""
+    """A backend's answers to the pool transformed by the relation; `first` are its answers to the pool itself."""
     return reruns.relation_answers(subjects.padded_signature(subject), relation, run, pool.inputs, first)
 
 
 def float64_relations(cell, subject):
-    """The relations that the float64 model has."""
+    """The relations that hold for the float64 model."""
     names = [name for name in relations.RELATIONS if relations.applies(name, subjects.padded_signature(subject))]
     holding = []
     with subjects.float64(subject) as run:
@@ -41,7 +41,7 @@ def float64_relations(cell, subject):
 
 @pytest.mark.cells(every_opset=False)
 def test_float64_has_the_recorded_relations(cell, subject):
-    """The relations of the float64 model are those on record: none is lost, none is new."""
+    """The relations of the float64 model are those declared: none is missing, none is new."""
     recorded = architecture(cell.architecture).relations_of(cell.feature)
     found = float64_relations(cell, subject)
     lost, new = sorted(set(recorded) - set(found)), sorted(set(found) - set(recorded))
@@ -50,7 +50,7 @@ def test_float64_has_the_recorded_relations(cell, subject):
 
 @pytest.mark.cells(every_opset=False)
 def test_relations(cell, subject, session, measurements):
-    """The file has every relation on record, both sides within four times the noise."""
+    """The file keeps every declared relation, within four times the noise."""
     recorded = architecture(cell.architecture).relations_of(cell.feature)
     assert recorded
     for relation in recorded:
@@ -63,7 +63,7 @@ def test_relations(cell, subject, session, measurements):
 
 @pytest.mark.cells(every_opset=False)
 def test_optimisations(cell, subject, session, artifact):
-    """ONNX Runtime with all its optimisations answers as without any, within four times the noise."""
+    """ONNX Runtime with all optimisations answers as without any, within four times the noise."""
     pool = pool_of(cell, "optimisations")
     inputs, plain = pool.inputs, OnnxSession(artifact, optimise=False)
     sides = [[runtime.run(each) for each in inputs] for runtime in (session, plain)]
@@ -85,6 +85,6 @@ def test_determinism(cell, subject, session):
 
 @pytest.mark.cells(every_opset=False)
 def test_reference_unchanged(cell, subject, artifact):
-    """The exported model is what a fresh one is: weights, modes, configuration, and answers from before the export."""
+    """The exported model equals a fresh one: weights, modes, configuration, and answers from before the export."""
     assert artifact.exists()
     assert subjects.changes(subject) == []

@@ -1,4 +1,4 @@
-"""A TorchScript file answers as the model does: at the traced shape, and at others as its declaration says."""
+"""A TorchScript file answers like the model at the traced shape, and at other shapes as declared."""
 
 import pytest
 
@@ -25,12 +25,12 @@ def traced_axes(cell):
 
 
 def test_trace(trace_and_model):
-    """At the traced shape the file answers as the eager model, on its example and on another, by the error ratio."""
+    """At the traced shape the file answers like the eager model, on its example and another, by the error ratio."""
     assert is_proven(trace_and_model[0])
 
 
 def test_trace_verdicts(cell, subject, trace_and_model, measurements):
-    """At other sizes each axis does what is declared: it generalises, or raises that error; so do all together."""
+    """At other sizes each axis generalises or raises as declared, and so do all axes together."""
     from parity.torchscript import verdict
 
     verdicts = verdict(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)
@@ -41,7 +41,7 @@ def test_trace_verdicts(cell, subject, trace_and_model, measurements):
 
 @pytest.mark.cells(formats=("torchscript",), attention=("eager",))
 def test_trace_at_drawn_sizes(cell, subject, trace_and_model):
-    """At sizes that hypothesis draws for the axes that generalise, padded or not, the trace answers as the model."""
+    """At sizes that hypothesis draws for the generalising axes, padded or not, the trace answers like the model."""
     from parity.torchscript.verdicts import TrialSetup, trial
 
     setup = TrialSetup.for_trace(*trace_and_model, preprocessor=subject.preprocessor, onnx_config=subject.onnx_config)

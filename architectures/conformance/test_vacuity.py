@@ -1,4 +1,4 @@
-"""A comparison can fail: every output says something, every input has a say, and what is declared dead is."""
+"""A comparison can fail: outputs vary, inputs affect them, and inputs declared dead do not."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from parity.judge.findings import failures
 
 @pytest.mark.cells(every_opset=False)
 def test_outputs_say_something(cell, subject):
-    """No output of the reference is near zero or the same everywhere: there any file would pass."""
+    """No output of the reference is near zero or constant: any file would pass there."""
     for sizes in ("traced", "other"):
         pool = subjects.pool(cell.architecture, cell.feature, sizes, dtype=cell.dtype)
         findings = vacuity.judge_outputs(pool.exact)
@@ -19,7 +19,7 @@ def test_outputs_say_something(cell, subject):
 
 @pytest.mark.cells(every_opset=False)
 def test_inputs_have_effect(cell, subject, session):
-    """Each input moves the same outputs of reference and file; exactly those declared dead move nothing, to the bit."""
+    """Each input affects the same outputs of reference and file; exactly the declared dead inputs change no bit."""
     pool = subjects.pool(cell.architecture, cell.feature, "varied", dtype=cell.dtype)
     first, changes = subjects.single_changes(pool)
     assert set(changes) == set(subject.onnx_config.inputs)
@@ -32,5 +32,5 @@ def test_inputs_have_effect(cell, subject, session):
 
 
 def effects_on(run, first, changes):
-    """What a backend answers to an input, and to each changed one."""
+    """A backend's answers to an input, and to each changed input."""
     return vacuity.Effects(run(first), {name: run(inputs) for name, inputs in changes.items()})

@@ -1,4 +1,4 @@
-"""What a configuration item changes in a model that the matrix tries with another value of it."""
+"""The file is right for other values of a configuration item than those of the matrix."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ SPARSE = {"attention_type": "block_sparse"}
 
 @pytest.fixture
 def variant(monkeypatch):
-    """A subject whose tiny configuration has other items."""
+    """A function that makes a subject with changed items in its tiny configuration."""
 
     def make_subject(name, feature, changes):
         declared = architecture(name)
@@ -47,7 +47,7 @@ def test_longt5_with_summaries(variant, feature, opset, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"local_radius": 3}, {"local_radius": 7}, {"local_radius": 3, **GLOBAL}], ids=str)
 def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
-    """Where the sample has whole blocks, the file cuts other lengths into blocks all the same."""
+    """The file splits other lengths into blocks correctly even if the sample has only whole blocks."""
     subject = variant("longt5", "default", changes)
     assert subject.source.axes["encoder_sequence"] % (changes["local_radius"] + 1) == 0
     require_parity(subject, MAXIMUM_OPSET, tmp_path / "model.onnx")
@@ -55,12 +55,12 @@ def test_longt5_with_blocks_that_divide_the_sample(variant, changes, tmp_path):
 
 @pytest.mark.parametrize("feature", ["default", "seq2seq-lm", "sequence-classification", "question-answering"])
 def test_block_sparse_bigbird_pegasus_has_one_length(variant, feature, tmp_path):
-    """The file of an encoder that chooses blocks agrees at the longest text and refuses all others."""
+    """The file of a block-sparse encoder agrees at the longest text and refuses all other lengths."""
     subject = variant("bigbird_pegasus", feature, SPARSE)
     assert subject.onnx_config.inputs["input_ids"] == {0: "batch"}
     assert subject.source.dummy["input_ids"].shape[1] == subject.model.config.max_position_embeddings
     if not at_least("transformers", "5"):
-        # There the blocks are drawn while the model is traced.
+        # transformers 4 draws the blocks while tracing.
         with pytest.raises(ExportError):
             subjects.artifact(subject, MAXIMUM_OPSET, tmp_path / "model.onnx")
         return
@@ -73,5 +73,5 @@ def test_block_sparse_bigbird_pegasus_has_one_length(variant, feature, tmp_path)
 
 @pytest.mark.parametrize("feature", ["default-with-past", "causal-lm"])
 def test_block_sparse_bigbird_pegasus_without_its_encoder_has_any_length(variant, feature, tmp_path):
-    """Where the file has no encoder, how that attends has no part in it."""
+    """If the file has no encoder, the encoder's attention does not matter."""
     require_parity(variant("bigbird_pegasus", feature, SPARSE), MAXIMUM_OPSET, tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""The vocabulary of a declaration, where modules of others have always found it."""
+"""The names used in declarations, re-exported for modules of other packages that import them from here."""
 
 from parity.declaration import (
     BIDIRECTIONAL_FEATURES,

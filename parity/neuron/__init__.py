@@ -1,7 +1,7 @@
-"""Transformers models on AWS Inferentia: compiled for Inf1, checked for what fell back to the CPU, proven on a device.
+"""Transformers models on AWS Inferentia: compiled for Inf1, checked for operators left to the CPU, proven on a device.
 
-`trace` stands where `torch.neuron.trace` stood. The same door leads to Inf2 and Trn1 where `torch_neuronx` is
-installed. Names are resolved on first use.
+`trace` replaces `torch.neuron.trace`. The same functions compile for Inf2 and Trn1 if `torch_neuronx` is installed.
+Names are resolved on first use.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""`python -m parity.neuron --model=… output`: compile one checkpoint for Inf1, and prove it where a device is."""
+"""`python -m parity.neuron --model=… output`: compile a checkpoint for Inf1, and prove it if there is a device."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.samples import Sample
 
-    # The samples are by their length: the buckets; 0 for a model without text.
+    # The samples by length (the buckets); length 0 for a model without text.
     _Workload = tuple[Checkpoint, OnnxConfig, dict[int, Sample], torch.nn.Module]
 
 
 def parser(prog: str = "python -m parity.neuron") -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     p = argparse.ArgumentParser(prog, description="Compile a Transformers checkpoint for AWS Inf1 in fixed shapes.")
     model_option(p)
     feature_option(p, "what the model is compiled for; default: %(default)s")
@@ -102,14 +102,14 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     from parity.neuron import sdk
 
     if not args.coverage:
-        # What is missing is said before anything is loaded.
+        # Report what is missing before anything is loaded.
         sdk.tracer(args.package, emulate=args.emulate)
     workload = _prepare(args, source, console)
     act = _examine if args.coverage or args.analyze else _compile
     outcome = act(args, console, workload)
     if args.json:
         summary = {
-            "status": "passed",  # but for what was compiled and never run, or emulated
+            "status": "passed",  # also if it was compiled but never run, or emulated
             "checkpoint": str(workload[0]),
             "feature": args.feature,
             **outcome,
@@ -151,7 +151,7 @@ def _prepare(args: argparse.Namespace, source: str, console: Console) -> _Worklo
 
 
 def _examine(args: argparse.Namespace, console: Console, workload: _Workload) -> dict[str, Any]:
-    """What AWS's list, or the SDK, says of the operators; nothing is compiled or written."""
+    """Report the operators by AWS's list, or by the SDK; nothing is compiled or written."""
     from parity import neuron
     from parity.torchscript import export
 

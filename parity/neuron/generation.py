@@ -1,4 +1,4 @@
-"""An encoder-decoder as two compiled models of fixed shapes, and generation through them: same tokens as on the CPU.
+"""Generation with an encoder-decoder as two compiled models of fixed shapes: the same tokens as on the CPU.
 
 The decoder keeps no cache: every step runs it on all tokens so far, padded to the compiled length.
 """
@@ -62,7 +62,7 @@ class PaddedEncoder(torch.nn.Module):
 class PaddedDecoder(torch.nn.Module):
     """Decoder ids (rows, length), hidden states and mask of the encoder → logits (rows, length, vocabulary).
 
-    Padding stands on the right, where the causal mask hides it from every real token.
+    Padding is on the right, where the causal mask hides it from every real token.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -92,7 +92,7 @@ class Generator:
     """Text generation through a compiled encoder and a compiled decoder.
 
     Args:
-        model: the model itself, an encoder-decoder of transformers; it is not run: only its way of generating is used.
+        model: an encoder-decoder of transformers; it is not run, only its generation code is used.
         encoder, decoder: from `compile_generator`.
     """
 
@@ -105,13 +105,19 @@ class Generator:
 
     @classmethod
     def load(cls, model: PreTrainedModel, directory: str | os.PathLike) -> Generator:
-        """From the two files that `compile_generator` has written."""
+        """Load the two files that `compile_generator` has written.
+
+        Args:
+            model: see `Generator`.
+            directory: of the files.
+        """
         return cls(model, load(Path(directory) / ENCODER), load(Path(directory) / DECODER))
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
         """The generated ids (batch, length), as `model.generate` returns them.
 
         Args:
+            input_ids, attention_mask: (batch, length).
             options: of `generate`, such as max_length and num_beams.
 
         Raises:
@@ -232,7 +238,17 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
 
 
 def _grow(name: str, tensor: torch.Tensor, shape: Sequence[int], value: int) -> torch.Tensor:
-    """The tensor grown to the shape: rows repeat the last one, the length is filled with `value` on the right."""
+    """The tensor grown to the shape: rows repeat the last one, the length is filled with `value` on the right.
+
+    Args:
+        name: of the input, for the message.
+        tensor: (rows, length, …).
+        shape: the compiled shape.
+        value: of the padding.
+
+    Raises:
+        UsageError: the tensor is larger than the shape.
+    """
     rows, length = shape[:2]
     if tensor.shape[0] > rows or tensor.shape[1] > length:
         raise UsageError(

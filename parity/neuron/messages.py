@@ -1,8 +1,8 @@
-"""What the Neuron SDK says when it fails → what it means and what to do; the texts are those that AWS documents."""
+"""Error texts of the Neuron SDK, as AWS documents them → their meaning and what to do."""
 
 from __future__ import annotations
 
-# Part of the text → what to do. The first that is found counts.
+# Part of the text → what to do. The first match counts.
 EXPLANATIONS = {
     "WRONG PACKAGE": (
         "torch-neuron comes from the public package index, where it is a placeholder; uninstall it and install it from"
@@ -31,7 +31,7 @@ EXPLANATIONS = {
 
 
 def explain(text: str) -> str:
-    """The SDK's own text, on one line, and what to do about it if AWS documents that; else the text alone.
+    """The SDK's own text on one line, with advice if AWS documents the error.
 
     Args:
         text: an error message or a line of the log.

@@ -1,4 +1,4 @@
-"""A graph → which of its operators Neuron compiles: by AWS's list before, by the compiled graph afterwards."""
+"""The operators of a graph that Neuron compiles: by AWS's list before compiling, by the compiled graph afterwards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from parity.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-# Operators that stay on the CPU by AWS's own choice, or that only look at shapes: none of them is a fallback.
+# Operators that AWS leaves to the CPU on purpose, or that only read shapes: none of them is a fallback.
 _EXPECTED_OUTSIDE = """
 embedding Int ScalarImplicit contiguous detach expand flatten permute reshape select size slice squeeze to transpose
 unsqueeze view
 """
 EXPECTED_OUTSIDE = frozenset(f"aten::{name}" for name in _EXPECTED_OUTSIDE.split())
-# What a compiler does not see into.
+# The compiler does not look inside these.
 _CONTROL = ("prim::If", "prim::Loop", "prim::PythonOp", "prim::CallFunction", "prim::CallMethod")
 
 SOURCE = "AWS Neuron documentation, PyTorch Neuron (torch-neuron) Supported operators, up to SDK 2.13.0 of 2023-08-28"
@@ -51,11 +51,11 @@ LIMITED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Coverage:
-    """A traced graph against AWS's list, before anything is compiled.
+    """A traced graph compared with AWS's list, before anything is compiled.
 
     Args:
-        inside, limited, outside: operator → how often: compiled, compiled under the condition in `LIMITED`, left to
-            the CPU.
+        inside, limited, outside: operator → count: compiled, compiled under the condition in `LIMITED`, left to the
+            CPU.
     """
 
     inside: Mapping[str, int]
@@ -64,16 +64,16 @@ class Coverage:
 
     @property
     def total(self) -> int:
-        """How many operators the graph has."""
+        """The number of operators in the graph."""
         return sum(sum(part.values()) for part in (self.inside, self.limited, self.outside))
 
     @property
     def share(self) -> float:
-        """The part of the operators that is not left to the CPU."""
+        """The fraction of the operators that is not left to the CPU."""
         return 1 - sum(self.outside.values()) / self.total if self.total else 1.0
 
     def lines(self) -> list[str]:
-        """What a person reads: the share, then each operator that is left out or has a condition."""
+        """Lines for people: the share, then each operator that is left out or has a condition."""
         lines = [f"{self.share:.1%} of {self.total} operators are on the list ({SOURCE})"]
         lines += [f"    left to the CPU: {name}, {count} times" for name, count in self.outside.items()]
         lines += [f"    compiled {LIMITED[name]}: {name}, {count} times" for name, count in self.limited.items()]
@@ -89,10 +89,11 @@ class Coverage:
 
 
 def coverage(module: torch.jit.ScriptModule) -> Coverage:
-    """Which operators of a ScriptModule that `torch.jit.trace` made are on AWS's list, source `SOURCE`.
+    """The operators of a traced ScriptModule, compared with AWS's list (`SOURCE`).
 
-    aten::embedding is not: AWS took it off, for it is faster on the CPU. The list has no in-place forms but those that
-    it names.
+    aten::embedding is not on the list: AWS removed it, because it is faster on the CPU. The list has in-place forms
+    only
+    if it names them.
 
     Args:
         module: what `torch.jit.trace` returns.
@@ -121,8 +122,8 @@ class Partition:
     """A compiled graph.
 
     Args:
-        compiled: how many nodes hold compiled code.
-        outside: operator → how often it stands beside them, to be run by the CPU.
+        compiled: number of nodes with compiled code.
+        outside: operator → count outside of them, on the CPU.
     """
 
     compiled: int
@@ -130,12 +131,12 @@ class Partition:
 
     @property
     def fallen(self) -> dict[str, int]:
-        """The operators outside that are a fallback: all but `EXPECTED_OUTSIDE`."""
+        """The outside operators that are a fallback: all but `EXPECTED_OUTSIDE`."""
         return {name: count for name, count in self.outside.items() if name not in EXPECTED_OUTSIDE}
 
     @property
     def problem(self) -> str:
-        """Why the model does not run on the device as a whole; empty where it does."""
+        """Why the model does not run on the device as a whole; empty if it does."""
         if not self.compiled:
             return f"nothing was compiled: all {sum(self.outside.values())} operators run on the CPU"
         if self.fallen:
@@ -145,7 +146,7 @@ class Partition:
 
 
 def partition(module: torch.jit.ScriptModule, marker: str) -> Partition:
-    """What of a compiled ScriptModule runs where; the kinds of nodes that hold compiled code begin with `marker`."""
+    """The partition of a compiled ScriptModule; the kinds of its compiled nodes begin with `marker`."""
     kinds = Counter(node.kind() for node in nodes(module.inlined_graph))
     compiled = sum(count for kind, count in kinds.items() if kind.startswith(marker))
     outside = {kind: count for kind, count in kinds.items() if kind.startswith("aten::") or kind in _CONTROL}

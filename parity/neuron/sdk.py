@@ -1,4 +1,4 @@
-"""The tracer behind the door: torch_neuron for Inf1, torch_neuronx for Inf2 and Trn1, or torch in its place."""
+"""The tracer: torch_neuron for Inf1, torch_neuronx for Inf2 and Trn1, or torch as an emulation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parity.archives import EMULATION
 from parity.aws import NEURON
 from parity.errors import EnvironmentGap, UsageError
 
-# The keywords of the tracers, beside those of torch.jit.trace, which torch_neuron hands on.
+# The keywords of the tracers, in addition to those of torch.jit.trace, which torch_neuron passes on.
 KEYWORDS = {
     "torch_neuron": (
         "compiler_args",
@@ -38,20 +38,20 @@ KEYWORDS = {
         "dynamic_batch_size",
     ),
 }
-# How the kinds of nodes begin that hold compiled code.
+# Prefixes of the kinds of nodes with compiled code.
 _MARKERS = {"torch_neuron": "neuron::forward", "torch_neuronx": "neuron::"}
 _NOT_TRACED = ("func", "example_inputs", "example_kwarg_inputs")
 
 
 @dataclass(frozen=True)
 class Tracer:
-    """What compiles: a package of the SDK, or torch.jit.trace where nothing is compiled.
+    """The compiler: a package of the SDK, or torch.jit.trace if nothing is compiled.
 
     Args:
         package: a key of `aws.NEURON`.
         engine: `neuron`, or `emulation`.
-        marker: how the kinds of nodes begin that hold compiled code.
-        gate: the answer of the gate, None for the emulation, which needs none.
+        marker: prefix of the kinds of nodes with compiled code.
+        gate: the answer of the gate; None for the emulation, which needs none.
     """
 
     package: str
@@ -61,14 +61,14 @@ class Tracer:
 
     @property
     def runs(self) -> bool:
-        """Whether what is compiled can be run here."""
+        """Whether compiled models can run here."""
         return self.gate is None or self.gate.runs
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Refuse keywords that the tracer does not have.
 
         Raises:
-            UsageError: names them.
+            UsageError: lists them.
         """
         keywords = list(KEYWORDS[self.package])
         if self.package == "torch_neuron":
@@ -80,7 +80,13 @@ class Tracer:
     def __call__(
         self, module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]
     ) -> torch.jit.ScriptModule:
-        """The ScriptModule of a module of positional tensors."""
+        """Trace a module of positional tensors.
+
+        Args:
+            module: takes and returns tensors.
+            tensors: its example inputs.
+            options: keywords of the tracer.
+        """
         if self.gate is None:
             own = {name: value for name, value in options.items() if name not in KEYWORDS[self.package]}
             return torch.jit.trace(module, tensors, **{"check_trace": False, **own})
@@ -94,7 +100,7 @@ class Tracer:
 
 
 def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
-    """The tracer of a package, or of the one that is installed.
+    """The tracer of a package; None means the installed package.
 
     Raises:
         UsageError: no such package.
@@ -111,22 +117,22 @@ def tracer(package: str | None = None, *, emulate: bool = False) -> Tracer:
 
 
 def _require_known(package: str) -> None:
-    """Refuse, before anything is imported, a name that no package of the SDK has."""
+    """Refuse a name that is no package of the SDK, before anything is imported."""
     if package not in NEURON:
         raise UsageError(f"package: got {package}, should be one of {', '.join(NEURON)}")
 
 
 def default_package() -> str:
-    """The package of the SDK that is here; that of Inf1 where neither is, or both."""
+    """The installed package of the SDK; that of Inf1 if neither or both are installed."""
     return next((package for package in NEURON if aws.neuron(package).imports), "torch_neuron")
 
 
 def import_package(package: str) -> Any:
-    """The module that has `trace`; importing it makes torch know what compiled files hold.
+    """The module that has `trace`; importing it registers the classes in compiled files with torch.
 
     Raises:
         UsageError: it is no package of the SDK.
-        EnvironmentGap: the SDK is not here; the text is the sentence of the gate.
+        EnvironmentGap: the SDK is not installed; the text is the sentence of the gate.
     """
     _require_known(package)
     gate = aws.neuron(package)

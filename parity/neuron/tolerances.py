@@ -1,4 +1,4 @@
-"""Answers of a device that casts to bfloat16 → findings: relative error, cosine, and what the numbers decide."""
+"""Answers of a device that casts to bfloat16 → findings: relative error, cosine, and decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from parity.torchscript.model import TracedModel
 
 UNCALIBRATED = "uncalibrated: no device has run these cells yet"
-# What was measured once may be that much worse another time.
+# Another run may be worse than the measured one by this factor.
 _SLACK = 2.0
 _POOL = 8
 _CALIBRATION = schema.table(
@@ -40,12 +40,12 @@ _CALIBRATION = schema.table(
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far the answers may be from PyTorch's float32.
+    """The largest allowed differences from PyTorch's float32 answers.
 
     Args:
         relative: the largest norm of the difference, in units of the norm of the answer, over all inputs together.
         cosine: the smallest cosine between the answers to one input.
-        origin: where the figures come from.
+        origin: the source of the two numbers.
     """
 
     relative: float = 5e-2
@@ -54,12 +54,16 @@ class Tolerances:
 
     @classmethod
     def emulated(cls) -> Tolerances:
-        """Those of a float32 trace, which casts nothing."""
+        """The tolerances of a float32 trace, which casts nothing."""
         return cls(1e-4, 0.999999, "float32")
 
     @classmethod
     def calibrated(cls, path: Path, architecture: str) -> Tolerances:
-        """Twice what a device has shown for the architecture, by a file of `calibration`; uncalibrated without one.
+        """Twice the error measured on a device for the architecture; the defaults without a measurement.
+
+        Args:
+            path: a file of `calibration`, which may not exist.
+            architecture: its name.
 
         Raises:
             UsageError: it is no such file.
@@ -76,7 +80,7 @@ class Tolerances:
         return cls(_SLACK * worst["relative"], 1 - _SLACK * (1 - worst["cosine"]), f"calibrated on {file['sdk']}")
 
     def summary(self, findings: Sequence[Finding] = (), *, rows: Sequence[Finding] = ()) -> str:
-        """The worst measurements of the findings, and what is allowed; `rows` is the old name of `findings`."""
+        """The worst measurements of the findings, and the limits; `rows` is the old name of `findings`."""
         measurements = [finding.measurements for finding in (*findings, *rows) if finding.measurements]
         relative = max((each["relative"] for each in measurements), default=0.0)
         cosine = min((each["cosine"] for each in measurements), default=1.0)
@@ -86,10 +90,11 @@ class Tolerances:
 
 
 def judge_answers(reference: Sequence[Arrays], actual: Sequence[Arrays], tolerances: Tolerances) -> list[Finding]:
-    """One finding for each output, and one more for each that is decided by: its largest candidates, beyond the noise.
+    """One finding for each output, and one for each output that makes decisions (largest candidate beyond the noise).
 
     Args:
-        reference, actual: answers by name, to the same inputs; `actual` may have outputs beside those of the reference.
+        reference, actual: answers by name, to the same inputs; `actual` may have more outputs than the reference.
+        tolerances: the limits.
     """
     findings = []
     for name in reference[0]:
@@ -115,7 +120,7 @@ def _judge(name: str, reference: Sequence[np.ndarray], actual: Sequence[np.ndarr
     off = np.sqrt(sum(float(np.square(one - other).sum()) for one, other in zip(reference, actual, strict=True)))
     relative = off / norm if norm else (0.0 if off == 0 else np.inf)
     cosine = min(_cosine(one, other) for one, other in zip(reference, actual, strict=True))
-    # Not a number is not within any tolerance.
+    # NaN is outside any tolerance.
     passed = bool(relative <= tolerances.relative and cosine >= tolerances.cosine)
     message = (
         ""
@@ -142,16 +147,16 @@ def validate(
     onnx_config: OnnxConfig | None = None,
     tolerances: Tolerances | None = None,
 ) -> list[Finding]:
-    """The compiled model beside the model itself, on eight inputs of the compiled shape.
+    """Compare the compiled model with the model itself, on eight inputs of the compiled shape.
 
     Args:
         made: what `trace` or `load` returns.
         model: the model that was compiled.
-        onnx_config: the OnnxConfig that `trace` was given, if it was.
-        tolerances: what is allowed; None allows what is expected of bfloat16.
+        onnx_config: the OnnxConfig given to `trace`, if any.
+        tolerances: the limits; None allows the expected error of bfloat16.
 
     Raises:
-        NameMismatch, ShapeMismatch, ValueMismatch: the compiled model answers otherwise.
+        NameMismatch, ShapeMismatch, ValueMismatch: the compiled model answers differently.
     """
     from parity.reference import answers
     from parity.torchscript.untying import twin
@@ -169,7 +174,7 @@ def validate(
 
 
 def require(findings: Sequence[Finding]) -> None:
-    """Refuse findings of which one has failed.
+    """Raise an error if a finding has failed.
 
     Raises:
         ValueMismatch, ShapeMismatch, NameMismatch: all failures in one message.
@@ -179,10 +184,11 @@ def require(findings: Sequence[Finding]) -> None:
 
 
 def calibration(measurements: Mapping[str, Sequence[Mapping[str, float]]], sdk: str) -> dict[str, Any]:
-    """What a run on a device has shown, as the file that `Tolerances.calibrated` reads.
+    """The measurements of a run on a device, as the content of the file that `Tolerances.calibrated` reads.
 
     Args:
         measurements: architecture → relative error and cosine of each output of each cell.
+        sdk: its name and version.
     """
     return {
         "sdk": sdk,

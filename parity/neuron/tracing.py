@@ -1,4 +1,4 @@
-"""A model and example inputs → a file compiled for Neuron, of which nothing runs on the CPU unsaid."""
+"""A model and example inputs → a file compiled for Neuron; operators left to the CPU are reported."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ EMULATION_NOTE = "torch.jit.trace stood in the place of Neuron's tracer; nothing
 
 @dataclass(frozen=True)
 class NeuronModel(TracedModel):
-    """A model compiled for Neuron, as `TracedModel` has the rest.
+    """A model compiled for Neuron; see `TracedModel` for the other fields.
 
     Args:
-        engine: `neuron`; `emulation` where torch traced in its place.
+        engine: `neuron`; `emulation` if torch traced instead.
         package: the package of the SDK that loads the file.
         sdk: its version.
-        compiled: how many nodes hold compiled code.
-        outside: operator → how often it stands beside them, to be run by the CPU.
+        compiled: number of nodes with compiled code.
+        outside: operator → count outside of them, on the CPU.
         dynamic_batch: whether the first axis of every input may have any size.
     """
 
@@ -61,11 +61,11 @@ class NeuronModel(TracedModel):
 
         Raises:
             UsageError: another shape than the compiled one.
-            SessionError: the runtime fails; the text says what to do where AWS documents that.
+            SessionError: the runtime fails; the text says what to do if AWS documents that.
         """
         self._check(tensors)
         try:
-            # Torch's own optimiser is no part of what an emulation stands for, and takes most of its time.
+            # An emulation does not need torch's own optimiser, which would take most of its time.
             with torch.jit.optimized_execution(self.engine != EMULATION):
                 return super().__call__(*tensors)
         except RuntimeError as error:
@@ -87,7 +87,7 @@ class NeuronModel(TracedModel):
             )
 
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself, as JSON."""
+        """The declaration in the file, as JSON data."""
         own = ("engine", "package", "sdk", "compiled", "dynamic_batch")
         return {
             **super().facts(),
@@ -111,25 +111,25 @@ def trace(  # noqa: PLR0913 - the signature that users call
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> NeuronModel:
-    """Compile a model for the shapes of its example inputs, save it, load it again, and prove it where a device is.
+    """Compile a model for the shapes of its example inputs, save it, load it again, and prove it if there is a device.
 
-    The model is traced with eager attention, in eval mode, in a copy that shares its weights. What the compiler left to
-    the CPU is a failure: all but embeddings and operators that only look at shapes.
+    The model is traced with eager attention, in eval mode, in a copy that shares its weights. Operators left to the CPU
+    are a failure, except embeddings and operators that only read shapes.
 
     Args:
         model, example_inputs, feature, onnx_config, outputs, checkpoint, say: as in `parity.torchscript.export`.
         output: the file to write, usually ending in .pt; None only compiles, in memory.
-        package: `torch_neuron` for Inf1, `torch_neuronx` for Inf2 and Trn1; None takes the one that is installed.
-        emulate: put torch.jit.trace in the tracer's place. What comes back says so, and says nothing of Inf1.
-        allow_fallback: report operators that fell back to the CPU, and go on.
-        prove: compare with the model at the compiled shape, where there is a device.
+        package: `torch_neuron` for Inf1, `torch_neuronx` for Inf2 and Trn1; None takes the installed one.
+        emulate: use torch.jit.trace in place of the tracer. The result is marked so, and says nothing about Inf1.
+        allow_fallback: report operators that fell back to the CPU, and continue.
+        prove: compare with the model at the compiled shape, if there is a device.
         options: keywords of the tracer, such as compiler_args, compiler_workdir or dynamic_batch_size.
 
     Raises:
         EnvironmentGap: no SDK that compiles; the text says what to install or where to run.
-        UsageError: inputs, outputs, a feature or keywords that are not there.
+        UsageError: inputs, outputs, a feature or keywords that do not exist.
         ExportError: compiling fails, or operators fell back to the CPU.
-        ValueMismatch: the device answers otherwise; nothing is written.
+        ValueMismatch: the device answers differently; nothing is written.
         OutputError: `output` cannot be written.
     """
     say = say or logger.info
@@ -172,7 +172,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
 
 
 def neuron_model_of(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
-    """The trace with what is known of its compilation."""
+    """The trace with the facts of its compilation."""
     partition = operators.partition(trace.module, tracer.marker)
     own = {each.name: getattr(trace, each.name) for each in fields(TracedModel)}
     return NeuronModel(
@@ -196,7 +196,15 @@ def compile_module(
     say: Callable[[str], None] = logger.info,
     **options: Any,
 ) -> torch.jit.ScriptModule:
-    """The ScriptModule that the tracer makes of a module of positional tensors.
+    """Compile a module of positional tensors with the tracer.
+
+    Args:
+        module: takes and returns tensors.
+        tensors: its example inputs.
+        tracer: from `sdk.tracer`.
+        allow_fallback: report operators that fell back to the CPU, and continue.
+        say: takes the lines of the log.
+        options: keywords of the tracer.
 
     Raises:
         ExportError: compiling fails, or operators fell back to the CPU and that is not allowed.
@@ -221,7 +229,7 @@ def compile_module(
 
 
 def load(path: str | os.PathLike) -> NeuronModel:
-    """A file that `trace` has written; the SDK is imported before it is loaded. Load only files that you trust.
+    """Load a file that `trace` has written, after importing the SDK. Load only files that you trust.
 
     Args:
         path: the file, usually ending in .pt.
@@ -255,14 +263,14 @@ def analyze(
     onnx_config: OnnxConfig | None = None,
     package: str | None = None,
 ) -> Any:
-    """The SDK's own report on a model's operators, before it is compiled: what `torch.neuron.analyze_model` returns.
+    """The SDK's own report on a model's operators, before compiling: the result of `torch.neuron.analyze_model`.
 
     Args:
         model: a PyTorch model of transformers.
         example_inputs: tensors by name, or a list in the declaration's order.
         feature: what the model is traced for; None finds it by the model's class.
         onnx_config: an OnnxConfig in place of the declared one.
-        package: `torch_neuron` or `torch_neuronx`; None takes the one that is installed.
+        package: `torch_neuron` or `torch_neuronx`; None takes the installed one.
 
     Raises:
         EnvironmentGap: no SDK is installed; the message says what to install.
@@ -285,7 +293,13 @@ def analyze(
 def _with_proof(
     neuron_model: NeuronModel, model: torch.nn.Module, config: OnnxConfig, say: Callable[[str], None]
 ) -> NeuronModel:
-    """The compiled model, with what its comparison with the model has shown.
+    """The compiled model with the result of its comparison with the model.
+
+    Args:
+        neuron_model: the compiled model.
+        model: the model that was compiled.
+        config: names inputs and outputs.
+        say: takes the lines of the log.
 
     Raises:
         ValueMismatch, ShapeMismatch, NameMismatch: see `parity.neuron.tolerances.validate`.
@@ -301,7 +315,7 @@ def _with_proof(
 
 
 def emulation_log(say: Callable[[str], None]) -> Callable[[str], None]:
-    """`say` for an emulation: every line tells that it is one."""
+    """Wrap `say` so that every line is marked as an emulation's."""
     return lambda line: say(line if line.startswith(EMULATION) else f"{EMULATION}: {line}")
 
 
@@ -315,7 +329,7 @@ def _name(tracer: sdk.Tracer) -> str:
 
 @contextlib.contextmanager
 def _collect_warnings() -> Iterator[list[str]]:
-    """Inside, the texts of warnings and errors that any logger gives out are kept too."""
+    """Collect the texts of warnings and errors that any logger emits inside the context."""
     texts: list[str] = []
 
     class Listener(logging.Handler):
@@ -323,7 +337,7 @@ def _collect_warnings() -> Iterator[list[str]]:
             texts.append(record.getMessage())
 
     listener = Listener(logging.WARNING)
-    # The SDK's own logger does not hand its records on.
+    # The SDK's own logger does not propagate its records.
     loggers = [logging.getLogger(), logging.getLogger("Neuron")]
     for each in loggers:
         each.addHandler(listener)

@@ -1,6 +1,6 @@
-"""Transformers models as TorchScript files: traced, proven, and told at which other shapes they are still right.
+"""Transformers models as TorchScript files: trace, prove, and report the shapes at which a trace is right.
 
-Out of scope: `torch.jit.script`, and training what was traced. Names are resolved on first use.
+Out of scope: `torch.jit.script`, and training a traced model. Names are resolved on first use.
 """
 
 import lazy_loader

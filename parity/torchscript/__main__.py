@@ -1,4 +1,4 @@
-"""`python -m parity.torchscript --model=… output`: trace one checkpoint, prove the file, and tell where it is right."""
+"""`python -m parity.torchscript --model=… output`: trace a checkpoint, prove the file, and report where it is right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def parser(prog: str = "python -m parity.torchscript") -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     p = argparse.ArgumentParser(
         prog, description="Trace a Transformers checkpoint to a TorchScript file, prove it, and try it at other sizes."
     )
@@ -145,7 +145,17 @@ def _export(args: argparse.Namespace, console: Console) -> int:
 def _prepare(
     args: argparse.Namespace, console: Console, checkpoint: Checkpoint, inputs: SampleSource
 ) -> tuple[Sample, torch.nn.Module]:
-    """The sample to trace with, and the model."""
+    """The sample to trace with, and the model.
+
+    Args:
+        args: of the command.
+        console: for progress.
+        checkpoint: the model's.
+        inputs: source of samples.
+
+    Raises:
+        UsageError: a length is given, but the model has no text.
+    """
     from parity import loading
     from parity.errors import UsageError
 
@@ -162,7 +172,17 @@ def _prepare(
 
 
 def _sample(args: argparse.Namespace, source: SampleSource, text: str | None, longest: int | None) -> Sample:
-    """The sample at the sizes of the options; `text` is the axis of the tokens, which a length is never without."""
+    """The sample at the sizes of the options.
+
+    Args:
+        args: of the command.
+        source: of samples.
+        text: the axis of the tokens; not None if a length is given.
+        longest: the most tokens that the model takes; None for any number.
+
+    Raises:
+        UsageError: the length is too large, or too small for the special tokens.
+    """
     from parity.errors import UsageError
 
     sample = source.generate(batch_size=args.batch or -1, seq_length=args.sequence_length or -1)
@@ -177,7 +197,7 @@ def _sample(args: argparse.Namespace, source: SampleSource, text: str | None, lo
 
 
 def _warn(verdicts: Iterable[Verdict]) -> None:
-    """One line for each axis along which the file would answer wrongly without a word."""
+    """Print one line for each axis along which the file would be silently wrong."""
     from parity.torchscript.verdicts import SILENTLY_WRONG
 
     for each in verdicts:

@@ -1,4 +1,4 @@
-"""A traced model, and the TorchScript file that says what it is."""
+"""A traced model, and its TorchScript file with a declaration of inputs and outputs."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from parity.turns import without_warnings
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
 
-# Free bytes below which a failure to write is put down to the disk: the writer does not say.
+# With less free space, a failed write is taken as a full disk: the writer does not report it.
 _LITTLE = 1 << 20
-# Bytes of weights up to which a file is measured before it is written; room for code beside larger ones.
+# Files with fewer bytes of weights are measured before writing; larger ones get this much room for code.
 _MEASURED = 1 << 26
 
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A trace, and what is known of it.
+    """A trace and the facts about it.
 
     Args:
         module: the ScriptModule; it takes the tensors by position, in the order of `inputs`, and returns a tuple in
             the order of `outputs`.
-        inputs, outputs: names with their named axes, as an OnnxConfig has them. The outputs are the declared ones, then
-            whatever else the model returns.
-        example: the tensors that it was traced with, by name; their values are made up where it was read from a file.
+        inputs, outputs: names with their named axes, as in an OnnxConfig. The outputs are the declared ones, then all
+            others that the model returns.
+        example: the tensors that it was traced with, by name; after loading from a file, their values are placeholders.
         model_type, feature, attention: of the model.
         untied: the input embeddings that shared the output embedding's weights in the model.
         minimum_torch: the oldest torch that loads it, as far as known.
         pad: the id of the padding token.
-        padding: whether the model's answers stay the same under padding on the right; None where nothing is known.
-        proof: what the comparison with the model at the traced shape has shown; empty where there was none.
-        checkpoint: the fingerprint of the checkpoint that the model was loaded from; empty where nothing is known.
+        padding: whether padding on the right leaves the model's answers unchanged; None if unknown.
+        proof: the result of the comparison with the model at the traced shape; empty if there was none.
+        checkpoint: the fingerprint of the checkpoint that the model was loaded from; empty if unknown.
     """
 
     module: Any = field(repr=False)
@@ -78,7 +78,7 @@ class TracedModel:
         return Sizes(self.inputs, self.example).traced
 
     def __call__(self, *tensors: torch.Tensor, **by_name: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs, a tuple, for tensors in the order of `inputs`, or by name, as a tokenizer makes them.
+        """The outputs, a tuple, for tensors in the order of `inputs`, or by name, as tokenizers return them.
 
         Raises:
             UsageError: the names are not those of the inputs. Other errors are the ScriptModule's own.
@@ -95,10 +95,10 @@ class TracedModel:
             return self.module(*tensors)
 
     def require_tensors(self, tensors: Sequence[Any]) -> None:
-        """Refuse what no trace of these inputs can take; other sizes are left to it.
+        """Refuse tensors that no trace of these inputs can take; any sizes are accepted.
 
         Raises:
-            UsageError: names the input, what it is, and what it should be.
+            UsageError: names the input, its value, and the expected value.
         """
         if len(tensors) != len(self.inputs):
             raise UsageError(
@@ -108,10 +108,10 @@ class TracedModel:
             _require_tensor(name, tensor, self.example[name], axes)
 
     def by_output(self, results: Any) -> dict[str, torch.Tensor]:
-        """What the module has returned, by the names of the outputs.
+        """The module's results, by the names of the outputs.
 
         Raises:
-            SessionError: that is something else than the file says.
+            SessionError: they do not match the declaration in the file.
         """
         given = results if isinstance(results, tuple) else (results,)
         if len(given) != len(self.outputs) or not all(isinstance(each, torch.Tensor) for each in given):
@@ -136,7 +136,7 @@ class TracedModel:
         return {name: array_of(result) for name, result in self.by_output(results).items()}
 
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself, as JSON."""
+        """The declaration in the file, as JSON data."""
         return {
             "parity": __version__,
             "torch": version_of("torch"),
@@ -166,7 +166,17 @@ class TracedModel:
 
 
 def _require_tensor(name: str, tensor: Any, example: torch.Tensor, axes: Mapping[int, str]) -> None:
-    """Raises UsageError unless it is a tensor with values, of the example's kind and number of axes."""
+    """Require a tensor with values, of the example's kind and number of axes.
+
+    Args:
+        name: of the input.
+        tensor: the value to check.
+        example: the traced tensor.
+        axes: names of its axes, for the message.
+
+    Raises:
+        UsageError: it is not.
+    """
     if not isinstance(tensor, torch.Tensor):
         raise UsageError(f"inputs: {name} is a {type(tensor).__name__}, should be a torch tensor")
     if tensor.device.type == "meta" or tensor.layout is not torch.strided or tensor.is_quantized:
@@ -181,25 +191,25 @@ def _require_tensor(name: str, tensor: Any, example: torch.Tensor, axes: Mapping
 
 
 def load(path: str | os.PathLike) -> TracedModel:
-    """A file that `export` has written. Its graph is code: load only files that you trust.
+    """Load a file that `export` has written. Its graph is code: load only files that you trust.
 
     Args:
         path: the file, usually ending in .pt.
 
     Raises:
         UsageError: `path` is no path.
-        SessionError: torch cannot load it, or it does not say what its inputs are: `torch.jit.load` reads it then.
+        SessionError: torch cannot load it, or it does not name its inputs: use `torch.jit.load` then.
     """
     module, facts = read(path)
     return TracedModel(module=module, **fields_of(facts))
 
 
 def declaration_of(path: str | os.PathLike) -> dict[str, Any]:
-    """What a file that parity wrote says of itself; the graph, which is code, is not loaded.
+    """The declaration in a file that parity wrote; does not load the graph, which is code.
 
     Raises:
         UsageError: `path` is no path.
-        SessionError: it leads to no regular file, or to one that says nothing or what parity does not write.
+        SessionError: it is no regular file, or its declaration is missing or was not written by parity.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(f"path: got {type(path).__name__}, should be the path of a file that parity.torchscript wrote")
@@ -217,7 +227,7 @@ def declaration_of(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read(path: str | os.PathLike) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
-    """The ScriptModule of a file that parity wrote, and what the file says of itself.
+    """The ScriptModule and the declaration of a file that parity wrote.
 
     Raises:
         UsageError, SessionError: see `load`.
@@ -227,7 +237,7 @@ def read(path: str | os.PathLike) -> tuple[torch.jit.ScriptModule, dict[str, Any
 
 
 def fields_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `TracedModel`, all but the module, from what a file says of itself."""
+    """The arguments of `TracedModel` without the module, from the declaration in a file."""
     names = ("model_type", "feature", "attention", "minimum_torch", "pad", "padding")
     return {
         "inputs": {value["name"]: _axes(value) for value in facts["inputs"]},
@@ -248,7 +258,11 @@ def operator_text(error: Exception) -> str:
 def nested_inputs(
     config: OnnxConfig, example: Mapping[str, Any] | Sequence[torch.Tensor] | torch.Tensor
 ) -> dict[str, Any]:
-    """The example as the model's nested arguments."""
+    """The example as the model's nested arguments.
+
+    Raises:
+        UsageError: it has more tensors than the configuration declares.
+    """
     declared = list(config.inputs)
     if isinstance(example, torch.Tensor):
         example = [example]
@@ -275,7 +289,7 @@ def nested_inputs(
 
 
 def save(trace: TracedModel, path: Path) -> None:
-    """Write the trace, with what it says of itself.
+    """Write the trace, with its declaration.
 
     Raises:
         ExportError, OSError: it cannot be written.
@@ -283,7 +297,7 @@ def save(trace: TracedModel, path: Path) -> None:
     facts = {FACTS: json.dumps(trace.facts())}
     with without_warnings():
         try:
-            # Its writer ends the process when the disk takes no more.
+            # torch's writer ends the process when the disk is full.
             require_room(path, _room_for(trace.module, facts))
             torch.jit.save(trace.module, str(path), _extra_files=facts)
         except OSError:
@@ -296,16 +310,16 @@ def save(trace: TracedModel, path: Path) -> None:
 
 
 def _room_for(module: torch.jit.ScriptModule, facts: Mapping[str, str]) -> int:
-    """Bytes that a file of the module takes at most: measured in memory where it is small."""
+    """The most bytes that a file of the module takes; a small one is measured in memory."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in chain(module.parameters(), module.buffers()))
     if weights > _MEASURED:
         return weights + _MEASURED
     size = len(module.save_to_buffer(_extra_files=dict(facts)))
-    return size + size // 16 + 4096  # the name of the file stands before each part
+    return size + size // 16 + 4096  # each part begins with the file's name
 
 
 def load_graph(path: Path) -> torch.jit.ScriptModule:
-    """The ScriptModule of a file, on the CPU; loading it may run what it holds.
+    """The ScriptModule of a file, on the CPU; loading it may run code in it.
 
     Raises:
         SessionError: torch cannot load it.
@@ -323,7 +337,7 @@ def _axes(value: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _placeholder(value: Mapping[str, Any]) -> torch.Tensor:
-    """A tensor of the example's shape and dtype, whose values the file does not have."""
+    """A tensor of the example's shape and dtype, because the file has no values."""
     dtype = getattr(torch, value["dtype"])
     if dtype.is_floating_point:
         return torch.randn(value["shape"], generator=torch.Generator().manual_seed(0)).to(dtype)

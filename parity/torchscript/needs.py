@@ -1,4 +1,4 @@
-"""Which torch a TorchScript file needs: what its attention operator, and each argument of that, came with."""
+"""The oldest torch for a TorchScript file: the version that introduced its attention operator and each argument."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# The oldest torch that files without it were loaded with; nothing is known of older ones.
+# The oldest torch that was tested with files without it.
 OLDEST = "1.13"
 _OPERATOR, _OPERATOR_SINCE = "aten::scaled_dot_product_attention", "2.0"
-# Position of an argument → the torch that has it, and the values that are not written to the file.
+# Position of an argument → (torch that introduced it, values that are not written to the file).
 _ARGUMENTS = {6: ("2.1", (None,)), 7: ("2.5", (False,))}  # scale, enable_gqa
 
 
 def minimum_torch(module: torch.jit.ScriptModule) -> str:
-    """The oldest torch that loads a ScriptModule's file, as far as its attention tells; never older than `OLDEST`.
+    """The oldest torch that loads a ScriptModule's file, judging by its attention; never older than `OLDEST`.
 
-    An older one says `Unknown builtin op` or `Keyword argument scale unknown` when it loads the file.
+    An older torch raises `Unknown builtin op` or `Keyword argument scale unknown` when it loads the file.
     """
     versions = [OLDEST]
-    graph = module.inlined_graph  # its nodes live as long as it does
+    graph = module.inlined_graph  # keep the graph alive, because its nodes depend on it
     for node in graph.findAllNodes(_OPERATOR):
         versions.append(_OPERATOR_SINCE)
         values = list(node.inputs())

@@ -1,4 +1,4 @@
-"""Requests of any length through traces of fixed lengths: padded up to the traced one, the answers cut back."""
+"""Run requests of any length through traces of fixed lengths: padded to the traced one, with the answers cut back."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TOKENS_OF = {"attention_mask": ("input_ids", "inputs"), "decoder_attention_mask
 class Runner:
     """One trace or several buckets: each request runs in the smallest that it fits into.
 
-    The requests are padded on the right with the padding token and masked, all text axes of them; the answers are those
-    of the unpadded request. The price is the work of the traced length whatever the request's own is.
+    All text axes of a request are padded on the right with the padding token and masked; the answers are those of the
+    unpadded request. Each request costs as much as one of the traced length.
 
     Args:
         traces: TracedModels, or files that `export` wrote; their inputs and outputs are the same.
-        axes: the axes to pad; with `batch` among them the last row is repeated, for a trace that takes one batch only.
+        axes: the axes to pad; with `batch` among them the last row is repeated, for a trace with a fixed batch.
             None means all axes of texts.
 
     Raises:
@@ -58,14 +58,16 @@ class Runner:
     def __call__(
         self, inputs: Mapping[str, torch.Tensor] | None = None, **tensors: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The outputs by name, of the request's own sizes; outputs whose axes nobody has named are left out.
+        """The outputs by name, at the request's own sizes; outputs without named axes are left out.
 
         Args:
             inputs: tensors by name, such as a tokenizer returns; a missing mask means that nothing is masked.
+            tensors: more inputs, by name.
 
         Raises:
-            UsageError (a ValueError): a name that the trace does not take or lacks, what is no tensor of its kind, or a
-                request that is too long.
+            UsageError: a name that the trace does not take or lacks, a value that is no tensor of its kind, or a
+                request
+                that is too long.
             SessionError: the trace refuses the values, such as a token id that the model does not have.
         """
         if inputs is not None and not isinstance(inputs, Mapping):

@@ -1,4 +1,4 @@
-"""A model and example inputs → a TorchScript file that says what it is, read back and proven equal to the model."""
+"""A model and example inputs → a TorchScript file with its declaration, read back and proven equal to the model."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from parity.turns import in_turn, shared
 if TYPE_CHECKING:
     from parity.configs import OnnxConfig
 
-# Makes a ScriptModule of a module of positional tensors and its example inputs.
+# Module of positional tensors and its example inputs → ScriptModule.
 TraceFunction = Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], torch.jit.ScriptModule]
 
 logger = logging.getLogger("parity.torchscript")
 
-# Axes of outputs that models return beside the declared ones; other such outputs have none that is known.
+# Known axes of outputs that models return in addition to the declared ones.
 _FURTHER = {"pooler_output": {0: "batch"}, "encoder_last_hidden_state": {0: "batch", 1: "encoder_sequence"}}
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is known of a model beforehand.
+    """The facts that are known before tracing.
 
     Args:
-        onnx_config: names its inputs and outputs.
-        feature: what it is of.
-        checkpoint: the fingerprint of what it was loaded from; empty where nothing is known.
+        onnx_config: names inputs and outputs of the model.
+        feature: of the model.
+        checkpoint: the fingerprint of the checkpoint; empty if unknown.
     """
 
     onnx_config: OnnxConfig
@@ -73,10 +73,16 @@ class Declaration:
         feature: str | None = None,
         onnx_config: OnnxConfig | None = None,
     ) -> Declaration:
-        """What is declared for a model, with a past if the example has one; or the given configuration.
+        """The declaration of a model, with a past if the example has one; or the given configuration.
+
+        Args:
+            model: a PyTorch model of transformers.
+            example_inputs: see `export`.
+            feature: None finds it by the model's class.
+            onnx_config: replaces the declared one.
 
         Raises:
-            UsageError: no model of transformers, a model type that is not supported, or a feature that it has not.
+            UsageError: no model of transformers, an unsupported model type, or a feature that it does not have.
         """
         require_model(model)
         require_example(example_inputs)
@@ -108,30 +114,30 @@ def export(  # noqa: PLR0913 - the signature that users call
     checkpoint: str = "",
     say: Callable[[str], None] | None = None,
 ) -> TracedModel:
-    """Trace a model, write it as a TorchScript file, load that again, and prove that it answers as the model does.
+    """Trace a model, write it as a TorchScript file, load that again, and prove that it answers like the model.
 
-    The model is traced in eval mode and without gradients, in a copy that shares its weights: it is handed back as it
-    came, its output embedding still tied. In the file it is untied.
+    The model is traced in eval mode and without gradients, in a copy that shares its weights. The model itself stays
+    unchanged, its output embedding still tied; in the file it is untied.
 
     Args:
-        model: a PyTorch model of transformers; of a PeftModel with its adapter.
+        model: a PyTorch model of transformers; a PeftModel is traced with its adapter.
         example_inputs: tensors by name, past key values as `past_key_values` (a list of tuples, or a Cache) or flat, as
-            the declaration names them. A list is taken in the declaration's order; the log tells what became what.
+            the declaration names them. A list is in the declaration's order; the log shows the assignment.
         output: the file to write, usually ending in .pt; None only traces, in memory.
         feature: what the model is traced for; None finds it by the model's class.
-        onnx_config: an OnnxConfig in place of the declared one, for a model of one's own.
+        onnx_config: an OnnxConfig in place of the declared one, for custom models.
         outputs: names of the outputs; None means the declared ones and then all others that the model returns.
         check_trace: let torch trace a second time and compare, which takes two to three times as long.
         prove: compare with the model at the traced shape.
-        checkpoint: the fingerprint of what the model was loaded from, which the file keeps: a `Runner` refuses files
-            of different ones.
-        say: takes the lines of the log; None gives them to the logger `parity.torchscript`.
+        checkpoint: the fingerprint of the model's checkpoint, which the file keeps: a `Runner` refuses files
+            with different fingerprints.
+        say: takes the lines of the log; None sends them to the logger `parity.torchscript`.
 
     Raises:
         UsageError: inputs, outputs or a feature that the model does not have.
         ExportError: tracing fails.
         OutputError: `output` cannot be written.
-        ValueMismatch, ShapeMismatch, DtypeMismatch: the trace answers otherwise; nothing is written.
+        ValueMismatch, ShapeMismatch, DtypeMismatch: the trace answers differently; nothing is written.
     """
     say = say or logger.info
     model = transformers_model(model)
@@ -168,11 +174,12 @@ def trace_model(
     outputs: Sequence[str] | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> TracedModel:
-    """What `tracer` makes of the model, neither saved nor proven.
+    """Trace the model with `tracer`, without saving or proving.
 
     Args:
+        model, example_inputs, outputs, say: as in `export`.
         tracer: a module of positional tensors and its example inputs → a ScriptModule.
-        The others are those of `export`.
+        declared: from `Declaration.for_model`.
 
     Raises:
         UsageError, ExportError: see `export`.
@@ -211,7 +218,7 @@ def _feature_of(model: torch.nn.Module, features: Iterable[str], past: bool) -> 
     from parity.features import heads
 
     for name in features:
-        # A model of one's own is often a class below that of transformers.
+        # A custom model is often a subclass of one of transformers.
         if name.endswith("-with-past") == past and isinstance(model, heads(model.config, name)):
             return name
     with_past = " with past key values" if past else ""
@@ -240,7 +247,17 @@ def _check(model: torch.nn.Module, config: OnnxConfig, flat: Mapping[str, torch.
 def _output_names(
     model: torch.nn.Module, config: OnnxConfig, nested: Mapping[str, Any], request: Sequence[str] | None
 ) -> list[str]:
-    """The outputs of `request`; or the declared ones that the model returns, then all others that it returns."""
+    """The outputs of `request`; or the declared ones that the model returns, then all others.
+
+    Args:
+        model: is called once.
+        config: declares outputs.
+        nested: arguments of the model.
+        request: names of outputs, or None.
+
+    Raises:
+        UsageError: the model refuses the inputs, or does not return an output.
+    """
     with own_numerics(), evaluation_mode(model, config.values_override):
         try:
             returned = call(model, config, nested)
@@ -256,7 +273,7 @@ def _output_names(
     if request is not None:
         return names
     past = nested.get(PAST)
-    # With a cross-attention cache the encoder is not run.
+    # With a cross-attention cache the encoder does not run.
     absent = ("encoder_last_hidden_state",) if past and len(past[0]) == 4 else ()
     tensors = [name for name, value in returned.items() if isinstance(value, torch.Tensor)]
     # Some models return caches although use_cache is off.
@@ -272,7 +289,7 @@ def _trace(
     tensors: tuple[torch.Tensor, ...],
     tracer: TraceFunction,
 ) -> torch.jit.ScriptModule:
-    # Tracing looks at every property of the model, at those that complain too.
+    # Tracing reads every property of the model, including those that warn.
     masks = releases.traceable_masks()
     with (
         own_numerics(),
@@ -295,7 +312,7 @@ def _trace(
 
 @shared
 def _inline_functions() -> Iterator[None]:
-    """Inside, an autograd function (bloom's GELU) is only its forward: no file can hold a call of Python."""
+    """Replace autograd functions (bloom's GELU) by their forward: a file cannot hold a call to Python."""
     base = torch.autograd.Function
     own = base.__dict__.get("apply")
     nothing = dict.fromkeys(("save_for_backward", "mark_non_differentiable", "mark_dirty"), lambda *tensors: None)
@@ -310,7 +327,7 @@ def _inline_functions() -> Iterator[None]:
         yield
     finally:
         if own is None:
-            del base.apply  # the one that it inherits is back
+            del base.apply  # restores the inherited one
         else:
             base.apply = own
 
@@ -318,10 +335,16 @@ def _inline_functions() -> Iterator[None]:
 def _with_proof(
     trace: TracedModel, model: torch.nn.Module, config: OnnxConfig, say: Callable[[str], None]
 ) -> TracedModel:
-    """The trace, with what its comparison with the model has shown.
+    """The trace with the result of its comparison with the model.
+
+    Args:
+        trace: the trace.
+        model: the model that was traced.
+        config: names inputs and outputs.
+        say: takes the lines of the log.
 
     Raises:
-        SessionError, ValueMismatch, ShapeMismatch, DtypeMismatch: it raises, or answers otherwise.
+        SessionError, ValueMismatch, ShapeMismatch, DtypeMismatch: it raises, or answers differently.
     """
     from parity.torchscript.verdicts import RAISES, RIGHT, at_traced_shape
 

@@ -1,4 +1,4 @@
-"""What the flag `torchscript=True` of transformers 4 did: the output embedding gets weights of its own."""
+"""Replaces the flag `torchscript=True` of transformers 4: gives the output embedding weights of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REASON = (
 
 
 def twin(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy with modules, settings and a configuration of its own, and the very tensors of the model: no memory."""
+    """A copy with its own modules, settings and configuration that shares the model's tensors and takes no memory."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
 
 
@@ -25,7 +25,7 @@ def untie(model: torch.nn.Module) -> torch.nn.Module:
     """A copy whose output embedding shares no storage with an input embedding; all other sharing stays.
 
     Only that one weight is copied; the rest are the tensors of the model, which is untouched and still tied. The copy
-    refuses `.train(True)`. A model without an output embedding, or with one of its own, gives a plain copy.
+    refuses `.train(True)`. A model without an output embedding, or with an untied one, gives a plain copy.
 
     Args:
         model: a PyTorch model.
@@ -41,14 +41,14 @@ def untie(model: torch.nn.Module) -> torch.nn.Module:
         output = own.get_output_embeddings()
         weight = output.weight
         output.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
-    # transformers 4 has untied what was built with its flag already; transformers 5 keeps the flag and does nothing.
+    # transformers 4 has already untied a model built with its flag; transformers 5 keeps the flag and ignores it.
     if cloned or (getattr(own.config, "torchscript", False) and _output_embedding(own) is not None):
         own.train = types.MethodType(_train, own)
     return own
 
 
 def tied_embeddings(model: torch.nn.Module) -> list[str]:
-    """The names of the input embeddings with which the model's output embedding shares storage."""
+    """The names of the input embeddings that share storage with the model's output embedding."""
     output = _output_embedding(model)
     if output is None:
         return []
@@ -62,7 +62,7 @@ def tied_embeddings(model: torch.nn.Module) -> list[str]:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """Where the tensor's storage begins: equal for tensors that share it."""
+    """The address of the tensor's storage: equal for tensors that share it."""
     storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
     return storage.data_ptr()
 
@@ -76,7 +76,7 @@ def _input_embedding(model: torch.nn.Module) -> torch.nn.Module | None:
     try:
         return model.get_input_embeddings()
     except NotImplementedError:
-        return None  # of an encoder and a decoder of any kind; transformers 5 asks the decoder
+        return None  # an encoder and a decoder of any kind; transformers 5 delegates to the decoder
 
 
 def _is_embedding(module: torch.nn.Module, own: torch.nn.Module | None) -> bool:

@@ -1,8 +1,8 @@
-"""A trace at other sizes than its own: does it generalise, does it raise, or is it silently wrong?
+"""Judge a trace at other sizes than its own: does it generalise, raise, or is it silently wrong?
 
-A trace has recorded one path through the model. What the model decides in Python (a length taken as a number, a branch)
-is decided for good, and nothing in the file tells. So it is run: every axis alone at smaller and larger sizes, with all
-others as traced, and then all that generalise together, beside a copy of the model that nothing has touched.
+A trace records one path through the model. Decisions made in Python (a length used as a number, a branch) are frozen,
+and the file does not show them. So the trace is run: each axis alone at smaller and larger sizes, then all axes that
+generalise together, and compared with an untouched copy of the model.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
 
 OUTCOMES = GENERALISES, RAISES, SILENTLY_WRONG, FIXED = "generalises", "raises", "silently wrong", "fixed by the model"
-# The joint trial of all axes that generalise one by one.
+# The joint trial of all axes that generalise individually.
 TOGETHER = "all of these together"
 
 BIT_EQUAL = "bit-equal"
 RIGHT, WRONG, REFUSED = "right", "wrong", "refused"
 _LONG = 64
-# One length between twice the traced one and the longest is not enough: a trace may be wrong at some only.
+# One length between twice the traced and the longest is not enough: a trace may be wrong at some only.
 _PRIMES = (13, 29)
-# A batch that is larger than those of most traces.
+# Larger than the batch of most traces.
 _BATCH = 8
-# The command indents the table by four, on terminals of 80 columns.
+# The command indents the table by four, on terminals with 80 columns.
 _WIDTH = 76
 
 
@@ -70,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One axis: its size in the trace, what becomes of other sizes, and the trials that show it."""
+    """One axis: its traced size, the outcome at other sizes, and the trials that show it."""
 
     axis: str
     traced: int | None
@@ -79,7 +79,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The first error or difference that decides; empty where the axis generalises."""
+        """The first error or difference that decides; empty if the axis generalises."""
         deciding = {RAISES: RAISES, SILENTLY_WRONG: WRONG, FIXED: REFUSED}.get(self.outcome)
         return next((trial.text for trial in self.trials if trial.outcome == deciding), "")
 
@@ -111,14 +111,14 @@ def verdict(
     sizes: Mapping[str, Sequence[int]] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Verdict]:
-    """What becomes of each named axis of a trace at other sizes, and of all that generalise together.
+    """The verdict on each named axis of a trace at other sizes, and on all generalising axes together.
 
     Args:
         traced: from `export` or `load`.
-        model: what was traced; it is run in copies that share its weights.
-        preprocessor: its tokenizer or processor, whose special tokens are kept in the inputs that are drawn; None
+        model: the model that was traced; it is run in copies that share its weights.
+        preprocessor: its tokenizer or processor, whose special tokens stay in the drawn inputs; None
             keeps those that the model's configuration names.
-        onnx_config: the OnnxConfig that `export` was given, if it was.
+        onnx_config: the OnnxConfig given to `export`, if any.
         sizes: axis → the sizes to try, in place of those of `sizes_of`.
         progress: called with one line for each trial.
 
@@ -154,7 +154,7 @@ def verdict(
 
 
 def outcome_of(trials: Sequence[Trial]) -> str:
-    """The verdict on an axis: the worst that a trial shows; fixed where the model itself takes no size tried."""
+    """The verdict on an axis: the worst of its trials; fixed if the model itself refuses all tried sizes."""
     outcomes = {trial.outcome for trial in trials}
     if WRONG in outcomes:
         return SILENTLY_WRONG
@@ -164,12 +164,14 @@ def outcome_of(trials: Sequence[Trial]) -> str:
 
 
 def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
-    """Sizes to try of one axis: the smallest, around the traced one, primes, about twice it, the longest, and those of
-    `lengths_to_try`, ascending.
+    """Sizes to try for one axis, ascending: the smallest, around the traced one, primes, twice it, the longest.
 
-    Those that the declaration rules out (`axis_sizes`) are replaced by the nearest that it allows.
+    For texts, also those of `lengths_to_try`. Sizes outside the declared `axis_sizes` are replaced by the nearest
+    inside.
 
     Args:
+        source: of samples.
+        axis: its name.
         longest: the longest sequence that the model takes, in tokens.
     """
     here = source.axes[axis]
@@ -191,7 +193,7 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
 
 
 def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
-    """The longest that the axis can be while a sequence and its past fit into `longest` together."""
+    """The longest size of the axis such that a sequence and its past fit into `longest` together."""
     if longest is None or axis not in (*TEXTS, *PASTS):
         return 10**9
     other = PAST_OF.get(axis) or next((name for name, past in PAST_OF.items() if past == axis), "")
@@ -201,8 +203,14 @@ def _room(sizes: Mapping[str, int], axis: str, longest: int | None) -> int:
 def _joint_samples(
     source: SampleSource, candidates: Mapping[str, Sequence[int]], longest: int | None
 ) -> Iterator[Sample]:
-    """Samples in which every axis has another size than the traced one, each of its sizes once or more, padded where
-    there is a mask; then those of `_meetings`.
+    """Samples in which every axis has another size than the traced one, each size at least once, padded if possible.
+
+    Then the samples of `_meetings`.
+
+    Args:
+        source: of samples.
+        candidates: axis → sizes.
+        longest: the longest sequence that the model takes, in tokens.
     """
     if len(candidates) < 2 and not (candidates and source.masked):
         return
@@ -221,7 +229,7 @@ def _joint_samples(
 
 
 def _meetings(source: SampleSource, candidates: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
-    """Sizes at which a batch is as large as its texts are long, a past as long as what follows, and one side longer."""
+    """Sizes with a batch as large as its texts are long, a past as long as the new tokens, and unequal image sides."""
     texts = [axis for axis in (*TEXTS, *PASTS) if axis in candidates]
     if texts and "batch" in candidates:
         size = next(size for size in (5, 6, 7) if size not in source.axes.values())
@@ -233,7 +241,7 @@ def _meetings(source: SampleSource, candidates: Mapping[str, Sequence[int]]) -> 
 
 @dataclass(frozen=True)
 class TrialSetup:
-    """What a trial needs: the trace, the model, and the configuration that serves both."""
+    """The parts of a trial: the trace, the model, and the configuration that serves both."""
 
     traced: TracedModel
     model: torch.nn.Module
@@ -250,7 +258,14 @@ class TrialSetup:
         preprocessor: Any = None,
         onnx_config: OnnxConfig | None = None,
     ) -> TrialSetup:
-        """From what `verdict` is given."""
+        """Build from the arguments of `verdict`.
+
+        Args:
+            trace: from `export` or `load`.
+            model: the model that was traced.
+            preprocessor: of the model.
+            onnx_config: None takes the declared one.
+        """
         model = transformers_model(model)
         if onnx_config is None:
             from parity.features import constructor
@@ -265,6 +280,9 @@ class ExampleSource(SampleSource):
     """Samples that are resized from the tensors that a trace was made with.
 
     Args:
+        onnx_config: names inputs and outputs.
+        example: tensors by name.
+        model_config: of the model.
         preprocessor: whose special tokens are kept where they are; None keeps those that `model_config` names.
     """
 
@@ -283,7 +301,7 @@ class ExampleSource(SampleSource):
 
 
 class _Specials:
-    """What a SampleSource asks a tokenizer, answered from the model's configuration."""
+    """Answers a SampleSource's questions to a tokenizer from the model's configuration."""
 
     unk_token_id = None
 
@@ -295,7 +313,7 @@ class _Specials:
 
 
 class _WithNamesOf:
-    """An OnnxConfig whose inputs and outputs are those of the trace."""
+    """An OnnxConfig with the inputs and outputs of the trace."""
 
     def __init__(self, trace: TracedModel, onnx_config: OnnxConfig) -> None:
         self._own = onnx_config
@@ -311,9 +329,9 @@ def _with_names_of(trace: TracedModel, onnx_config: OnnxConfig) -> OnnxConfig:
 
 
 def trial(subject: TrialSetup, sample: Sample) -> Trial:
-    """The trace at one sample beside a copy of the model that nothing has touched.
+    """Compare the trace at one sample with an untouched copy of the model.
 
-    A difference in any bit is judged on a pool of inputs of the same sizes, by the error ratio.
+    If any bit differs, judge a pool of inputs of the same sizes by the error ratio.
     """
     try:
         reference = _eager(subject, [sample])[0].eager
@@ -332,7 +350,7 @@ def trial(subject: TrialSetup, sample: Sample) -> Trial:
 
 
 def at_traced_shape(trace: TracedModel, model: torch.nn.Module, onnx_config: OnnxConfig) -> Trial:
-    """The trace at its own shape: on its example, on other values, on each padding, and on the example once more.
+    """The trace at its own shape: on its example, on other values, on each padding, and on the example again.
 
     The first runs let torch optimise it, and a trace that ignores its mask is right without padding.
     """
@@ -350,7 +368,7 @@ def at_traced_shape(trace: TracedModel, model: torch.nn.Module, onnx_config: Onn
 
 
 def _eager(subject: TrialSetup, samples: Sequence[Sample], *, exact: bool = False) -> list[Answers]:
-    # A copy for every call: some models change themselves for good when they see a short text.
+    # A copy for every call: some models change permanently when they see a short text.
     return answers(twin(subject.model), subject.onnx_config, samples, exact=exact)
 
 
@@ -366,7 +384,7 @@ def _bits(array: np.ndarray) -> bytes:
 
 
 def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:
-    """The verdict on a pool of the sample's sizes, the sample among them; its smallest output has so many values."""
+    """The verdict on a pool of the sample's sizes that includes the sample; `values` is its smallest output's size."""
     source = subject.source
     seeds = range(1000, 1000 + ratio.inputs_needed(values) - 1)
     if source.resizable:
@@ -384,7 +402,7 @@ def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:
 
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
-    """The verdicts as lines: the axis, its traced size, the verdict, the sizes that were tried, and why.
+    """The verdicts as lines: the axis, its traced size, the verdict, the tried sizes, and the reason.
 
     Args:
         verdicts: as `verdict` returns them.
@@ -401,7 +419,7 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
     for row, text in zip(rows, ["", *(each.text for each in verdicts)], strict=True):
         head = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         line = f"{head}  {row[3]}".rstrip()
-        # Sizes that do not fit beside their verdict stand below it.
+        # Sizes that do not fit next to their verdict go below it.
         below = textwrap.wrap(row[3], _WIDTH, initial_indent="    ", subsequent_indent="    ")
         lines += [line] if len(line) <= _WIDTH else [head.rstrip(), *below]
         lines += [f"    {text.splitlines()[0]}"] if text else []

@@ -1,1 +1,1 @@
-"""Records against what was accepted, against each other, and in parts."""
+"""Compare records with a baseline and with each other, and merge the shards of a run."""

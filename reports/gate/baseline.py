@@ -1,7 +1,7 @@
-"""The release gate: statuses of a run beside those that were accepted for its environment.
+"""The release gate: compares the statuses of a run with those accepted for its environment.
 
-`reports/baseline/<environment>.csv` has a row for each cell and status, with the checks that have it: nothing that two
-equal runs would write differently.
+`reports/baseline/<environment>.csv` has a row for each cell and status, listing the checks with that status. It
+contains nothing that differs between two equal runs.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ DIRECTORY = Path("reports/baseline")
 DECIDING = ("transformers", "torch", "onnxruntime")
 _COLUMNS = ["cell", "status", "checks"]
 _STATUS = schema.choice(*STATUSES)
-# Lines in which the gate reports a red run.
+# Most lines that the gate prints about a red run.
 TOLD = 39
-# Kinds of changes that are listed beside the baseline of another environment.
+# Kinds of changes that are listed when the baseline is of another environment.
 _WORSE_KINDS = ("regressed", "disappeared")
 
 
 def environment_of(environment: Mapping[str, Any]) -> str:
-    """The name of a run's environment: the packages that decide, with the versions that were published."""
+    """The name of a run's environment: the deciding packages with their public versions."""
     packages = environment["packages"]
     if not any(packages.get(name) for name in DECIDING) and environment.get("baseline"):
         return str(environment["baseline"])
@@ -46,10 +46,10 @@ def environment_of(environment: Mapping[str, Any]) -> str:
 
 
 def path_of(directory: Path, environment: Mapping[str, Any]) -> Path:
-    """Where the baseline of an environment is.
+    """The path of an environment's baseline.
 
     Raises:
-        UsageError: the environment has none of the packages that decide.
+        UsageError: the environment has none of the deciding packages.
     """
     if not environment_of(environment):
         raise UsageError(f"records: their environment names no version of {', '.join(DECIDING)}; run the suite again")
@@ -57,7 +57,7 @@ def path_of(directory: Path, environment: Mapping[str, Any]) -> Path:
 
 
 def as_csv(statuses: Statuses) -> str:
-    """The baseline as text."""
+    """The baseline as CSV."""
     checks: dict[tuple[str, str], list[str]] = {}
     for (cell, check), status in statuses.items():
         checks.setdefault((cell, status), []).append(check)
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[tuple[str, str], str]:
     """(cell, check) → status.
 
     Raises:
-        UsageError: the file is not one that `as_csv` has made.
+        UsageError: the file was not written by `as_csv`.
     """
     try:
         rows = schema.read_table(path, {"cell": schema.text(300), "status": _STATUS, "checks": schema.text(10_000)})
@@ -82,15 +82,15 @@ def read(path: Path) -> dict[tuple[str, str], str]:
 
 
 def name_of(path: Path) -> dict[str, str]:
-    """Package → version, by the name of a baseline."""
+    """Package → version, from the name of a baseline."""
     return dict(re.findall(rf"(?:^|-)({'|'.join(DECIDING)})-([^-]+)", path.stem))
 
 
 def nearest(directory: Path, environment: Mapping[str, Any]) -> Path | None:
-    """The baseline of the environment that is most like this one: the same packages first, then the closest versions.
+    """The baseline of the most similar environment: the same packages first, then the closest versions.
 
-    A difference in the first number of a version weighs more than any in the second, and so on; of two that are
-    equally far, the one with the same transformers, then torch, then onnxruntime.
+    A difference in the major version counts more than any in the minor version, and so on; ties prefer equal
+    transformers, then torch, then onnxruntime.
     """
     own = name_of(path_of(directory, environment))
 
@@ -104,13 +104,13 @@ def nearest(directory: Path, environment: Mapping[str, Any]) -> Path | None:
 
 
 def _steps(version: str, other: str) -> list[int]:
-    """How far two versions are from each other, number by number."""
+    """The distance between two versions, number by number."""
     pairs = [(*Version(each).release, 0, 0, 0)[:3] for each in (version, other)]
     return [abs(first - second) for first, second in zip(*pairs, strict=True)]
 
 
 def differences(path: Path, environment: Mapping[str, Any]) -> str:
-    """The packages that are others than in a baseline: `transformers 5.23.0 → 5.24.0`."""
+    """The packages whose versions differ from a baseline's: `transformers 5.23.0 → 5.24.0`."""
     before, after = name_of(path), name_of(path_of(path.parent, environment))
     names = [name for name in DECIDING if before.get(name) != after.get(name)]
     return ", ".join(f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in names)
@@ -118,11 +118,11 @@ def differences(path: Path, environment: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What an acceptance may do besides taking over what passes.
+    """What an acceptance may do besides adding passed checks.
 
     Args:
-        drop: as many checks that have no result any more leave the baseline; 0 leaves them there.
-        even_failed: checks that are red are taken over too.
+        drop: how many checks without a result may be removed from the baseline; 0 keeps them.
+        even_failed: accept red checks too.
     """
 
     drop: int = 0
@@ -130,10 +130,15 @@ class Allowance:
 
 
 def accept(path: Path, run: Run, allowance: Allowance) -> str:
-    """Write the baseline of a run's environment, of what the run has selected; says what has changed in it.
+    """Write the baseline of a run's environment, for the cells that the run selected; returns what changed.
+
+    Args:
+        path: of the baseline.
+        run: environment and records.
+        allowance: what may be accepted.
 
     Raises:
-        UsageError: what the run has would take more than is allowed, or is a part and there is no baseline yet.
+        UsageError: the changes exceed the allowance, or the run is a part and there is no baseline yet.
     """
     environment, lines = run
     statuses, part = statuses_of(lines), part_of(environment)
@@ -191,7 +196,7 @@ def _require_allowance(allowance: Allowance, gone: Statuses, red: Sequence[str])
 
 
 def _require_whole(path: Path, environment: Mapping[str, Any], statuses: Statuses) -> None:
-    """Refuse to begin a baseline with a part: of the architectures of the run, or of what the nearest baseline has."""
+    """Refuse to start a baseline from a part: of the run's architectures, or of the checks in the nearest baseline."""
     part = part_of(environment)
     if path.exists() or not part:
         return
@@ -209,16 +214,17 @@ def _require_whole(path: Path, environment: Mapping[str, Any], statuses: Statuse
 
 
 def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
-    """What the gate says of the records of a run.
+    """The gate's verdict on the records of a run.
 
     Args:
-        path: where the baseline of its environment is, or would be.
-        command: what accepts these records.
+        path: of the baseline of its environment, which may not exist yet.
+        run: environment and records.
+        command: the command that accepts these records.
 
     Returns:
-        ok; environment; baseline (what it was compared with) and differences (where that is another environment's);
-        counts of statuses; causes of what is red and was not accepted so, warnings that were not accepted (see
-        `listing`); changes: kind → lines; left_out: a line on what was not compared; accept: the command that accepts
+        ok; environment; baseline (what it was compared with) and differences (if that is another environment's);
+        counts of statuses; causes of red checks and warnings that were not accepted (see `listing`);
+        changes: kind → lines; left_out: a line that counts the checks not compared; accept: the command that accepts
         all, or None.
     """
     environment, lines = run
@@ -252,7 +258,7 @@ def verdict(path: Path, run: Run, command: str) -> dict[str, Any]:
 
 
 def _accept_command(command: str, items: Iterable[Change], part: Part) -> str:
-    """What accepts all changes; a part of a matrix takes nothing away, and nothing red is taken over, unless told."""
+    """The command that accepts all changes, with an option for checks to remove and for red checks if there are any."""
     items = list(items)
     gone = sum(change.after is None for change in items)
     red = any(change.after in RED for change in items)
@@ -260,7 +266,7 @@ def _accept_command(command: str, items: Iterable[Change], part: Part) -> str:
 
 
 def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """The verdict for a person."""
+    """The verdict as text or Markdown."""
     near = outcome["differences"]
     counts = ", ".join(f"{number:,} {status}" for status, number in outcome["counts"].items())
     state = _state(outcome, markdown)
@@ -273,7 +279,7 @@ def report(outcome: Mapping[str, Any], *, markdown: bool = False) -> str:
         lines += ["", outcome["left_out"]]
     lines += sections(outcome, "what is red and was not accepted", markdown="###" if markdown else "")
     advice = _advice(outcome, markdown)
-    # Behind causes the cells are folded; without any they are the whole news.
+    # With causes, the cells are shortened to fit; without causes, list them all.
     room = TOLD - len(lines) - len(advice) if outcome["causes"]["lines"] else None
     lines += [*_kind_lines(outcome, room, markdown), *advice]
     if room is not None and len(lines) > TOLD and not markdown:
@@ -285,15 +291,17 @@ def _kind_lines(outcome: Mapping[str, Any], room: int | None, markdown: bool) ->
     """The changes of each kind, under a title.
 
     Args:
-        room: how many lines they may take; None if they may take all that they need.
+        outcome: a verdict.
+        room: most lines they may take; None for no limit.
+        markdown: Markdown instead of text.
     """
     titles = {kind: f"{kind}: {count_text(number, 'check')}" for kind, number in outcome["changed"].items()}
-    # Most differences from the baseline of another environment need no look: these are counted.
+    # Most differences from another environment's baseline need no attention: count them.
     listed = {
         kind: () if outcome["differences"] and kind not in _WORSE_KINDS else lines
         for kind, lines in outcome["changes"].items()
     }
-    # A title stands between two empty lines.
+    # A title has an empty line before and after it.
     fits = room is None or sum(len(lines) + 3 for lines in listed.values()) <= room
     limit = None if fits or room is None else room // len(listed) - 4
     if limit is not None and limit < 1:
@@ -315,7 +323,7 @@ def _state(outcome: Mapping[str, Any], markdown: bool) -> str:
 
 
 def _advice(outcome: Mapping[str, Any], markdown: bool) -> list[str]:
-    """What to do next."""
+    """The next step for the user."""
     command = f"`{outcome['accept']}`" if markdown else outcome["accept"]
     if outcome["accept"] is None:
         return ["", "A baseline of its own is made from a run of the whole matrix."]

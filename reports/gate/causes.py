@@ -1,8 +1,7 @@
-"""Failures and warnings → causes: those that are alike are one entry, with a pattern of the cells that are affected,
-one message and the command that shows it.
+"""Group failures and warnings by cause: one entry with a pattern of the affected cells, a message and a command.
 
-Alike are failures of one exception class at one place whose messages differ in names, numbers, ids and paths alone. A
-warning of an upstream package has a category and a module for class and place.
+Failures have one cause if they have the same exception class and place, and messages that differ only in names,
+numbers, ids and paths. For a warning of an upstream package, category and module stand for class and place.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from parity.records import CRASH
 from parity.reports.gate.changes import RED as RED
 from parity.reports.gate.changes import count_text
 
-# What runs a check again, before `-k`; installed, the tests are in the package.
+# Runs a check again, followed by `-k`; `--pyargs` because an installation has the tests in the package.
 COMMAND = "pytest --pyargs parity.architectures"
-# Options of a run without which some of its cells are not there.
+# Options that add cells to a run.
 _CELLS_OF = ("--architecture", "--neuron-emulate")
-# Said of warnings after their number.
+# Follows the number of warnings.
 WARNED = "of upstream: no failures, but what the next releases may break"
-# Causes that are listed; the rest is counted.
+# So many causes are listed; the rest is counted.
 LISTED = 10
-# Architecture × feature that a line names before it names the first and counts them.
+# A line names up to so many pairs of architecture and feature; of more, it names the first and counts the rest.
 NAMED = 3
 _LONGEST = 400
 
-# Exception, place and pattern.
+# (exception, place, pattern).
 Key = tuple[str, str, str]
 
-# The first that matches a part of a message takes it.
+# The first alternative that matches wins.
 _VARIABLE = re.compile(
     r"(?P<cell>\b[a-z0-9][a-z0-9-]*-(?:onnx\d+|torchscript|neuron)(?:-[a-z0-9-]+)?\b)"
     r"|(?P<quoted>'[^']*'|\"[^\"]*\"|`[^`]*`)"
@@ -42,7 +41,7 @@ _VARIABLE = re.compile(
     r"|(?P<number>(?<![A-Za-z])(?:0x[0-9a-fA-F]+|[-−]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?:st|nd|rd|th)?\b)"
 )
 _WORDS = {"cell": "CELL", "quoted": "NAME", "path": "PATH", "name": "NAME", "type": "NAME", "number": "N"}
-# Where a message begins with a boundary and its reproducer, with the sizes that it is about, and with an output.
+# Prefixes of a message: boundary and reproducer; sizes; output.
 _BOUNDARY = re.compile(r"^.{1,80}? \(python [^)]*\): ")
 _SIZES = re.compile(r"^at [^:]*: ")
 _SUBJECT = re.compile(r"^[\w.]+: ")
@@ -50,13 +49,12 @@ _SUBJECT = re.compile(r"^[\w.]+: ")
 
 @dataclass(frozen=True)
 class Cause:
-    """What several failures have in common.
+    """Several failures with one cause.
 
     Args:
         exception: the class; empty for a failure without one, such as a worker that died. The category of a warning.
-        place: the innermost frame of parity or of a package that it stands on, `module:function`. The module of a
-            warning.
-        pattern: the first line of the message without what differs.
+        place: the innermost frame of parity or of an upstream package, `module:function`. The module of a warning.
+        pattern: the first line of the message without the parts that differ.
         lines: the records, in the order of the run.
     """
 
@@ -67,12 +65,12 @@ class Cause:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others."""
+        """Identifies the cause."""
         return self.exception, self.place, self.pattern
 
     @property
     def title(self) -> str:
-        """Exception and place in a few words; of a failure without an exception, what kind of failure it is."""
+        """Exception and place in a few words; for a failure without an exception, its kind."""
         if self.exception:
             return " in ".join(filter(None, (self.exception, self.place)))
         if all(line["status"] == "xpassed" for line in self.lines):
@@ -81,12 +79,12 @@ class Cause:
 
     @property
     def size(self) -> str:
-        """How many checks and cells it affects."""
+        """How many checks and cells are affected."""
         return f"{count_text(len(self.lines), 'check')} of {count_text(self.cells, 'cell')}"
 
     @property
     def cells(self) -> int:
-        """How many cells it affects."""
+        """How many cells are affected."""
         return len({line["id"] for line in self.lines})
 
     @property
@@ -96,12 +94,12 @@ class Cause:
 
     @property
     def message(self) -> str:
-        """One whole message, on one line, of the smallest case."""
+        """The whole message of the smallest case, on one line."""
         text = " ".join((self.smallest["error"] or "").split())
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
     def command(self, run: str = COMMAND) -> str:
-        """What runs the smallest case alone.
+        """The command that runs only the smallest case.
 
         Args:
             run: the command up to its `-k`.
@@ -109,7 +107,7 @@ class Cause:
         return f'{run} -k "test_{self.smallest["check"]}[{self.smallest["id"]}]"'
 
     def as_json(self, run: str = COMMAND) -> dict[str, Any]:
-        """For machines."""
+        """The cause as JSON data."""
         return {
             "exception": self.exception,
             "place": self.place,
@@ -123,7 +121,7 @@ class Cause:
 
 
 def pattern_of(message: str) -> str:
-    """The first line of a message without the names, numbers, ids and paths in it."""
+    """The first line of a message with placeholders for its names, numbers, ids and paths."""
     first = next((line for line in message.strip().splitlines() if line.strip()), "")
     first = _SUBJECT.sub("NAME: ", _SIZES.sub("", _BOUNDARY.sub("", first)))
     return _VARIABLE.sub(lambda match: _WORDS[match.lastgroup or "name"], first)[:_LONGEST]
@@ -136,17 +134,18 @@ def key_of(line: Mapping[str, Any]) -> Key:
 
 
 def causes_of(lines: Iterable[Mapping[str, Any]]) -> list[Cause]:
-    """The causes of all red records, those of most cells first."""
+    """The causes of all red records; those that affect most cells come first."""
     return _grouped(line for line in lines if line["status"] in RED)
 
 
 def warning_causes(lines: Iterable[Mapping[str, Any]], known: Collection[Key] = ()) -> list[Cause]:
-    """The causes of the warnings in records, those of most cells first.
+    """The causes of the warnings in records; those that affect most cells come first.
 
     Args:
-        known: keys of warnings that are not new and are left out.
+        lines: the records.
+        known: keys of warnings to leave out, because they are not new.
     """
-    # As if each were a failure, so that both are grouped and listed alike.
+    # Shape them as failures, so that both are grouped and listed the same way.
     failures = (
         {**line, "error": each["text"], "cause": {"exception": each["category"], "place": each["module"]}}
         for line in lines
@@ -164,7 +163,7 @@ def _grouped(lines: Iterable[Mapping[str, Any]]) -> list[Cause]:
 
 
 def affected(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The affected cells in a few words: `*-with-past`, `* default`, `bert *`, or the first and how many."""
+    """The affected cells in a few words: `*-with-past`, `* default`, `bert *`, or the first names and a count."""
     pairs = list(dict.fromkeys((line["architecture"], line["feature"]) for line in lines))
     architectures, features = ({pair[place] for pair in pairs} for place in (0, 1))
     if len(pairs) > 2 and len(features) > 1 and all(feature.endswith("-with-past") for feature in features):
@@ -183,7 +182,7 @@ def affected(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rerun_command(environment: Mapping[str, Any]) -> str:
-    """What runs checks of a run again, up to its `-k`: with the options that its cells come from."""
+    """The command that repeats checks of a run, up to its `-k`, with the options that add its cells."""
     arguments: list[str] = list(environment.get("arguments", ()))
     options: list[str] = []
     for position, argument in enumerate(arguments):
@@ -202,9 +201,10 @@ def cause_lines(causes: Sequence[Cause], run: str = COMMAND, *, listed: int = LI
     """The largest causes in three lines each, and one line for all others.
 
     Args:
+        causes: the largest first.
         run: see `Cause.command`.
         listed: how many have lines of their own.
-        noun: what the others are called.
+        noun: the word for the others.
     """
     lines = []
     for number, cause in enumerate(causes[:listed], 1):
@@ -218,11 +218,11 @@ def cause_lines(causes: Sequence[Cause], run: str = COMMAND, *, listed: int = LI
 
 
 def listing(red: Sequence[Cause], warnings: Sequence[Cause], run: str = COMMAND) -> dict[str, Any]:
-    """`causes` and `warnings` of an outcome, each with `lines` for a person and `all` for machines.
+    """`causes` and `warnings` of an outcome, each with `lines` for people and `all` for machines.
 
     Args:
-        red: the causes of what is red.
-        warnings: the causes of the warnings that are new; they get lines where the red ones leave room.
+        red: the causes of red checks.
+        warnings: the causes of new warnings; they get the lines that red causes leave free.
         run: see `Cause.command`.
     """
     return {
@@ -238,10 +238,11 @@ def listing(red: Sequence[Cause], warnings: Sequence[Cause], run: str = COMMAND)
 
 
 def sections(outcome: Mapping[str, Any], subject: str, *, markdown: str = "") -> list[str]:
-    """The causes and warnings of `listing` for a person, each under a title; nothing where there is none.
+    """The causes and warnings of `listing` as text, each under a title; no lines if there are none.
 
     Args:
-        subject: what the causes are of.
+        outcome: has `causes` and `warnings`.
+        subject: what the causes explain.
         markdown: the marks before a title, such as `##`; empty for text.
     """
     lines = []

@@ -1,4 +1,4 @@
-"""Two runs → what has changed between them: statuses by cell and check, sorted into kinds, told in few lines."""
+"""Changes between two runs: statuses by cell and check, sorted into kinds, folded into few lines."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-# The worst first; a gate says nothing about a feature.
+# Worst first; a skip says nothing about a feature.
 WORST = ("failed", "error", "xpassed", "xfailed", "passed", "skipped")
 # The statuses that turn a run red.
 RED = ("failed", "error", "xpassed")
-# Kind → what it means; the worst first.
+# Kind → its meaning; worst first.
 KINDS = {
     "regressed": "worse than before",
     "disappeared": "no result any more",
     "new": "no result before",
     "fixed": "better than before",
 }
-# What a failing change asks for besides the command that accepts it.
+# What to do about a failing change besides accepting it.
 ADVICE = {"xpassed": "a deviation passes again: remove it from the declaration"}
 
-# Checks that a line names before it counts them.
+# A line names up to so many checks; of more, it counts the rest.
 NAMED = 6
 
 _ONNX = re.compile(r"(.+-onnx)(\d+)(-.+)?")
 
 # (cell, check) → status.
 Statuses = Mapping[tuple[str, str], str]
-# The environment and the records.
+# (environment, records).
 Run = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A check of a cell whose status is another; None where it is not on record."""
+    """A check of a cell whose status changed; a status is None if there is no record."""
 
     cell: str
     check: str
@@ -44,7 +44,7 @@ class Change:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`; a skip is no result."""
+        """A key of `KINDS`; a skip is no result."""
         if self.before is None or (self.before == "skipped" and self.after is not None):
             return "new"
         if self.after in (None, "skipped"):
@@ -53,7 +53,7 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """Whether a release engineer must look at it: worse, a result that is gone, or red where there was none."""
+        """Whether a release engineer must look at it: worse, a result that disappeared, or a new one that is red."""
         if self.kind == "new":
             return self.after in RED
         return self.kind == "regressed" or (self.kind == "disappeared" and self.before != "skipped")
@@ -66,12 +66,12 @@ def worse(status: str, other: str) -> bool:
 
 
 def worst(statuses: Iterable[str]) -> str:
-    """The status that stands for several."""
+    """The worst of several statuses."""
     return min(statuses, key=WORST.index)
 
 
 def statuses(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """(cell, check) → status of records; where two tests have one name, that of the worse."""
+    """(cell, check) → status of records; the worse if two tests have one name."""
     by_check: dict[tuple[str, str], str] = {}
     for line in lines:
         key = line["id"], line["check"]
@@ -88,20 +88,20 @@ def verdicts(by_check: Statuses) -> dict[tuple[str, str], str]:
 
 
 def changes(before: Statuses, after: Statuses) -> list[Change]:
-    """Every check of a cell whose status is not what it was, the worst kind first."""
+    """Every check whose status changed, the worst kind first."""
     keys = sorted({*before, *after}, key=lambda key: (_by_number(key[0]), key[1]))
     items = [Change(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
     return sorted(items, key=lambda change: list(KINDS).index(change.kind))
 
 
 def by_kind(items: Iterable[Change]) -> dict[str, list[Change]]:
-    """Kind → its changes, for the kinds that there are."""
+    """Kind → its changes; without empty kinds."""
     worst_first = sorted(items, key=lambda change: list(KINDS).index(change.kind))
     return {kind: list(group) for kind, group in groupby(worst_first, key=lambda change: change.kind)}
 
 
 def change_lines(items: Iterable[Change]) -> list[str]:
-    """One line for all opsets and checks that changed alike: `bert-default-onnx11–13 contract: passed → failed`."""
+    """One line for all opsets and checks with the same change: `bert-default-onnx11–13 contract: passed → failed`."""
     checks: dict[tuple[str, str | None, str | None], list[str]] = {}
     for change in items:
         checks.setdefault((change.cell, change.before, change.after), []).append(change.check)
@@ -124,7 +124,7 @@ def _first_names(names: Sequence[str]) -> str:
 
 
 def split(cell: str) -> tuple[str, str, str]:
-    """The id of a cell before its opset, the opset, and after it; the whole id and nothing where it has none."""
+    """The id of a cell before its opset, the opset, and the rest; without an opset, the id and two empty strings."""
     match = _ONNX.fullmatch(cell)
     return (match[1], match[2], match[3] or "") if match else (cell, "", "")
 
@@ -141,7 +141,7 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _by_number(cell: str) -> tuple[str, int, str]:
-    """What cells are sorted by: their opsets as numbers."""
+    """Sort key of cells: opsets as numbers."""
     stem, opset, rest = split(cell)
     return stem, int(opset or 0), rest
 

@@ -1,7 +1,7 @@
-"""The warnings of upstream packages that were accepted: `warnings.json` beside the baselines.
+"""The accepted warnings of upstream packages: `warnings.json` next to the baselines.
 
-Environment → exception, place and pattern of each, as in `Cause`. A warning that is not among them is new. It fails
-nothing: the gate, a difference and the page report it.
+Environment → exception, place and pattern of each, as in `Cause`. Any other warning is new: the gate, a difference
+and the page report it, but nothing fails.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ _WARNINGS = schema.entries(schema.text(), schema.items(schema.items(schema.prose
 
 
 def read(path: Path, environment: str) -> set[Key]:
-    """The warnings that were accepted for an environment; none where there is no file.
+    """The warnings that were accepted for an environment; empty if there is no file.
 
     Args:
-        environment: as `baseline.environment_of` names it.
+        path: of the file.
+        environment: a name from `baseline.environment_of`.
 
     Raises:
-        UsageError: the file is not one that `accept` has written.
+        UsageError: the file was not written by `accept`.
     """
     return {(category, module, text) for category, module, text in _read(path).get(environment, ())}
 
 
 def accept(path: Path, environment: str, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add the warnings of records to those that were accepted; without any, no file is written.
+    """Add the warnings of records to the accepted ones; without any, no file is written.
 
     Args:
-        environment: as `baseline.environment_of` names it.
-        lines: the records of a run of it, of the whole matrix or of a part.
+        path: of the file.
+        environment: a name from `baseline.environment_of`.
+        lines: the records of one of its runs, of the whole matrix or a part.
     """
     before = _read(path)
     known = {tuple(each) for each in before.get(environment, ())}

@@ -1,4 +1,4 @@
-"""Records of all shards of a run → records of the whole; a shard that is missing or there twice is refused."""
+"""Merge the records of all shards of a run; refuse a missing or repeated shard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from parity import records
 from parity.errors import UsageError
 from parity.reports.gate.parts import FIELD, Part, part_of
 
-# What all shards must have in common, and how a message calls it.
+# Fields that all shards must have in common → their names in messages.
 _COMMON = {"parity": "parity", "python": "Python", "packages": "packages", "schema": "schema"}
 
-# The environment and the records, which go into another file.
+# (environment, records); the records go into another file.
 _Shard = tuple[Mapping[str, Any], Sequence[dict[str, Any]]]
 
 
@@ -23,8 +23,8 @@ def merge_shards(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict
     """The environment and the records of the whole run.
 
     Raises:
-        UsageError: names every reason why these are not the shards of one run: records of no shard, other
-            environments, other divisions, a shard that is missing, there twice or cut short, a check in two shards.
+        UsageError: lists every reason why these are not the shards of one run: not a shard, other environments, other
+            divisions, a shard that is missing, repeated or incomplete, a check in two shards.
     """
     wrong = [
         f"{path}: is no shard; run pytest with --shard I/N" for path, (run, _) in runs.items() if not run.get("shard")
@@ -58,7 +58,7 @@ def merge_shards(runs: Mapping[Path, _Shard]) -> tuple[dict[str, Any], list[dict
 
 
 def _gaps(runs: Mapping[Path, _Shard], count: int) -> list[str]:
-    """Why these are not all shards of a run that has so many: one is missing, there twice or cut short."""
+    """Why these are not the `count` shards of a run: one is missing, repeated or incomplete."""
     files: dict[int, list[Path]] = {index: [] for index in range(1, count + 1)}
     checks: dict[tuple[str, str], Path] = {}
     wrong = []

@@ -1,4 +1,4 @@
-"""A run of a part of the matrix: which checks its selection left out, on record in few lines, and joined."""
+"""A run of a part of the matrix: the checks that its selection left out, in a compact form, and joined with others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from parity.reports.gate.changes import Statuses, count_text
 from parity.tasks import TASKS, task_of
 from parity.words import FORMATS
 
-# The field of the environment.
+# Field of the environment.
 FIELD = "selection"
 
 # (cell, check).
 Key = tuple[str, str]
 
 _MODEL = re.compile(rf"(.+?)-((?:{'|'.join(FORMATS)})(?:\d+|-|$).*)")
-# Where the format is in the id of a cell.
+# Finds the format in the id of a cell.
 FORMAT = re.compile(rf"-({'|'.join(FORMATS)})(?:\d+|-|$)")
 _CELL = re.compile(r"(onnx)(\d+)(-.+)?")
 _FOLDED = re.compile(r"(onnx)(\d[\d.,]*)(-.+)?")
@@ -27,10 +27,10 @@ _FOLDED = re.compile(r"(onnx)(\d[\d.,]*)(-.+)?")
 
 @dataclass(frozen=True)
 class Part:
-    """What a run left out because it was told to.
+    """The part of the matrix that the selection of a run left out.
 
     Args:
-        options: the options that chose, with their values.
+        options: the options that selected, with their values.
         tests: the tests of the matrix that it left out as a whole.
         checks: (cell, check) of all others that it left out.
     """
@@ -43,11 +43,11 @@ class Part:
         return bool(self.tests or self.checks)
 
     def leaves_out(self, key: Key) -> bool:
-        """Whether a check without a result has none because the run left it out."""
+        """Whether a check has no result because the run left it out."""
         return key[1] in self.tests or key in self.checks
 
     def join(self, other: Part) -> Part:
-        """What both leave out, and the options that both were given."""
+        """The checks that both leave out, and the options that both have."""
         checks = {key for key in self.checks if other.leaves_out(key)}
         checks |= {key for key in other.checks if self.leaves_out(key)}
         options = {name: value for name, value in self.options.items() if other.options.get(name) == value}
@@ -55,7 +55,7 @@ class Part:
 
     @property
     def reason(self) -> str:
-        """The options as a command line has them."""
+        """The options as on a command line."""
         words: list[str] = []
         for name, value in self.options.items():
             for each in value if isinstance(value, list) else [value]:
@@ -63,7 +63,7 @@ class Part:
         return shlex.join(words)
 
     def as_json(self) -> dict[str, Any]:
-        """For the environment of records; models that lack the same are together, and so are cells and opsets."""
+        """For the environment of records; groups models that lack the same checks, and likewise cells and opsets."""
         lacking: dict[str, list[str]] = {}
         for cell, check in sorted(self.checks):
             lacking.setdefault(cell, []).append(check)
@@ -79,7 +79,7 @@ class Part:
 
 
 def part_of(environment: Mapping[str, Any]) -> Part:
-    """What a run left out, from the environment of its records; nothing where that does not say."""
+    """The part that a run left out, from the environment of its records; empty if that does not say."""
     selection = environment.get(FIELD)
     if not selection:
         return Part()
@@ -95,7 +95,7 @@ def part_of(environment: Mapping[str, Any]) -> Part:
 
 
 def names_of(cell: str) -> tuple[str, str]:
-    """Architecture and feature of a cell, by its id; the feature is empty where it is none that is known."""
+    """Architecture and feature of a cell, by its id; the feature is empty if it is unknown."""
     model, _ = _divide(cell)
     words = model.split("-")
     for place in range(1, len(words)):
@@ -111,13 +111,15 @@ def model_of(cell: str) -> str:
 
 
 def _divide(cell: str) -> tuple[str, str]:
-    """The id of a cell before its format, and from there on."""
+    """The id of a cell before its format, and the rest."""
     match = _MODEL.fullmatch(cell)
     return (match[1], match[2]) if match else (cell, "")
 
 
 def fold(cells: Iterable[str]) -> list[str]:
-    """What follows a model in ids of cells, those that differ in their opset alone as one: `onnx11..13,17-sdpa`."""
+    """The ends of ids of cells after the model, with those that differ only in their opset as one:
+    `onnx11..13,17-sdpa`.
+    """
     opsets: dict[tuple[str, str], list[int]] = {}
     for cell in cells:
         match = _CELL.fullmatch(cell)
@@ -127,7 +129,7 @@ def fold(cells: Iterable[str]) -> list[str]:
 
 
 def unfold(texts: Iterable[str]) -> list[str]:
-    """What `fold` has put together."""
+    """The inverse of `fold`."""
     cells: list[str] = []
     for text in texts:
         match = _FOLDED.fullmatch(text)
@@ -151,12 +153,12 @@ def _as_text(opsets: Sequence[int]) -> str:
 
 
 def without(statuses: Statuses, part: Part, others: Collection[Key]) -> tuple[dict[Key, str], list[Key]]:
-    """Those that can be compared with another run, and the keys of those that this run left out.
+    """The statuses that can be compared with another run, and the keys that the other run left out.
 
     Args:
         statuses: of one run.
         part: what the other run left out.
-        others: what the other run has a result for.
+        others: the keys that have a result in the other run.
     """
     left_out = [key for key in statuses if key not in others and part.leaves_out(key)]
     skipped = {*left_out}
@@ -164,7 +166,13 @@ def without(statuses: Statuses, part: Part, others: Collection[Key]) -> tuple[di
 
 
 def left_out_line(left_out: Collection[Key], compared: Iterable[Key], reason: str) -> str:
-    """One line that counts what was not compared; empty where that is nothing."""
+    """One line that counts the checks that were not compared; empty if all were.
+
+    Args:
+        left_out: the checks that were not compared.
+        compared: the checks that were.
+        reason: the options that selected.
+    """
     if not left_out:
         return ""
     cells = {cell for cell, _ in left_out} - {cell for cell, _ in compared}

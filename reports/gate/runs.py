@@ -1,4 +1,4 @@
-"""What two runs that are compared can come from: records, or a baseline."""
+"""Load either side of a comparison: records or a baseline."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from parity.reports.gate import baseline, known_warnings
 from parity.reports.gate.changes import Run
 from parity.reports.gate.parts import FORMAT, names_of
 
-# The field of an environment that is known by the name of its baseline alone.
+# Field of the environment of a baseline: its name.
 FIELD = "baseline"
 
 
 def load_run(path: Path) -> Run:
-    """The environment and the records of a file; those of a baseline have a status and nothing that was measured.
+    """The environment and the records of a file; those of a baseline have a status but no measurements.
 
     Raises:
         UsageError: the file is neither records nor a baseline.
@@ -24,7 +24,7 @@ def load_run(path: Path) -> Run:
 
 
 def from_baseline(path: Path) -> Run:
-    """A baseline as a run, with the keys of the warnings that were accepted with it in its environment.
+    """A baseline as a run; its environment has the keys of the warnings accepted with it.
 
     Raises:
         UsageError: the file is no baseline.

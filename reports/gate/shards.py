@@ -1,4 +1,4 @@
-"""Models → shards of about equal time, from times that are on record; the same on every machine."""
+"""Divide models into shards of about equal time, from recorded times; the same on every machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parity.schema import SchemaError
 
 SECONDS = Path("reports/baseline/seconds.csv")
 _COLUMNS = ["model", "seconds"]
-# Times that differ by less are left as they were: the file is committed.
+# Smaller changes of a time are ignored, because the file is committed.
 _FACTOR = 1.5
 
 
@@ -31,14 +31,14 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def weights(counts: Mapping[str, int], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Unit → its recorded seconds; one without a record costs what its number of tests costs on average."""
+    """Unit → its recorded seconds; a unit without a record gets the average for its number of tests."""
     known = [unit for unit in counts if unit in seconds]
     each = sum(seconds[unit] for unit in known) / sum(counts[unit] for unit in known) if known else 1.0
     return {unit: seconds.get(unit, each * count) for unit, count in counts.items()}
 
 
 def assignment(seconds: Mapping[str, float], count: int) -> dict[str, int]:
-    """Unit → shard from 1: the longest first, each to the shard that has least to do."""
+    """Unit → shard from 1: the longest first, each to the shard with the smallest load."""
     loads = dict.fromkeys(range(1, count + 1), 0.0)
     shares = {}
     for unit in sorted(seconds, key=lambda unit: (-seconds[unit], unit)):
@@ -48,10 +48,10 @@ def assignment(seconds: Mapping[str, float], count: int) -> dict[str, int]:
 
 
 def read_seconds(path: Path) -> dict[str, float]:
-    """Model → recorded seconds; none where there is no such file.
+    """Model → recorded seconds; empty if there is no such file.
 
     Raises:
-        UsageError: the file is not one that `write_seconds` has made.
+        UsageError: the file was not written by `write_seconds`.
     """
     if not os.path.lexists(path):
         return {}
@@ -63,7 +63,7 @@ def read_seconds(path: Path) -> dict[str, float]:
 
 
 def write_seconds(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Put the seconds of records beside those of other models; small changes leave the file as it is."""
+    """Update the seconds of the models in the records; small changes leave the file as it is."""
     seconds = read_seconds(path)
     totals: dict[str, float] = defaultdict(float)
     for line in lines:

@@ -1,4 +1,4 @@
-"""Two runs → what an upgrade did: packages that changed, verdicts by cell, error ratios that moved; worst first."""
+"""The effect of an upgrade: packages that changed, verdicts by cell, error ratios that moved; worst first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from parity.reports.gate.changes import (
 )
 from parity.reports.gate.parts import left_out_line, part_of, without
 
-# Pooled ratios of healthy cells stay below 2: what moves beneath 1 is rounding, not a change of the model.
+# Pooled ratios of healthy cells stay below 2: changes below 1 are rounding, not a change of the model.
 NOTABLE, FACTOR = 1.0, 1.5
-# Lines of one list in text and Markdown; JSON has all.
+# Most lines of one list in text and Markdown; JSON has all.
 SHOWN = 60
 
 
 def difference(old: Run, new: Run) -> dict[str, Any]:
-    """What is different in the run `new`.
+    """The differences of the run `new` from the run `old`.
 
     Args:
         old, new: the environment and the records of a run.
@@ -37,7 +37,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     Returns:
         worse (a result is worse or gone, or a ratio has grown), before and after (the environments' names), packages
         (name → [before, after]), counts of kinds, causes and warnings (see `listing`), cells (kind → cells whose worst
-        status is another), changes (kind → checks with before, after and error), ratios, lines (those of
+        status changed), changes (kind → checks with before, after and error), ratios, lines (those of
         `change_lines` for cells and checks).
     """
     (before, old_lines), (after, new_lines) = old, new
@@ -48,7 +48,7 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
     errors = {(line["id"], line["check"]): line["error"] for line in [*old_lines, *new_lines] if line["error"]}
     ratio_rows = ratios(old_lines, new_lines)
     run = rerun_command(after)
-    # A baseline says nothing of why.
+    # A baseline has no causes.
     red = [] if after.get("baseline") else new_lines
     causes = causes_of(line for line in red if was.get((line["id"], line["check"])) != line["status"])
     known = {cause.key for cause in warning_causes(old_lines)} | {tuple(key) for key in before.get("warnings", ())}
@@ -91,20 +91,20 @@ def difference(old: Run, new: Run) -> dict[str, Any]:
 
 
 def packages(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What decides about a result and is another now: packages, Python, parity, the platform."""
+    """Name → versions that decide a result and changed: packages, Python, parity, the platform."""
     first, second = (
         {**run["packages"], **{n: run.get(n) for n in ("python", "parity", "platform")}} for run in (before, after)
     )
     known = {**first, **second}
     if before.get("baseline") or after.get("baseline"):
-        # Its name has some packages, and nothing else.
+        # The name of a baseline has some packages, and nothing else.
         known = {name: version for name, version in known.items() if first.get(name) and second.get(name)}
     names = [name for name in known if first.get(name) != second.get(name)]
     return {name: [first.get(name), second.get(name)] for name in names}
 
 
 def ratios(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The checks whose worst error ratio moved by `FACTOR` and is, or was, above `NOTABLE`; what grew most first."""
+    """The checks whose worst error ratio moved by `FACTOR` and is, or was, above `NOTABLE`; largest growth first."""
     before = {(line["id"], line["check"]): worst_ratio(line) for line in old}
     rows: list[dict[str, Any]] = []
     for line in new:
@@ -132,14 +132,14 @@ def _verdict(worse: Sequence[Change], growths: int, causes: Sequence[Cause]) -> 
 
 
 def worst_ratio(line: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The output with the largest error ratio, and that; None where nothing was measured."""
+    """The output with the largest error ratio, and that ratio; None if there is no measurement."""
     outputs = {name: each["ratio"] for name, each in line["outputs"].items() if each.get("ratio") is not None}
     name = max(outputs, key=outputs.__getitem__, default="")
     return name, outputs.get(name)
 
 
 def report(comparison: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """The difference for a person."""
+    """The difference as text or Markdown."""
     title = comparison.get("title") or f"{comparison['before']} → {comparison['after']}"
     counts = comparison["counts"]
     lines = [
@@ -194,7 +194,7 @@ def _list(lines: Sequence[str], markdown: bool) -> list[str]:
 
 
 def _lines_with_errors(items: Iterable[Change], errors: Mapping[tuple[str, str], str]) -> list[str]:
-    """Changes folded over opsets, those with one message together."""
+    """Changes folded over opsets, grouped by message."""
     messages: dict[str, list[Change]] = {}
     for change in items:
         message = (errors.get((change.cell, change.check)) or "").partition("\n")[0][:200]
@@ -207,7 +207,7 @@ def _lines_with_errors(items: Iterable[Change], errors: Mapping[tuple[str, str],
 
 
 def _ratio_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """One line for all opsets of a cell and check, by the largest growth among them."""
+    """One line for all opsets of a cell and check, sorted by their largest growth."""
     grouped: dict[tuple[str, str, str, str, bool], list[tuple[str, Mapping[str, Any]]]] = {}
     for row in rows:
         stem, opset, rest = split(row["cell"])

@@ -1,1 +1,1 @@
-"""Runs of the suite elsewhere: other processors, other releases, AWS Inf1."""
+"""Runs of the suite in other environments: other processors, other releases, AWS Inf1."""

@@ -1,4 +1,4 @@
-"""Environments that differ from this one in one package: which releases there are, and how one is made."""
+"""Environments that differ from this one in one package: list its releases and install one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from parity.errors import EnvironmentGap, UsageError
 from parity.reports.pages.support import ROOT
 
 HOME = Path(".tox/kept-releases")
-# What is said when a run of many parts is broken off.
+# Printed when a run of many parts is interrupted.
 KEPT = "what was run is kept, and the same command goes on from there"
 _LISTED = re.compile(r"^Available versions: (.+)$", re.MULTILINE)
-# What pip says when it asks an index that does not answer.
+# Words in pip's output when the index does not answer.
 _UNREACHABLE = ("Retrying", "connection", "resolve")
 
 
 @dataclass(frozen=True)
 class Release:
-    """One version of one package; everything else is what the environment of this process has."""
+    """One version of one package, in an environment that is otherwise that of this process."""
 
     package: str
     version: str
@@ -36,10 +36,10 @@ class Release:
         return f"{self.package}-{self.version}"
 
     def environment(self, home: Path) -> Path:
-        """The Python of its environment, made where it is not there.
+        """The Python of its environment, which is created if it does not exist.
 
         Raises:
-            subprocess.CalledProcessError: the release cannot be had.
+            subprocess.CalledProcessError: the release cannot be installed.
         """
         place = home / self.name
         python = place / "bin" / "python"
@@ -56,7 +56,7 @@ class Release:
 
 
 def _variables() -> dict[str, str]:
-    """Those of this process; the constraints of the environment beneath name another release."""
+    """Those of this process, without constraints: they pin another release."""
     return {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
 
 
@@ -65,13 +65,13 @@ def list_releases(package: str) -> list[str]:
 
     Raises:
         UsageError: it lists none of that name.
-        EnvironmentGap: it cannot be reached, or there is no pip to ask it.
+        EnvironmentGap: it cannot be reached, or pip is not installed.
     """
     command = [sys.executable, "-m", "pip", "index", "versions", package, "--pre", "--retries", "1"]
     process = subprocess.run(command, capture_output=True, text=True, env=_variables())
     match = _LISTED.search(process.stdout)
     if match:
-        # A build of a version, such as torch's +cpu, is what pip chooses for the version.
+        # Without local builds such as torch's +cpu: pip chooses the build of a version.
         return sorted({Version(version).public for version in match[1].split(", ")}, key=Version)
     if "No module named pip" in process.stderr:
         raise EnvironmentGap(f"{package}: its releases are listed by pip, which is not installed here: install it")
@@ -81,7 +81,7 @@ def list_releases(package: str) -> list[str]:
 
 
 def code() -> str:
-    """What tells one state of the library, the declarations and the suite from another."""
+    """A digest of the code of the library, the declarations and the suite."""
     digest = hashlib.sha256()
     for folder in ("parity", "architectures", "fixtures"):
         for path in sorted((ROOT / folder).rglob("*.py")):

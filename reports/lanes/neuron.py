@@ -1,7 +1,7 @@
-"""Records → which operators of each architecture AWS's list leaves to the CPU of an Inf1 host, before one is rented.
+"""Records → operators of each architecture that AWS's list leaves to the CPU of an Inf1 host, known before renting one.
 
 `python -m parity.reports.lanes.neuron RECORDS` writes `reports/results/neuron_coverage.md`. An architecture is as good
-as the worst of its cells. This is read off traced graphs: nothing was compiled.
+as the worst of its cells. The operators are read from traced graphs: nothing was compiled.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ CHECKS = ("neuron_graph", "neuron_translation_graph")
 
 
 def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(architecture, feature) → the fewest operators covered, and all that are left out or compiled conditionally.
+    """(architecture, feature) → the smallest share of covered operators, and all uncovered or conditionally compiled
+    ones.
 
-    Of records that passed; those of several parts (an encoder and a decoder) are joined.
+    Uses records that passed; records of several parts (an encoder and a decoder) are joined.
 
     Raises:
         UsageError: no record is about a graph for Neuron.
@@ -54,7 +55,7 @@ def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, 
 
 
 def page(environment: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> str:
-    """The table as Markdown, a row for each architecture with equal features together."""
+    """The table as Markdown, a row for each architecture, with equal features together."""
     packages = environment["packages"]
     text = [
         "# Operators on AWS Inf1",

@@ -1,8 +1,8 @@
-"""`python -m parity.reports.lanes.processors`: the suite as other processors would run it, one after the other.
+"""`python -m parity.reports.lanes.processors`: run the suite as other processors would, one after the other.
 
-Libraries choose their kernels by the processor, and can be told to choose others. A processor of another make or age is
-stood in for by settings of torch, oneDNN and MKL, which round otherwise than what they choose here by themselves. None
-of them has any effect on ONNX Runtime.
+Libraries choose their kernels by the processor, and settings override the choice. Settings of torch, oneDNN and MKL
+emulate a processor of another vendor or age: they round differently from the kernels chosen by default here. None of
+them has any effect on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 
 from parity.console import run_guarded
 
-# MKL chooses by the vendor of the processor; what it asks for that, answered the other way.
+# MKL chooses by the vendor of the processor; override the function that it asks.
 _VENDOR = "int mkl_serv_intel_cpu_true(void) {{ return {answer}; }}\n"
-# Small computations of each kind that torch and its libraries have kernels for; one line of text for each.
+# Small computations of each kind that torch and its libraries have kernels for; prints a digest of each.
 _PROBE = """
 import hashlib, torch
 torch.manual_seed(0)
@@ -46,14 +46,14 @@ TESTS = (("parity/tests",), ("-m", "smoke"))
 
 @dataclass(frozen=True)
 class Processor:
-    """One processor that is stood in for.
+    """A processor to emulate.
 
     Args:
         name: of the option.
-        meaning: for a person.
+        meaning: for people.
         settings: environment variables.
-        vendor: whether MKL is told that the processor is of the other vendor.
-        rounds: whether its results should differ from this processor's own; if not, it could not be applied.
+        vendor: whether MKL must see the other vendor.
+        rounds: whether results must differ from this processor's own; if they do not, the emulation failed.
     """
 
     name: str
@@ -77,11 +77,11 @@ PROCESSORS = (
 
 
 class CannotEmulate(Exception):
-    """A processor that cannot be stood in for on this machine; the text says why."""
+    """A processor cannot be emulated on this machine; the text says why."""
 
 
 def is_intel() -> bool:
-    """Whether the processor of this machine calls itself Intel's."""
+    """Whether this machine has an Intel processor."""
     with contextlib.suppress(OSError):
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return "intel" in platform.processor().lower()
@@ -89,10 +89,11 @@ def is_intel() -> bool:
 
 @contextlib.contextmanager
 def emulate(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """The environment in which libraries choose as on that processor, and the computations that round otherwise in it.
+    """The environment in which libraries choose as on that processor, and the computations that round differently in
+    it.
 
     Raises:
-        NotApplied: what it takes is not there, or has no effect on what torch computes.
+        CannotEmulate: a prerequisite is missing, or nothing that torch computes changes.
     """
     environment = {**os.environ, **processor.settings}
     with contextlib.ExitStack() as stack:
@@ -116,7 +117,7 @@ def _vendor_stub(directory: Path) -> Path:
 
 
 def differences(environment: Mapping[str, str]) -> list[str]:
-    """The computations that round otherwise in that environment than in this one."""
+    """The computations that round differently in that environment."""
     here, there = _own_digests(), _digests(environment)
     return [name for name in here if here[name] != there[name]]
 
@@ -135,7 +136,11 @@ def _digests(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, float, str]:
-    """`green`, `red` or `not applied`; the seconds it took; what changed, or why not."""
+    """Run the tests on an emulated processor.
+
+    Returns:
+        `green`, `red` or `not applied`; the seconds it took; the computations that changed, or why it was not applied.
+    """
     started = time.perf_counter()
     try:
         with emulate(processor) as (environment, moved):
@@ -152,7 +157,7 @@ def run(processor: Processor, pytest_arguments: Sequence[str]) -> tuple[str, flo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, 1 where a run was red."""
+    """Run the command; returns its exit status, 1 if a run was red."""
     parser = argparse.ArgumentParser(
         "python -m parity.reports.lanes.processors",
         description="Run parity/tests and the smoke tests as other processors would, and say how it went.",

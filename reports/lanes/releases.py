@@ -1,8 +1,7 @@
-"""`python -m parity.reports.lanes.releases`: smoke and the commands with each release that the project promises.
+"""`python -m parity.reports.lanes.releases`: smoke tests and commands with each release that the project promises.
 
-An environment is made for each release, above the packages of this one, and kept; so is what came out, and a run that
-is broken off goes on where it was. The tables say for each kind of architecture and each feature how it went, and why
-not.
+The environment of each release, on top of the packages of this one, is kept, and so are the results: an interrupted
+run continues. The tables show the result for each kind of architecture and each feature, and the causes of failures.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from parity.reports.pages.support import ROOT, between_marks
 
 TABLE = ROOT / "reports" / "results" / "releases.json"
 PAGE = ROOT / "docs" / "suite.md"
-# The last patch of every minor release; the next one is the next line.
+# The last patch of every minor release; a new release is one more line.
 RELEASES = {
     "transformers": (
         *("4.46.3", "4.47.1", "4.48.3", "4.49.0", "4.50.3", "4.51.3", "4.52.4", "4.53.3", "4.54.1", "4.55.4", "4.56.2"),
@@ -41,8 +40,7 @@ RELEASES = {
     "onnx": ("1.16.2", "1.17.0", "1.18.0", "1.19.1", "1.20.1", "1.21.0", "1.22.0", "1.23.2"),
     "torch": ("2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"),
 }
-# Where transformers does something in another way than before, by what `parity/releases.py` has of it: these have the
-# whole matrix at one opset.
+# Releases in which transformers changed its behaviour, by `parity/releases.py`: they run the whole matrix at one opset.
 MATRIX = ("4.49.0", "4.53.3", "4.54.1", "4.55.4", "4.57.6", "5.0.0", "5.8.1", "5.12.1", "5.15.1", "5.24.0")
 COMMANDS = (
     ("bert", "default"),
@@ -53,9 +51,9 @@ COMMANDS = (
     ("clip", "default"),
     ("vit", "image-classification"),
 )
-# Builds of torch for CUDA take 6 GB each: their environments go when they have been tried.
+# Builds of torch for CUDA take 6 GB each: their environments are deleted after the run.
 _KEPT = ("transformers", "onnxruntime", "onnx")
-# The command on a checkpoint of each, with its own proof; a line of JSON for each.
+# Runs the command on a checkpoint of each model, with its own validation; prints a line of JSON for each.
 _COMMANDS = """
 import contextlib, io, json, pathlib, sys, tempfile
 from parity.fixtures.checkpoints import save_checkpoint
@@ -77,7 +75,7 @@ _GREEN = ("passed", "xfailed")
 
 
 def selection(words: Sequence[str]) -> list[Release]:
-    """The releases whose version, or package and version, one of the words begins; all of them without a word.
+    """The releases whose version, or package and version, starts with one of the words; all of them without words.
 
     `newest` stands for the newest five of transformers.
     """
@@ -96,19 +94,26 @@ def selection(words: Sequence[str]) -> list[Release]:
 
 
 def steps_of(release: Release, *, matrix: bool = True) -> list[str]:
-    """What is run of a release, in this order.
+    """The steps of a release, in order.
 
     Args:
-        matrix: whether those in `MATRIX` have the whole matrix at one opset.
+        release: the release.
+        matrix: whether releases in `MATRIX` run the whole matrix at one opset.
     """
     different = matrix and release.package == "transformers" and release.version in MATRIX
     return ["installing", "smoke", *["matrix"] * different, "commands"]
 
 
 def run_step(release: Release, home: Path, result: dict[str, Any], step: str) -> None:
-    """Do one step of a release and put what came of it into `result`, with the seconds it took.
+    """Run one step of a release and put its outcome and its seconds into `result`.
 
-    After a step that shows that the release cannot be had, no other is of use: `result` then has a `gap`.
+    If the release cannot be installed, `result` gets a `gap`: further steps are useless.
+
+    Args:
+        release: the release.
+        home: directory of the environments.
+        result: of the release, changed in place.
+        step: one of `steps_of`.
     """
     started = time.perf_counter()
     python = home / release.name / "bin" / "python"
@@ -138,7 +143,7 @@ _SELECTED = {"smoke": ["-m", "smoke"], "matrix": ["architectures", "-k", "onnx17
 
 
 def _tests(python: Path, stem: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """A run of pytest: its exit status, how many checks went how, and the cells by kind and feature."""
+    """Run pytest; returns its exit status, the number of checks by status, and the cells by kind and feature."""
     path = stem.with_suffix(".jsonl")
     path.unlink(missing_ok=True)
     options = ["-n", "auto", "-q", f"--records={path}", "-p", "no:cacheprovider", *arguments]
@@ -152,9 +157,9 @@ def _tests(python: Path, stem: Path, arguments: Sequence[str]) -> dict[str, Any]
 
 
 def cells_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Kind → feature → how many architectures have it, the worst status, and the cause of what is not green.
+    """Kind → feature → number of its architectures, the worst status, and the causes of failures.
 
-    What this release does not have, or no machine here, is skipped and tells nothing.
+    Skipped records are ignored: the release, or this machine, lacks the feature.
     """
     from parity.registry import architecture
 
@@ -177,7 +182,7 @@ def cells_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 
 
 def causes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is not simply green, as (status, one line)."""
+    """Everything that is not green, as (status, one line)."""
     return _of_cells(result) + _of_the_rest(result)
 
 
@@ -192,7 +197,7 @@ def _of_cells(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _of_the_rest(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is no cell: a release that cannot be had, a run that breaks before its first check, the commands."""
+    """Failures outside cells: a release that cannot be installed, a run without a check, the commands."""
     others = [("error", f"cannot be had: {result['gap']}")] if "gap" in result else []
     if not any(status not in _GREEN for status, _ in _of_cells(result)):
         for run in ("smoke", "matrix"):
@@ -206,13 +211,13 @@ def _of_the_rest(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def is_green(result: Mapping[str, Any]) -> bool:
-    """Whether smoke, the matrix where it was run, and all commands were green, with nothing but declared deviations."""
+    """Whether smoke, the matrix if it was run, and all commands were green, apart from declared deviations."""
     complete = bool(result.get("smoke", {}).get("cells")) and len(result.get("commands", ())) == len(COMMANDS)
     return complete and all(status in _GREEN for status, _ in causes(result))
 
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
-    """The tables as Markdown: for each package a row a release, then a line for each cause of what is not green."""
+    """The tables as Markdown: for each package a row a release, then a line for each cause of a failure."""
     columns = sorted(
         {
             (kind, feature)
@@ -247,7 +252,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _mark(cell: Mapping[str, Any] | None, run: str, feature: str, notes: dict[str, int]) -> str:
-    """How a cell went, with the numbers of its causes; new ones are put into `notes`."""
+    """The mark of a cell with the numbers of its causes; new causes are added to `notes`."""
     if cell is None:
         return "–"
     numbers = [notes.setdefault(f"{run}, {feature}: {cause}", len(notes) + 1) for cause in cell["causes"]]
@@ -255,7 +260,7 @@ def _mark(cell: Mapping[str, Any] | None, run: str, feature: str, notes: dict[st
 
 
 def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
-    """How many of the architecture × feature are green, and the causes of the others."""
+    """How many pairs of architecture and feature are green, and the causes of the others."""
     if "matrix" not in result:
         return "–"
     cells = [(feature, cell) for features in result["matrix"]["cells"].values() for feature, cell in features.items()]
@@ -266,7 +271,7 @@ def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the documentation: package, first and last release tried, how many, and which are not green."""
+    """The table of the documentation: package, first and last release, number of releases, and the ones not green."""
     lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
     for package in RELEASES:
         rows = [result for result in results if result["package"] == package]
@@ -277,7 +282,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, 1 where a release is not green."""
+    """Run the command; returns its exit status, 1 if a release is not green."""
     parser = argparse.ArgumentParser(
         "python -m parity.reports.lanes.releases",
         description="Smoke and the commands with each release that is promised.",

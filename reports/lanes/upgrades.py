@@ -1,6 +1,6 @@
-"""`python -m parity.reports --upgrade` and `--bisect`: the suite with other releases of a package, and what they break.
+"""`python -m parity.reports --upgrade` and `--bisect`: run the suite with other releases of a package and compare.
 
-What was run is kept part by part: a command that is broken off goes on where it was.
+The results are kept part by part: an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from parity.reports.lanes import environments
 from parity.reports.lanes.environments import HOME, Release
 
 DIRECTORY = Path("reports/upgrades")
-# Tests of one part of a run: what an interruption loses at most.
+# Tests in one part of a run: the most that an interruption loses.
 TESTS_OF_A_PART = 1000
-# Of what the name of a report has of its selection.
+# Longest selection in the name of a report.
 _LONGEST = 60
 _SUITE = ("--pyargs", "parity.architectures", "-q", "-p", "no:cacheprovider")
 _COLLECTED = re.compile(r"^(\d+)(?:/\d+)? tests? collected", re.MULTILINE)
@@ -43,22 +43,23 @@ _COMPLETE, _USAGE, _NOTHING = (0, 1), 4, 5
 
 
 class BrokenSuite(ParityError):
-    """The suite of an environment ends before its first check, or in the middle."""
+    """The suite of an environment fails before its first check, or is interrupted."""
 
     stage = "suite"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is run, and where things go.
+    """What to run, and where to write.
 
     Args:
         arguments: of pytest, which select cells.
-        workers: of pytest-xdist, as `-n` takes them.
-        directory: where reports go; records and page into a folder beside each.
+        workers: of pytest-xdist, for `-n`.
+        directory: of reports; records and page go into a folder next to each.
         home: where environments are kept.
         baselines: the directory of baselines.
-        present: a run of this environment; without one its baseline is taken, or the cells are run in it.
+        present: a run of this environment; without it, its baseline is used, or the cells are run in it.
+        console: for progress.
     """
 
     arguments: Sequence[str] = ()
@@ -71,14 +72,14 @@ class Options:
 
     @property
     def suffix(self) -> str:
-        """What tells the report of a part from that of the whole."""
+        """Distinguishes the report of a part from that of the whole."""
         words = re.sub(r"[^a-z0-9]+", "-", " ".join(self.arguments).lower()).strip("-")
         if len(words) > _LONGEST:
             words = f"{words[:_LONGEST]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
         return f"-part-{words}" if words else ""
 
     def command(self, *action: str) -> str:
-        """The command that does the same."""
+        """The command line that repeats this one."""
         return f"python -m parity.reports {shlex.join([*action, *self.arguments])}"
 
 
@@ -86,7 +87,7 @@ def requirement_of(text: str) -> Release:
     """`transformers==5.24.0` as a release.
 
     Raises:
-        UsageError
+        UsageError: the text is not NAME==VERSION.
     """
     try:
         requirement = Requirement(text)
@@ -102,7 +103,7 @@ def range_of(text: str) -> tuple[Version, Version]:
     """`1.30.0..1.32.0` as two versions, the older first.
 
     Raises:
-        UsageError
+        UsageError: the text is not FIRST..LAST, or LAST is not later.
     """
     first, _, last = text.partition("..")
     try:
@@ -117,12 +118,12 @@ def run_upgrade(requirement: str, options: Options) -> dict[str, Any]:
     """Run the selected cells with another release of a package, and compare with this environment.
 
     Returns:
-        What `parity.reports.gate.upgrade.difference` has, with title, command, and report: where that was written.
+        The result of `parity.reports.gate.upgrade.difference`, with title, command and report (its path).
 
     Raises:
         UsageError: there is no such release, or nothing is selected.
         EnvironmentGap: the release cannot be installed, or the package index cannot be reached.
-        BrokenSuite: the suite ends in the middle.
+        BrokenSuite: the suite is interrupted.
     """
     release = requirement_of(requirement)
     before = _present_version(release.package)
@@ -144,15 +145,20 @@ def run_upgrade(requirement: str, options: Options) -> dict[str, Any]:
 
 
 def run_bisect(package: str, text: str, options: Options) -> dict[str, Any]:
-    """Find the first release of a range with which anything is worse than with the first of the range.
+    """Find the first release of a range in which anything is worse than in the first of the range.
+
+    Args:
+        package: its name.
+        text: the range, such as `1.30.0..1.32.0`.
+        options: what to run.
 
     Returns:
         worse; first_bad, last_good: versions, or None; releases: version → verdict, for those that were tried;
-        comparison of the two; title, command, and report: where that was written.
+        comparison of the two; title, command and report (its path).
 
     Raises:
         UsageError: the range has no two releases, or nothing is selected.
-        EnvironmentGap: one of its ends cannot be installed, or the package index cannot be reached.
+        EnvironmentGap: the first or last cannot be installed, or the package index cannot be reached.
         BrokenSuite: the suite does not run with the first.
     """
     first, last = range_of(text)
@@ -177,13 +183,13 @@ def run_bisect(package: str, text: str, options: Options) -> dict[str, Any]:
 
 
 class Search:
-    """The search for the first bad one among releases of which the first is good, by halving.
+    """Bisects releases, of which the first is good, for the first bad release.
 
     Args:
         package: whose releases they are.
         versions: the releases, the oldest first.
-        place: where what was run is kept.
-        options: what is run.
+        place: the directory of the results.
+        options: what to run.
     """
 
     def __init__(self, package: str, versions: Sequence[str], place: Path, options: Options) -> None:
@@ -194,7 +200,7 @@ class Search:
         self.last_good = versions[0]
 
     def first_bad(self) -> str | None:
-        """The first that is worse than the first of all; None where the last is not."""
+        """The first release that is worse than the first of all; None if the last is not worse."""
         self._run(self._versions[0])
         self.verdicts[self._versions[0]] = "what the others are compared with"
         low, high = 0, len(self._versions) - 1
@@ -212,7 +218,7 @@ class Search:
         return self._versions[high]
 
     def explain(self, bad: str) -> dict[str, Any]:
-        """What the first bad one breaks, compared with the last good one."""
+        """What the first bad release breaks, compared with the last good release."""
         if bad in self._breakages:
             return {"cause": self._breakages[bad], "comparison": None}
         comparison = upgrade.difference(self._runs[self.last_good], self._runs[bad])
@@ -240,7 +246,7 @@ class Search:
 
 
 def bisect_report(outcome: dict[str, Any], *, markdown: bool = False) -> str:
-    """The outcome for a person."""
+    """The outcome as text or Markdown."""
     command = f"`{outcome['command']}`" if markdown else outcome["command"]
     verdict = outcome["cause"] or "Nothing is worse."
     lines = [f"# {outcome['title']}" if markdown else outcome["title"], "", f"**{verdict}**" if markdown else verdict]
@@ -268,7 +274,7 @@ def _finish(outcome: dict[str, Any], path: Path, text: str) -> dict[str, Any]:
 
 
 def make_environment(release: Release, options: Options) -> Path:
-    """The Python of an environment like this one but for the release; kept for this one's packages.
+    """The Python of an environment like this one except for the release; kept as long as this one's packages stay.
 
     Raises:
         EnvironmentGap: the release cannot be installed.
@@ -286,12 +292,13 @@ def make_environment(release: Release, options: Options) -> Path:
 
 
 def run_suite(python: Path | str, place: Path, label: str, options: Options) -> Run:
-    """Run the selected cells part by part; parts that are there already stay.
+    """Run the selected cells part by part; skip parts that have a result.
 
     Args:
         python: the interpreter of the environment.
-        place: where records and logs go.
-        label: what the lines of progress begin with.
+        place: the directory of records and logs.
+        label: prefix of the lines of progress.
+        options: what to run.
 
     Raises:
         UsageError: pytest refuses the selection, or it selects nothing.
@@ -309,7 +316,7 @@ def run_suite(python: Path | str, place: Path, label: str, options: Options) -> 
         running = path.with_suffix(".running")
         arguments = [f"--records={running}", f"--shard={number}/{parts}", "-n", options.workers, *options.arguments]
         status, log = _pytest(python, place / "log.txt", arguments)
-        # A part in which no test is left has records too: of none.
+        # A part without a test has a records file too, an empty one.
         if not (status in (*_COMPLETE, _NOTHING) and running.exists()):
             raise _failure(status, log, place / "log.txt", options)
         running.replace(path)
@@ -331,7 +338,7 @@ def _progress(label: str, path: Path, number: int, parts: int, seconds: float) -
 
 
 def _plan(python: Path | str, place: Path, options: Options) -> int:
-    """The number of parts; a plan of other code or another selection is thrown away with what was run by it."""
+    """The number of parts; delete a plan for other code or another selection, and its results."""
     path = place / "plan.json"
     plan: dict[str, Any] = {
         "code": environments.code(),
@@ -355,7 +362,7 @@ def _plan(python: Path | str, place: Path, options: Options) -> int:
 
 
 def _pytest(python: Path | str, log: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Run the suite: exit status, and what was said, which is in the log too."""
+    """Run the suite; returns the exit status and the output, which is in the log too."""
     with log.open("w", encoding="utf-8") as stream:
         command = [python, "-m", "pytest", *_SUITE, *arguments]
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
@@ -363,7 +370,7 @@ def _pytest(python: Path | str, log: Path, arguments: Sequence[str]) -> tuple[in
 
 
 def _failure(status: int, text: str, log: Path, options: Options) -> ParityError:
-    """Why a run of pytest is none."""
+    """The error for a run of pytest that did not complete."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [
         line.removeprefix("ERROR: ").removeprefix("E  ").strip()
@@ -386,13 +393,13 @@ def _present_version(package: str) -> str:
 
 
 def _others(package: str) -> str:
-    """The versions of the other packages that decide, here and everywhere."""
+    """The versions of the other deciding packages, which are the same in every run."""
     versions = {name: str(version).partition("+")[0] for name, version in describe()["packages"].items()}
     return ", ".join(f"{name} {versions[name]}" for name in baseline.DECIDING if name in versions and name != package)
 
 
 def _present_run(place: Path, options: Options) -> Run:
-    """This environment's: the one that was given, its baseline, or what is run now."""
+    """The run of this environment: the given one, its baseline, or a new run."""
     environment = describe()
     if options.present:
         got, should = (baseline.environment_of(each) for each in (options.present[0], environment))
@@ -416,14 +423,20 @@ def _require_listed(package: str, versions: Sequence[str], listed: Sequence[str]
 
 
 def _require_version(release: Release, run: Run) -> None:
-    """Refuse a run of an environment that has another release than it should have."""
+    """Refuse a run whose environment has another release than requested."""
     got = run[0]["packages"].get(release.package, release.version)
     if Version(got or "0").public != Version(release.version).public:
         raise BrokenSuite(f"{release.package}: the environment has {got}, should have {release.version}")
 
 
 def write_page(path: Path, old: Run, new: Run, options: Options) -> None:
-    """Make the page of a run, compared with another; where what it needs is not installed, say so."""
+    """Write the page of a run, compared with another; if a package for it is missing, print that.
+
+    Args:
+        path: of the page.
+        old, new: the environment and the records of each run.
+        options: have the console.
+    """
     from parity.registry import architectures
     from parity.reports.pages import page
 

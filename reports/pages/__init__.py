@@ -1,1 +1,1 @@
-"""What people read: the page, its plots and pictures, the table of what is supported."""
+"""The reports that people read: the page, its plots and screenshots, and the support table."""

@@ -1,4 +1,4 @@
-"""Records → what the page's script reads: cells once, checks as columns of numbers, each message once."""
+"""Records → data of the page's script: each cell and message once, checks as columns of numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parity.reports.gate.causes import Cause
 from parity.reports.gate.changes import KINDS, WORST, Change, Statuses
 from parity.reports.gate.upgrade import worst_ratio
 
-# Architectures of no known kind of model.
+# Kind of the architectures that declare none.
 OTHER = "other"
 _CELL = ("id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant")
 _COLUMNS = ("cell", "check", "status", "error", "ratio", "worst", "seconds", "peak", "cause", "was", "change")
@@ -23,8 +23,9 @@ def compact(
     """The records, each check with the number of its cause and its status in the baseline.
 
     Args:
-        causes: of what is red in the records.
-        accepted: the baseline; None if there is none, so that nothing has changed.
+        lines: the records, one a check.
+        causes: of the red records.
+        accepted: the baseline; None if there is none: nothing counts as changed.
     """
     cells: dict[str, int] = {}
     checks: dict[str, int] = {}
@@ -84,7 +85,7 @@ def group_by_kind(lines: Iterable[Mapping[str, Any]], kinds: Mapping[str, str]) 
 
 
 def _change(line: Mapping[str, Any], accepted: Statuses | None) -> tuple[int, int]:
-    """Numbers of the accepted status and of the kind of change; -1 where there is none."""
+    """Numbers of the accepted status and of the kind of change; -1 if there is none."""
     if accepted is None:
         return -1, -1
     before, after = accepted.get((line["id"], line["check"])), line["status"]
@@ -93,19 +94,21 @@ def _change(line: Mapping[str, Any], accepted: Statuses | None) -> tuple[int, in
 
 
 def _feature(name: str) -> tuple[bool, str]:
-    """What every architecture has first; with and without past beside each other."""
+    """Sort key: `default` first, features with and without past next to each other."""
     return name.removesuffix("-with-past") != "default", name
 
 
 def _finite(value: float | None) -> float | str | None:
-    """The number in six digits; JSON has no word for others."""
+    """The number with six digits; infinity and NaN as text, because JSON cannot hold them."""
     if value is None:
         return None
     return float(f"{value:.6g}") if math.isfinite(value) else str(value)
 
 
 def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Cell → name and text of the scripts that show its failures; an older run may have left those of other cells."""
+    """Cell → name and text of the scripts that reproduce its failures; skip those of cells not in `cells`, from older
+    runs.
+    """
     names = set(cells)
     texts: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(path for directory in directories for path in directory.glob("*.py")):

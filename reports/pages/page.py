@@ -1,4 +1,4 @@
-"""Records → one HTML page that needs nothing else, and a Markdown summary beside it."""
+"""Records → one self-contained HTML page, and a Markdown summary next to it."""
 
 from __future__ import annotations
 
@@ -43,18 +43,17 @@ SUMMARY_LINES = 40
 
 @dataclass(frozen=True)
 class Context:
-    """What the page puts beside the records.
+    """What the page shows in addition to the records.
 
     Args:
         history: earlier runs, the oldest first.
         scripts: directories with the reproducers that runs have left.
         kinds: architecture → kind of its model, by which the matrix is grouped.
-        baseline: the environment of the baseline, or of the run, that the records are compared with; empty if there
-            is none.
-        noun: what it is: `baseline`, `nearest baseline` or `run`.
-        differences: the packages that are others in it; empty if it is of the environment of the records.
+        baseline: environment of the baseline or run that the records are compared with; empty if there is none.
+        noun: its kind: `baseline`, `nearest baseline` or `run`.
+        differences: the packages whose versions differ in it; empty if its environment is that of the records.
         accepted: its statuses, without those that the selection of the run left out.
-        left_out: a line that counts those.
+        left_out: a line that counts those left out.
         known: the warnings that were accepted with it.
     """
 
@@ -70,7 +69,7 @@ class Context:
 
 
 def against(old: Run, new: Run) -> Context:
-    """What the page of `new` says of `old`, a baseline or another run."""
+    """The comparison with `old`, a baseline or another run, for the page of `new`."""
     (before, old_lines), (after, new_lines) = old, new
     versions = [{name: run["packages"].get(name) or "none" for name in baseline.DECIDING} for run in (before, after)]
     first, second = ({name: version.partition("+")[0] for name, version in each.items()} for each in versions)
@@ -92,6 +91,12 @@ def write(
     path: Path, environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], context: Context | None = None
 ) -> None:
     """Write the page, and its summary with the suffix `.md`.
+
+    Args:
+        path: of the page.
+        environment: of the run.
+        lines: the records of the run.
+        context: history and baseline, if there are any.
 
     Raises:
         EnvironmentGap: Jinja2 or matplotlib is not installed.
@@ -155,7 +160,7 @@ def write(
 
 
 def _entry(cause: Cause, run: str) -> dict[str, Any]:
-    """A cause for the template."""
+    """A cause as the template needs it."""
     return {
         "cells": cause.cells,
         "checks": len(cause.lines),
@@ -167,7 +172,7 @@ def _entry(cause: Cause, run: str) -> dict[str, Any]:
 
 
 def _comparison(data: Mapping[str, Any], lines: Iterable[Mapping[str, Any]], context: Context) -> dict[str, Any]:
-    """How many checks changed against the baseline, by kind, and how many of its checks have no record here."""
+    """Count the checks that changed from the baseline, by kind, and those of the baseline without a record here."""
     numbers = Counter(data["rows"]["change"])
     here = {(line["id"], line["check"]) for line in lines}
     return {
@@ -190,8 +195,8 @@ def _library(name: str) -> ModuleType:
 
 
 def problems(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Status → one line for all opsets and checks with one message; nothing of what passed."""
-    # The checks are keys, which keep their order.
+    """Status → lines, each for all opsets and checks with one message; without passed checks."""
+    # A dict serves as an ordered set of checks.
     grouped: dict[str, dict[tuple[str, str, str], tuple[set[int], dict[str, None]]]] = {}
     for line in lines:
         if line["status"] != "passed":

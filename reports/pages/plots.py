@@ -1,4 +1,4 @@
-"""Records → plots as SVG text that takes its colours from the page, each with its figures as a table."""
+"""Records → plots as SVG text that takes its colours from the page, each with its numbers as a table."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that stand for those of the page: an SVG within HTML may use the page's variables.
+# Placeholders that are replaced by CSS variables of the page: an SVG inside HTML may use them.
 _INK = "#010203"
 _COLOURS = {status: f"#0102{16 + number:02x}" for number, status in enumerate(WORST)}
-# Equal answers have ratio 0, which a log scale has no place for.
+# Equal answers have ratio 0, which a log scale cannot show.
 _SMALLEST = 0.01
-# Simplified paths lose their lines of no length.
+# Simplifying a path drops its lines of zero length.
 _WHOLE = {"path.simplify": False}
 _VERDICTS = {"generalises": "passed", "fixed by the model": "skipped", "raises": "xfailed", "silently wrong": "failed"}
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the page; where there is nothing to draw, the caption says so and there is no SVG."""
+    """A plot of the page; if there is nothing to draw, it has no SVG and the caption says so."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ def all_plots(
 
 
 def ratios(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """Median, nine tenths and maximum of the error ratios of each architecture."""
+    """Median, 90th percentile and maximum of the error ratios of each architecture."""
     by_architecture: dict[str, list[float]] = {}
     for line in lines:
         _, ratio = worst_ratio(line)
@@ -89,7 +89,7 @@ def ratios(lines: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def opsets(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """How many architecture × feature have which worst status at each opset."""
+    """How many pairs of architecture and feature have each worst status, by opset."""
     counts: dict[int, Counter[str]] = {}
     for statuses in worst_by_feature(lines).values():
         for opset, status in statuses.items():
@@ -109,7 +109,7 @@ def opsets(lines: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def verdicts(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """What became of the axes of traces at other sizes than those they were traced with."""
+    """Verdicts on the axes of traces at sizes that differ from the traced ones."""
     counts: dict[str, Counter[str]] = {}
     for line in lines:
         for each in line["verdicts"]:
@@ -136,7 +136,7 @@ def verdicts(lines: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def costs(lines: Sequence[Mapping[str, Any]]) -> Plot:
-    """Seconds of all checks of a cell, and the most that its process held meanwhile."""
+    """Seconds of all checks of a cell, against the peak memory of its process."""
     seconds: dict[str, float] = defaultdict(float)
     peaks: dict[str, float] = {}
     for line in lines:
@@ -208,7 +208,7 @@ def _stack(axes: Axes, places: Sequence[int], values: Mapping[str, Sequence[int]
 
 
 def _dots(axes: Axes, horizontal: Sequence[float], vertical: Sequence[float]) -> None:
-    """Thousands of dots as one element of the page: lines of no length with round ends."""
+    """Draw thousands of dots as one SVG element: lines of zero length with round ends."""
     import matplotlib
 
     gap = float("nan")
@@ -237,7 +237,7 @@ def _scale_logarithmically(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, axes: Axes) -> str:
-    """The figure as text for a page; its words stay words."""
+    """The figure as SVG for the page; text stays text."""
     import matplotlib
 
     for label in (axes.xaxis.label, axes.yaxis.label):
@@ -245,7 +245,7 @@ def _svg(figure: Figure, axes: Axes) -> str:
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper right", ncols=6, frameon=False, labelcolor=_INK, fontsize=8)
     stream = io.StringIO()
-    # Without the salt ids differ from run to run.
+    # Without the salt, ids differ from run to run.
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": axes.get_xlabel() + axes.get_ylabel(),
@@ -255,7 +255,7 @@ def _svg(figure: Figure, axes: Axes) -> str:
     with matplotlib.rc_context(settings):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    # Its frame has the name; what is within is decoration.
+    # The frame around it has the accessible name; hide the drawing itself from screen readers.
     text = text[text.index("<svg") :].replace("<svg", '<svg aria-hidden="true"', 1).replace(_INK, "currentColor")
     for status, colour in _COLOURS.items():
         text = text.replace(colour, f"var(--{status}-bar)")

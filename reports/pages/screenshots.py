@@ -1,4 +1,4 @@
-"""The page as pictures: `python -m parity.reports.pages.screenshots PAGE` writes those of the README."""
+"""Screenshots of the page: `python -m parity.reports.pages.screenshots PAGE` writes those of the README."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def gap() -> str | None:
-    """Why no browser can be driven here and what to install; None where one can."""
+    """Why no browser can be driven here and what to install; None if one can."""
     try:
         import playwright.sync_api  # noqa: F401 - only whether it is there
     except ImportError:
@@ -36,7 +36,7 @@ def gap() -> str | None:
 
 
 def executable() -> str | None:
-    """Where the browser is."""
+    """The path of the browser, or None."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
 
 
@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        # Its own sandbox does not start for root, as whom containers run.
+        # Chromium's own sandbox does not start for root, and containers run as root.
         yield driver.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
 
 
@@ -54,12 +54,13 @@ def browser() -> Iterator[Browser]:
 def open_page(
     chromium: Browser, path: Path, *, scheme: str = "light", width: int = 1280, height: int = 760, address: str = ""
 ) -> Iterator[Page]:
-    """The page in a window, drawn; leaving closes it.
+    """The rendered page in a window, which closes on exit.
 
     Args:
+        path: of the HTML file.
         scheme: the colours that the reader prefers, `light` or `dark`.
         width, height: of the window, in pixels.
-        address: what follows the `#`, such as a cell.
+        address: the URL fragment (after `#`), such as a cell.
     """
     window = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     window.goto(path.resolve().as_uri() + (f"#{address}" if address else ""))
@@ -69,7 +70,7 @@ def open_page(
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m parity.reports.pages.screenshots") -> int:
-    """Write the pictures; returns the exit status."""
+    """Write the screenshots; returns the exit status."""
     parser = argparse.ArgumentParser(prog, description="Take the README's pictures of a page.")
     parser.add_argument("page", type=Path, help="the HTML file that python -m parity.reports has written")
     parser.add_argument("--output", type=Path, default=DIRECTORY, help="the directory (default: %(default)s)")
@@ -90,7 +91,7 @@ def _run(args: argparse.Namespace) -> int:
             _write(args.output / "matrix.png", window.screenshot())
             _write(args.output / "ratios.png", window.locator("#ratios svg").screenshot())
         with open_page(chromium, args.page, scheme="dark") as window:
-            # The worst of all: its rows and messages are what the page is for.
+            # Show the worst status: people open the page for its rows and messages.
             shown = next(name for name in WORST if window.locator(f"#grids button.{name}").count())
             window.locator(f"#grids button.{shown}").first.click()
             window.get_by_role("dialog").wait_for()
@@ -100,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, screenshot: bytes) -> None:
-    # A palette is half of the size, and a page of text loses nothing.
+    # A palette halves the size without visible loss on a page of text.
     Image.open(io.BytesIO(screenshot)).convert("RGB").quantize(256).save(path, optimize=True)
 
 

@@ -22,23 +22,23 @@ ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "reports" / "results" / "support.json"
 PAGE = ROOT / "docs" / "architectures.md"
 README = ROOT / "README.md"
-# The worst first.
+# Worst first.
 _TRACED = ("silently wrong", "raises", "fixed by the model", "generalises")
-# A gate says nothing about a feature.
+# Without `skipped`: a gate says nothing about a feature.
 _WORST = ("failed", "error", "xpassed", "xfailed", "passed")
 
-# Architecture → feature → what is known of it, as `table` and `verdicts` have it.
+# Architecture → feature → an entry of `table` or `verdicts`.
 Features = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def environment_of(environment: Mapping[str, Any]) -> str:
-    """What tells the columns apart: the packages that decide."""
+    """The name of a column: the deciding packages with their versions."""
     packages = environment["packages"]
     return ", ".join(f"{name} {packages.get(name) or 'none'}" for name in ("transformers", "torch", "onnxruntime"))
 
 
 def table(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """architecture → feature → {status: opsets} of the ONNX cells, and the reasons of what is not plainly passed."""
+    """architecture → feature → {status: opsets} of the ONNX cells, and the reasons of statuses other than passed."""
     worst: dict[tuple[str, str], dict[int, str]] = {}
     reasons: dict[tuple[str, str], set[str]] = {}
     for line in lines:
@@ -60,7 +60,7 @@ def table(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, A
 
 
 def verdicts(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
-    """architecture → feature → axis → its verdict, of the TorchScript cells; the worst of eager and sdpa attention."""
+    """architecture → feature → axis → verdict of the TorchScript cells; the worst of eager and sdpa attention."""
     entries: dict[str, dict[str, dict[str, str]]] = {}
     for line in lines:
         for each in line["verdicts"] if line["format"] == "torchscript" else ():
@@ -71,7 +71,7 @@ def verdicts(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
 
 
 def page(support: Mapping[str, Features], traces: Mapping[str, Features] | None = None) -> str:
-    """The whole table as Markdown, a column for each environment; and that of the traces' verdicts."""
+    """The whole table as Markdown, a column for each environment, and the table of the traces' verdicts."""
     names = list(support)
     lines = [
         "# What works",
@@ -114,7 +114,7 @@ def _traces(traces: Mapping[str, Features]) -> Iterator[str]:
 
 
 def summary(support: Mapping[str, Features]) -> str:
-    """The table of the documentation: one row for each architecture, opsets of the first environment."""
+    """The table of the documentation: features and opsets of each architecture in the first environment."""
     first = next(iter(support.values()))
     lines = ["| architecture | features | opsets |", "|---|---|---|"]
     for architecture, features in first.items():
@@ -127,7 +127,7 @@ def summary(support: Mapping[str, Features]) -> str:
 
 
 def name_list(support: Mapping[str, Features]) -> str:
-    """The names of the README: every architecture of the first environment."""
+    """The list in the README: every architecture of the first environment."""
     return textwrap.fill(", ".join(next(iter(support.values()))), 120, break_on_hyphens=False) + "\n"
 
 
@@ -156,7 +156,12 @@ def _reasons(support: Mapping[str, Features]) -> Iterator[str]:
 
 
 def between_marks(text: str, content: str, name: str = "support") -> str:
-    """The text of a page with `content` between the two marks of that name.
+    """The text of a page with `content` between its two marks.
+
+    Args:
+        text: the page.
+        content: replaces what is between the marks.
+        name: of the marks.
 
     Raises:
         ValueError: a mark is missing.
@@ -183,7 +188,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.pa
 
 
 def _write(paths: Sequence[Path]) -> int:
-    # What was run again counts as it went last.
+    # The last result of a check counts.
     runs: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for path in paths:
         environment, lines = records.load(path)

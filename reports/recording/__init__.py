@@ -1,1 +1,1 @@
-"""The run as pytest plug-ins see it: what is selected, and what goes on record."""
+"""pytest plug-ins that select the cells of a run and record the results."""

@@ -1,6 +1,7 @@
-"""pytest plug-in of an installation: `pytest --pyargs parity.architectures` has what the repository's conftest loads.
+"""pytest plug-in of an installation: gives `pytest --pyargs parity.architectures` the plug-ins of the repository's
+conftest.
 
-It is there in every pytest of its environment, and does nothing unless tests of parity are asked for.
+It is loaded by every pytest of its environment, and does nothing unless tests of parity are selected.
 """
 
 from __future__ import annotations

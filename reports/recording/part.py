@@ -1,4 +1,4 @@
-"""pytest plug-in: what a run left out of the matrix because it was told to, for its records."""
+"""pytest plug-in: records which part of the matrix the options of a run left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.reports.recording.selection import cell_of, check_of
 from parity.reports.recording.stash import PART
 from parity.words import TESTS
 
-# Option → what pytest calls its value.
+# Option → its attribute in `config.option`.
 _OPTIONS = {
     "-k": "keyword",
     "-m": "markexpr",
@@ -35,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def options_of(config: pytest.Config) -> dict[str, Any]:
-    """What chose the tests of a run: the options that were given, as they are written."""
+    """The options that selected the tests of a run, as they were given."""
     options: dict[str, Any] = {}
     for name, attribute in _OPTIONS.items():
         value = getattr(config.option, attribute, None)

@@ -1,4 +1,4 @@
-"""pytest plug-in: every check of a cell becomes a record; the controller alone writes them."""
+"""pytest plug-in: makes a record of every check of a cell; only the xdist controller writes them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    # What a worker has used, for the controller.
+    # Send what this worker used to the controller.
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput[_USAGE] = usage()
         session.config.workeroutput[_SHARD] = session.config.stash.get(SHARD, None)
@@ -67,14 +67,14 @@ def usage() -> dict[str, float]:
 
 
 class _Peak:
-    """Peak memory of this process in MiB: of all its time, and since the last `restart`."""
+    """Peak memory of this process in MiB: over its lifetime, and since the last `restart`."""
 
     _before = 0
     restarted = False
 
     @classmethod
     def restart(cls) -> None:
-        """Count anew, where the system can: Linux, for a process of one's own."""
+        """Reset the peak, if the system can: Linux, for the process itself."""
         cls._before = cls.highest()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
@@ -86,7 +86,7 @@ class _Peak:
 
     @staticmethod
     def now() -> int:
-        # getrusage also counts what the parent held when it started this process.
+        # getrusage includes the memory of the parent at the time of the fork.
         with contextlib.suppress(OSError, StopIteration):
             lines = Path("/proc/self/status").read_text().splitlines()
             return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10)
@@ -121,9 +121,9 @@ def pytest_runtest_makereport(
 
 
 def place_of(error: BaseException) -> str:
-    """The innermost frame of parity or of a package that it stands on, as `module:function`; empty if there is none.
+    """The innermost frame of parity or of an upstream package, as `module:function`; empty if there is none.
 
-    Of an error that was raised from another it is the place of that one.
+    For an error that was raised from another, the place of that other.
     """
     while error.__cause__ is not None:
         error = error.__cause__
@@ -164,8 +164,8 @@ class _Recorder:
                 self._write_now(report.nodeid)
 
     def _write_now(self, nodeid: str) -> None:
-        """Have the record on the disk, should this process be killed; its warnings come with the whole file."""
-        # What does not follow the schema, or has no place on the disk, is reported at the end.
+        """Write the record at once, in case this process is killed; its warnings come with the whole file."""
+        # A record that violates the schema, or that cannot be written, is reported at the end.
         with contextlib.suppress(ValueError, OSError):
             if self._stream is None:
                 self._stream = records.Stream(self._path, self._environment())
@@ -188,7 +188,7 @@ class _Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-        """Of each cause the first failure stands in pytest's own lists; the largest causes come after them."""
+        """Keep the first failure of each cause in pytest's own lists, and print the largest causes after them."""
         lines = {nodeid: record(phases) for nodeid, phases in self._reports.items()}
         causes = causes_of(lines.values())
         first = {id(cause.lines[0]) for cause in causes}
@@ -214,7 +214,7 @@ class _Recorder:
             environment.update({"shard": shard} if shard else {})
             part = self._stash.get(PART, None)
             if part and (part["tests"] or part["left_out"]):
-                # Paths have chosen something when a test of the matrix is not in them.
+                # Paths count as a selection if they leave out a test of the matrix.
                 options = {name: each for name, each in self._options.items() if name != "paths" or part["tests"]}
                 environment[FIELD] = {**part, "options": options}
             lines = [record(phases, self._warnings.get(nodeid)) for nodeid, phases in self._reports.items()]
@@ -226,7 +226,7 @@ class _Recorder:
 
 
 def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
-    """What a report lacks whose worker died with it: the cell by its id, and the failure."""
+    """The properties that a report lacks because its worker died: the cell, found by its id, and the failure."""
     check, _, identity = report.nodeid.rpartition("::")[2].partition("[")
     known = (each for cell in cells() for each in ((cell, cell.emulation()) if cell.format == "neuron" else (cell,)))
     cell = next((cell for cell in known if cell.id == identity.removesuffix("]")), None)
@@ -239,7 +239,7 @@ def _crash(report: pytest.TestReport) -> list[tuple[str, dict[str, Any]]]:
 
 
 def record(phases: Sequence[pytest.TestReport], warnings: Sequence[Mapping[str, str]] | None = None) -> dict[str, Any]:
-    """One record from the reports of a check's phases (setup, call, teardown) and the warnings of upstream in them."""
+    """One record from the reports of a check's phases (setup, call, teardown) and upstream's warnings in them."""
     deciding = next((report for report in phases if report.outcome != "passed"), None)
     deciding = deciding or next(report for report in phases if report.when in ("call", "setup"))
     properties = [pair for report in phases for pair in report.user_properties]

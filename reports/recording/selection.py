@@ -1,4 +1,4 @@
-"""pytest plug-in: a part of the matrix, for one of several machines (`--shard`) or by an earlier run."""
+"""pytest plug-in: selects a part of the matrix, for one of several machines (`--shard`) or by an earlier run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _BEFORE = pytest.StashKey[Statuses]()
-# Among what a worker is given.
+# Key of the earlier statuses in `workerinput`.
 _NAME = "before"
 
 
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if path:
             config.stash[_BEFORE] = _statuses_before(config, path)
-            # xdist would begin with the model that has most tests, not with what has failed.
+            # xdist would begin with the model that has most tests, not with the checks that failed.
             config.option.loadscopereorder = False
         if config.getoption("shard"):
             read_seconds(_seconds_file(config))
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _statuses_before(config: pytest.Config, path: Path) -> Statuses:
-    """What is known already; a worker is told by the controller, so that one that starts later knows the same."""
+    """Statuses of earlier runs; workers get them from the controller, so that a restarted worker knows the same."""
     if hasattr(config, "workerinput"):
         return {(cell, check): status for cell, check, status in config.workerinput[_NAME]}
     return {**statuses(records.load_latest(path)), **statuses(lines_before(config))}
@@ -70,7 +70,7 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Last: a shard is a part of what -k, -m and the like have left.
+    # Last, because a shard is a part of what -k, -m and similar options have selected.
     if _BEFORE in config.stash:
         _keep(config, items, items_to_rerun(items, config.stash[_BEFORE]))
     if config.getoption("shard"):
@@ -86,7 +86,7 @@ def _keep(config: pytest.Config, items: list[pytest.Item], selection: Sequence[p
 
 
 def items_to_rerun(items: Sequence[pytest.Item], before: Statuses) -> list[pytest.Item]:
-    """The items of cells that failed before, then those that have no result there; a skip is none."""
+    """The items that failed before, then those without a result; a skip is no result."""
     known = {item: before.get((cell.id, check_of(item))) for item in items if (cell := cell_of(item))}
     failed = [item for item, status in known.items() if status in ("failed", "error", "xpassed")]
     return failed + [item for item, status in known.items() if status in (None, "skipped")]
@@ -95,10 +95,15 @@ def items_to_rerun(items: Sequence[pytest.Item], before: Statuses) -> list[pytes
 def part(
     items: Sequence[pytest.Item], index: int, count: int, seconds: Mapping[str, float]
 ) -> tuple[list[pytest.Item], dict[str, Any]]:
-    """The items of one shard in their order, and what is noted of it for `--merge`.
+    """The items of one shard in their order, and its description for `--merge`.
 
-    All tests of one model stay together, and those of one file that are about no cell. The same items and seconds give
-    the same parts everywhere; `whole` is a fingerprint of all parts.
+    All tests of one model stay together, and so do those of one file that have no cell. Equal items and seconds give
+    equal shards on every machine; `whole` is a fingerprint of all shards.
+
+    Args:
+        items: the selected tests.
+        index, count: number of this shard, from 1, and of all.
+        seconds: unit (a model or a file) → recorded seconds.
     """
     units = {item: _unit(item) for item in items}
     shares = assignment(weights(Counter(units.values()), seconds), count)

@@ -1,4 +1,4 @@
-"""What the plug-ins of one run hand to each other."""
+"""Values that the plug-ins of one run share."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from parity import records
 from parity.errors import UsageError
 from parity.fixtures.selection import directory_of
 
-# Which shard the run is, if it is one.
+# The shard of the run, if it is one.
 SHARD = pytest.StashKey[dict[str, Any]]()
-# What the run left out.
+# The part of the matrix that the run left out.
 PART = pytest.StashKey[dict[str, Any]]()
 
 
 def records_path(config: pytest.Config) -> Path:
-    """Where the records of the run go.
+    """The file for the records of the run.
 
     Raises:
-        UsageError: the name is that of a run that was broken off.
+        UsageError: the name ends as an interrupted run's does.
     """
-    # Records of a part do not take the place of those that they were chosen by.
+    # Keep the records that `--only-changed` selects by.
     name = "records-again.jsonl" if config.getoption("only_changed") else "records.jsonl"
     path = config.getoption("records") or directory_of(config) / "reports" / "out" / name
     if path.suffix == records.PARTIAL:
@@ -34,7 +34,7 @@ def records_path(config: pytest.Config) -> Path:
 
 
 def lines_before(config: pytest.Config) -> list[dict[str, Any]]:
-    """The records of the same run with `--only-changed` that was broken off before; they become part of this one's.
+    """The records of an interrupted run with `--only-changed`, which the same command continues.
 
     Raises:
         UsageError: the file is damaged.

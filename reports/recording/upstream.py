@@ -1,7 +1,7 @@
-"""pytest plug-in: a warning of a package that parity stands on is no failure; it is put on record, and told once.
+"""pytest plug-in: records warnings of upstream packages, which are no failures, and reports each once.
 
-Who warns is decided by the frame that calls `warnings.warn`, not by `stacklevel`, which names whom it is meant for. A
-warning of any other code, parity's own first, stays what the configuration makes of it: an error.
+The frame that calls `warnings.warn` decides who warns, not `stacklevel`, which names the caller that is meant. A
+warning of any other code, including parity, stays what the configuration makes of it: an error.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FILTERS = (
     # torch >= 2.9 recommends the torch.export-based exporter, which cannot deliver an opset below 18.
     "ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning",
     "ignore:The feature will be removed:DeprecationWarning",
-    # Modules of transformers 4 script functions when they are imported.
+    # transformers 4 has modules that script functions at import.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 )
-# Kinds of warnings that the end of a run lists; the rest is counted.
+# The end of a run lists so many kinds of warnings and counts the rest.
 LISTED = 5
-# Decorators of these warn in the name of what they decorate.
+# Decorators of these modules warn on behalf of the function that they decorate.
 _DECORATORS = ("typing_extensions", "warnings")
 _OWN = pytest.StashKey[Callable[..., None]]()
 
@@ -52,10 +52,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class _Summary:
-    """Counts what upstream has warned of, and reports it when the run is over, in the place of pytest's own list."""
+    """Counts upstream's warnings and reports them at the end, in place of pytest's own list."""
 
     def __init__(self) -> None:
-        # Category, module and pattern → how often, and the first text.
+        # (category, module, pattern) → count, and its first text.
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._texts: dict[tuple[str, str, str], str] = {}
 
@@ -87,7 +87,7 @@ class _Summary:
 
 
 def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
-    """`warnings.warn` that gives what an upstream package says its own place, whatever its `stacklevel`."""
+    """Wrap `warnings.warn`: a warning of an upstream package gets its caller's place, whatever its `stacklevel`."""
 
     def warn(
         message: Warning | str,
@@ -99,7 +99,7 @@ def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
         frame = sys._getframe(1)
         module, file, line = _speaker(frame)
         if not _is_upstream(module):
-            # Nor may others pass their warnings off as upstream's.
+            # Other code may not pass its warnings off as upstream's.
             disguised = _is_upstream(_name(frame, stacklevel - 1))
             return own(message, category, 2 if disguised else stacklevel + 1, source, **options)
         registry = frame.f_globals.setdefault("__warningregistry__", {})
@@ -111,7 +111,7 @@ def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
 
 
 def _speaker(frame: FrameType) -> tuple[str, str, int]:
-    """Module, file and line of who warns: of what is decorated, where a decorator speaks for it."""
+    """Module, file and line of who warns; for a warning of a decorator, those of the decorated function."""
     name = frame.f_globals.get("__name__") or ""
     decorated = frame.f_locals.get("arg") if name in _DECORATORS else None
     if decorated is None:
@@ -131,10 +131,10 @@ def _is_upstream(module: str) -> bool:
 
 
 def module_of(path: str) -> str:
-    """The dotted name of the upstream module in a file; empty where the file is none's."""
+    """The dotted name of the upstream module in a file; empty if the file belongs to none."""
     parts = list(Path(path).with_suffix("").parts)
     places = [place for place, part in enumerate(parts) if part in UPSTREAM]
-    # The package's own directory is the one in site-packages, wherever that is.
+    # Prefer the directory in site-packages: a parent directory may have the name of a package too.
     installed = [place for place in places if place and parts[place - 1] in ("site-packages", "dist-packages")]
     place = next(iter(installed or places[-1:]), None)
     if place is None:
@@ -143,7 +143,7 @@ def module_of(path: str) -> str:
 
 
 def warning_facts(warning: warnings.WarningMessage) -> dict[str, str] | None:
-    """Category, module and first line of a warning that upstream has raised; None of any other."""
+    """Category, module and first line of an upstream warning; None for any other."""
     module = module_of(warning.filename)
     if not module:
         return None
