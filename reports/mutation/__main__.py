@@ -167,8 +167,8 @@ def run(args: argparse.Namespace) -> int:
         for case in chosen_cases(args):
             mutate(work, case, args, uses)
         trace(work, args)
-    lines = [[*work.known(step).values()] for step in ("mutants", "originals", "traces")]
-    summary = scores.summarise(*lines, args.seed)
+    mutants, originals, traces = ([*work.known(step).values()] for step in ("mutants", "originals", "traces"))
+    summary = scores.summarise(mutants, originals, traces, args.seed)
     print("\n".join(scores.report(summary)[4:]))
     small = bool(args.only) or args.scale < 1
     if not small:

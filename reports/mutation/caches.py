@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from parity.reports.mutation.graphs import FLOAT, HALF, INT64, Builder, Fault, Graph
 from parity.reports.mutation.roles import role_of_weight
@@ -51,7 +54,7 @@ def _pairs(names: list[str]) -> Iterator[tuple[str, str, str]]:
         if name.endswith("key") and value in names:
             yield name, value, "keys and values"
     keys = [name for name in names if name.endswith("key")]
-    for one, other in zip(keys, keys[1:], strict=False):
+    for one, other in pairwise(keys):
         yield one, other, "keys of two layers"
 
 
@@ -81,8 +84,6 @@ def _exchange(one: str, other: str) -> Callable[[Graph], None]:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
         b = Builder(graph.opset, f"mutant.{one}")
-        from onnx import helper
-
         b.nodes.append(helper.make_node("Identity", [names[one]], [other]))
         b.nodes.append(helper.make_node("Identity", [names[other]], [one]))
         graph.proto.node.extend(b.nodes)
@@ -108,7 +109,9 @@ def _indices(graph: Graph) -> Iterator[Fault]:
         if nodes:
             angle, operator = nodes[0].input[0], name
             yield Fault(POSITIONS, "an angle is a thousandth more", operator, _stretch_input(nodes[0].name), angle)
-            yield Fault(POSITIONS, "each other's", "Cos and Sin", _turn(nodes[0].name, "Sin" if name == "Cos" else "Cos"))
+            yield Fault(
+                POSITIONS, "each other's", "Cos and Sin", _turn(nodes[0].name, "Sin" if name == "Cos" else "Cos")
+            )
 
 
 def _turn(name: str, operator: str) -> Callable[[Graph], None]:
@@ -128,8 +131,8 @@ def _stretch_input(name: str) -> Callable[[Graph], None]:
     return apply
 
 
-def _insert_before(graph: Graph, node: object, b: Builder) -> None:
-    place = list(graph.proto.node).index(node)  # type: ignore[arg-type]  # it is one of them
+def _insert_before(graph: Graph, node: onnx.NodeProto, b: Builder) -> None:
+    place = list(graph.proto.node).index(node)
     for new in reversed(b.nodes):
         graph.proto.node.insert(place, new)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.reports.mutation.graphs import BOOL, FLOAT, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, Builder, Fault, Graph
 from parity.reports.mutation.masks import mask_inputs
 
 CONDITIONS = "wrong only under a condition"
@@ -38,11 +38,9 @@ def _stretch(output: str, condition: Callable[[Builder], str]) -> Callable[[Grap
     return apply
 
 
-def _conditions(
-    graph: Graph, draw: np.random.Generator
-) -> Iterator[tuple[str, str, Callable[[Builder], str]]]:
+def _conditions(graph: Graph, draw: np.random.Generator) -> Iterator[tuple[str, str, Callable[[Builder], str]]]:
     """What, where, and a scalar that says whether it holds (or one for each row)."""
-    sizes = {name: place for name in ("batch", *_TEXTS, *_PASTS, "height", "width") if (place := graph.axis(name))}
+    sizes = {each: found for each in ("batch", *_TEXTS, *_PASTS, "height", "width") if (found := graph.axis(each))}
 
     def compare(axis: str, operator: str, value: int) -> Callable[[Builder], str]:
         return lambda b: b.op(operator, b.size(*sizes[axis]), b.const(value))
@@ -83,8 +81,12 @@ def _conditions(
     for name, value in graph.inputs.items():
         if name.endswith("input_ids"):
             place = int(draw.integers(6, 90))
-            yield f"the id {place} is among them", name, lambda b, n=name, p=place: b.any(  # type: ignore[misc]
-                b.op("Equal", n, b.const(p))
+            yield (
+                f"the id {place} is among them",
+                name,
+                lambda b, n=name, p=place: b.any(  # type: ignore[misc]
+                    b.op("Equal", n, b.const(p))
+                ),
             )
         if name.endswith("token_type_ids"):
             yield "all are one", name, lambda b, n=name: b.op("Not", b.any(b.op("Equal", n, b.const(0))))  # type: ignore[misc]
@@ -153,6 +155,3 @@ def _blank_row(name: str) -> Callable[[Builder], str]:
         return b.any(b.op("Less", seen, b.number(0.5)))
 
     return build
-
-
-__all__ = ["BOOL", "CONDITIONS", "find"]

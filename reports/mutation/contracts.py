@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -49,7 +49,7 @@ def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
         yield Fault(CONTRACT, what, where, change)
 
 
-def _left_over(size: int) -> object:
+def _left_over(size: int) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         values = np.random.default_rng(1).standard_normal(size).astype(np.float32)
         graph.proto.initializer.append(numpy_helper.from_array(values, "left.over"))
@@ -57,7 +57,7 @@ def _left_over(size: int) -> object:
     return apply
 
 
-def _as_input(place: int) -> object:
+def _as_input(place: int) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         tensor = graph.proto.initializer[place]
         graph.proto.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -82,7 +82,7 @@ def _values(graph: Graph, side: str) -> list[onnx.ValueInfoProto]:
     return list(graph.proto.input if side == "inputs" else graph.proto.output)
 
 
-def _one_symbol(side: str) -> object:
+def _one_symbol(side: str) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         for value in _values(graph, side):
             named = [dim for dim in value.type.tensor_type.shape.dim if dim.dim_param]
@@ -92,7 +92,7 @@ def _one_symbol(side: str) -> object:
     return apply
 
 
-def _bake(side: str, axis: str, size: int) -> object:
+def _bake(side: str, axis: str, size: int) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         for value in _values(graph, side):
             for dim in value.type.tensor_type.shape.dim:
@@ -142,7 +142,7 @@ def _one_more_input(graph: Graph) -> None:
     graph.proto.input.append(helper.make_tensor_value_info("more", FLOAT, ["batch"]))
 
 
-def _order(side: str) -> object:
+def _order(side: str) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         values = getattr(graph.proto, side)
         if len(values) < 2:
@@ -153,7 +153,7 @@ def _order(side: str) -> object:
     return apply
 
 
-def _cast_output(dtype: int) -> object:
+def _cast_output(dtype: int) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         value = graph.proto.output[0]
         for node in graph.proto.node:
@@ -175,7 +175,7 @@ def _cast_input(graph: Graph) -> None:
     graph.proto.node.insert(0, helper.make_node("Cast", [value.name], [f"{value.name}.wide"], to=INT64))
 
 
-def _set_opset(step: int) -> object:
+def _set_opset(step: int) -> Callable[[Graph], None]:
     def apply(graph: Graph) -> None:
         for each in graph.model.opset_import:
             if each.domain in ("", "ai.onnx"):
@@ -201,7 +201,7 @@ def _dropout(graph: Graph) -> None:
 
 
 def _later_operator(graph: Graph) -> None:
-    """Mish is new in opset 18, HardSwish in 14, GridSample's like of them in none below: what ORT runs all the same."""
+    """Gelu is new in opset 20, and Scatter deprecated since 11: no runtime need have them."""
     value = graph.proto.output[0].name
     for node in graph.proto.node:
         node.output[:] = [f"{value}.own" if name == value else name for name in node.output]

@@ -1,4 +1,4 @@
-"""What is held against the faults: the verdict of the commands, the tests of the matrix, and one shape with a tolerance."""
+"""What is held against faults: the verdict of the commands, the tests of the matrix, one shape with a tolerance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class _Artifact(Artifact):
 
 
 class Command:
-    """The verdict of `parity check` on a file of ours, as `parity.check` asks for it, with the reference's answers kept."""
+    """The verdict of `parity check` on a file of ours; the reference's answers are computed once."""
 
     def __init__(self, reference: Reference) -> None:
         self._reference = _PooledReference(
@@ -129,8 +129,6 @@ class OneShape:
 
     def judge(self, path: Path) -> Outcome:
         """`values` where the file is rejected."""
-        import onnxruntime
-
         from parity.reports.mutation.visibility import session_of
 
         try:
@@ -138,7 +136,6 @@ class OneShape:
             names = [value.name for value in session.get_outputs()]
             answers = dict(zip(names, session.run(None, dict(self._inputs)), strict=True))
         except Exception as error:  # onnxruntime raises what it likes
-            assert onnxruntime is not None
             return Outcome(type(error).__name__)
         for name, expected in self._expected.items():
             actual = answers.get(name)
@@ -207,9 +204,7 @@ def _tests_of(cell: Cell) -> Iterator[tuple[str, Callable[..., None]]]:
             parameters = {*inspect.signature(function).parameters}
             if not parameters & {"artifact", "session"}:
                 continue
-            (keywords,) = [
-                each.kwargs for each in getattr(function, "pytestmark", ()) if each.name == "cells"
-            ] or [{}]
+            (keywords,) = [each.kwargs for each in getattr(function, "pytestmark", ()) if each.name == "cells"] or [{}]
             expected = {each.name for each in marks(cell, name)} & {"xfail", "skip"}
             if Selection(**keywords).has(cell) and not expected:
                 tests[name] = function
@@ -278,9 +273,7 @@ def _prepare_minilm(case: Case, path: Path) -> Bench:
     checkpoint = Checkpoint(str(minilm.directory()))
     config = checkpoint.onnx_config(case.feature)
     source = checkpoint.inputs(config)
-    reference = Reference(
-        lambda: checkpoint.load(case.feature, source), source, checkpoint.relations_of(case.feature)
-    )
+    reference = Reference(lambda: checkpoint.load(case.feature, source), source, checkpoint.relations_of(case.feature))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         export(checkpoint.preprocessor, reference.load(), config, case.opset, path)
@@ -307,6 +300,3 @@ def bounds_of(config: Any, onnx_config: OnnxConfig) -> dict[str, int]:
         "bbox": item("max_2d_position_embeddings", 2),
     }
     return {name: bound for name, bound in known.items() if name in onnx_config.inputs}
-
-
-__all__ = ["Bench", "Command", "OneShape", "Outcome", "Suite", "bounds_of", "prepare", "replace"]

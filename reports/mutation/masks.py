@@ -1,4 +1,4 @@
-"""Faults of masks: open where they should hide, filled with too little, and attention that sees too much or too little."""
+"""Faults of masks: open where they should hide, filled with too little, attention that sees too much or too little."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 
-from parity.reports.mutation.graphs import BOOL, FLOAT, INT64, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, INT64, Builder, Fault, Graph
 from parity.reports.mutation.roles import side_of
 
 OPEN, FILLS, LEAKS, WINDOWS, MASKS = (
@@ -48,7 +48,7 @@ def _inputs(graph: Graph) -> Iterator[Fault]:
         for length in (8, 16, 24, 32):
             yield _fault(OPEN, f"padding from token {length} on is seen", name, _open_from(length))
             yield _fault(OPEN, f"tokens from {length} on are hidden", name, _hide_from(length))
-        yield _fault(MASKS, "ignored", name, lambda b, m: _ones(b, m))
+        yield _fault(MASKS, "ignored", name, _ones)
         yield _fault(MASKS, "the first token is always seen", name, _show(0))
         yield _fault(MASKS, "the last token is always seen", name, _show(-1))
         yield _fault(MASKS, "holes are seen", name, _fill_holes)
@@ -291,6 +291,3 @@ def _move_triangle(name: str) -> Callable[[Graph], None]:
             graph.proto.node.insert(place, new)
 
     return apply
-
-
-__all__ = ["BOOL", "FILLS", "LEAKS", "MASKS", "OPEN", "WINDOWS", "find", "mask_inputs"]

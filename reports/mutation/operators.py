@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import onnx
 from onnx import helper
 
-from parity.reports.mutation.graphs import FLOAT, HALF, INT64, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, HALF, Builder, Fault, Graph
 from parity.reports.mutation.roles import role_of_scope, side_of
 
 SWAPS, CONSTANTS, OPERANDS, PRECISION, LEAKS = (
@@ -56,14 +57,12 @@ def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
 
 def _floats(graph: Graph) -> set[str]:
     """The values that shape inference knows to be floats."""
-    import onnx
-
     model = onnx.shape_inference.infer_shapes(graph.model)
     return {value.name for value in (*model.graph.value_info, *model.graph.output) if _is_float(value)}
 
 
-def _is_float(value: object) -> bool:
-    return value.type.tensor_type.elem_type == FLOAT  # type: ignore[attr-defined]  # a ValueInfoProto
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return value.type.tensor_type.elem_type == FLOAT
 
 
 def _turn(name: str, operator: str) -> Callable[[Graph], None]:
@@ -79,10 +78,10 @@ def _turn(name: str, operator: str) -> Callable[[Graph], None]:
     return apply
 
 
-def _operands(graph: Graph, node: object, where: str, floats: set[str]) -> Iterator[Fault]:
-    name, operator = node.name, node.op_type  # type: ignore[attr-defined]  # a NodeProto
-    inputs = list(node.input)  # type: ignore[attr-defined]  # the same
-    result = node.output[0]  # type: ignore[attr-defined]  # the same
+def _operands(graph: Graph, node: onnx.NodeProto, where: str, floats: set[str]) -> Iterator[Fault]:
+    name, operator = node.name, node.op_type
+    inputs = list(node.input)
+    result = node.output[0]
     if operator == "Add" and result in floats and all(graph.array(each) is None for each in inputs):
         yield Fault(OPERANDS, "the second term is lost", where, _bypass(name, 0), name)
         yield Fault(OPERANDS, "the first term is lost", where, _bypass(name, 1), name)
@@ -154,9 +153,9 @@ def _move_end(name: str) -> Callable[[Graph], None]:
     return apply
 
 
-def _precision(node: object, where: str) -> Iterator[Fault]:
-    name, result = node.name, node.output[0]  # type: ignore[attr-defined]  # a NodeProto
-    if node.op_type in ("MatMul", "Gemm", "Conv", "Softmax"):  # type: ignore[attr-defined]  # the same
+def _precision(node: onnx.NodeProto, where: str) -> Iterator[Fault]:
+    name, result = node.name, node.output[0]
+    if node.op_type in ("MatMul", "Gemm", "Conv", "Softmax"):
 
         def halve(b: Builder, value: str) -> str:
             return b.op("Cast", b.op("Cast", value, to=HALF), to=FLOAT)
@@ -171,16 +170,16 @@ def _precision(node: object, where: str) -> Iterator[Fault]:
         yield Fault(PRECISION, "its result has 16 bits after the point", where, lambda g: g.replace(result, cut), name)
 
 
-def _eps(graph: Graph, node: object) -> Iterator[Fault]:
-    name = node.name  # type: ignore[attr-defined]  # a NodeProto
-    for attribute in node.attribute:  # type: ignore[attr-defined]  # the same
+def _eps(graph: Graph, node: onnx.NodeProto) -> Iterator[Fault]:
+    name = node.name
+    for attribute in node.attribute:
         if attribute.name != "epsilon":
             continue
         for value in (1e-3, 1e-5, 1e-12):
             if not np.isclose(attribute.f, value, rtol=0.01, atol=0):
                 role = role_of_scope(name)
                 yield Fault(CONSTANTS, f"an epsilon of {value:g}", role, _set_epsilon(name, value), name)
-        if node.op_type == "LayerNormalization":  # type: ignore[attr-defined]  # the same
+        if node.op_type == "LayerNormalization":
             yield Fault(OPERANDS, "over two axes", role_of_scope(name), _set_axis(name, -2), name)
 
 
@@ -221,30 +220,21 @@ def _constants(graph: Graph) -> Iterator[Fault]:
 
 def _outputs(graph: Graph) -> Iterator[Fault]:
     """A little of what does not belong there."""
-    for name, value in list(graph.outputs.items())[:1]:
-        axes = len(value.type.tensor_type.shape.dim)
-        where = "the first output"
+    name, value = next(iter(graph.outputs.items()))
+    axes = len(value.type.tensor_type.shape.dim)
 
-        def rows(b: Builder, own: str) -> str:
-            return b.op("Add", own, b.op("Mul", b.roll(own, 0), b.number(1e-3)))
+    def leak(source: Callable[[Builder, str], str], amount: float) -> Callable[[Graph], None]:
+        def build(b: Builder, own: str) -> str:
+            return b.op("Add", own, b.op("Mul", source(b, own), b.number(amount)))
 
-        yield Fault(LEAKS, "a row leaks a thousandth into the next", where, lambda g: g.replace(name, rows), name)
+        return lambda changed: changed.replace(name, build)
 
-        def first(b: Builder, own: str) -> str:
-            return b.op("Add", own, b.op("Mul", b.cut(own, 0, 1, 0), b.number(1e-4)))
-
-        yield Fault(LEAKS, "the first row leaks a ten-thousandth", where, lambda g: g.replace(name, first), name)
-        if axes > 2:
-
-            def tokens(b: Builder, own: str) -> str:
-                return b.op("Add", own, b.op("Mul", b.roll(own, 1), b.number(1e-4)))
-
-            yield Fault(LEAKS, "a token leaks a ten-thousandth", where, lambda g: g.replace(name, tokens), name)
-
-            def mean(b: Builder, own: str) -> str:
-                return b.op("Add", own, b.op("Mul", b.mean(own, 1), b.number(1e-4)))
-
-            yield Fault(LEAKS, "the mean leaks a ten-thousandth", where, lambda g: g.replace(name, mean), name)
-
-
-__all__ = ["CONSTANTS", "INT64", "OPERANDS", "PRECISION", "SWAPS", "find"]
+    sources: dict[str, tuple[Callable[[Builder, str], str], float]] = {
+        "a row leaks a thousandth into the next": (lambda b, own: b.roll(own, 0), 1e-3),
+        "the first row leaks a ten-thousandth": (lambda b, own: b.cut(own, 0, 1, 0), 1e-4),
+    }
+    if axes > 2:
+        sources["a token leaks a ten-thousandth"] = (lambda b, own: b.roll(own, 1), 1e-4)
+        sources["the mean leaks a ten-thousandth"] = (lambda b, own: b.mean(own, 1), 1e-4)
+    for what, (source, amount) in sources.items():
+        yield Fault(LEAKS, what, "the first output", leak(source, amount), name)

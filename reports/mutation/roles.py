@@ -19,7 +19,10 @@ _ROLES = (
     ("query", r"query|q_proj|q_lin|/q/|\.q\."),
     ("key", r"/key|\.key|k_proj|k_lin|/k/|\.k\."),
     ("value", r"/value|\.value|v_proj|v_lin|/v/|\.v\."),
-    ("head", r"lm_head|classifier|cls/|cls\.|predictions|qa_outputs|pooler|vocab|/head|head\.|text_projection|visual_proj"),
+    (
+        "head",
+        r"lm_head|classifier|cls/|cls\.|predictions|qa_outputs|pooler|vocab|/head|head\.|text_projection|visual_proj",
+    ),
     ("patches", r"patch|conv1|conv2|dwconv|projection|depthwise"),
     ("attention output", r"attention|attn|out_proj|o_proj|out_lin"),
     ("feed-forward", r"mlp|fc\d|c_fc|intermediate|ffn|lin1|lin2|dense|_proj|wi|wo|output|pwconv"),

@@ -1,4 +1,4 @@
-"""What came out: scores by class, setting and judge, the survivors by name, and whether they are as high as promised."""
+"""What came out: scores by class, setting and judge, survivors by name, and whether the scores are high enough."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequen
         mutants, originals, traces: the lines of a run.
     """
     visible = [each for each in mutants if each["state"] == VISIBLE]
-    kinds = {f"{each['group']}: {each['kind']}" for each in visible}
-    surviving = {f"{each['group']}: {each['kind']}" for each in visible if is_of_surviving_kind(each["group"], each["kind"])}
+    kinds = {(each["group"], each["kind"]) for each in visible}
     shown = [each for each in traces if each["state"] == VISIBLE]
     return {
         "seed": seed,
@@ -43,7 +42,7 @@ def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequen
         "states": dict(Counter(each["state"] for each in mutants)),
         "visible": len(visible),
         "kinds": len(kinds),
-        "surviving kinds": len(surviving),
+        "surviving kinds": sum(is_of_surviving_kind(*kind) for kind in kinds),
         "scores": _scores(visible),
         "survivors": {judge: _names(visible, judge) for judge in JUDGES[:2]},
         "stillborn": [each["name"] for each in mutants if each["state"] == STILLBORN],
@@ -53,13 +52,16 @@ def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequen
         "traces": {
             "visible": len(shown),
             "caught": sum(bool(each["verdict"]) for each in shown),
-            "by kind": {
-                kind: [sum(bool(e["verdict"]) for e in shown if e["kind"] == kind), sum(e["kind"] == kind for e in shown)]
-                for kind in dict.fromkeys(each["kind"] for each in shown)
-            },
+            "by kind": {kind: _caught(shown, kind) for kind in dict.fromkeys(each["kind"] for each in shown)},
             "survivors": [each["name"] for each in shown if not each["verdict"]],
         },
     }
+
+
+def _caught(shown: Iterable[Line], kind: str) -> list[int]:
+    """How many traces of a kind were caught, of how many."""
+    own = [bool(each["verdict"]) for each in shown if each["kind"] == kind]
+    return [sum(own), len(own)]
 
 
 def _names(visible: Iterable[Line], judge: str) -> list[str]:
@@ -135,13 +137,13 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     states = summary["states"]
     traces = summary["traces"]
     return [
-        f"{summary['visible']:,} visible faults of {summary['kinds']} kinds, {summary['surviving kinds']} of them of kinds"
-        f" that once survived, in {summary['files']} files of {len(summary['architectures'])} architectures and of"
-        f" {MINILM}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no runtime"
-        f" loads are not counted. Seed {summary['seed']}.",
+        f"{summary['visible']:,} visible faults of {summary['kinds']} kinds, {summary['surviving kinds']} of these of"
+        f" the kinds that once survived, in {summary['files']} files of {len(summary['architectures'])} architectures"
+        f" and of {MINILM}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
+        f" runtime loads are not counted. Seed {summary['seed']}.",
         "",
-        f"Healthy comparisons (an output at an input): {summary['comparisons']:,}, with {len(summary['alarms'])} alarms."
-        f" TorchScript: {traces['caught']} of {traces['visible']} traces that lost a branch were caught.",
+        f"Healthy comparisons (an output at an input): {summary['comparisons']:,}, with {len(summary['alarms'])}"
+        f" alarms. TorchScript: {traces['caught']} of {traces['visible']} traces that lost a branch were caught.",
     ]
 
 

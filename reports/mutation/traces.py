@@ -53,7 +53,8 @@ class Trace:
 
 def traces(seed: int) -> list[Trace]:
     """48 of them, with sizes from the seed."""
-    draw, every = np.random.default_rng([seed, 48]), []
+    draw = np.random.default_rng([seed, 48])
+    every: list[Trace] = []
     while len(every) < COUNT:
         for trace in _round(draw):
             if trace.name not in {each.name for each in every} and len(every) < COUNT:

@@ -2,8 +2,9 @@
 
 Nothing else of parity is imported here. A fault of values shows if at some input an output of the changed file is
 further from that of the file than 16 times the float32 noise: what the output moves by when the file is run without
-optimisations, and when each weight moves by one unit in the last place; where the model can be asked directly, also what
-it gets wrong itself, float32 against float64. A fault of the contract shows if a description of the file reads otherwise.
+optimisations, and when each weight moves by one unit in the last place; where the model can be asked directly, also
+what it gets wrong itself, float32 against float64. A fault of the contract shows if a description of the file reads
+otherwise.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class Truth:
             way: how rows are padded.
             scale: of floats.
         """
-        feed = {}
+        feed: dict[str, np.ndarray] = {}
         for value in self._inputs:
             shape = [sum(sizes[n] for n in d.split(" + ")) if isinstance(d, str) else d for d in value.shape]
             dtype, name = _NUMBERS[value.type], value.name
