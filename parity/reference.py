@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.judge.relations import Run
 
-# Bytes of weights from which float64 weights are made a module at a time.
-BY_MODULE_FROM = 1 << 30
 # The item of GPT-2's attention that scales the keys first and refuses scores of another type than float32.
 UPCAST = "reorder_and_upcast_attn"
 
@@ -57,25 +55,12 @@ def answers(
         return [Answers(values) for values in eager]
     own = model if consume else copy.deepcopy(model)
     tell(f"PyTorch float64 on {len(samples)} inputs")
-    reference = _exact_answers(own, onnx_config, samples)
+    with float64_weights(own):
+        reference = _run(own, onnx_config, samples, torch.float64)
     move_weights(own)
     tell(f"PyTorch {dtype} with moved weights on {len(samples)} inputs")
     jittered = _run(own, onnx_config, samples)
     return [Answers(*parts) for parts in zip(eager, reference, jittered, strict=True)]
-
-
-def _exact_answers(
-    model: PreTrainedModel, onnx_config: OnnxConfig, samples: Iterable[Sample]
-) -> list[dict[str, np.ndarray]]:
-    if _is_big(model):
-        # A module that reads another's weights meets two dtypes and raises: then the whole model has to be cast.
-        with contextlib.suppress(RuntimeError), float64_by_module(model):
-            return _run(model, onnx_config, samples, torch.float64)
-    dtype = _dtype_of(model)
-    model.double()
-    answers = _run(model, onnx_config, samples, torch.float64)
-    model.to(dtype)  # exact: every value was a `dtype` value before
-    return answers
 
 
 def _dtype_of(model: torch.nn.Module) -> torch.dtype:
@@ -97,78 +82,24 @@ def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> 
         results = ask(layout.nest(flat))
         return {name: array_of(results[name]) for name in names if name in results}
 
-    with evaluation_mode(model, onnx_config.values_override), contextlib.ExitStack() as stack:
-        if not _is_big(model):
-            model.double()
-            yield run
-            return
-        by_module = stack.enter_context(contextlib.ExitStack())
-        by_module.enter_context(float64_by_module(model))
-
-        def run_big(inputs: Arrays) -> dict[str, np.ndarray]:
-            try:
-                return run(inputs)
-            except RuntimeError:
-                by_module.close()
-                model.double()
-                return run(inputs)
-
-        yield run_big
-
-
-def _is_big(model: torch.nn.Module) -> bool:
-    return sum(p.numel() * p.element_size() for p in model.parameters()) >= BY_MODULE_FROM
+    with evaluation_mode(model, onnx_config.values_override):
+        model.double()
+        yield run
 
 
 @contextlib.contextmanager
-def float64_by_module(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, every module computes in float64, and only the one at work has float64 weights.
+def float64_weights(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, every weight and buffer is float64; each is cast once, in the place of the other.
 
-    The answers are those of `model.double()` to within float64's own rounding; the memory is that of the model and of
-    its largest module once more. A plain embedding looks up first and casts then.
+    That takes twice the memory of a float32 model. One module at a time would take less, and a cast of everything for
+    each sample: samples cannot go through a module together, since some models change what they are during a call.
     """
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    originals: dict[tuple[torch.nn.Module, str], torch.Tensor] = {}
-
-    def enter(module: torch.nn.Module, _: Any) -> None:
-        for values, name, tensor in _own_floats(module):
-            originals[module, name] = tensor
-            wide = tensor.detach().double()
-            # With the same flag: it decides, too, which kernel torch multiplies with.
-            values[name] = torch.nn.Parameter(wide, tensor.requires_grad) if values is module._parameters else wide
-
-    def leave(module: torch.nn.Module, _: Any, output: Any) -> None:
-        for values, name, _ in _own_floats(module):
-            values[name] = originals.pop((module, name), values[name])
-
-    def widen(module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
-        return output.double()
-
-    for module in model.modules():
-        if type(module) is torch.nn.Embedding:
-            handles.append(module.register_forward_hook(widen))
-        elif _own_floats(module):
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave, always_call=True))
+    dtype = _dtype_of(model)
+    model.double()
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for (module, name), tensor in originals.items():
-            (module._parameters if name in module._parameters else module._buffers)[name] = tensor
-
-
-def _own_floats(
-    module: torch.nn.Module,
-) -> list[tuple[MutableMapping[str, torch.Tensor | None], str, torch.Tensor]]:
-    """(dictionary, name, tensor) of the module's own weights and buffers that are floating point."""
-    return [
-        (values, name, tensor)
-        for values in (module._parameters, module._buffers)
-        for name, tensor in values.items()
-        if tensor is not None and tensor.is_floating_point()
-    ]
+        model.to(dtype)  # exact: every value was a `dtype` value before
 
 
 def move_weights(model: torch.nn.Module, seed: int = 0) -> None:

@@ -1,66 +1,73 @@
-"""The float64 reference: module by module it is the whole model's, and it leaves the model as it was."""
-
-import contextlib
+"""The float64 reference: weights are cast once for all samples, and the model is left as it was."""
 
 import numpy as np
 import pytest
 
 from parity.fixtures import subjects
-from parity.registry import architectures
 
-MODELS = [
-    pytest.param(found.name, feature, id=f"{found.name}-{feature}")
-    for found in architectures()
-    for feature in found.features
-    if not found.gap_of(feature)
-]
-
-# Modules of these read the dtype or the weights of another module: module by module they raise, and are cast whole.
-CAST_WHOLE = {"deberta", "deberta-v2", "detr", "siglip", "mobilebert-masked-lm", "perceiver-masked-lm"}
-# Layout models add tables of their own to each other before a module that is at work sees the sum: one rounding of
-# float32, whatever the processor.
-SUMS_OUTSIDE = {"layoutlmv3"}
 # Other float64 kernels differ by a thousandth of this; a single cast to float32 differs by a thousand times as much.
 ROUNDING = 1e-11
-FLOAT32 = 2.0**-24
+NINE = 9
 
 
-def expected_to_raise(architecture, feature):
-    if {architecture, f"{architecture}-{feature}"} & CAST_WHOLE:
-        return pytest.raises(RuntimeError, match=r"dtype|should be the same")
-    return contextlib.nullcontext()
+def tensors_of(model):
+    return [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
 
 
-def samples_of(subject):
-    return [subject.source.generate(seed=1), subject.source.generate(seed=2, padding="right")]
+def elements_cast(model, subject, samples):
+    """The elements of weights that become float64 for the answers to these samples, and those that the model has."""
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-
-def float64_answers(subject, by_module):
     from parity import reference
 
-    model, samples = subject.fresh_model(), samples_of(subject)
-    if by_module:
-        with reference.float64_by_module(model):
-            return reference._run(model, subject.onnx_config, samples, reference.torch.float64)
-    return reference._run(model.double(), subject.onnx_config, samples, reference.torch.float64)
+    weights = {tensor.data_ptr() for tensor in tensors_of(model)}
+    cast = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            # Before the call: a weight that is cast in place frees its memory.
+            is_weight = func.name() == "aten::_to_copy" and args[0].data_ptr() in weights
+            result = func(*args, **(kwargs or {}))
+            if is_weight and "float64" in str(result.dtype):
+                cast.append(result.numel())
+            return result
+
+    count = sum(tensor.numel() for tensor in tensors_of(model))
+    with Count():
+        reference.answers(model, subject.onnx_config, samples, consume=True)
+    return sum(cast), count
 
 
-@pytest.mark.parametrize(("architecture", "feature"), MODELS)
-def test_module_by_module_is_the_whole_model_in_float64(architecture, feature):
-    """Every output is float64, and that of the model cast whole but for float64's own rounding, or as on record."""
-    subject = subjects.subject(architecture, feature)
-    whole = float64_answers(subject, by_module=False)
-    answers = None
-    with expected_to_raise(architecture, feature):
-        answers = float64_answers(subject, by_module=True)
-    if answers is None:
-        return
-    allowed = 4 * FLOAT32 if architecture in SUMS_OUTSIDE else ROUNDING
-    for exact, actual in zip(whole, answers, strict=True):
-        assert {name: array.dtype.name for name, array in actual.items()} == dict.fromkeys(exact, "float64")
-        assert {name: distance(array, actual[name]) <= allowed for name, array in exact.items()} == dict.fromkeys(
-            exact, True
-        )
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "t5", "resnet"])
+def test_weights_are_cast_once_for_all_samples(architecture):
+    """Each weight becomes float64 once, however many samples there are."""
+    subject = subjects.subject(architecture, "default")
+    samples = [subject.source.generate(seed=seed) for seed in range(NINE)]
+    for some in (samples[:1], samples):
+        elements, count = elements_cast(subject.fresh_model(), subject, some)
+        assert elements == count
+
+
+def test_a_cast_for_each_sample_is_counted(monkeypatch):
+    """The control: a reference that casts its weights within a call casts them as often as it is called."""
+    import torch
+
+    from parity import reference
+
+    subject, own = subjects.subject("bert", "default"), reference.call
+
+    def call_with_own_cast(model, onnx_config, nested):
+        if next(model.parameters()).dtype == torch.float64:
+            for tensor in tensors:
+                tensor.double()
+        return own(model, onnx_config, nested)
+
+    monkeypatch.setattr(reference, "call", call_with_own_cast)
+    samples = [subject.source.generate(seed=seed) for seed in range(NINE)]
+    model = subject.fresh_model()
+    tensors = [tensor.detach() for tensor in tensors_of(model)]
+    elements, count = elements_cast(model, subject, samples)
+    assert elements == (1 + NINE) * count
 
 
 def distance(exact, actual):
@@ -70,82 +77,28 @@ def distance(exact, actual):
     return float(np.abs(exact[finite] - actual[finite]).max() / np.abs(exact[finite]).max())
 
 
-def test_a_module_left_in_float32_would_be_seen(monkeypatch):
-    """With the weights of one layer rounded to float32 answers in between, the comparison above fails by far."""
-    import torch
-
-    from parity import reference
-
-    subject = subjects.subject("bert", "default")
-    (whole, _), own = float64_answers(subject, by_module=False), reference._run
-
-    def run_rounded(model, *arguments):
-        norm = model.encoder.layer[0].output.LayerNorm
-        # By numpy: torch's own cast is widened.
-        norm.register_forward_hook(lambda *call: torch.from_numpy(call[-1].numpy().astype("f4").astype("f8")))
-        return own(model, *arguments)
-
-    monkeypatch.setattr(reference, "_run", run_rounded)
-    (answers, _) = float64_answers(subject, by_module=True)
-    assert distance(whole["last_hidden_state"], answers["last_hidden_state"]) > 100 * ROUNDING
-    assert torch.get_default_dtype() == torch.float32
-
-
-def weights(model):
-    return {name: (tensor.dtype, tensor.data_ptr()) for name, tensor in model.state_dict(keep_vars=True).items()}
-
-
 @pytest.mark.parametrize("architecture", ["bert", "resnet", "deberta"])
 def test_the_model_comes_back_as_it_was(architecture):
-    """Afterwards every weight and buffer is the tensor that it was, also when the run raised in the middle."""
-    from parity import reference
-
-    subject = subjects.subject(architecture, "default")
-    model = subject.fresh_model()
-    before = weights(model)
-    with expected_to_raise(architecture, "default"), reference.float64_by_module(model):
-        reference._run(model, subject.onnx_config, [subject.source.generate()], reference.torch.float64)
-    assert weights(model) == before
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_one_module_at_a_time_has_float64_weights():
-    """While a linear layer works, its weights are the only ones in float64."""
+    """Afterwards every weight and buffer has the type and the bits that it had, also when the run raised."""
     import torch
 
-    from parity.reference import float64_by_module
-
-    subject = subjects.subject("bert", "masked-lm")
-    model, most = subject.fresh_model(), []
-
-    def count(module, *_):
-        most.append(sum(parameter.dtype == torch.float64 for parameter in model.parameters()))
-
-    with float64_by_module(model):
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(count)
-        model(**subject.source.dummy)
-    assert len(most) >= 12
-    # The prediction head owns a bias beside its linear layer.
-    assert max(most) <= 3
-
-
-@pytest.mark.parametrize("architecture", ["bert", "deberta"])
-def test_large_models_take_that_way_and_give_the_same_answers(architecture, monkeypatch):
-    """From the size on at which weights are cast by module, the answers are those of a model below it."""
     from parity import reference
 
-    subject = subjects.subject(architecture, "default")
-    samples = [subject.source.generate(seed=seed) for seed in (1, 2)]
-    small = reference.answers(subject.fresh_model(), subject.onnx_config, samples, consume=True)
-    monkeypatch.setattr(reference, "BY_MODULE_FROM", 0)
-    large = reference.answers(subject.fresh_model(), subject.onnx_config, samples, consume=True)
-    for below, above in zip(small, large, strict=True):
-        for side in ("eager", "exact", "jittered"):
-            whole, by_module = getattr(below, side), getattr(above, side)
-            allowed = ROUNDING if side == "exact" else 4 * FLOAT32
-            assert max(distance(whole[name], by_module[name]) for name in whole) <= allowed
+    model = subjects.subject(architecture, "default").fresh_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inside = set()
+
+    def interrupt():
+        with reference.float64_weights(model):
+            inside.update(tensor.dtype for tensor in tensors_of(model))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupt()
+    assert inside == {torch.float64}
+    after = model.state_dict()
+    assert {name: tensor.dtype for name, tensor in after.items()} == {name: b.dtype for name, b in before.items()}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
 def test_every_weight_moves_by_one_unit_in_the_last_place():
