@@ -1,3 +1,3 @@
-"""Which plug-ins are loaded: what cells are tried on, and what is put on record."""
+"""Load the plug-ins that provide cells and record results."""
 
 pytest_plugins = ("parity.fixtures.plugin", "parity.reports.recording.plugin", "pytester")

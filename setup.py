@@ -1,4 +1,4 @@
-"""Where the packages are: behind the links in parity/, or in folders of their own where links are no links."""
+"""Locate the packages: behind the links in parity/, or in separate folders if the links are plain files."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from setuptools.command.build_py import build_py
 LINKS = ("architectures", "fixtures", "reports")
 linked = all((Path(__file__).parent / "parity" / name).is_dir() for name in LINKS)
 folders = {"": "."} if linked else {"parity": "parity", **{f"parity.{name}": name for name in LINKS}}
-# Packages whose modules are for users, and unit tests beside them that are not.
+# Packages with modules for users and unit tests next to them.
 WITH_UNIT_TESTS = ("parity.fixtures", "parity.reports")
 
 
 class Build(build_py):
-    """Leaves out unit tests; the tests of the matrix are what others run."""
+    """Omits unit tests; the wheel needs the tests of the matrix."""
 
     def find_package_modules(self, package, package_dir):
         found = super().find_package_modules(package, package_dir)

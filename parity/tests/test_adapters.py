@@ -1,4 +1,4 @@
-"""Adapters of peft: merged into their base, refused where nothing applies them, and never left out unseen."""
+"""Adapters of peft: merged into their base, refused if they cannot be applied, and never silently ignored."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ run = functools.partial(commands.run, command=main)
 
 @pytest.fixture(scope="module")
 def needs_peft():
-    """The gate: peft is installed."""
+    """Skip without peft."""
     if adapters.gap():
         pytest.skip(adapters.gap())
 
@@ -34,14 +34,14 @@ needs_it = pytest.mark.usefixtures("needs_peft")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The directory of a tiny BERT classifier, not to be changed."""
+    """The directory of a tiny BERT classifier, which tests must not change."""
     directory = tmp_path_factory.mktemp("base")
     save_checkpoint(directory, "bert", FEATURE)
     return directory
 
 
 def with_lora(model, **options):
-    """A PeftModel of the model, whose adapter moves the answers."""
+    """A PeftModel of the model whose adapter changes the answers."""
     import peft
     import torch
 
@@ -56,7 +56,7 @@ def with_lora(model, **options):
 
 @pytest.fixture(scope="module")
 def adapted(base, needs_peft):
-    """The classifier with an adapter, as peft trains it: its head is in the adapter too."""
+    """The classifier with an adapter that includes its head, as peft trains it."""
     model = with_lora(tiny_model("bert", FEATURE), task_type="SEQ_CLS")
     model.peft_config["default"].base_model_name_or_path = str(base)
     return model
@@ -64,7 +64,7 @@ def adapted(base, needs_peft):
 
 @pytest.fixture
 def directory(base, adapted, tmp_path):
-    """A function: where the adapter is, `beside` its base or `apart` → the directory."""
+    """A function: place of the adapter, `beside` its base or `apart` → its directory."""
 
     def make(place):
         path = tmp_path / place
@@ -77,7 +77,7 @@ def directory(base, adapted, tmp_path):
 
 
 def unmerged(adapted, inputs):
-    """What peft itself answers."""
+    """The answer of peft itself."""
     import torch
 
     with torch.no_grad():
@@ -92,7 +92,7 @@ def inputs_of():
 @needs_it
 @pytest.mark.parametrize("place", ["beside", "apart"])
 def test_an_adapter_is_merged_into_its_base(directory, adapted, tmp_path, place):
-    """The file gives what peft gives, and not what the base alone gives; the check of the file merges it likewise."""
+    """The file gives the answer of peft, not that of the base; the check of the file merges the adapter too."""
     path = directory(place)
     status, log, err = run("-m", path, "--feature=auto", tmp_path / "out")
     assert (status, err) == (0, "")
@@ -111,7 +111,7 @@ def test_an_adapter_is_merged_into_its_base(directory, adapted, tmp_path, place)
 
 @needs_it
 def test_the_adapter_is_a_part_of_the_fingerprint(directory, base):
-    """Other weights of the adapter, or of its base, are another checkpoint."""
+    """Other weights of the adapter, or of its base, give another fingerprint."""
     prints = {place: loading.fingerprint(str(directory(place))) for place in ("beside", "apart")}
     assert len({*prints.values(), loading.fingerprint(str(base))}) == 3
 
@@ -119,7 +119,7 @@ def test_the_adapter_is_a_part_of_the_fingerprint(directory, base):
 @needs_it
 @pytest.mark.parametrize("changed", ["adapter", "base"])
 def test_changes_while_it_is_read(base, adapted, directory, tmp_path, changed):
-    """A changed file of the adapter is reported by name, and one of its base; the control is that nothing changes."""
+    """A changed file of the adapter or of its base is named; the control is that nothing changes."""
     from parity.checkpoint import Checkpoint
 
     path, own_base = directory("apart"), tmp_path / "base"
@@ -139,7 +139,7 @@ def test_changes_while_it_is_read(base, adapted, directory, tmp_path, changed):
 @needs_it
 @pytest.mark.parametrize("own", [False, True])
 def test_the_tokenizer_of_an_adapter(base, directory, tmp_path, own):
-    """Its own, as those with new tokens have; without one, that of its base. It goes beside the file as it is."""
+    """Its own, as for adapters with new tokens, or that of its base. It is copied unchanged."""
     path = directory("apart")
     config = json.loads((base / "tokenizer_config.json").read_text())
     if own:
@@ -153,7 +153,7 @@ def test_the_tokenizer_of_an_adapter(base, directory, tmp_path, own):
 
 @needs_it
 def test_weights_that_the_adapter_brings_are_not_missing(base, adapted, tmp_path):
-    """A head that the base does not have and the adapter has."""
+    """A head that only the adapter has."""
     save_checkpoint(tmp_path / "base", "bert")
     path = tmp_path / "adapter"
     adapted.save_pretrained(path)
@@ -171,7 +171,7 @@ def test_weights_that_the_adapter_brings_are_not_missing(base, adapted, tmp_path
 
 @needs_it
 def test_an_adapter_that_fits_in_part_is_refused(directory, tmp_path):
-    """Another class than it was trained for, and one of which a weight is missing; the base's layers decide."""
+    """Another class than it was trained for, or with a missing weight; the base's layers decide."""
     from safetensors.torch import load_file, save_file
 
     path = directory("beside")
@@ -191,7 +191,7 @@ def test_an_adapter_that_fits_in_part_is_refused(directory, tmp_path):
 @needs_it
 @pytest.mark.parametrize("random", [False, True])
 def test_weights_that_an_adapter_lacks(directory, tmp_path, random):
-    """A layer that peft leaves as it is, is one warning; one to which it gives random weights is refused."""
+    """Missing a layer that peft leaves unchanged gives a warning; a layer that gets random weights is refused."""
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForSequenceClassification
 
@@ -232,7 +232,7 @@ def test_prompts_are_no_weights(base, tmp_path):
 
 @needs_it
 def test_a_peft_model_is_exported_with_its_adapter(adapted, tmp_path):
-    """Handed to the Python API it is exported as it answers, to ONNX and TorchScript, and handed back as it was."""
+    """The Python API exports it with its adapter, to ONNX and TorchScript, and leaves it unchanged."""
     config = constructor("bert", FEATURE)(adapted.config)
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     inputs, path = inputs_of(), tmp_path / "model.onnx"
@@ -253,7 +253,7 @@ ADAPTER = {"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 2}
 
 @pytest.mark.parametrize("place", ["beside", "apart"])
 def test_without_peft_an_adapter_is_refused(base, tmp_path, monkeypatch, place):
-    """Exit status 1 with the sentence that says what to install, and nothing written; the Python API likewise."""
+    """Exit status 1 with a sentence that says what to install, and nothing written; the Python API likewise."""
     monkeypatch.setattr(adapters, "version_of", lambda package: None)
     path = tmp_path / "checkpoint"
     shutil.copytree(base, path) if place == "beside" else path.mkdir()
@@ -269,7 +269,7 @@ def test_without_peft_an_adapter_is_refused(base, tmp_path, monkeypatch, place):
 
 @pytest.mark.parametrize("name", ["/not/there", ""])
 def test_a_base_that_is_not_there(tmp_path, monkeypatch, name):
-    """The message names the adapter, its base, and both ways out."""
+    """The message names the adapter, its base, and both remedies."""
     monkeypatch.setattr(adapters, "gap", str)
     (tmp_path / "adapter_config.json").write_text(json.dumps({**ADAPTER, "base_model_name_or_path": name}))
     with pytest.raises(
@@ -280,7 +280,7 @@ def test_a_base_that_is_not_there(tmp_path, monkeypatch, name):
 
 
 def test_a_damaged_adapter(tmp_path, monkeypatch):
-    """An adapter_config.json that is no JSON object."""
+    """An adapter_config.json that is not a JSON object."""
     monkeypatch.setattr(adapters, "gap", str)
     for text, words in {
         "{": "is no valid JSON",

@@ -1,4 +1,4 @@
-"""The public names of `transformers.onnx` 4.46.3, as data, against those of `parity.onnx`."""
+"""The public names of `transformers.onnx` 4.46.3, as data, compared with those of `parity.onnx`."""
 
 import importlib
 import inspect
@@ -37,7 +37,7 @@ _INIT = "(self, config, task='default', patching_specs=None"
 _TEXT = "(self, tokenizer, batch_size=-1, seq_length=-1, is_pair=False, framework=None)"
 _EXPORT = "(preprocessor, model, config, opset, output, tokenizer=None"
 
-# Dotted name → parameters with their defaults, as Python writes them.
+# Dotted name → parameters with their defaults, as in Python source.
 SIGNATURES = {
     "config.PatchingSpec.__init__": "(self, o, name, custom_op, orig_op=None, op_wrapper=None)",
     "config.OnnxConfig.__init__": f"{_INIT})",
@@ -159,20 +159,20 @@ def signature_of(function):
 
 @pytest.mark.parametrize("name", PACKAGE)
 def test_the_package_has_every_public_name(name):
-    """What could be imported from `transformers.onnx` can be imported from `parity.onnx`, and `dir` lists it."""
+    """Everything importable from `transformers.onnx` can be imported from `parity.onnx`, and `dir` lists it."""
     assert getattr(parity.onnx, name) is not None
     assert name in dir(parity.onnx)
     assert name in parity.onnx.__all__
 
 
 def test_the_package_has_no_other_name():
-    """A name that the package lacks is an AttributeError, as of any module."""
+    """A missing name is an AttributeError, as in any module."""
     with pytest.raises(AttributeError, match=r"No parity\.onnx attribute export_all"):
         _ = parity.onnx.export_all
 
 
 def test_the_modules_are_attributes_of_the_package():
-    """`import parity.onnx` alone reaches `parity.onnx.config` and the others, which are imported on first use."""
+    """`import parity.onnx` alone gives access to `parity.onnx.config` and others, which are imported on first use."""
     modules = ("config", "convert", "features", "utils")
     code = f"import parity.onnx; print([getattr(parity.onnx, name).__name__ for name in {modules}])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -181,13 +181,13 @@ def test_the_modules_are_attributes_of_the_package():
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_a_function_has_the_old_parameters_and_defaults(name):
-    """Names, order and defaults of the parameters are those of 4.46.3, with none before, between or after them."""
+    """Names, order and defaults of the parameters are those of 4.46.3, without additions."""
     assert signature_of(resolve(name)) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in PROPERTIES.items() for name in names])
 def test_a_property_is_still_a_property(owner, name):
-    """What scripts read or override as a property is one."""
+    """Attributes that scripts read or override as properties are properties."""
     assert isinstance(inspect.getattr_static(resolve(owner), name), property)
 
 
@@ -199,7 +199,7 @@ def test_a_constant_has_the_old_value(name):
 
 
 def test_inputs_must_be_declared():
-    """`OnnxConfig` is abstract in `inputs` alone."""
+    """Only `inputs` of `OnnxConfig` is abstract."""
     assert OnnxConfig.__abstractmethods__ == {"inputs"}
 
 
@@ -214,7 +214,7 @@ def test_the_tasks_are_the_old_ones():
     ("dimension", "fixed", "special", "size"), [(-1, 8, 2, 6), (0, 8, 0, 8), (5, 8, 0, 5), (5, 8, 2, 3)]
 )
 def test_an_effective_dimension_is_the_fixed_one_when_dynamic_less_special_tokens(dimension, fixed, special, size):
-    """A dimension of at most 0 stands for the fixed one; special tokens are taken off either."""
+    """A dimension of at most 0 means the fixed one; special tokens are subtracted from either."""
     assert utils.compute_effective_axis_dimension(dimension, fixed, special) == size
 
 
@@ -226,7 +226,7 @@ def test_external_data_begins_at_two_gibibytes():
 
 
 def test_an_old_onnxruntime_is_refused():
-    """The installed ONNX Runtime satisfies itself, and not a version that does not exist yet."""
+    """The installed ONNX Runtime passes, and a version that does not exist yet does not."""
     convert.check_onnxruntime_requirements(convert.parse(version_of("onnxruntime")))
     with pytest.raises(ImportError, match=r"should be at least 999\.0"):
         convert.check_onnxruntime_requirements(convert.parse("999.0"))
@@ -261,7 +261,7 @@ def test_available_features_are_those_of_all_architectures():
 
 
 def test_a_feature_leads_to_its_task_and_auto_class():
-    """`causal-lm-with-past` is the task causal-lm, loaded by AutoModelForCausalLM; an unknown feature is a KeyError."""
+    """`causal-lm-with-past` has the task causal-lm and AutoModelForCausalLM; an unknown feature is a KeyError."""
     assert FeaturesManager.feature_to_task("causal-lm-with-past") == "causal-lm"
     assert FeaturesManager.get_model_class_for_feature("causal-lm-with-past").__name__ == "AutoModelForCausalLM"
     with pytest.raises(KeyError, match="poetry"):
@@ -276,20 +276,20 @@ def test_a_feature_leads_to_its_task_and_auto_class():
         DistilBertOnnxConfig,
         "parity.architectures.gpt2.GPT2OnnxConfig",
         "models.gpt2.GPT2OnnxConfig",
-        # There one module had two models.
+        # In the old package one module had two models.
         "models.data2vec.Data2VecTextOnnxConfig",
         "models.data2vec.Data2VecVisionOnnxConfig",
     ],
 )
 def test_a_features_mapping_takes_a_class_or_its_dotted_name(onnx_config):
-    """The class itself, its place in parity, and its place in the old package all make a mapping."""
+    """The class, its path in parity, and its path in the old package all make a mapping."""
     mapping = features.supported_features_mapping("default", "masked-lm", onnx_config_cls=onnx_config)
     assert list(mapping) == ["default", "masked-lm"]
     assert mapping["masked-lm"](None).task == "masked-lm"
 
 
 def test_a_features_mapping_makes_configurations_with_past():
-    """A feature that ends in `-with-past` makes a configuration with `use_past`, of the task before the suffix."""
+    """A feature that ends in `-with-past` makes a configuration with `use_past`, for the task before the suffix."""
     mapping = features.supported_features_mapping(
         "causal-lm", "causal-lm-with-past", onnx_config_cls="models.gpt2.GPT2OnnxConfig"
     )
@@ -310,7 +310,7 @@ def test_a_features_mapping_makes_configurations_with_past():
     ],
 )
 def test_looking_costs_no_torch(code):
-    """Naming configurations, features and declarations imports neither torch nor transformers."""
+    """Importing configurations, features and declarations imports neither torch nor transformers."""
     check = f"import sys; {code}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
@@ -325,7 +325,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_checkpoint_is_loaded_for_a_feature(checkpoint):
-    """`get_model_from_feature` loads the feature's class, `check_supported_model_or_raise` finds its configuration."""
+    """`get_model_from_feature` loads its class, `check_supported_model_or_raise` finds its configuration."""
     model = FeaturesManager.get_model_from_feature("sequence-classification", str(checkpoint))
     assert (type(model).__name__, model.training) == ("DistilBertForSequenceClassification", False)
     model_type, constructor = FeaturesManager.check_supported_model_or_raise(model, "sequence-classification")
@@ -335,7 +335,7 @@ def test_a_checkpoint_is_loaded_for_a_feature(checkpoint):
 
 
 def test_the_framework_is_that_of_the_weights(checkpoint, tmp_path):
-    """What is asked for stands; else the weights decide; a directory without weights is a FileNotFoundError."""
+    """The given framework wins, else the weights decide; a directory without weights is a FileNotFoundError."""
     assert FeaturesManager.determine_framework(str(tmp_path), "tf") == "tf"
     assert FeaturesManager.determine_framework(str(checkpoint)) == "pt"
     (tmp_path / "tf_model.h5").touch()
@@ -346,7 +346,7 @@ def test_the_framework_is_that_of_the_weights(checkpoint, tmp_path):
 
 
 def test_the_preprocessor_is_the_one_that_the_checkpoint_has(checkpoint, tmp_path):
-    """A tokenizer or an image processor is found; of neither there is None; of both a ValueError."""
+    """A tokenizer or an image processor is found; neither gives None, both a ValueError."""
     assert utils.get_preprocessor(str(checkpoint)).unk_token == "[UNK]"
     shutil.copy(checkpoint / "config.json", tmp_path)
     assert utils.get_preprocessor(str(tmp_path)) is None
@@ -358,7 +358,7 @@ def test_the_preprocessor_is_the_one_that_the_checkpoint_has(checkpoint, tmp_pat
 
 
 def test_inputs_are_matched_in_the_order_of_forward():
-    """The verdict, and the inputs that the model takes in the order of its parameters."""
+    """Returns the verdict, and the inputs of the model in the order of its parameters."""
     model = tiny_model("distilbert")
     match = convert.ensure_model_and_config_inputs_match
     assert match(model, ["attention_mask", "input_ids"]) == (True, ["input_ids", "attention_mask"])
@@ -366,7 +366,7 @@ def test_inputs_are_matched_in_the_order_of_forward():
 
 
 def test_the_deprecated_tokenizer_argument_still_works():
-    """It stands for `preprocessor`, with a FutureWarning; beside a tokenizer as `preprocessor` it is a ValueError."""
+    """It replaces `preprocessor`, with a FutureWarning; passing a tokenizer as both is a ValueError."""
     tokenizer, config = preprocessor("distilbert"), DistilBertOnnxConfig(tiny_config("distilbert"))
     with pytest.warns(FutureWarning, match="tokenizer is deprecated"):
         inputs = config.generate_dummy_inputs(None, tokenizer=tokenizer, framework="pt")

@@ -1,4 +1,4 @@
-"""The Python API with wrong arguments: each is refused by its name; what the caller has set has no say in a file."""
+"""The Python API refuses each wrong argument by name; the caller's settings do not affect a file."""
 
 import functools
 
@@ -18,7 +18,7 @@ def bert():
 
 @pytest.fixture
 def onnx_arguments(bert, tmp_path):
-    """The arguments of `parity.onnx.export`, to be changed."""
+    """The arguments of `parity.onnx.export`, for tests to change."""
     return {
         "preprocessor": bert.source.preprocessor,
         "model": bert.model,
@@ -47,7 +47,7 @@ def quantised_model():
 
 
 def compiled_model():
-    """As `torch.compile` returns it, whose import takes seconds."""
+    """Like a result of `torch.compile`, whose import takes seconds."""
     import torch
 
     model = torch.nn.Module()
@@ -73,7 +73,7 @@ MODELS = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_models_that_cannot_be_traced(bert, onnx_arguments, tmp_path, kind):
-    """By all three interfaces, with what to give in its place; nothing is written."""
+    """All three interfaces refuse them, with advice on what to pass instead; nothing is written."""
     make, message = MODELS[kind]
     model = make()
     with pytest.raises(UsageError, match=message):
@@ -98,14 +98,14 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("name", "value", "message"), ARGUMENTS)
 def test_arguments_of_an_export(onnx_arguments, tmp_path, name, value, message):
-    """Each is named, with what it is and should be."""
+    """Each is named, with its value and the expected value."""
     with pytest.raises(UsageError, match=message):
         export(**{**onnx_arguments, name: value})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cuda_that_is_not_here(monkeypatch):
-    """Where torch finds no device, that is the reason."""
+    """If torch finds no device, that is the reason."""
     import torch
 
     from parity.onnx.exporter import TraceExporter
@@ -141,7 +141,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("example", "message"), EXAMPLES)
 def test_examples_of_a_trace(bert, example, message):
-    """What is no tensor with values is named."""
+    """A value that is no tensor with data is named."""
     with pytest.raises(UsageError, match=message):
         torchscript.export(bert.model, example)
 
@@ -154,7 +154,7 @@ def test_examples_without_values(bert):
 
 
 def test_other_arguments_of_traces(bert):
-    """A configuration, a trace, a model and a ScriptModule that are none."""
+    """A wrong type of configuration, trace, model and ScriptModule."""
     with pytest.raises(UsageError, match="onnx_config: got str, should be an OnnxConfig"):
         torchscript.export(bert.model, bert.source.dummy, onnx_config="bert")
     with pytest.raises(UsageError, match="traced: got str, should be what export or load returns"):
@@ -187,7 +187,7 @@ def in_autocast(function):
 @pytest.mark.filterwarnings("ignore:.*is_autocast:DeprecationWarning")
 @pytest.mark.parametrize("setting", [in_float64, in_autocast])
 def test_what_the_caller_has_set(bert, onnx_arguments, tmp_path, setting):
-    """Autocast and the default dtype are the caller's: the file is the same, the proof holds, and both stay set."""
+    """Autocast and default dtype do not change the file or the proof, and stay set."""
     export(**onnx_arguments)
     again = {**onnx_arguments, "output": tmp_path / "again.onnx"}
     setting(functools.partial(export, **again))

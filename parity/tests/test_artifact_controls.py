@@ -1,4 +1,4 @@
-"""The file as it lies on the disk: weights written twice, external data, and a copy that must do alone."""
+"""The file on disk: weights written twice, external data, and a copy that must be complete."""
 
 import os
 
@@ -41,7 +41,7 @@ def model_of(**tensors):
     ids=["equal", "transposed", "of other bytes", "of another shape", "of another last value"],
 )
 def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path):
-    """Equal bytes in equal shapes count, nothing else does; the row names both and their size."""
+    """Only equal bytes in equal shapes count; the row names both and their size."""
     model = model_of(one=VALUES, other=other)
     assert artifact.duplicate_weights(model, tmp_path) == ([("one", "other", 1600)] if twice else [])
     (row,) = artifact.judge_artifact(model, tmp_path)
@@ -53,7 +53,7 @@ def test_only_equal_bytes_of_one_shape_are_written_twice(other, twice, tmp_path)
 
 
 def test_what_is_small_or_of_one_value_does_not_count(tmp_path):
-    """Small vectors and the gains of fresh norms are equal without being tied; a little larger they are."""
+    """Small vectors and the gains of fresh norms are equal without being tied; larger ones count."""
     small, ones = VALUES.ravel()[:255], np.ones(1000, np.float32)
     assert artifact.duplicate_weights(model_of(a=small, b=small, c=ones, d=ones), tmp_path) == []
     ones[-1] = 2
@@ -63,7 +63,7 @@ def test_what_is_small_or_of_one_value_does_not_count(tmp_path):
 
 
 def test_values_that_are_no_raw_bytes_are_compared_too(tmp_path):
-    """Initializers of the older kind, a list of numbers, are found in the same way."""
+    """Initializers stored as a list of numbers, the older kind, are compared too."""
     model = model_of()
     for name in ("a", "b"):
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, (20, 20), VALUES.ravel().tolist()))
@@ -72,7 +72,7 @@ def test_values_that_are_no_raw_bytes_are_compared_too(tmp_path):
 
 @pytest.mark.parametrize(("offsets", "twice"), [((0, 1600), True), ((0, 0), False)], ids=["two places", "one place"])
 def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
-    """Equal bytes at two places of the data file are written twice; two names for one place are not."""
+    """Equal bytes at two places of the data file are duplicates; two names for one place are not."""
     (tmp_path / "weights").write_bytes(VALUES.tobytes() * 2)
     model = model_of(a=VALUES, b=VALUES)
     for tensor, offset in zip(model.graph.initializer, offsets, strict=True):
@@ -96,7 +96,7 @@ def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
     ],
 )
 def test_external_data_is_there_or_told(location, problem, tmp_path):
-    """A data file beside or below the model is right; absent, too short or elsewhere it is told by its name."""
+    """A data file next to or below the model is right; if it is missing, too short or elsewhere, it is named."""
     for name in ("weights", "model/weights", "model/below/weights", "model/short"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -110,7 +110,7 @@ def test_external_data_is_there_or_told(location, problem, tmp_path):
 
 
 def test_the_checker_names_what_it_refuses(bert, tmp_path):
-    """A file that ONNX Runtime would run is refused by the checker, in its own words."""
+    """The checker refuses a file that ONNX Runtime would run, in its own words."""
     BY_NAME["unsorted-nodes"].write(bert, tmp_path / "model.onnx")
     row = artifact.judge_checker(tmp_path / "model.onnx")
     assert "topologically sorted" in row.message
@@ -118,7 +118,7 @@ def test_the_checker_names_what_it_refuses(bert, tmp_path):
 
 
 def test_a_copy_holds_what_the_file_names_and_nothing_else(bert, tmp_path):
-    """Model and data are linked, not copied, into a directory that is gone afterwards; others are left out."""
+    """Model and data are linked, not copied, into a temporary directory; other files are left out."""
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
     (tmp_path / "unnamed").touch()
     path = tmp_path / "model.onnx"
@@ -132,7 +132,7 @@ def test_a_copy_holds_what_the_file_names_and_nothing_else(bert, tmp_path):
 
 
 def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
-    """On a disk without links the copy is one, and as good."""
+    """On a disk without links the copy is a real one, and works too."""
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")
 
     def refuse(*_):
@@ -143,7 +143,7 @@ def test_where_links_fail_files_are_copied(bert, tmp_path, monkeypatch):
 
 
 def test_a_file_that_needs_more_than_it_names_does_not_load_alone(bert, tmp_path):
-    """The row names the file, and the verdict is the error class of a file that does not load."""
+    """The row names the file, and the error class is that of a file that does not load."""
     from parity.onnx.proof import Artifact, Reference, judge_file
 
     DATA_BESIDE.write(bert, tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""What names mean is said in `parity.axes` alone: no other module of the library or the fixtures looks into a name."""
+"""Only `parity.axes` interprets names: no other module of the library or the fixtures looks into a name."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from parity.axes import Role, is_past, role_of, text_of_output
 
 ROOT = Path(__file__).parents[2]
-# Not by the links below parity; declarations of architectures say what their own names are.
+# Without the links below parity; declarations of architectures may interpret their own names.
 PLACES = [ROOT / "fixtures", ROOT / "architectures" / "conformance", ROOT / "parity"]
 LINKS = [ROOT / "parity" / name for name in ("architectures", "fixtures", "reports")]
 PARTS = ("mask", "past", "sequence", "input_ids", "token_type", "pixel", "logits", "present", "encoder")
@@ -22,14 +22,14 @@ def texts(node):
 
 
 def has_part(text):
-    """Whether a text has one of `PARTS`; the ending of a feature is no name of an input."""
+    """Whether a text has one of `PARTS`; the suffix of a feature is no name of an input."""
     return text != "-with-past" and any(part in text for part in PARTS)
 
 
 def guesses(source):
-    """The lines on which a source tests whether a name has one of `PARTS`.
+    """The lines of a source that test whether a name contains one of `PARTS`.
 
-    A whole name that is looked up in a list of names (`"attention_mask" in inputs`) is no guess.
+    Looking up a whole name in a list of names (`"attention_mask" in inputs`) is no guess.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
@@ -52,7 +52,7 @@ def modules():
 
 
 def test_no_other_module_guesses_at_names():
-    """A new role or kind of axis is one place to change."""
+    """A new role or kind of axis needs one change."""
     paths = list(modules())
     assert len(paths) > 100
     lines = {p.relative_to(ROOT).as_posix(): [*guesses(p.read_text(encoding="utf-8"))] for p in paths}
@@ -81,7 +81,7 @@ def test_a_guess_would_be_seen(source):
     ['"attention_mask" in inputs', 'name == "input_ids"', 'feature.endswith("-with-past")', "name in PADDING_MASKS"],
 )
 def test_whole_names_and_features_pass(source):
-    """A name may be asked for, and a feature says in its ending that it has a past."""
+    """Code may look up a whole name, and may test a feature's suffix for a past."""
     assert list(guesses(source)) == []
 
 
@@ -99,7 +99,7 @@ def test_whole_names_and_features_pass(source):
     ],
 )
 def test_inputs_and_outputs_have_roles(name, role):
-    """Outputs too: those that decide, and caches."""
+    """Outputs too: those that make decisions, and caches."""
     assert role_of(name) is role
 
 

@@ -1,4 +1,4 @@
-"""`python -m parity.onnx` on bad input: one message that helps, the right exit status, nothing half-written."""
+"""`python -m parity.onnx` on bad input: one helpful message, the right exit status, no partial file."""
 
 import errno
 import functools
@@ -34,7 +34,7 @@ def tree(directory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Architecture, feature, safetensors → the directory of a tiny checkpoint, not to be changed."""
+    """Architecture, feature, safetensors → the directory of a tiny checkpoint, which tests must not change."""
 
     @functools.cache
     def save(model_type="bert", feature="default", safe=True):
@@ -55,7 +55,7 @@ def output(tmp_path):
 
 
 def require_refusal(tmp_path, status, fragments, *argv):
-    """Assert that the command fails with that status and one message that says all of it, and changes no file."""
+    """Assert that the command fails with that status and one message with all fragments, and changes no file."""
     before = tree(tmp_path)
     got, out, err = run(*argv)
     lines = err.splitlines()
@@ -70,7 +70,7 @@ def require_refusal(tmp_path, status, fragments, *argv):
 
 
 def cut(name, keep):
-    """A spoiler that keeps only so much of a file: bytes, or what a negative number leaves."""
+    """A function that truncates a file to so many bytes; a negative number removes bytes at the end."""
 
     def spoil(directory):
         content = (directory / name).read_bytes()
@@ -80,7 +80,7 @@ def cut(name, keep):
 
 
 def without(*names):
-    """A spoiler that removes files."""
+    """A function that removes files."""
 
     def spoil(directory):
         for name in names:
@@ -95,7 +95,7 @@ def empty(directory):
 
 
 def change_config(**items):
-    """A spoiler that changes items of config.json; None removes one."""
+    """A function that changes items of config.json; None removes an item."""
 
     def spoil(directory):
         config = {**json.loads((directory / "config.json").read_text()), **items}
@@ -131,7 +131,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("case", SPOILED)
 def test_spoiled_checkpoint_is_refused(checkpoint, output, tmp_path, case):
-    """A checkpoint that is not whole is exit status 1; the message names it, what is wrong and what to do."""
+    """An incomplete checkpoint gives exit status 1; the message names it, the problem and what to do."""
     kind, spoil, fragments = SPOILED[case]
     directory = shutil.copytree(checkpoint(*kind), tmp_path / "checkpoint")
     spoil(directory)
@@ -140,7 +140,7 @@ def test_spoiled_checkpoint_is_refused(checkpoint, output, tmp_path, case):
 
 @pytest.mark.parametrize("kind", ["tokenizer", "image_processor", "feature_extractor"])
 def test_preprocessor_that_is_asked_for_is_not_made_up(checkpoint, output, tmp_path, kind):
-    """A tokenizer or image processor that the checkpoint does not have is refused, not invented."""
+    """If the checkpoint lacks the requested tokenizer or image processor, the export is refused."""
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
     without(*TOKENIZER)(directory)
     fragments = (f"has no {kind.replace('_', ' ')}", "should have", "save_pretrained")
@@ -148,7 +148,7 @@ def test_preprocessor_that_is_asked_for_is_not_made_up(checkpoint, output, tmp_p
 
 
 def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path):
-    """A model type that has a processor joins the two, though the checkpoint, an older one, has no file for it."""
+    """A model type with a processor joins the two, although an older checkpoint has no file for it."""
     directory = shutil.copytree(checkpoint("clip"), tmp_path / "checkpoint")
     (directory / "processor_config.json").unlink(missing_ok=True)
     joined = preprocessor("clip")
@@ -161,7 +161,7 @@ def test_tokenizer_and_image_processor_that_the_model_joins(checkpoint, tmp_path
 
 
 def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, tmp_path):
-    """Without a model to say which it needs, one of the two is to be named."""
+    """Without a model that decides, the user must choose one of the two."""
     directory = shutil.copytree(checkpoint("vit"), tmp_path / "checkpoint")
     preprocessor("distilbert").save_pretrained(directory)
     with pytest.raises(ValueError, match=r"no processor that joins them.*--preprocessor tokenizer"):
@@ -170,14 +170,14 @@ def test_tokenizer_and_image_processor_that_nothing_joins(checkpoint, tmp_path):
 
 
 def test_architecture_that_is_not_supported_lists_those_that_are(checkpoint, output, tmp_path):
-    """A model type that transformers knows and parity does not is exit status 2 with the supported ones."""
+    """A model type that only transformers supports gives exit status 2 with the supported ones."""
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
     change_config(model_type="mamba")(directory)
     require_refusal(tmp_path, 2, ("mamba is not supported yet", "bert", "gpt2", "vit"), "-m", directory, output)
 
 
 class WantsToRun:
-    """Unpickled, it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -197,7 +197,7 @@ def save(value, path, form):
 
 @pytest.mark.parametrize("form", ["torch zip", "torch legacy", "pickle"])
 def test_pickle_does_not_run_code(checkpoint, output, tmp_path, form):
-    """A pytorch_model.bin that wants to run code is refused before any of it runs."""
+    """A pytorch_model.bin with code is refused before the code runs."""
     directory = shutil.copytree(checkpoint(*PICKLED), tmp_path / "checkpoint")
     marker = tmp_path / "it ran"
     save({"weight": WantsToRun(marker)}, directory / "pytorch_model.bin", form)
@@ -206,7 +206,7 @@ def test_pickle_does_not_run_code(checkpoint, output, tmp_path, form):
 
 
 def test_code_of_the_checkpoint_is_neither_run_nor_offered(checkpoint, output, tmp_path, monkeypatch):
-    """A checkpoint with modelling code of its own is refused; nobody is asked whether to run it."""
+    """A checkpoint with its own modelling code is refused without asking the user."""
     directory = shutil.copytree(checkpoint(), tmp_path / "checkpoint")
     marker, questions = tmp_path / "it ran", []
     monkeypatch.setattr("builtins.input", lambda *text: questions.append(text) or "y")
@@ -236,12 +236,12 @@ def test_code_of_the_checkpoint_is_neither_run_nor_offered(checkpoint, output, t
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_option_is_refused(checkpoint, output, tmp_path, options, fragments):
-    """An option that cannot be right is exit status 2; the message says what it should be."""
+    """An invalid option gives exit status 2; the message says what it should be."""
     require_refusal(tmp_path, 2, fragments, "-m", checkpoint(), *options, output)
 
 
 def test_opset_below_the_architectures_own_floor_is_refused_with_the_reason(checkpoint, output, tmp_path):
-    """t5 at opset 11 is exit status 2, with its own range and why."""
+    """t5 at opset 11 gives exit status 2, with its range and the reason."""
     fragments = ("got 11", "should be 12 to 20 for t5", "Min takes int64 only from opset 12")
     options = ("--feature", "seq2seq-lm", "--opset", "11")
     require_refusal(tmp_path, 2, fragments, "-m", checkpoint("t5", "seq2seq-lm"), *options, output)
@@ -249,20 +249,20 @@ def test_opset_below_the_architectures_own_floor_is_refused_with_the_reason(chec
 
 @pytest.mark.parametrize("name", ["no/such/directory/here", "./nothing", "a b"])
 def test_missing_path_is_refused(output, tmp_path, monkeypatch, name):
-    """A path that is not there and cannot be a Hub id is exit status 2."""
+    """A path that does not exist and cannot be a Hub id gives exit status 2."""
     monkeypatch.chdir(tmp_path)
     require_refusal(tmp_path, 2, (f"--model {name}: no such directory", "give the directory"), "-m", name, output)
 
 
 def test_file_instead_of_a_directory_is_refused(checkpoint, output, tmp_path):
-    """The weights' file given for the checkpoint is exit status 2."""
+    """The file of the weights, given in place of the checkpoint, gives exit status 2."""
     file = checkpoint() / "model.safetensors"
     require_refusal(tmp_path, 2, (f"--model {file}: is a file", "should be the directory"), "-m", file, output)
 
 
 @pytest.mark.parametrize("feature", ["sequence-classification", "masked-lm", "question-answering"])
 def test_random_weights_are_refused(checkpoint, output, tmp_path, feature):
-    """A feature whose head the checkpoint lacks is refused: its weights would be random."""
+    """A feature whose head the checkpoint lacks is refused, because its weights would be random."""
     fragments = (str(checkpoint()), f"which {feature} needs", "would be random", "BertModel", "choose the feature")
     require_refusal(tmp_path, 1, fragments, "-m", checkpoint(), "--feature", feature, output)
 
@@ -276,7 +276,7 @@ def test_weights_that_no_output_reads_may_be_missing(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("name", ["file/model.onnx", "file/deep/directory", "model.onnx"])
 def test_output_that_cannot_be_written_is_refused(checkpoint, tmp_path, name):
-    """An output below a file, or a directory where the file should be, is refused before any work is done."""
+    """An output below a file, or a directory in place of the file, is refused before any work."""
     (tmp_path / "file").write_text("a file")
     (tmp_path / "model.onnx").mkdir()
     fragments = (f"output {tmp_path / name}", "cannot be written", "give a directory")
@@ -297,14 +297,14 @@ def full(*arguments, **options):
     ],
 )
 def test_full_disk_leaves_nothing(checkpoint, output, tmp_path, monkeypatch, place):
-    """No space at any write is exit status 1, names the output and leaves no part of a file."""
+    """A full disk at any write gives exit status 1, names the output and leaves no partial file."""
     monkeypatch.setattr(place, full)
     fragments = (f"output {output / 'model.onnx'}", "no space left", "free some")
     require_refusal(tmp_path, 1, fragments, "-m", checkpoint(), "--quiet", output)
 
 
 def test_failing_exporter_leaves_nothing(checkpoint, tmp_path, monkeypatch):
-    """An exporter that raises after writing half a file leaves not even the directories that were made for it."""
+    """If the exporter raises after writing half a file, even the directories made for it are removed."""
 
     def export(model, inputs, file, **options):
         (tmp_path / "reached").touch()
@@ -319,7 +319,7 @@ def test_failing_exporter_leaves_nothing(checkpoint, tmp_path, monkeypatch):
 
 @pytest.fixture
 def wrong_exporter(monkeypatch):
-    """The exporter writes the file of a model with one weight changed."""
+    """Make the exporter write a model with one changed weight."""
     import torch
 
     from parity.onnx import checkpoint_export
@@ -337,7 +337,7 @@ def wrong_exporter(monkeypatch):
 @pytest.mark.usefixtures("wrong_exporter")
 @pytest.mark.parametrize("options", [[], ["--atol=1e-3"]], ids=["ratio", "atol"])
 def test_mismatch_names_output_count_worst_difference_and_index(checkpoint, tmp_path, options):
-    """One wrong weight is exit status 1; each bad shape is told with count, worst difference and index."""
+    """One wrong weight gives exit status 1; each wrong shape has a count, the worst difference and its index."""
     status, out, err = run("-m", checkpoint(), *options, tmp_path)
     assert status == 1
     assert "All good" not in out
@@ -350,7 +350,7 @@ def test_mismatch_names_output_count_worst_difference_and_index(checkpoint, tmp_
 
 @pytest.mark.usefixtures("wrong_exporter")
 def test_rejected_file_is_kept_under_another_name(checkpoint, tmp_path):
-    """After a mismatch there is no model.onnx and nothing beside the rejected file."""
+    """After a mismatch there is only the rejected file, no model.onnx."""
     _, _, err = run("-m", checkpoint(), "--quiet", tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.rejected.onnx"]
     assert f"kept as {(tmp_path / 'new' / 'model.rejected.onnx').as_posix()}; model.onnx was not written" in err
@@ -358,7 +358,7 @@ def test_rejected_file_is_kept_under_another_name(checkpoint, tmp_path):
 
 @pytest.mark.usefixtures("wrong_exporter")
 def test_earlier_export_survives_a_mismatch(checkpoint, output):
-    """The model.onnx that stood there is the same to the byte."""
+    """The old model.onnx is unchanged."""
     assert run("-m", checkpoint(), "--quiet", output)[0] == 1
     assert (output / "model.onnx").read_bytes() == EARLIER
 
@@ -375,13 +375,13 @@ def test_mismatch_as_json(checkpoint, tmp_path):
 
 
 def test_failure_as_json(tmp_path):
-    """With --json a refusal is one object too, beside the message."""
+    """With --json a refusal is also one object, in addition to the message."""
     status, out, err = run("-m", tmp_path, "--json", tmp_path / "output")
     assert (status, json.loads(out)["stage"]) == (1, "load")
     assert json.loads(out)["error"] in err
 
 
-# The exporter writes half a file and then the process gets a signal, once and at that place.
+# The exporter writes half a file, then the process gets a signal once.
 INTERRUPTED = """
 import os, signal, sys, time
 import torch
@@ -404,7 +404,7 @@ leave(main(sys.argv[2:]))
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_interruption_leaves_nothing_half_written(checkpoint, output, tmp_path, number, status, word):
-    """Ctrl-C and SIGTERM in the middle of an export end it with one line; an earlier export survives."""
+    """Ctrl-C and SIGTERM during an export end it with one line; an earlier export stays."""
     before = tree(tmp_path)
     command = [sys.executable, "-c", INTERRUPTED, str(int(number)), "-m", str(checkpoint()), str(output)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The benchmarks judge: their statistics, budgets, results and arguments, on figures made by hand."""
+"""The benchmarks' statistics, budgets, results and arguments, on synthetic measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = {"torch": "2.13.0"}
 
 
 def export_result(export=1.1, validated=1.5):
-    """A result of `export` whose ratios are those given."""
+    """A result of `export` with the given ratios."""
     times = {
         "bare call": [1.0, 1.0, 1.0],
         "export": [export, export, 9.0],
@@ -29,7 +29,7 @@ def export_result(export=1.1, validated=1.5):
 
 
 def command_result(wall=1.0, peak=1.0):
-    """A result of `command` whose ratios are those given."""
+    """A result of `command` with the given ratios."""
     ours = [{"wall": 4.0 * wall, "cpu": 9.0, "peak": 700.0 * peak}] * 3
     theirs = [{"wall": 4.0, "cpu": 3.0, "peak": 700.0}] * 3
     rows = benchmarks.command_rows("tiny", {"parity": ours, "optimum-cli": theirs})
@@ -44,7 +44,7 @@ def judge_result(mean):
 
 @pytest.mark.parametrize(("mean", "holds"), [(0.39, True), (0.41, False)])
 def test_the_judge_is_held_to_its_mean_over_all_cells(mean, holds):
-    """One architecture may cost more than the budget of a cell, all together may not; the table says so."""
+    """One architecture may exceed the budget of a cell, the mean of all may not; the table shows both."""
     result = judge_result(mean)
     assert result["holds"] is holds
     assert [row["ratio"]["holds"] for row in result["rows"]] == [True, True, holds]
@@ -82,14 +82,14 @@ SUITE = """
 
 
 class Bare(judge_cost.Stopwatch):
-    """Without the imports: pytester forgets what is imported inside it, and numpy cannot be imported twice."""
+    """Skips the imports: pytester forgets modules imported inside it, and numpy cannot be imported twice."""
 
     def pytest_collection_finish(self):
         pass
 
 
 def test_export_and_session_are_not_the_judge(pytester):
-    """Of one architecture's cells the seconds of the checks are counted, those of export and session are not."""
+    """Only the seconds of an architecture's checks are counted, not those of export and session."""
     path = pytester.makepyfile(SUITE)
     watch = Bare(["bert"], clock=lambda: sys.modules[path.stem].CLOCK.now)
     done = pytester.inline_run("-p", "no:cacheprovider", "--import-mode=prepend", str(path), plugins=[watch])
@@ -98,34 +98,34 @@ def test_export_and_session_are_not_the_judge(pytester):
 
 
 def test_spread_is_median_and_range():
-    """Three figures are told by the middle one and their ends."""
+    """Three values are summarised by their median and range."""
     assert measurements.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
 def test_pairwise_divides_within_a_round():
-    """A machine that slows down in one round slows both of its figures, and the ratio stays."""
+    """A machine that slows down in one round slows both values, and the ratio stays."""
     assert measurements.pairwise([2.2, 22.0, 2.2], [2.0, 20.0, 2.0])["max"] == pytest.approx(1.1)
 
 
 def test_pairwise_refuses_figures_of_other_rounds():
-    """Figures without a partner have no ratio."""
+    """Values without a partner have no ratio."""
     with pytest.raises(ValueError, match="zip"):
         measurements.pairwise([1.0, 2.0], [1.0])
 
 
 def test_of_medians_divides_by_the_middle_of_the_base():
-    """One slow run of the peer does not make us fast."""
+    """One slow run of the peer does not make our result faster."""
     assert measurements.of_medians([3.0, 3.0, 3.0], [2.0, 2.0, 20.0]) == {"median": 1.5, "min": 1.5, "max": 1.5}
 
 
 @pytest.mark.parametrize(("median", "holds"), [(1.0, True), (1.15, True), (1.16, False)])
 def test_a_ratio_holds_up_to_its_budget(median, holds):
-    """The budget itself is still within it; anything above is not."""
+    """A ratio equal to its budget passes; a larger one fails."""
     assert measurements.ratio_verdict({"median": median}, 1.15)["holds"] is holds
 
 
 def test_a_ratio_without_a_budget_holds():
-    """What has no budget is told and not judged."""
+    """A ratio without a budget is reported but never fails."""
     assert measurements.ratio_verdict({"median": 99.0}, None)["holds"] is True
 
 
@@ -141,13 +141,13 @@ def test_a_ratio_without_a_budget_holds():
     ],
 )
 def test_one_exceeded_budget_fails_the_whole(result, holds):
-    """Neither the control nor CPU seconds of the command have a budget; everything else has one."""
+    """Neither the control nor CPU seconds of the command have a budget; everything else does."""
     assert result["holds"] is holds
 
 
 @pytest.mark.parametrize(("export", "status", "fragment"), [(1.1, 0, "| yes |"), (1.2, 1, "| **no** |")])
 def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, export, status, fragment):
-    """The exit status and the table say the same."""
+    """Exit status and table agree."""
     monkeypatch.setattr(benchmarks, "measure_export", lambda rounds: export_result(export))
     assert benchmarks.main(["export", "--output", str(tmp_path)]) == status
     line = next(line for line in capsys.readouterr().out.splitlines() if "export, CPU s" in line)
@@ -157,7 +157,7 @@ def test_an_exceeded_budget_is_told_and_exits_1(monkeypatch, tmp_path, capsys, e
 
 @pytest.mark.parametrize("result", [export_result(), command_result()], ids=["export", "command"])
 def test_results_hold_everything_and_no_path(tmp_path, result):
-    """Raw figures, environment, processor and date are in the file; nothing of the machine's directories is."""
+    """The file has raw values, environment, processor and date; it has no directory of the machine."""
     measurements.write(result, tmp_path)
     text = (tmp_path / f"{result['benchmark']}.json").read_text()
     content = json.loads(text)
@@ -175,7 +175,7 @@ def test_results_hold_everything_and_no_path(tmp_path, result):
 
 
 def test_interleaved_takes_turns_and_drops_the_first_round():
-    """Every other round runs backwards; the warm-up leaves no figure."""
+    """Every other round runs backwards; the warm-up is not recorded."""
     order, seconds = [], iter(range(100))
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     times = measurements.measure_in_turn(calls, 2, lambda turn: None, lambda: float(next(seconds)))
@@ -184,7 +184,7 @@ def test_interleaved_takes_turns_and_drops_the_first_round():
 
 
 def test_one_thread_is_put_back(monkeypatch):
-    """Afterwards torch and the environment are as they were, after an error too."""
+    """Afterwards torch and the environment are as before, also after an error."""
     import torch
 
     monkeypatch.setenv("PARITY_THREADS", "3")
@@ -195,9 +195,9 @@ def test_one_thread_is_put_back(monkeypatch):
     assert (torch.get_num_threads(), os.environ["PARITY_THREADS"]) == (before, "3")
 
 
-@pytest.mark.filterwarnings("ignore")  # those of the bare call
+@pytest.mark.filterwarnings("ignore")  # warnings of the bare call
 def test_the_calls_of_an_export_write_the_same_file_and_are_proven(tmp_path):
-    """The bare call and ours measure the same work: equal nodes; ours adds only what it says of itself."""
+    """The bare call and ours do the same work: equal nodes; ours adds only metadata."""
     import onnx
 
     path = tmp_path / "model.onnx"
@@ -213,7 +213,7 @@ def test_the_calls_of_an_export_write_the_same_file_and_are_proven(tmp_path):
 
 
 def test_process_measures_wall_time_and_peak_memory():
-    """A child that sleeps and fills 64 MiB shows both."""
+    """A child that sleeps and fills 64 MiB shows in both."""
     usage = benchmarks.process([sys.executable, "-c", "import time; x = b'x' * (64 << 20); time.sleep(0.2)"])
     assert usage["wall"] >= 0.2
     assert usage["peak"] >= 64
@@ -221,7 +221,7 @@ def test_process_measures_wall_time_and_peak_memory():
 
 
 def test_process_tells_a_failure():
-    """A command that fails is no measurement."""
+    """A failing command gives no measurement."""
     with pytest.raises(ParityError, match="exit status 3: no such model"):
         benchmarks.process([sys.executable, "-c", "import sys; print('no such model', file=sys.stderr); sys.exit(3)"])
 
@@ -233,14 +233,14 @@ def test_a_command_that_writes_no_file_is_no_measurement():
 
 
 def test_alternating_gives_fresh_directories_and_drops_the_warm_up():
-    """Each run gets a directory that is not there yet, and makes it."""
+    """Each run gets a directory that does not exist yet, and creates it."""
     code = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'model.onnx').touch()"
     found = benchmarks.measure_alternately({name: [sys.executable, "-c", code] for name in ("a", "b")}, 2)
     assert {name: len(runs) for name, runs in found.items()} == {"a": 2, "b": 2}
 
 
 def test_the_command_benchmark_stays_small():
-    """A child's peak memory starts at its parent's size, so nothing on that way imports torch."""
+    """A child's peak memory starts at its parent's size, so no module that it needs imports torch."""
     code = "import sys, parity.reports.measuring.benchmarks; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -251,7 +251,7 @@ def test_the_command_benchmark_stays_small():
     ids=["nothing", "unknown", "no rounds", "not a number", "no peer"],
 )
 def test_bad_arguments_are_refused(arguments):
-    """What cannot be measured is refused with exit status 2 before anything runs."""
+    """An impossible measurement is refused with exit status 2 before anything runs."""
     with pytest.raises(SystemExit) as caught:
         benchmarks.main(arguments)
     assert caught.value.code == 2
@@ -259,7 +259,7 @@ def test_bad_arguments_are_refused(arguments):
 
 @pytest.mark.parametrize("option", ["--python", "--peer-python", "--model"])
 def test_a_path_that_is_not_there_is_named(option, tmp_path, capsys):
-    """The option and the path are in the message."""
+    """The message has the option and the path."""
     paths = {"--python": sys.executable, "--peer-python": sys.executable, "--model": str(tmp_path)}
     paths[option] = str(tmp_path / "absent")
     arguments = [text for pair in paths.items() for text in pair]
@@ -268,7 +268,7 @@ def test_a_path_that_is_not_there_is_named(option, tmp_path, capsys):
 
 
 def test_the_matrix_is_held_to_its_budgets():
-    """CPU minutes, memory and the gain of a second worker each break the budget on their own."""
+    """CPU minutes, memory and the gain of a second worker each exceed the budget separately."""
     from parity.reports.measuring import benchmark_matrix
 
     one_worker = {"wall": 17.0, "cpu": 16.5, "peak": 900.0, "checks": 9, "cells": 3}

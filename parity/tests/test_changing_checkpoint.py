@@ -1,4 +1,4 @@
-"""A checkpoint that changes while it is read is told as that, not as a file that is wrong."""
+"""A checkpoint that changes while it is read is reported as such, not as a wrong file."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from parity.torchscript.__main__ import main as torchscript
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Two checkpoints of one type with other weights."""
+    """Two checkpoints of one type with different weights."""
     directories = [tmp_path_factory.mktemp(f"bert{seed}") for seed in range(2)]
     for seed, directory in enumerate(directories):
         save_checkpoint(directory, "bert", seed=seed)
@@ -25,7 +25,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def changing(checkpoints, tmp_path, monkeypatch):
-    """A checkpoint whose weights another program replaces as soon as a model was loaded from it."""
+    """A checkpoint whose weights are replaced as soon as a model has been loaded from it."""
     from parity.checkpoint import Checkpoint
 
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
@@ -43,7 +43,7 @@ def changing(checkpoints, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript", "neuron"])
 def test_exports_of_a_changing_checkpoint(changing, tmp_path, name):
-    """One sentence that names the file; no error ratio, no rejected file, nothing is left."""
+    """One sentence that names the file; no error ratio, and no file is left."""
     command = {"onnx": onnx, "torchscript": torchscript, "neuron": neuron}[name]
     options = ("--emulate", "--sequence-length", 8) if name == "neuron" else ()
     output = tmp_path / "output"
@@ -63,7 +63,7 @@ def test_a_comparison_with_a_changing_checkpoint(checkpoints, changing, tmp_path
 
 
 def test_what_stays_is_no_change(checkpoints, tmp_path):
-    """The control: files are read, others come beside them, and errors are told as what they are."""
+    """The control: reading files or adding others is no change, and errors keep their messages."""
     from parity.checkpoint import Checkpoint
 
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
@@ -83,7 +83,7 @@ def test_what_stays_is_no_change(checkpoints, tmp_path):
 
 @pytest.mark.parametrize("change", ["cut", "gone", "more", "error"])
 def test_every_change_is_seen(checkpoints, tmp_path, change):
-    """A file that is cut in place, removed or added; also when an error comes of it."""
+    """A file that is truncated in place, removed or added; also if it causes an error."""
     from parity.checkpoint import Checkpoint
 
     directory = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")

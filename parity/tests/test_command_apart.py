@@ -1,4 +1,4 @@
-"""The command in a process of its own: without the suite's packages, and with a checkpoint of the Hub's cache."""
+"""The command in a separate process: without the suite's packages, and with a checkpoint in the Hub's cache."""
 
 import ast
 import contextlib
@@ -20,7 +20,7 @@ from parity import architectures
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.onnx.__main__ import main
 
-# Distribution → module, where the names differ; and what comes with transformers and is imported by name.
+# Distribution → module, if the names differ; and dependencies of transformers that parity imports by name.
 MODULES = {"pillow": "PIL"}
 COME_WITH_TRANSFORMERS = {"huggingface_hub", "safetensors", "tokenizers"}
 TEST_ONLY = (
@@ -48,7 +48,7 @@ assert not any(map(importlib.util.find_spec, {TEST_ONLY!r}))
 runpy.run_module("parity.onnx", run_name="__main__", alter_sys=True)
 """
 
-# Two Hub ids, the second one not in the cache: both exit statuses on the last line.
+# Two Hub ids, the second not in the cache; prints both exit statuses on the last line.
 FROM_THE_CACHE = """
 import json, sys
 from parity.onnx.__main__ import main
@@ -69,7 +69,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def file_bytes(checkpoint, tmp_path_factory):
-    """The model.onnx that this process makes of it."""
+    """The model.onnx that this process exports from it."""
     output = tmp_path_factory.mktemp("exported")
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["-m", str(checkpoint), "--quiet", str(output)]) == 0
@@ -77,7 +77,7 @@ def file_bytes(checkpoint, tmp_path_factory):
 
 
 def python(code, *argv):
-    """Python code in a process of its own, offline."""
+    """Run Python code in a separate process, offline."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PARITY_THREADS": "1"}
     command = [sys.executable, "-c", code, *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -97,7 +97,7 @@ print(main(["-m", "somebody/not-there", sys.argv[1]]), time.perf_counter() - beg
 
 
 def test_hub_out_of_reach_is_told_at_once(tmp_path, monkeypatch):
-    """Without a network the one message comes within seconds, before torch is imported, not after retries."""
+    """Without a network the message comes within seconds, before torch is imported, without retries."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -106,16 +106,16 @@ def test_hub_out_of_reach_is_told_at_once(tmp_path, monkeypatch):
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     status, seconds, torch_imported = process.stdout.split()
     assert (status, torch_imported) == ("2", "False")
-    assert float(seconds) < 15  # its client would try for half a minute
+    assert float(seconds) < 15  # the Hub's client would retry for half a minute
     assert len(process.stderr.splitlines()) == 1
     assert "the Hub cannot be reached (Name or service not known)" in process.stderr
 
 
 def test_command_needs_no_package_of_the_suite(checkpoint, file_bytes, tmp_path):
-    """With every test-only package missing the command exports, and the file is the same to the byte."""
+    """Without any test-only package the command exports the same file, byte for byte."""
     process = python(WITHOUT_TEST_PACKAGES, "-m", checkpoint, tmp_path)
     assert process.returncode == 0
-    # One line a step, as standard error is no terminal.
+    # One line per step, because standard error is no terminal.
     steps = process.stderr.splitlines()
     assert all(line.startswith("… ") for line in steps), steps
     assert {"… importing torch and transformers", "… exporting to opset 11", "… ONNX Runtime"} <= {*steps}
@@ -125,7 +125,7 @@ def test_command_needs_no_package_of_the_suite(checkpoint, file_bytes, tmp_path)
 
 
 def test_hub_id_is_read_from_the_cache(checkpoint, file_bytes, tmp_path):
-    """--cache_dir finds a Hub id without network; an id that is not there is one clear message and writes nothing."""
+    """--cache_dir finds a Hub id without network; an id not in the cache gives one message and writes nothing."""
     cache, output = tmp_path / "cache", tmp_path / "output"
     revision = "0" * 40
     repository = cache / "models--somebody--tiny-bert"
@@ -143,7 +143,7 @@ def test_hub_id_is_read_from_the_cache(checkpoint, file_bytes, tmp_path):
 
 
 def list_imports(source):
-    """The top-level modules that a source file imports anywhere, relative ones left out."""
+    """The top-level modules that a source file imports anywhere, without relative imports."""
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -161,7 +161,7 @@ def library_sources():
 
 
 def requirements():
-    """The modules of what `pip install .` brings: the project's dependencies that no extra asks for."""
+    """The modules that `pip install .` brings: the project's dependencies without extras."""
     found = map(Requirement, importlib.metadata.requires("parity"))
     return {MODULES.get(r.name, r.name) for r in found if r.marker is None or r.marker.evaluate({"extra": ""})}
 

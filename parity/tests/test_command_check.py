@@ -1,4 +1,4 @@
-"""`python -m parity.check MODEL_DIR model.onnx`: files that somebody else exported, right ones and wrong ones."""
+"""`python -m parity.check MODEL_DIR model.onnx` on right and wrong files from other exporters."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ run = functools.partial(commands.run, command=main)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Feature → the directory of a tiny distilbert checkpoint that was saved for it."""
+    """Feature → the directory of a tiny distilbert checkpoint saved for it."""
 
     @functools.cache
     def save(feature="default"):
@@ -45,7 +45,7 @@ def good(checkpoint, tmp_path_factory):
 
 
 def wrap(model, output, spoil, masked):
-    """The model as somebody else's script wraps it; `spoil` changes the answer, `masked` passes the mask on."""
+    """The model wrapped as in somebody's script; `spoil` changes the answer, `masked` passes the mask on."""
     import torch
 
     class Bare(torch.nn.Module):
@@ -76,7 +76,7 @@ def bare(
     change=leave_alone,
     dynamic=("batch", "sequence"),
 ):
-    """`torch.onnx.export` alone, without metadata, of the checkpoint's model; returns the path."""
+    """Export the checkpoint's model with `torch.onnx.export` alone, without metadata; returns the path."""
     import torch
 
     model = tiny_model("distilbert", feature)
@@ -101,7 +101,7 @@ def bare(
 
 
 def test_file_of_parity_passes(checkpoint, good):
-    """A file that parity exported is exit status 0, with the same log and its opset."""
+    """A file exported by parity gives exit status 0, with the same log and its opset."""
     status, log, err = run(checkpoint(), good)
     assert (status, err) == (0, "")
     assert log.splitlines()[0] == f"Judging {good}: feature default, opset 11"
@@ -112,7 +112,7 @@ def test_file_of_parity_passes(checkpoint, good):
 
 @pytest.fixture(scope="module")
 def gpt2_files(tmp_path_factory):
-    """A tiny GPT-2, whose left-padded rows see nothing at their first tokens, and a file of it for each attention."""
+    """A tiny GPT-2, whose left-padded rows see nothing at their first tokens, with a file for each attention."""
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx import export
     from parity.onnx.features import constructor
@@ -128,14 +128,14 @@ def gpt2_files(tmp_path_factory):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_file_is_judged_by_its_own_attention(gpt2_files, attention):
-    """Each file of ours is compared with a model of the attention that its metadata names, at every position."""
+    """Each of our files is compared with a model of the attention in its metadata, at every position."""
     status, out, _ = run(gpt2_files, gpt2_files / f"{attention}.onnx", "--json")
     result = json.loads(out)
     assert (status, result["status"], result["masked"]) == (0, "passed", 0)
 
 
 def rename_attention(path, attention):
-    """The file with another word for its attention; None takes it out."""
+    """The file with another attention in its metadata; None removes it."""
     model = onnx.load(path)
     entries = [entry for entry in model.metadata_props if entry.key != "attention"]
     del model.metadata_props[:]
@@ -147,13 +147,13 @@ def rename_attention(path, attention):
 
 
 def test_file_that_names_another_attention_is_seen(gpt2_files):
-    """The control: a sdpa file that calls itself eager is wrong where a row sees nothing."""
+    """The control: an sdpa file marked as eager is wrong for tokens that see nothing."""
     assert run(gpt2_files, rename_attention(gpt2_files / "sdpa.onnx", "eager"))[0] == 1
 
 
 @pytest.mark.parametrize("attention", [None, "flash"])
 def test_file_of_unknown_attention_is_judged_at_real_tokens(gpt2_files, attention):
-    """Where none is named that parity has, masked positions have to be finite, and are counted."""
+    """Without a known attention, values at masked positions must be finite, and are counted."""
     status, out, log = run(gpt2_files, rename_attention(gpt2_files / "sdpa.onnx", attention), "--json")
     result = json.loads(out)
     assert f"judged {result['judged']:,} of {result['values']:,} values; {result['masked']:,} at masked" in log
@@ -167,7 +167,7 @@ def test_file_of_unknown_attention_is_judged_at_real_tokens(gpt2_files, attentio
     [("default", "last_hidden_state"), ("masked-lm", "logits"), ("token-classification", "logits")],
 )
 def test_bare_export_passes_and_its_feature_is_guessed(checkpoint, tmp_path, feature, output):
-    """A file without metadata is judged for the feature that its outputs and config.architectures say."""
+    """A file without metadata is judged for the feature that its outputs and config.architectures indicate."""
     file = bare(tmp_path / "bare.onnx", feature, output)
     assert len(onnx.load(str(file)).metadata_props) == 0
     status, log, err = run(checkpoint(feature), file)
@@ -181,7 +181,7 @@ def test_parity_check_is_the_same_command(checkpoint, good):
 
 
 def test_wrong_output_name_is_rejected(checkpoint, tmp_path):
-    """An output with another name is exit status 1, and both names are told."""
+    """An output with another name gives exit status 1, and both names are reported."""
     file = bare(tmp_path / "named.onnx", name="hidden")
     status, log, err = run(checkpoint(), file, "--feature", "default")
     assert status == 1
@@ -190,7 +190,7 @@ def test_wrong_output_name_is_rejected(checkpoint, tmp_path):
 
 
 def test_missing_mask_input_is_rejected(checkpoint, tmp_path):
-    """A file without the attention mask is exit status 1: the input is named first, then the padded shapes."""
+    """A file without the attention mask gives exit status 1: the input is named first, then the padded shapes."""
     file = bare(tmp_path / "maskless.onnx", inputs=("input_ids",))
     status, log, err = run(checkpoint(), file)
     assert status == 1
@@ -208,7 +208,7 @@ def move_one_bias(model):
 
 
 def test_wrong_weights_are_rejected(checkpoint, tmp_path):
-    """One changed weight is exit status 1, told with output, count, worst difference and index."""
+    """One changed weight gives exit status 1, with output, count, worst difference and index."""
     status, log, err = run(checkpoint(), bare(tmp_path / "other.onnx", change=move_one_bias))
     assert status == 1
     assert "at batch 1 × sequence 1: last_hidden_state: 1 of 32 values differ" in err
@@ -217,13 +217,13 @@ def test_wrong_weights_are_rejected(checkpoint, tmp_path):
 
 
 def baked_length(answer, input_ids):
-    """Divided by the length as a Python number, multiplied by the length that comes: right at the export's alone."""
+    """Divide by the length as a Python number, multiply by the actual length: right only at the traced length."""
     return answer * input_ids.ne(-1).sum(1)[:, None, None].to(answer) / float(int(input_ids.shape[1]))
 
 
 @pytest.mark.parametrize("options", [[], ["--atol=1e-4"]], ids=["ratio", "atol"])
 def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
-    """A file that declares its sequence axis dynamic and is right at the exported length alone is rejected by name."""
+    """A file with a dynamic sequence axis that is right only at the exported length is rejected; the axis is named."""
     status, log, err = run(checkpoint(), bare(tmp_path / "baked.onnx", spoil=baked_length), *options)
     assert status == 1
     assert err.splitlines()[0].startswith(f"error: axis sequence: the file is right where sequence is {LENGTH}")
@@ -233,7 +233,7 @@ def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
 
 
 def test_fixed_axis_is_judged_at_its_size(checkpoint, tmp_path):
-    """A file whose sequence axis is fixed is judged at that size, and is right at that one only."""
+    """A file with a fixed sequence axis is judged only at that size."""
     status, log, err = run(checkpoint(), bare(tmp_path / "fixed.onnx", dynamic=("batch",)))
     assert (status, err) == (0, "")
     assert log.splitlines()[-1].endswith(f", at sequence {LENGTH} only")
@@ -242,7 +242,7 @@ def test_fixed_axis_is_judged_at_its_size(checkpoint, tmp_path):
 
 
 def test_fault_in_a_file_of_one_size_is_rejected(checkpoint, tmp_path):
-    """The control: judged at one size, a changed weight fails."""
+    """The control: a changed weight fails at a single size too."""
     file = bare(tmp_path / "fixed.onnx", dynamic=(), change=move_one_bias)
     status, _, err = run(checkpoint(), file)
     assert status == 1
@@ -250,14 +250,14 @@ def test_fault_in_a_file_of_one_size_is_rejected(checkpoint, tmp_path):
 
 
 def test_dropped_mask_is_rejected(checkpoint, tmp_path):
-    """A file that takes the mask away from the model is exit status 1."""
+    """A file that hides the mask from the model gives exit status 1."""
     status, _, err = run(checkpoint(), bare(tmp_path / "dropped.onnx", masked=False))
     assert status == 1
     assert "attention_mask" in err
 
 
 def rewrite(good, directory, change):
-    """The good file in a directory of its own, changed; `change` gets its ModelProto and its path, and saves it."""
+    """The good file in a separate directory, changed; `change` gets its ModelProto and path, and saves it."""
     file = directory / "model.onnx"
     change(onnx.load(str(good)), file)
     return file
@@ -286,7 +286,7 @@ def backwards(model, path):
 
 
 def test_data_beside_the_file_is_as_good(checkpoint, good, tmp_path):
-    """Weights in a file beside the model are exit status 0."""
+    """Weights in a file next to the model give exit status 0."""
     assert run(checkpoint(), rewrite(good, tmp_path, data_beside), "--quiet") == (0, "", "")
     assert sorted(child.name for child in tmp_path.iterdir()) == ["model.onnx", "weights"]
 
@@ -300,9 +300,9 @@ def test_data_beside_the_file_is_as_good(checkpoint, good, tmp_path):
     ],
 )
 def test_a_file_that_is_wrong_on_the_disk_is_rejected(checkpoint, good, tmp_path, change, message):
-    """A weight written twice, data that is not there, a graph out of order: exit status 1, and the first line says it.
+    """A duplicate weight, missing data, an unsorted graph: exit status 1, named in the first line.
 
-    Nothing of it shows in the numbers.
+    None of these changes a value.
     """
     file = rewrite(good, tmp_path, change)
     status, log, err = run(checkpoint(), file)
@@ -312,7 +312,7 @@ def test_a_file_that_is_wrong_on_the_disk_is_rejected(checkpoint, good, tmp_path
 
 
 def test_what_does_not_load_says_that_nothing_was_compared(checkpoint, good, tmp_path):
-    """Without its data the file cannot be run: no shape is shown as validated."""
+    """A file without its data cannot run: no shape is listed as validated."""
     status, log, err = run(checkpoint(), rewrite(good, tmp_path, data_gone))
     assert status == 1
     assert "ONNX Runtime cannot load it" in err.splitlines()[1]
@@ -321,7 +321,7 @@ def test_what_does_not_load_says_that_nothing_was_compared(checkpoint, good, tmp
 
 
 def test_atol_is_a_hard_limit(checkpoint, good):
-    """An --atol that float32 cannot meet is exit status 1 although the ratio passes."""
+    """An --atol that float32 cannot meet gives exit status 1 although the ratio passes."""
     status, _, err = run(checkpoint(), good, "--atol", "1e-12")
     assert status == 1
     assert "by more than 1e-12" in err
@@ -329,19 +329,19 @@ def test_atol_is_a_hard_limit(checkpoint, good):
 
 @pytest.mark.parametrize("atol", ["-1", "x", "nan"])
 def test_bad_atol_is_usage(checkpoint, good, atol, capsys):
-    """An atol that cannot be right is exit status 2."""
+    """An invalid atol gives exit status 2."""
     with pytest.raises(SystemExit, match="2"):
         main([str(checkpoint()), str(good), f"--atol={atol}"])
     assert f"got {atol}, should be a number ≥ 0" in capsys.readouterr().err
 
 
 def test_quiet_says_nothing(checkpoint, good):
-    """--quiet leaves both streams empty when the file is right."""
+    """--quiet leaves both streams empty if the file is right."""
     assert run(checkpoint(), good, "--quiet") == (0, "", "")
 
 
 def one_message(status, err, *fragments):
-    """Assert that there is one line of error that holds the fragments."""
+    """Assert that there is one line of error with the fragments; returns the exit status."""
     lines = err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("python -m parity.check: error: ")
@@ -350,7 +350,7 @@ def one_message(status, err, *fragments):
 
 
 def test_missing_file_is_usage(checkpoint, tmp_path):
-    """A file that is not there is exit status 2."""
+    """A missing file gives exit status 2."""
     status, out, err = run(checkpoint(), tmp_path / "none.onnx")
     assert one_message(status, err, str(tmp_path / "none.onnx"), "no such file", "give the ONNX file") == 2
     assert out == ""
@@ -358,7 +358,7 @@ def test_missing_file_is_usage(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"no ONNX file", b"\x08\x06" * 40], ids=["empty", "text", "binary"])
 def test_file_that_is_no_onnx_file_is_rejected(checkpoint, tmp_path, content):
-    """A file that is no ONNX model is exit status 1."""
+    """A file that is not an ONNX model gives exit status 1."""
     file = tmp_path / "model.onnx"
     file.write_bytes(content)
     status, _, err = run(checkpoint(), file)
@@ -366,7 +366,7 @@ def test_file_that_is_no_onnx_file_is_rejected(checkpoint, tmp_path, content):
 
 
 def test_truncated_file_is_rejected(checkpoint, good, tmp_path):
-    """Half a file is exit status 1."""
+    """Half a file gives exit status 1."""
     file = tmp_path / "half.onnx"
     file.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     status, _, err = run(checkpoint(), file)
@@ -374,7 +374,7 @@ def test_truncated_file_is_rejected(checkpoint, good, tmp_path):
 
 
 def test_missing_checkpoint_is_usage(good, tmp_path):
-    """A checkpoint that is not there is exit status 2."""
+    """A missing checkpoint gives exit status 2."""
     status, _, err = run(tmp_path / "nowhere", good)
     assert one_message(status, err, "nowhere", "no such directory") == 2
 
@@ -387,17 +387,17 @@ def test_missing_checkpoint_is_usage(good, tmp_path):
     ],
 )
 def test_feature_that_cannot_be_guessed_is_usage(checkpoint, tmp_path, name, fragments):
-    """Outputs that fit several features or none, with nothing to decide, are exit status 2 and ask for --feature."""
+    """If outputs fit several features or none and nothing decides, exit status is 2 with a request for --feature."""
     status, _, err = run(checkpoint(), bare(tmp_path / "file.onnx", name=name))
     assert one_message(status, err, *fragments) == 2
 
 
-# Both features are one class with one output there.
+# In these models both features have one class with one output.
 SAME_HEAD = {("flaubert", "masked-lm"), ("flaubert", "causal-lm"), ("xlm", "masked-lm"), ("xlm", "causal-lm")}
 
 
 def guess_or_none(file, config):
-    """The feature, or None where the user is asked for it."""
+    """The feature, or None if the user must choose."""
     try:
         return guess_feature(file, config)
     except UsageError:
@@ -405,7 +405,7 @@ def guess_or_none(file, config):
 
 
 def test_every_saved_head_names_its_feature():
-    """Outputs and `config.architectures` of each model of each declaration give its feature, but for two classes."""
+    """Outputs and `config.architectures` of each declared model give its feature, except for two classes."""
     from parity.onnx import features
     from parity.onnx.features import constructor
 
@@ -428,7 +428,7 @@ def test_every_saved_head_names_its_feature():
 
 
 def test_unknown_feature_lists_the_supported_ones(checkpoint, good):
-    """A feature that the model does not have is exit status 2."""
+    """A feature that the model does not have gives exit status 2."""
     status, _, err = run(checkpoint(), good, "--feature", "seq2seq-lm")
     assert one_message(status, err, "seq2seq-lm", "supported: default, masked-lm") == 2
 
@@ -455,7 +455,7 @@ def test_json_is_one_object(checkpoint, tmp_path, change, status):
 
 @pytest.fixture(scope="module")
 def large_vocabulary(tmp_path_factory):
-    """A BERT with the vocabulary and the positions of the published one, and the file that parity exports of it."""
+    """A BERT with vocabulary and positions of the published model, and its file exported by parity."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -475,7 +475,7 @@ def large_vocabulary(tmp_path_factory):
 
 
 def zero_rows(file, path, end, first):
-    """The file with the rows from the first on zero, of the weight whose name ends so."""
+    """The file with zeros from row `first` on in the weight whose name ends with `end`."""
     model = onnx.load(str(file))
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name.endswith(end))
     values = onnx.numpy_helper.to_array(tensor).copy()
@@ -486,7 +486,7 @@ def zero_rows(file, path, end, first):
 
 
 def test_every_weight_is_looked_for(large_vocabulary):
-    """The log and the JSON object say how many of the weights are found; the pooler has no part in the output."""
+    """Log and JSON object have the number of weights found; the pooler does not affect the output."""
     directory, file = large_vocabulary
     status, out, log = run(directory, file, "--json")
     assert status == 0
@@ -504,7 +504,7 @@ def test_every_weight_is_looked_for(large_vocabulary):
     ],
 )
 def test_rows_that_no_sample_reads_are_rejected(large_vocabulary, tmp_path, name, first, count):
-    """Embeddings that are zero beyond what is drawn are exit status 1, told with the weight's name and index."""
+    """Embeddings that are zero beyond the drawn ids give exit status 1, with the weight's name and index."""
     directory, file = large_vocabulary
     status, out, log = run(directory, zero_rows(file, tmp_path / "zeroed.onnx", name, first), "--json")
     assert status == 1
@@ -515,7 +515,7 @@ def test_rows_that_no_sample_reads_are_rejected(large_vocabulary, tmp_path, name
 
 
 def test_another_order_of_inputs_is_a_remark(checkpoint, tmp_path):
-    """A foreign file whose inputs stand in another order than declared passes; the order is told."""
+    """A foreign file passes with its inputs in another order than declared; the order is reported."""
     file = bare(tmp_path / "ordered.onnx")
     model = onnx.load(str(file))
     model.graph.input.append(model.graph.input.pop(0))

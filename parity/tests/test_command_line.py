@@ -1,4 +1,4 @@
-"""What a person meets at the terminal: help, versions, tables that fit, no colours."""
+"""Output on a terminal: help, versions, tables that fit, no colours."""
 
 import ast
 import importlib.util
@@ -17,18 +17,18 @@ from parity.fixtures.controls.commands import run
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = 80
-# What sets a colour, a weight or a style on a terminal; what only moves the cursor or erases is none of them.
+# Sequences that set a colour, a weight or a style; moving the cursor or erasing is allowed.
 STYLE = re.compile(r"\x1b\[[\d;]*m")
 NEEDING_TORCH = ("torch", "transformers", "onnx", "onnxruntime")
 
 
 def wide(text, columns=COLUMNS):
-    """The lines that do not fit into a terminal."""
+    """The lines that are too long for a terminal."""
     return [line for line in text.splitlines() if len(line) > columns]
 
 
 def silent_options(text):
-    """The options of a help that do not say what they do, beside them or on the next line."""
+    """The options in a help text without an explanation on the same or the next line."""
     lines = [*text.splitlines(), ""]
     options = [number for number, line in enumerate(lines) if re.match(r"  -{1,2}\w", line)]
     return [
@@ -44,7 +44,7 @@ def help_of(monkeypatch, *words):
 
 @pytest.mark.parametrize("name", ["", *cli.COMMANDS])
 def test_help_fits_a_terminal(name, monkeypatch):
-    """Each line has at most 80 characters, every option says what it does, and nothing has a colour."""
+    """Each line has at most 80 characters, every option has an explanation, and nothing has a colour."""
     status, text, _ = help_of(monkeypatch, *filter(None, [name]))
     assert status == 0
     assert wide(text) == []
@@ -57,7 +57,7 @@ MODULES = ("parity.onnx.__main__", "parity.check", "parity.torchscript.__main__"
 
 @pytest.mark.parametrize("name", [*MODULES, "parity.reports.__main__", "parity.reports.measuring.benchmarks"])
 def test_help_of_a_module_fits_a_terminal(name, monkeypatch):
-    """`python -m …`, whose name is longer."""
+    """`python -m …`, which has a longer name."""
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     assert wide(importlib.import_module(name).parser().format_help()) == []
 
@@ -70,7 +70,7 @@ def load_messages():
     return module
 
 
-# Words that a reader of the messages had to read twice → what to write.
+# Words that are hard to read → their replacements.
 HARD = {
     r"\bas which\b": "that … as",
     r"\banew\b": "again",
@@ -83,12 +83,12 @@ HARD = {
 
 
 def hard(by_file):
-    """File, line and text of each message with such words."""
+    """(file, line, text) of each message with such words."""
     return [(f, n, text) for f, lines in by_file.items() for n, text in lines for each in HARD if re.search(each, text)]
 
 
 def test_no_message_has_words_that_are_hard_to_read():
-    """Of several hundred, in each folder of the library."""
+    """Several hundred messages, in each folder of the library."""
     by_file = load_messages().by_file()
     assert sum(map(len, by_file.values())) > 250
     assert {"parity", "reports"} <= {name.split("/")[0] for name in by_file}
@@ -96,7 +96,7 @@ def test_no_message_has_words_that_are_hard_to_read():
 
 
 def test_messages_are_found_and_hard_words_too(monkeypatch):
-    """The control: an exception, a finding and a warning of a module, with its values as braces."""
+    """The control: an exception, a finding and a warning of a module, with values as braces."""
     module = load_messages()
     code = (
         'def f(a):\n    warn(f"the output is made anew")\n    raise ValueError(f"output: got {a}, should be a path")\n'
@@ -107,7 +107,7 @@ def test_messages_are_found_and_hard_words_too(monkeypatch):
 
 
 def test_the_commands_are_in_the_order_of_a_days_work(monkeypatch):
-    """Export, judge, other formats, suite, results, speed; each with one line."""
+    """Export, judge, other formats, suite, results, speed; each has one line."""
     _, text, _ = help_of(monkeypatch)
     names = re.findall(r"^  (\w+) {2,}\S", text, re.MULTILINE)
     assert names == ["onnx", "check", "torchscript", "neuron", "matrix", "reports", "benchmarks"]
@@ -115,7 +115,7 @@ def test_the_commands_are_in_the_order_of_a_days_work(monkeypatch):
 
 
 def test_without_a_command_the_help_is_an_error():
-    """Exit status 2, the help on standard error; an unknown word is named with those that exist."""
+    """Exit status 2, the help on standard error; for an unknown word the valid ones are listed."""
     status, out, err = run(command=cli.main)
     assert (status, out) == (2, "")
     assert "usage: parity" in err
@@ -128,7 +128,7 @@ VERSIONS = "import sys; sys.modules.update(dict.fromkeys({absent!r})); from pari
 
 
 def test_version_names_what_parity_uses():
-    """Parity, Python, and every package with its version or that it is missing; read without importing any."""
+    """Parity, Python, and every package with its version or that it is missing, without importing any."""
     program = VERSIONS.format(absent=NEEDING_TORCH)
     done = subprocess.run([sys.executable, "-c", program, "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,7 +139,7 @@ def test_version_names_what_parity_uses():
 
 
 def test_a_missing_package_is_no_failure_of_version(monkeypatch):
-    """It says so."""
+    """The output names it as missing."""
     monkeypatch.setattr("parity.environment.version_of", {"torch": "2.13.0"}.get)
     status, out, _ = run("--version", command=cli.main)
     assert status == 0
@@ -148,7 +148,7 @@ def test_a_missing_package_is_no_failure_of_version(monkeypatch):
 
 
 def test_the_table_of_the_matrix_fits():
-    """All of it, with its counts."""
+    """The whole table, with its counts."""
     status, text, _ = run("matrix", command=cli.main)
     assert status == 0
     assert len(text.splitlines()) > 200
@@ -170,7 +170,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
 def test_nothing_has_a_colour_on_a_terminal(environment, monkeypatch):
-    """Progress erases its own line and sets no colour, with NO_COLOR or without."""
+    """Progress erases its own line and sets no colour, with or without NO_COLOR."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     for name, value in environment.items():
@@ -184,7 +184,7 @@ def test_nothing_has_a_colour_on_a_terminal(environment, monkeypatch):
 
 
 def test_elsewhere_there_is_no_progress(monkeypatch):
-    """A file or a pipe has the log alone."""
+    """A file or a pipe gets only the log."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     Console().progress("loading")

@@ -1,4 +1,4 @@
-"""`python -m parity.onnx`: what it prints, writes and reads when all is well."""
+"""`python -m parity.onnx` on good input: what it prints, writes and reads."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ from parity.fixtures.processes import cost_of, times_bare
 from parity.judge.findings import Finding
 from parity.onnx.__main__ import main
 
-# Checkpoint (architecture, feature, safetensors) → output named in the log, its shape at the export, default opset.
+# Checkpoint (architecture, feature, safetensors) → output in the log, its shape at the export, default opset.
 EXPORTS = {
     ("bert", "default", True): ("last_hidden_state", "(2, 8, 32)", 11),
     ("bert", "default", False): ("last_hidden_state", "(2, 8, 32)", 11),
@@ -75,7 +75,7 @@ def opset(file):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=IDS)
 def test_log_is_that_of_the_document(exports, case):
-    """The lines that the document shows come verbatim and in order, each with its indentation."""
+    """The lines in the document appear verbatim and in order, with their indentation."""
     name, shape, _ = EXPORTS[case]
     output, log = exports(*case)
     lines = log.splitlines()
@@ -95,7 +95,7 @@ def test_log_is_that_of_the_document(exports, case):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=IDS)
 def test_opset_attention_and_feature_are_told(exports, case):
-    """The first line names the feature, the opset that the file has, and the attention implementation."""
+    """The first line has the feature, the opset of the file, and the attention implementation."""
     output, log = exports(*case)
     delivered = opset(output / "model.onnx")
     assert log.splitlines()[0].endswith(f": feature {case[1]}, opset {delivered}, attention eager")
@@ -135,7 +135,7 @@ def test_every_validated_shape_is_told(exports, shape):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=IDS)
 def test_number_of_shapes_is_the_number_of_lines(exports, case):
-    """`Validated at N shapes` is followed by N lines, all of them different."""
+    """`Validated at N shapes` is followed by N different lines."""
     head, _, tail = exports(*case)[1].partition("- Validated at ")
     shapes = re.findall(r"-\[✓\] (.*): largest", tail)
     assert int(tail.split()[0]) == len(shapes) == len(set(shapes)) >= 3
@@ -161,7 +161,7 @@ def made_up(worst, ratio=0.98, shapes=("batch 2",)):
 
 
 def test_ratio_that_passes_above_the_expected_atol_is_not_called_close():
-    """Above atol_for_validation the line names the ratio and the difference, and never says `all values close`."""
+    """Above atol_for_validation the line has the ratio and the difference, never `all values close`."""
     log = lines(made_up(6.7e-5), atol=None, expected_atol=1e-5)
     sentence = "all values within the error ratio (0.98 ≤ 4); largest difference 6.7e-05, above atol 1e-05"
     assert f"                -[✓] {sentence}" in log
@@ -169,18 +169,18 @@ def test_ratio_that_passes_above_the_expected_atol_is_not_called_close():
 
 
 def test_high_ratio_is_worth_a_look():
-    """A ratio above 2 passes and is pointed out."""
+    """A ratio above 2 passes with a note."""
     assert "error ratio 2.50 ≤ 4 (above 2: worth a look)" in "\n".join(lines(made_up(1e-6, 2.5), atol=None))
 
 
 def test_output_that_no_ratio_judged_is_not_ticked():
-    """An output above atol whose ratio could not be pooled is told as such."""
+    """An output above atol without a pooled ratio gets a line that says so."""
     log = lines(made_up(6.7e-5, None), atol=None, expected_atol=1e-5)
     assert any(line.strip().startswith("-[x] largest difference 6.7e-05, above atol 1e-05") for line in log)
 
 
 def test_atol_is_a_hard_limit(checkpoint, tmp_path):
-    """An --atol that float32 cannot meet is exit status 1 although the ratio passes, and no model.onnx is there."""
+    """An --atol that float32 cannot meet gives exit status 1 although the ratio passes, and no model.onnx."""
     status, _, err = run("-m", checkpoint(*BERT), "--atol", "1e-12", "--quiet", tmp_path)
     assert status == 1
     assert "last_hidden_state" in err
@@ -189,7 +189,7 @@ def test_atol_is_a_hard_limit(checkpoint, tmp_path):
 
 
 def test_atol_that_is_met_is_told(checkpoint, tmp_path):
-    """With --atol the log names that limit, not the configuration's."""
+    """With --atol the log has that limit, not the configuration's."""
     status, log, _ = run("-m", checkpoint(*BERT), "--atol", "2e-5", tmp_path)
     assert status == 0
     assert "-[✓] all values close (atol: 2e-05)" in log
@@ -203,7 +203,7 @@ def test_quiet_says_nothing(checkpoint, tmp_path, capfd):
 
 
 def test_json_is_one_object_on_standard_output(checkpoint, tmp_path):
-    """--json prints one object and nothing else there; the log goes to standard error."""
+    """--json prints only one object on standard output; the log goes to standard error."""
     status, out, err = run("-m", checkpoint(*BERT), "--json", tmp_path)
     result = json.loads(out)
     assert status == 0
@@ -225,7 +225,7 @@ class Terminal(io.StringIO):
 
 
 def test_long_work_shows_progress_on_a_terminal(checkpoint, tmp_path, monkeypatch):
-    """On a terminal each stage is named on standard error, and the last one is wiped."""
+    """On a terminal standard error names each stage, and the last one is erased."""
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert main(["-m", str(checkpoint(*BERT)), str(tmp_path)]) == 0
     progress = sys.stderr.getvalue()
@@ -236,7 +236,7 @@ def test_long_work_shows_progress_on_a_terminal(checkpoint, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(("output", "file"), [("a/b", "a/b/model.onnx"), ("a/b.onnx", "a/b.onnx")])
 def test_output_is_a_directory_or_a_file(checkpoint, tmp_path, output, file):
-    """A directory gets model.onnx, a path ending in .onnx is the file itself; missing directories are made."""
+    """A directory gets model.onnx, a path ending in .onnx is the file itself; missing directories are created."""
     status, log, _ = run("-m", checkpoint(*BERT), tmp_path / output)
     assert status == 0
     assert (tmp_path / file).is_file()
@@ -244,7 +244,7 @@ def test_output_is_a_directory_or_a_file(checkpoint, tmp_path, output, file):
 
 
 def test_opset_is_the_one_asked_for(checkpoint, tmp_path):
-    """--opset 17 is what the log says, what the metadata says and what the file has."""
+    """Log, metadata and file have the opset of --opset."""
     log = run("-m", checkpoint(*BERT), "--opset", "17", tmp_path)[1]
     assert "opset 17" in log.splitlines()[0]
     assert opset(tmp_path / "model.onnx") == 17
@@ -253,7 +253,7 @@ def test_opset_is_the_one_asked_for(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=IDS)
 def test_file_is_well_formed(exports, case):
-    """onnx.checker accepts the delivered file, as the document shows."""
+    """onnx.checker accepts the delivered file, as in the document."""
     onnx.checker.check_model(onnx.load(str(exports(*case)[0] / "model.onnx")), full_check=True)
 
 
@@ -274,7 +274,7 @@ def test_metadata_names_origin(exports, case):
 
 
 def test_other_weights_have_another_hash(exports):
-    """The checkpoint's hash tells two checkpoints apart."""
+    """The hashes of two checkpoints differ."""
     hashes = {metadata(exports(*case)[0] / "model.onnx")["checkpoint"] for case in EXPORTS}
     assert len(hashes) == len(EXPORTS)
 
@@ -300,7 +300,7 @@ def test_document_example_runs_from_a_copy_alone(exports, tmp_path):
 
 
 def hidden_states(inputs):
-    """What the model that the bert checkpoint was saved from answers."""
+    """The answer of the model that the bert checkpoint was saved from."""
     import torch
 
     from parity.fixtures.checkpoints import tiny_model
@@ -312,7 +312,7 @@ def hidden_states(inputs):
 
 @pytest.mark.parametrize("case", EXPORTS, ids=IDS)
 def test_directory_names_no_other_place(checkpoint, exports, case):
-    """Configuration and preprocessor stand beside the model, and no file mentions where the checkpoint was."""
+    """Configuration and preprocessor are next to the model, and no file mentions the checkpoint's directory."""
     files = {path.name: path.read_bytes() for path in exports(*case)[0].iterdir()}
     assert {"model.onnx", "config.json"} < set(files)
     assert {"tokenizer.json", "preprocessor_config.json"} & set(files)
@@ -332,7 +332,7 @@ def test_parity_onnx_is_the_same_command(checkpoint, exports, tmp_path):
     ids=["module", "script"],
 )
 def test_help_answers_at_once(command):
-    """--help costs a few times what an interpreter costs that does nothing (torch alone: a hundred times)."""
+    """--help costs a few times as much as a bare interpreter (torch alone: a hundred times)."""
     process, times = times_bare([*command, "--help"])
     assert times < 20
     usage = " ".join(process.stdout.split())
@@ -340,7 +340,7 @@ def test_help_answers_at_once(command):
 
 
 def test_help_imports_neither_torch_nor_transformers():
-    """--help loads none of the packages that take seconds to load."""
+    """--help loads none of the packages that take seconds."""
     process, _ = cost_of([sys.executable, "-X", "importtime", "-m", "parity.onnx", "--help"])
     loaded = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert "parity.console" in loaded

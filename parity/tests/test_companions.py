@@ -1,4 +1,4 @@
-"""What goes beside a file: with the checkpoint's own files, byte for byte, its directory works alone."""
+"""Companions of a file: with the checkpoint's own files, byte for byte, its directory is self-contained."""
 
 import json
 
@@ -16,7 +16,7 @@ from parity.onnx.__main__ import main as onnx
 from parity.registry import architectures
 from parity.torchscript.__main__ import main as torchscript
 
-# They read images, or their texts under another name; the second has no past.
+# They read images, or texts under another input name; the second has no past.
 NOT_OF_TEXTS = ("imagegpt", "perceiver")
 TEXTS = [
     each.name
@@ -24,14 +24,14 @@ TEXTS = [
     if each.kind in ("encoder", "decoder", "encoder-decoder") and each.name not in NOT_OF_TEXTS
 ]
 BERTS = ("t5", "bart", "mbart", "marian", "llama", "bloom", "modernbert")
-# Architecture → family of tokenizers and class, where it is not its own.
+# Architecture → (family of tokenizers, class), if not its own.
 STRANGERS = {**dict.fromkeys(BERTS, ("wordpiece", "BertTokenizer")), "bert": ("xlm-roberta", "XLMRobertaTokenizer")}
-# Inputs that no tokenizer makes, which a caller sets.
+# Inputs that the caller sets, because no tokenizer returns them.
 ZEROS = {"bbox": (4,), "global_attention_mask": ()}
 
 
 def publish(directory, name, family="", tokenizer_class=""):
-    """A checkpoint with published files; with BERT's if its own cannot be made, or with those of another family."""
+    """A checkpoint with published files; BERT's if its own cannot be made, or those of another family."""
     from transformers import AutoTokenizer
 
     own = name in published.TOKENIZERS and not family
@@ -41,14 +41,14 @@ def publish(directory, name, family="", tokenizer_class=""):
         config["tokenizer_class"] = tokenizer_class or "BertTokenizer"
         (directory / "tokenizer_config.json").write_text(json.dumps(config))
         if name in ("bigbird-pegasus", "modernbert") and at_least("transformers", "5"):
-            # Their classes are read from this file only.
+            # Only this file determines the class of their tokenizers.
             saved = AutoTokenizer.from_pretrained(directory, config=tiny_config("bert"))
             saved.backend_tokenizer.save(str(directory / "tokenizer.json"))
     return model
 
 
 def deliver(checkpoint, output):
-    """The file of the default feature, and its companions, without the proof."""
+    """Export the default feature with its companions, without the proof."""
     from parity.checkpoint import Checkpoint
     from parity.companions import Companions
     from parity.publication import Publication
@@ -68,7 +68,7 @@ def deliver(checkpoint, output):
 
 
 def ask(directory, model, *texts):
-    """The answer of the file in that directory to its own tokenizer's output as it is, and the model's own."""
+    """The answer of the file in that directory to its own tokenizer's output, and the model's answer."""
     import torch
     from onnxruntime import InferenceSession
     from transformers import AutoTokenizer
@@ -94,7 +94,7 @@ def require_same(answer, reference):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_tokenizers_output_is_the_files_input(tmp_path, name):
-    """`session.run(None, dict(tokenizer(text, return_tensors="np")))` answers as the model does to the same."""
+    """`session.run(None, dict(tokenizer(text, return_tensors="np")))` answers like the model."""
     available(name)
     publish(tmp_path / "checkpoint", name)
     model = deliver(tmp_path / "checkpoint", tmp_path / "onnx")
@@ -103,7 +103,7 @@ def test_the_tokenizers_output_is_the_files_input(tmp_path, name):
 
 @pytest.mark.parametrize("name", STRANGERS)
 def test_the_output_of_another_familys_tokenizer_is_the_files_input(tmp_path, name):
-    """A BertTokenizer, as uer/t5-base-chinese and fnlp/bart-base-chinese have, or one of XLM-R for a BERT."""
+    """A BertTokenizer, as in uer/t5-base-chinese and fnlp/bart-base-chinese, or one of XLM-R for a BERT."""
     available(name)
     publish(tmp_path / "checkpoint", name, *STRANGERS[name])
     model = deliver(tmp_path / "checkpoint", tmp_path / "onnx")
@@ -111,7 +111,7 @@ def test_the_output_of_another_familys_tokenizer_is_the_files_input(tmp_path, na
 
 
 def available(name):
-    """Skip what this environment has not."""
+    """Skip a model that this environment lacks."""
     from parity.registry import architecture
 
     if gap := architecture(name).gap:
@@ -120,7 +120,7 @@ def available(name):
 
 @pytest.mark.parametrize("name", ["distilbert", "t5", "roberta", "bloom"])
 def test_the_own_files_are_copied_byte_for_byte(tmp_path, name):
-    """Nothing is re-saved: only `model_input_names` is set, if the tokenizer makes by itself what the file lacks."""
+    """No file is saved again: only `model_input_names` is set, if the tokenizer returns inputs that the file lacks."""
     checkpoint, output = tmp_path / "checkpoint", tmp_path / "onnx"
     publish(checkpoint, name)
     deliver(checkpoint, output)
@@ -137,7 +137,7 @@ def test_the_own_files_are_copied_byte_for_byte(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["albert", "rembert"])
 def test_segments_of_pairs_are_kept(tmp_path, name):
-    """transformers 5 makes none unless it is asked: the file takes them, and the companion makes them by itself."""
+    """transformers 5 makes them only on request: the file has the input, and the companion makes them by default."""
     publish(tmp_path / "checkpoint", name)
     model = deliver(tmp_path / "checkpoint", tmp_path / "onnx")
     assert "token_type_ids" in {value.name for value in read(tmp_path / "onnx" / "model.onnx").inputs}
@@ -160,7 +160,7 @@ def test_lost_segments_are_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["distilbert", "albert", "llama"])
 def test_the_tokenizers_output_is_a_traces_input(tmp_path, name):
-    """`traced(**tokenizer(text, return_tensors="pt"))` answers as the model does, with a BertTokenizer too."""
+    """`traced(**tokenizer(text, return_tensors="pt"))` answers like the model, with a BertTokenizer too."""
     import torch
     from transformers import AutoTokenizer
 
@@ -179,7 +179,7 @@ def test_the_tokenizers_output_is_a_traces_input(tmp_path, name):
 
 
 def test_a_model_without_its_own_tokenizer_files_gets_none(tmp_path):
-    """Image processors and tokenizers go beside the file of the model that uses them, and no others."""
+    """Image processors and tokenizers are copied only for the model that uses them."""
     checkpoint = tmp_path / "checkpoint"
     tiny_model("vit").save_pretrained(checkpoint)
     for part in ("image32", "bert"):

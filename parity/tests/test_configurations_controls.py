@@ -1,4 +1,4 @@
-"""A wrong exporter is found, the configuration that shows it is shrunk, and a command judges that again."""
+"""A wrong exporter is detected, the configuration that shows it is shrunk, and a command judges it again."""
 
 import shlex
 
@@ -13,12 +13,12 @@ CELL = ("bert", "default", 17)
 
 @pytest.fixture
 def many(monkeypatch):
-    """As many configurations as the nightly profile draws, the same on every run."""
+    """As many configurations as in the nightly profile, the same on every run."""
     monkeypatch.setattr(profiles, "configurations", lambda: 14)
 
 
 def ignoring(item):
-    """An exporter that takes an item for what the declaration says."""
+    """An exporter that replaces an item by its declared value."""
     own = subjects.artifact
 
     def artifact(subject, opset, path, *args, **options):
@@ -31,7 +31,7 @@ def ignoring(item):
 
 
 def test_an_exporter_that_ignores_a_value_is_found_and_shrunk(many, monkeypatch):
-    """The message has that item alone, with the plainest value that shows it, and a command that fails as well."""
+    """The message has only that item, with the simplest value that shows it, and a command that fails too."""
     monkeypatch.setattr(subjects, "artifact", ignoring("hidden_act"))
     with pytest.raises(ValueMismatch, match="bert default with hidden_act='relu': ValueMismatch: ") as caught:
         configurations.judge_drawn(*CELL)
@@ -45,7 +45,7 @@ def test_an_exporter_that_ignores_a_value_is_found_and_shrunk(many, monkeypatch)
 
 
 def test_what_is_right_passes(many):
-    """The control: nothing is found, and the configurations differ from each other."""
+    """The control: nothing is detected, and the configurations differ from each other."""
     verdicts = configurations.judge_drawn(*CELL)
     assert len(verdicts) >= 12
     assert all(verdict.passed for _, verdict in verdicts)
@@ -64,7 +64,7 @@ def test_the_default_profile_judges_two_with_each_feature(monkeypatch):
 
 
 def test_the_nightly_profile_draws_three_thousand(monkeypatch):
-    """Over all architectures and features, the declared configuration left out."""
+    """Over all architectures and features, without the declared configuration."""
     from parity.registry import architectures
 
     monkeypatch.setenv(profiles.VARIABLE, profiles.NIGHTLY)
@@ -75,7 +75,7 @@ def test_the_nightly_profile_draws_three_thousand(monkeypatch):
     ("stage", "error"), [("artifact", ExportError), ("trace", ValueMismatch), ("artifact", KeyError)], ids=str
 )
 def test_any_failure_names_the_configuration(monkeypatch, stage, error):
-    """Of the export and of the trace; what is not of parity's own exceptions is an error of the assertion."""
+    """Of the export and of the trace; an exception that is not parity's becomes an AssertionError."""
 
     def fail(*args, **options):
         raise error("broken")
@@ -87,7 +87,7 @@ def test_any_failure_names_the_configuration(monkeypatch, stage, error):
 
 
 def test_a_refusal_that_nobody_declared_is_a_failure(monkeypatch):
-    """A sentence alone is none."""
+    """A refusal without a declaration fails."""
 
     def refuse(*args, **options):
         raise UsageError("bert: hidden_act is relu: no")
@@ -99,7 +99,7 @@ def test_a_refusal_that_nobody_declared_is_a_failure(monkeypatch):
 
 @pytest.mark.parametrize("refusal", [(each.name, item) for each in [architecture("ibert")] for item in each.refusals])
 def test_a_declared_refusal_is_asked_for(monkeypatch, refusal):
-    """It is refused with its sentence; an export all the same, or another sentence, is a failure."""
+    """It is refused with its sentence; an export, or another sentence, is a failure."""
     name, item = refusal
     changes = {item.item: item.value}
     assert configurations.judge(name, "default", changes, 17) is None

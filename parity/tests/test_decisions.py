@@ -1,4 +1,4 @@
-"""What the numbers decide: a ranking may differ only where the exact gap is no more than the noise."""
+"""Decisions: a ranking may differ only if the exact gap is no larger than the noise."""
 
 import time
 from dataclasses import replace
@@ -10,7 +10,7 @@ from parity.judge import decisions
 from parity.judge.findings import failures
 from parity.judge.pool import Pool
 
-# 4 · 1e-6 · rms is what candidates may be apart and still change places.
+# Candidates closer than 4 · 1e-6 · rms may change places.
 NOISE = {"logits": 1e-6, "hidden": 1e-6, "start_logits": 1e-6}
 
 
@@ -41,7 +41,7 @@ def test_equal_rankings_pass():
 
 
 def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
-    """The message names the place, both candidates, their exact values, the gap and the noise."""
+    """The message has the place, both candidates, their exact values, the gap and the noise."""
     exact = make_logits(3, 2.5, 1)
     (row,) = judge(exact, swap(exact, 0, 1), place="batch 3")
     assert (row.check, row.subject, row.passed, row.where) == ("decision", "logits", False, "batch 3")
@@ -53,7 +53,7 @@ def test_another_argmax_is_told_with_both_candidates_gap_and_noise():
 
 @pytest.mark.parametrize(("gap", "passed"), [(1e-6, True), (1e-4, False)])
 def test_only_a_gap_above_the_noise_decides(gap, passed):
-    """Candidates closer than the noise may change places; others may not, be it at one place of hundreds."""
+    """Only candidates closer than the noise may change places, even at a single place out of hundreds."""
     exact = make_logits(1 + gap, 1, rows=100)
     actual = exact.astype(np.float64)
     actual[0, 0, [0, 1]] = actual[0, 0, [1, 0]]
@@ -61,14 +61,14 @@ def test_only_a_gap_above_the_noise_decides(gap, passed):
 
 
 def test_a_lower_rank_of_the_first_five_is_told():
-    """The fourth and the fifth in another order fail, the sixth and the seventh do not matter."""
+    """The fourth and fifth in another order fail; the sixth and seventh do not matter."""
     exact = make_logits(9, 8, 7, 6, 5, 4, 3)
     assert judge(exact, swap(exact, 5, 6))[0].passed
     assert "rank 4 of the top 5" in judge(exact, swap(exact, 3, 4))[0].message
 
 
 def test_one_that_drops_out_of_the_five_is_told():
-    """The fifth and the sixth in another order are another top five."""
+    """The fifth and sixth in another order make another top five."""
     exact = make_logits(9, 8, 7, 6, 5, 4)
     assert "rank 5 of the top 5 at index (0, 0): got candidate 5, should be 4" in (
         judge(exact, swap(exact, 4, 5))[0].message
@@ -76,14 +76,14 @@ def test_one_that_drops_out_of_the_five_is_told():
 
 
 def test_equal_infinities_have_no_gap():
-    """Candidates at -inf may stand in any order; one at -inf that comes first may not."""
+    """Candidates at -inf may be in any order, but none of them may be first."""
     exact = np.array([[1.0, -np.inf, -np.inf, -np.inf]])
     assert judge(exact, exact[:, [0, 2, 1, 3]])[0].passed
     assert not judge(exact, np.array([[-np.inf, 1.0, -np.inf, -np.inf]]))[0].passed
 
 
 def test_hidden_states_decide_nothing():
-    """Only logits are judged, by whatever name; a single candidate is always right."""
+    """Only logits are judged, under any name; a single candidate is always right."""
     exact = make_logits(3, 2)
     assert judge(exact, swap(exact, 0, 1), name="hidden") == []
     assert failures(judge(exact, swap(exact, 0, 1), name="start_logits"))
@@ -91,7 +91,7 @@ def test_hidden_states_decide_nothing():
 
 
 def test_a_large_vocabulary_is_judged_alike():
-    """The leading candidates of thousands are those of a full sort, ties in the order they stand in."""
+    """The leading candidates of thousands are those of a full sort, ties in their original order."""
     values = np.random.default_rng(0).integers(0, 2000, (4, 5, 3000)).astype(np.float32)
     values[0, 0, [2000, 10, 500]] = 3000
     expected = np.argsort(-values, axis=-1, kind="stable")[..., :5]
@@ -101,7 +101,7 @@ def test_a_large_vocabulary_is_judged_alike():
 
 
 def test_it_costs_next_to_nothing():
-    """Eight inputs of a tiny model are judged in less than 2 ms (ten times as much here, for a busy machine)."""
+    """Eight inputs of a tiny model take less than 2 ms (ten times as much here, for a busy machine)."""
     exact = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]
     actual = [{"logits": array["logits"].astype(np.float32)} for array in exact]
     pool = replace(Pool.from_answers(exact, actual, actual, actual), unit=NOISE)
@@ -112,7 +112,7 @@ def test_it_costs_next_to_nothing():
 
 
 def test_a_ranking_that_is_pytorchs_own_passes():
-    """What float32 PyTorch decides otherwise than float64, at that place, is no fault of the file."""
+    """If float32 PyTorch decides differently from float64 at that place, the file may too."""
     exact = make_logits(3, 2.5, 1)
     actual = swap(exact, 0, 1)
     assert judge(exact, actual, eager=actual)[0].passed

@@ -1,4 +1,4 @@
-"""Declarations: complete, one file each, and an unknown word in one is refused."""
+"""Declarations: complete, one file each, and unknown words are refused."""
 
 import json
 from dataclasses import fields, replace
@@ -18,7 +18,7 @@ FIRST_EIGHT = {"bart", "bert", "distilbert", "gpt2", "resnet", "roberta", "t5", 
 
 
 def test_the_first_eight_are_declared():
-    """The first architectures are there, each once."""
+    """The first architectures are declared, each once."""
     names = [found.name for found in architectures()]
     assert set(names) >= FIRST_EIGHT
     assert len(names) == len(set(names))
@@ -31,7 +31,7 @@ def test_each_declaration_is_found_with_either_spelling():
 
 
 def test_an_unknown_feature_is_refused():
-    """A feature that no task stands for is an error at declaration."""
+    """A feature without a task is an error in the declaration."""
     with pytest.raises(ValueError, match="telepathy"):
         replace(architecture("bert"), features=("default", "telepathy"))
 
@@ -43,7 +43,7 @@ def test_a_smoke_feature_must_be_declared():
 
 
 def test_a_feature_that_the_environment_lacks_is_skipped_with_its_requirement(monkeypatch):
-    """Its cells alone, and the command says the same; a requirement of a feature that is not declared is refused."""
+    """Only its cells are skipped, and the command says the same; a requirement of an undeclared feature is refused."""
     from parity.checkpoint import constructor_of
 
     bert = replace(architecture("bert"), needs={"masked-lm": "transformers<4 or transformers>=99"})
@@ -86,7 +86,7 @@ def test_a_deviation_needs_its_evidence():
 
 
 def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
-    """A matching cell's check is expected to fail, strictly, with that exception; others are not."""
+    """The check of a matching cell is expected to fail, strictly, with that exception; others are not."""
     deviation = Deviation(
         "ExportError",
         "broken",
@@ -109,7 +109,7 @@ def test_a_deviation_becomes_a_strict_expected_failure(monkeypatch):
 
 
 def test_a_deviation_outside_its_versions_does_not_apply(monkeypatch):
-    """What the installed versions are not in range of must pass."""
+    """With installed versions out of its range, the check must pass."""
     deviation = Deviation("ExportError", "broken", "https://example.org/1", versions="torch<1")
     bert = replace(architecture("bert"), deviations=(deviation,))
     monkeypatch.setattr(registry, "architecture", lambda name: bert)
@@ -119,12 +119,12 @@ def test_a_deviation_outside_its_versions_does_not_apply(monkeypatch):
 
 @pytest.fixture
 def more_words(monkeypatch):
-    """An exporter and a dtype more, so that a scope can name another than the usual ones."""
+    """An additional exporter and dtype, so that a scope can name something other than the defaults."""
     monkeypatch.setitem(exporters.EXPORTERS, "stamped", exporters.Entry("Stamped", range(14, 21)))
     monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
 
 
-# Field of Scope → a value of it, a fact that it covers and one that it does not; what is not said is the default.
+# Field of Scope → (its value, a covered fact, a fact not covered); a missing fact is the default.
 SCOPES = {
     "features": (("masked-lm",), {"feature": "masked-lm"}, {"feature": "default"}),
     "attention": ("sdpa", {"attention": "sdpa"}, {}),
@@ -136,9 +136,9 @@ SCOPES = {
 
 
 def scoped(**scope):
-    """BERT with a floor, a deviation and an axis of that scope."""
+    """BERT with a floor, a deviation and an axis with that scope."""
     versions = {"versions": "torch>=1", **scope}
-    # Neither a floor nor a trace is about some opsets; see below.
+    # Floors and traces cannot be limited to opsets; see below.
     scope = {name: value for name, value in scope.items() if name != "opsets"}
     return replace(
         architecture("bert"),
@@ -149,13 +149,13 @@ def scoped(**scope):
 
 
 def test_each_field_of_a_scope_is_tried():
-    """One that is added to Scope is to be honoured too."""
+    """The table has every field of Scope."""
     assert {*SCOPES} == {each.name for each in fields(Scope)}
 
 
 @pytest.mark.parametrize("field", SCOPES)
 def test_floors_deviations_and_traced_axes_honour_their_scope(more_words, field):
-    """They hold where each field covers what is known; what is not known is the default, not anything."""
+    """They hold if each field covers the facts; an unknown fact means the default, not anything."""
     value, inside, outside = SCOPES[field]
     bert = scoped(**{field: value})
     for facts, holds in ((inside, True), (outside, False)):
@@ -170,7 +170,7 @@ def test_floors_deviations_and_traced_axes_honour_their_scope(more_words, field)
 
 @pytest.mark.parametrize("field", ["attention", "exporter", "dtype"])
 def test_a_floor_of_some_cells_raises_no_others(more_words, monkeypatch, field):
-    """The matrix has every opset but for the cells that the floor covers."""
+    """The matrix has every opset except for the cells that the floor covers."""
     value = SCOPES[field][0]
     monkeypatch.setattr(matrix, "architectures", lambda: (scoped(**{field: value}),))
     opsets = {True: set(), False: set()}
@@ -188,14 +188,14 @@ def test_a_floor_of_some_cells_raises_no_others(more_words, monkeypatch, field):
     ],
 )
 def test_what_has_no_opset_takes_none(fact):
-    """A floor and a trace hold at every opset: a list of them would be ignored, so it is refused."""
+    """A floor and a trace hold at every opset: a list of opsets would be ignored, so it is refused."""
     assert fact()
     with pytest.raises(ValueError, match="opsets: got 14, 15, should be empty"):
         fact(opsets=(14, 15))
 
 
 def test_every_deviation_matches_a_cell():
-    """A deviation that matches nothing is an error."""
+    """A deviation without a matching cell is an error."""
     cells = list(matrix.cells())
     for found in architectures():
         own = [cell for cell in cells if cell.architecture == found.name]
@@ -206,7 +206,7 @@ def test_every_deviation_matches_a_cell():
 
 
 def test_the_matrix_has_every_opset_from_the_lowest_to_twenty():
-    """Each feature is claimed at every opset from its minimum, 11 unless the declaration says why not, to 20."""
+    """Each feature is claimed at every opset from its minimum, 11 unless the declaration has a reason, to 20."""
     opsets = {}
     for cell in (cell for cell in matrix.cells() if cell.format == "onnx"):
         opsets.setdefault((cell.architecture, cell.feature, cell.attention), []).append(cell.opset)
@@ -216,13 +216,13 @@ def test_the_matrix_has_every_opset_from_the_lowest_to_twenty():
 
 
 def test_smoke_has_one_architecture_of_each_kind():
-    """`pytest -m smoke` tries every kind of architecture."""
+    """`pytest -m smoke` runs every kind of architecture."""
     kinds = {architecture(cell.architecture).kind for cell in matrix.cells() if cell.smoke}
     assert kinds == set(KINDS)
 
 
 def test_a_test_can_be_about_some_cells_only(monkeypatch):
-    """The mark `cells` selects by feature, and one opset for each model: 17 where that is claimed."""
+    """The mark `cells` selects by feature, and one opset for each model: 17 if that is claimed."""
     monkeypatch.delenv("HYPOTHESIS_PROFILE", raising=False)
     cells = list(matrix.cells())
     chosen = [cell for cell in cells if plugin.Selection(features=("masked-lm",), every_opset=False).has(cell)]
@@ -233,7 +233,7 @@ def test_a_test_can_be_about_some_cells_only(monkeypatch):
 
 
 def test_the_matrix_as_json(capsys):
-    """`parity matrix --json` is an object whose cells have the eight fields that scripts read."""
+    """`parity matrix --json` is an object whose cells have the eight fields for scripts."""
     assert matrix.main(["--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert set(cells[0]) == {"id", "architecture", "feature", "format", "runtime", "opset", "attention", "variant"}
@@ -241,7 +241,7 @@ def test_the_matrix_as_json(capsys):
 
 
 def test_the_fifty_of_the_document_are_counted(capsys, monkeypatch):
-    """Each is declared; 248 architecture × feature and a file for each of their opsets; one that is added is none."""
+    """All are declared: 248 pairs of architecture and feature, a file for each opset; an added one does not count."""
     assert matrix.main(["--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     every, fifty = listing["counts"]["all"], listing["counts"]["fifty"]
@@ -258,7 +258,7 @@ def test_the_fifty_of_the_document_are_counted(capsys, monkeypatch):
 
 
 def test_the_matrix_as_a_table(capsys):
-    """`parity matrix` lists the features and ends with the counts and the command."""
+    """`parity matrix` lists the features and ends with counts and command."""
     assert matrix.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["bert", "masked-lm", "11–20", "18"] for line in lines)

@@ -1,4 +1,4 @@
-"""Every check of decoding is shown to catch the faults it is for, and to say why it lets a near tie pass."""
+"""Every check of decoding catches the faults it is for, and explains why it excuses a near tie."""
 
 import subprocess
 import sys
@@ -34,9 +34,9 @@ def gpt2_file(write, path):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_each_fault_is_caught(fault, tmp_path):
-    """All three checks fail on the faulty file, each with the row that was made for it first.
+    """All three checks fail on the faulty file, each first with the intended finding.
 
-    With transformers 4 those that are on record do, and no others.
+    With transformers 4 exactly the recorded checks fail.
     """
     subject = subjects.subject(fault.architecture, fault.feature)
     catching = CHECKS if at_least("transformers", "5") else fault.with_4
@@ -65,7 +65,7 @@ def test_the_healthy_control_passes(check, tmp_path):
 
 
 def test_a_wrong_token_is_told_with_its_gap(tmp_path):
-    """A file that forgets its past says other tokens, far from a tie in float64."""
+    """A file that ignores its past gives other tokens, far from a tie in float64."""
     rows = decoding_checks.judge_greedy(*gpt2_file(cache_faults.past_ignored, tmp_path))
     wrong_tokens = [row for row in failures(rows) if row.check == "tokens"]
     assert wrong_tokens
@@ -74,7 +74,7 @@ def test_a_wrong_token_is_told_with_its_gap(tmp_path):
 
 
 def test_equal_tokens_alone_let_a_fault_through(tmp_path):
-    """Caches rounded to float16 leave all tokens as they are: the logits of the same steps tell."""
+    """Caches rounded to float16 change no token, but the logits of the same steps show them."""
     rows = decoding_checks.judge_greedy(*gpt2_file(cache_faults.rounded, tmp_path))
     assert all(row.passed for row in rows if row.check == "tokens")
     assert [row.passed for row in rows if row.check == "ratio"] == [False]
@@ -82,7 +82,7 @@ def test_equal_tokens_alone_let_a_fault_through(tmp_path):
 
 @pytest.mark.parametrize(("factor", "passed"), [(0.9, True), (1.1, False)])
 def test_only_a_near_tie_is_excused(factor, passed):
-    """Two tokens closer than the limit times the noise may change places; a little further apart they may not."""
+    """Two tokens closer than the limit times the noise may change places; tokens a little further apart may not."""
     logits, noise = np.array([4.0, 4.0, 0.0, 0.0]), 1e-6
     rms = float(np.sqrt(np.mean(np.square(logits))))
     logits[0] = logits[1] - factor * ratio.LIMIT * noise * rms
@@ -91,14 +91,14 @@ def test_only_a_near_tie_is_excused(factor, passed):
 
 
 def test_equal_continuations_prove_nothing():
-    """Tokens that do not depend on the prompt fail, whoever says them."""
+    """Tokens that do not depend on the prompt fail, for any backend."""
     said = np.array([[4, 5, 6], [7, 8, 9]])
     assert decoding_checks.judge_prompt_dependence(said).passed
     assert not decoding_checks.judge_prompt_dependence(said[[0, 0]]).passed
 
 
 def test_a_relation_that_the_model_itself_has_not_is_told(tmp_path, monkeypatch):
-    """Where the reference forgets its past, the claim on splitting falls, whatever the file does."""
+    """If the reference itself ignores its past, the relation of splitting fails, whatever the file does."""
     subject, forgetful = gpt2_file(cache_faults.past_ignored, tmp_path)
     reference = decoding.Reference(subject.model, forgetful.run, forgetful.run, forgetful.run)
     monkeypatch.setattr(decoding_checks, "reference", lambda *_: reference)
@@ -114,13 +114,13 @@ def test_no_rows_are_no_verdict():
         decoding_checks.raise_on_failure([])
 
 
-# --- the property: drawn episodes, shrunk, with a reproducer
+# --- drawn episodes: shrunk, with a reproducer
 
 GPT2 = Cell("gpt2", "causal-lm-with-past", "onnx", "onnxruntime", 17)
 
 
 def test_a_failing_episode_leaves_a_reproducer(tmp_path):
-    """The faulty file fails with the path of a script, which exits 1 on that file and 0 on a healthy one."""
+    """The faulty file fails with the path of a script that exits 1 on this file and 0 on a healthy one."""
     subject, session = gpt2_file(cache_faults.past_ignored, tmp_path)
     with pytest.raises(ParityError) as caught:
         episodes.judge_drawn_episodes(subject, session, lambda *failure: reproducer.write(tmp_path, GPT2, *failure))
@@ -138,14 +138,14 @@ def test_a_failing_episode_leaves_a_reproducer(tmp_path):
 
 
 def test_drawn_episodes_of_a_healthy_file_pass(tmp_path):
-    """The control: as many as the profile says, and before them the one with everything; nothing is kept."""
+    """The control: as many as in the profile, after the episode with all operations; no reproducer is written."""
     examples = episodes.judge_drawn_episodes(*gpt2_file(cache_faults.healthy, tmp_path), pytest.fail)
     assert examples[0] == decoding_checks.EVERYTHING
     assert len(examples) == 1 + settings().max_examples
 
 
 def test_drawn_episodes_follow_the_profile(monkeypatch):
-    """The settings of the loaded profile hold for episodes too: they are not the test's own."""
+    """The settings of the loaded profile apply to episodes too, not the test's own."""
     calls = []
     monkeypatch.setattr(
         decoding_checks, "judge_episode", lambda subject, session, episode: calls.append(episode) or [PASSED]
@@ -157,7 +157,7 @@ def test_drawn_episodes_follow_the_profile(monkeypatch):
 
 
 def test_an_episode_alone_is_not_enough(monkeypatch):
-    """Where nothing is drawn beside the explicit episode, the property fails."""
+    """If hypothesis draws nothing after the explicit episode, the property fails."""
     never = settings(phases=(Phase.explicit,))
     monkeypatch.setattr(decoding_checks, "judge_episode", lambda *_: [PASSED])
     monkeypatch.setattr(properties, "given", lambda strategy: lambda test: never(given(strategy)(test)))

@@ -1,4 +1,4 @@
-"""What users call says what it takes and raises: `Args` with every parameter, `Raises` with classes that exist."""
+"""Docstrings of public functions have `Args` with every parameter and `Raises` with classes that exist."""
 
 import builtins
 import importlib
@@ -13,7 +13,7 @@ PACKAGES = ("parity.onnx", "parity.torchscript", "parity.neuron", "parity.archit
 
 
 def public_functions():
-    """Name → function, of each that the packages export, and of the one class whose methods are functions."""
+    """Name → function, for functions that the packages export and for the static methods of FeaturesManager."""
     functions = {}
     for name in PACKAGES:
         package = importlib.import_module(name)
@@ -26,7 +26,7 @@ def public_functions():
 
 
 def public_classes():
-    """Name → class, of each that the packages export and that is built with arguments."""
+    """Name → class, for classes that the packages export."""
     classes = {}
     for name in PACKAGES:
         package = importlib.import_module(name)
@@ -36,7 +36,7 @@ def public_classes():
 
 
 def section(docstring, title):
-    """The names that begin the lines of a section of a docstring, one or several before a colon."""
+    """The names at the start of the lines of a section of a docstring, one or several before a colon."""
     _, heading, rest = docstring.partition(f"\n{title}:\n")
     if not heading:
         return None
@@ -46,7 +46,7 @@ def section(docstring, title):
 
 
 def problems(function, docstring):
-    """What the docstring of a function lacks, or has too much of."""
+    """Missing and superfluous entries in the docstring of a function."""
     parameters = [name for name in inspect.signature(function).parameters if name != "self"]
     arguments, raised = section(docstring, "Args"), section(docstring, "Raises")
     lines = [] if arguments is not None or not parameters else ["no Args"]
@@ -91,7 +91,7 @@ def test_a_docstring_that_lacks_something_is_seen(docstring, lines):
 
 
 def test_each_public_class_and_method_has_a_docstring():
-    """One sentence at least; and those of three parameters or more have Args."""
+    """At least one sentence; Args if it has three parameters or more."""
     missing = []
     for name, member in public_classes().items():
         methods = {f"{name}.{each}": f for each, f in inspect.getmembers(member, inspect.isroutine) if each[0] != "_"}

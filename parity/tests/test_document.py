@@ -1,6 +1,6 @@
-"""The document's snippets on ONNX, with `parity.onnx` for `transformers.onnx` and a tiny checkpoint for the Hub's.
+"""The document's snippets on ONNX, with `parity.onnx` in place of `transformers.onnx` and a tiny checkpoint.
 
-At the end configurations in the style of the two that the document points to as advanced examples.
+The last tests use configurations in the style of the document's two advanced examples.
 """
 
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from parity.onnx.features import FeaturesManager
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The directory that stands for `distilbert/distilbert-base-uncased`."""
+    """The directory that replaces `distilbert/distilbert-base-uncased`."""
     directory = tmp_path_factory.mktemp("checkpoints") / "distilbert"
     save_checkpoint(directory, "distilbert")
     return str(directory)
@@ -52,11 +52,11 @@ class CustomOnnxConfig(OnnxConfig):
 
 @pytest.fixture(scope="module")
 def custom(checkpoint):
-    """Model, tokenizer, custom configuration, file, and what `export` returned."""
+    """Model, tokenizer, custom configuration, file, and the result of `export`."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config = CustomOnnxConfig(AutoConfig.from_pretrained(checkpoint))
-    # At the document's opset, 11, there is no sdpa, which transformers 4 chooses for good when it builds the model.
+    # The document's opset, 11, has no sdpa, which transformers 4 would fix when it builds the model.
     options = {} if at_least("transformers", "5") else {"attn_implementation": "eager"}
     base_model = AutoModel.from_pretrained(checkpoint, **options)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -66,7 +66,7 @@ def custom(checkpoint):
 
 
 def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkeypatch, capsys):
-    """`--model=… onnx/` prints the document's lines, verbatim but for the width of the model, and in their order."""
+    """`--model=… onnx/` prints the document's lines in order, verbatim except for the width of the model."""
     monkeypatch.chdir(tmp_path)
     assert main([f"--model={checkpoint}", "onnx/"]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -82,7 +82,7 @@ def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkey
 
 
 def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoint, export_directory, monkeypatch):
-    """Tokenizer and session come from the directory, and the session answers as PyTorch does."""
+    """Tokenizer and session load from the directory, and the session answers like PyTorch."""
     import torch
     from onnxruntime import InferenceSession
     from transformers import AutoModel, AutoTokenizer
@@ -100,7 +100,7 @@ def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoin
 
 
 def test_the_output_names_are_those_of_the_configuration(capsys):
-    """`print(list(onnx_config.outputs.keys()))` prints the one output of the default feature."""
+    """`print(list(onnx_config.outputs.keys()))` prints the single output of the default feature."""
     from transformers import DistilBertConfig
 
     config = DistilBertConfig()
@@ -110,7 +110,7 @@ def test_the_output_names_are_those_of_the_configuration(capsys):
 
 
 def test_a_checkpoint_saved_by_the_user_exports(checkpoint, tmp_path, monkeypatch):
-    """Tokenizer and model saved side by side with save_pretrained are a checkpoint."""
+    """Tokenizer and model saved into one directory with save_pretrained are a checkpoint."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     monkeypatch.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_a_checkpoint_saved_by_the_user_exports(checkpoint, tmp_path, monkeypatc
 
 
 def test_the_features_of_distilbert_are_those_of_the_last_release(capsys):
-    """The list is 4.46.3's; the one printed in the document is older."""
+    """The list is that of 4.46.3; the document shows an older one."""
     distilbert_features = list(FeaturesManager.get_supported_features_for_model_type("distilbert").keys())
     print(distilbert_features)
     assert capsys.readouterr().out == (
@@ -133,7 +133,7 @@ def test_the_features_of_distilbert_are_those_of_the_last_release(capsys):
 
 
 def test_every_feature_of_the_documents_table_has_its_auto_class():
-    """The table of features and Auto classes holds."""
+    """The document's table of features and Auto classes is right."""
     table = {
         "AutoModelForCausalLM": ("causal-lm", "causal-lm-with-past"),
         "AutoModel": ("default", "default-with-past"),
@@ -148,7 +148,7 @@ def test_every_feature_of_the_documents_table_has_its_auto_class():
 
 
 def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
-    """`--feature=sequence-classification` of a finetuned checkpoint prints the document's lines, all of them."""
+    """`--feature=sequence-classification` of a finetuned checkpoint prints all lines of the document."""
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path / "finetuned", "distilbert", "sequence-classification")
     assert main(["--model=finetuned", "--feature=sequence-classification", "onnx/"]) == 0
@@ -165,7 +165,7 @@ def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
 
 
 def test_a_custom_configuration_has_the_documents_opset(custom, capsys):
-    """`print(onnx_config.default_onnx_opset)` prints 11, and that is the opset of the file."""
+    """`print(onnx_config.default_onnx_opset)` prints 11, and the file has that opset."""
     _, _, onnx_config, path, _ = custom
     print(onnx_config.default_onnx_opset)
     assert capsys.readouterr().out == "11\n"
@@ -173,7 +173,7 @@ def test_a_custom_configuration_has_the_documents_opset(custom, capsys):
 
 
 def test_a_custom_configuration_has_the_documents_outputs(checkpoint, custom):
-    """`outputs` is an OrderedDict of names and axes that follows the task."""
+    """`outputs` is an OrderedDict of names and axes that depends on the task."""
     from transformers import AutoConfig
 
     _, _, onnx_config, _, _ = custom
@@ -206,7 +206,7 @@ def test_the_custom_export_validates(custom):
 
 
 def test_the_validation_of_another_model_fails(custom):
-    """The same call with a model of other weights raises: the acceptance above means something."""
+    """The same call with a model of other weights raises, so the previous test can fail."""
     from transformers import AutoModel
 
     base_model, tokenizer, onnx_config, onnx_path, (_, onnx_outputs) = custom
@@ -216,7 +216,7 @@ def test_the_validation_of_another_model_fails(custom):
 
 
 class LegacyDecoder(OnnxConfigWithPast):
-    """A decoder as 4.46.3 wrote them: its own dummy inputs, and past inputs under the name of the outputs' axis."""
+    """A decoder in the style of 4.46.3: its own dummy inputs, and past inputs named like the outputs' axis."""
 
     num_layers = property(lambda self: self._config.n_layer)
     num_attention_heads = property(lambda self: self._config.n_head)
@@ -252,7 +252,7 @@ class LegacyDecoder(OnnxConfigWithPast):
 
 
 class LegacyEncoderDecoder(OnnxSeq2SeqConfigWithPast):
-    """An encoder-decoder as 4.46.3 wrote them: with a past the decoder takes one token, and its mask has floats."""
+    """An encoder-decoder in the style of 4.46.3: with a past, one decoder token and a mask of floats."""
 
     @property
     def inputs(self):
@@ -288,7 +288,7 @@ class LegacyEncoderDecoder(OnnxSeq2SeqConfigWithPast):
 
 @pytest.mark.parametrize("task", ["causal-lm", "causal-lm-with-past"])
 def test_a_decoder_configuration_of_the_old_style_exports_and_validates(task, tmp_path):
-    """Its own dummy inputs, and axes that contradict each other by name, make a file that is right at other sizes."""
+    """Its own dummy inputs and contradictory names of axes give a file that is right at other sizes."""
     model = tiny_model("gpt2", task)
     make = LegacyDecoder.with_past if task.endswith("-with-past") else LegacyDecoder
     config = make(model.config, task=task.removesuffix("-with-past"))
@@ -301,7 +301,7 @@ def test_a_decoder_configuration_of_the_old_style_exports_and_validates(task, tm
 
 @pytest.mark.parametrize("task", ["seq2seq-lm", "seq2seq-lm-with-past"])
 def test_an_encoder_decoder_configuration_of_the_old_style_exports_and_validates(task, tmp_path):
-    """One decoder token, and a mask of integers and floats, make a file that is right at other sizes of the rest."""
+    """One decoder token and a mask of integers and floats give a file that is right at other sizes of the rest."""
     model = tiny_model("bart", task)
     make = LegacyEncoderDecoder.with_past if task.endswith("-with-past") else LegacyEncoderDecoder
     config = make(model.config, task=task.removesuffix("-with-past"))

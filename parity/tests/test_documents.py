@@ -1,7 +1,7 @@
-"""README, CONTRIBUTING and the pages under docs/: their commands and snippets run, their tables say what the code says.
+"""README, CONTRIBUTING and the pages under docs/: commands and snippets run, tables match the code.
 
-Commands of the export, the check and the traces run here with tiny checkpoints, and so does all Python. Of the others
-(`pytest`, `tox`, `pip`, the gate, benchmarks) the arguments are parsed by what takes them; `.ci/newcomer` runs them.
+Commands that export, check or trace run here with tiny checkpoints, and so does all Python. For others (`pytest`,
+`tox`, `pip`, the gate, benchmarks) only the arguments are parsed; `.ci/newcomer` runs them.
 """
 
 import configparser
@@ -21,7 +21,7 @@ from parity.fixtures.checkpoints import save_checkpoint
 from parity.judge.findings import CHECKS
 
 ROOT = Path(__file__).parents[2]
-# What is written about how Parity was, and what Sphinx includes.
+# Pages about earlier versions, and pages that only include others.
 APART = ("changes.md", "changelog.md", "contributing.md", "security.md")
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
@@ -31,14 +31,14 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 # A fenced block: its indentation, its language, its text.
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:python -m parity|parity|pytest|tox)(?:\.[\w.]+)? [^`]+)`")
-# The commands that run here, and how `python -m` calls them.
+# Commands that run here → their modules.
 TRIED = {
     "onnx": "parity.onnx.__main__",
     "check": "parity.check",
     "torchscript": "parity.torchscript.__main__",
     "matrix": "parity.architectures.conformance.matrix",
 }
-# What stands for a value in a text → a value.
+# Placeholder in a text → value.
 PLACEHOLDERS = {
     "$(python -m parity.fixtures.minilm)": "checkpoint/",
     "CHECKPOINT_DIRECTORY": "checkpoint/",
@@ -46,19 +46,19 @@ PLACEHOLDERS = {
     "*.jsonl": "records.jsonl",
     "DIR_OR_ID": "checkpoint/",
     "…": "",
-    # The example of a declaration to come.
+    # An example of a new declaration.
     "--architecture ernie": "--architecture bert",
 }
 
 
 def blocks(text):
-    """Language, text without its indentation, and where it starts, of each fenced block."""
+    """Language and text without its indentation of each fenced block."""
     for indentation, language, body in (match.groups() for match in BLOCK.finditer(text)):
         yield language, "".join(line.removeprefix(indentation) for line in body.splitlines(keepends=True))
 
 
 def commands(text):
-    """The words of each command of a block for the shell, without what is set before it."""
+    """The words of each command in a shell block, without assignments before it."""
     for line in text.replace("\\\n", " ").splitlines():
         for part in line.split(" && "):
             for placeholder, value in PLACEHOLDERS.items():
@@ -71,14 +71,14 @@ def commands(text):
 
 
 def shell(words):
-    """The command of Parity, and its arguments, that words for the shell call; None where they call something else."""
+    """The command of Parity and its arguments in the words of a shell command; None for other programs."""
     if words[:2] == ["python", "-m"] and words[2].startswith("parity."):
         return words[2].removeprefix("parity."), words[3:]
     return (words[1], words[2:]) if words[0] == "parity" and len(words) > 1 else None
 
 
 def refusal(parse, arguments):
-    """What argparse says against arguments; empty where it takes them."""
+    """The error of argparse about arguments; empty if it accepts them."""
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -99,7 +99,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def pip_refusal(arguments):
-    """The extras and files that an installation names and that do not exist."""
+    """The missing extras and files in the arguments of an installation."""
     extras = [each for word in arguments for group in re.findall(r"\[([\w,]+)\]", word) for each in group.split(",")]
     ours = any(word.startswith((".", "parity[")) for word in arguments)
     unknown = [extra for extra in extras if ours and not re.search(rf"^{extra} = \[", PROJECT, re.MULTILINE)]
@@ -108,7 +108,7 @@ def pip_refusal(arguments):
 
 
 def tox_refusal(arguments):
-    """The environment that tox.ini does not have."""
+    """The environments that tox.ini does not have."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
     names = [after for word, after in itertools.pairwise(arguments) if word == "-e"]
@@ -116,7 +116,7 @@ def tox_refusal(arguments):
 
 
 def complaint(words, config):
-    """What is wrong with a command, as far as this can be said without running it; empty where nothing is."""
+    """The error in a command, as far as it shows without running it; empty if there is none."""
     ours = shell(words)
     if ours:
         name, arguments = ours
@@ -128,7 +128,7 @@ def complaint(words, config):
             return refusal(importlib.import_module(module[name]).main, arguments)
         if name in module:
             return refusal(importlib.import_module(module[name]).parser().parse_args, arguments)
-        # A module of its own: that it exists.
+        # A module that is run with `python -m` must exist.
         return "" if importlib.util.find_spec(f"parity.{name}") else f"parity.{name}: no such module"
     others = {
         "pytest": lambda: pytest_refusal(config, words[1:]),
@@ -143,11 +143,11 @@ def complaint(words, config):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_each_command_has_arguments_that_exist(page, pytestconfig):
-    """In blocks for the shell, and in the text."""
+    """In shell blocks, and in the text."""
     text = page.read_text(encoding="utf-8")
     lines = [body for language, body in blocks(text) if language == "bash"]
     complaints = {" ".join(words): complaint(words, pytestconfig) for line in lines for words in commands(line)}
-    # In the text a command may stand without all that it needs.
+    # In the text a command may omit required arguments.
     for words in commands("\n".join(" ".join(inline.split()) for inline in INLINE.findall(text))):
         told = complaint(words, pytestconfig)
         complaints[" ".join(words)] = "" if "arguments are required" in told else told
@@ -172,14 +172,14 @@ def test_each_command_has_arguments_that_exist(page, pytestconfig):
     ],
 )
 def test_a_wrong_command_is_seen(command, pytestconfig):
-    """The control: an option, a value, a module, a path, an extra, an environment, a program that does not exist."""
+    """The control: a nonexistent option, value, module, path, extra, environment and program."""
     (words,) = commands(command)
     assert complaint(words, pytestconfig)
 
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """A directory with what the pages export: `checkpoint/`, `encoder-decoder/`, and a file of the first."""
+    """A directory with the exports of the pages: `checkpoint/`, `encoder-decoder/`, and a file of the first."""
     from parity.onnx.__main__ import main
 
     directory = tmp_path_factory.mktemp("originals")
@@ -192,7 +192,7 @@ def originals(tmp_path_factory):
 
 
 def prepare_torchscript(namespace):
-    """The names that the page's Python begins with: a model, its inputs, and two traces of it."""
+    """The names that the page's Python needs: a model, its inputs, and two traces of it."""
     from transformers import AutoModel, AutoTokenizer
 
     from parity.torchscript import export
@@ -209,7 +209,7 @@ def prepare_torchscript(namespace):
 
 
 def prepare_neuron(namespace):
-    """The same, with torch in the place of the SDK, which is not here."""
+    """The same, with torch in place of the SDK, which is not installed."""
     import functools
 
     import parity.neuron
@@ -227,7 +227,7 @@ PREPARATIONS = {"docs/torchscript.md": prepare_torchscript, "docs/neuron.md": pr
 
 
 def run_page(page, namespace):
-    """Run the commands and the Python of a page in the working directory; compare what Python prints with the page."""
+    """Run the commands and the Python of a page in the working directory; compare the output with the page."""
     printed, count = "", 0
     for language, body in blocks(page.read_text(encoding="utf-8")):
         if language == "bash":
@@ -253,7 +253,7 @@ RUNNING = [path for path in PAGES if re.search(r"^ *```(python|bash)", path.read
 
 @pytest.mark.parametrize("page", RUNNING, ids=[path.relative_to(ROOT).as_posix() for path in RUNNING])
 def test_each_snippet_runs(page, originals, tmp_path, monkeypatch):
-    """From the top of a page to its end, in a directory with tiny checkpoints; what a page shows as printed, is."""
+    """Each page from top to bottom, in a directory with tiny checkpoints; shown output is compared."""
     shutil.copytree(originals, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     namespace = {"__name__": "page"}
@@ -273,7 +273,7 @@ def test_each_snippet_runs(page, originals, tmp_path, monkeypatch):
     ids=["command", "import", "output"],
 )
 def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
-    """The control: a command that fails, a name that does not exist, other output than is shown."""
+    """The control: a failing command, a name that does not exist, other output than shown."""
     (tmp_path / "page.md").write_text(text)
     monkeypatch.chdir(originals)
     with pytest.raises((AssertionError, ImportError)):
@@ -281,12 +281,12 @@ def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
 
 
 def test_the_readme_is_short():
-    """It says what Parity is, and where the rest is."""
+    """At most 200 lines: what Parity is, and links to the rest."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
 def table_of_checks(text):
-    """Check → its exception, of the table of the page on the judge."""
+    """Check → its exception, from the table on the page about the judge."""
     rows = re.findall(r"^\| `(\w+)` \| .+ \| `(\w+)` \|$", text, re.MULTILINE)
     return dict(rows)
 
@@ -299,7 +299,7 @@ def test_the_table_of_checks_is_complete():
 
 
 def members(text):
-    """The members of a configuration that the table of its page names."""
+    """The members of a configuration in the table on its page."""
     rows = re.findall(
         r"^\| (`.+?`) \| (?:.* )?\| .* \|$", text.partition("What a configuration can say")[2], re.MULTILINE
     )
@@ -307,7 +307,7 @@ def members(text):
 
 
 def test_the_table_of_configurations_has_every_member():
-    """All that a subclass of OnnxConfig may override, but what only calls it."""
+    """Everything that a subclass of OnnxConfig may override, but not methods that are only called."""
     from parity.onnx import OnnxConfig
 
     text = (ROOT / "docs" / "configurations.md").read_text(encoding="utf-8").partition("OnnxConfigWithPast` adds")[0]
@@ -320,7 +320,7 @@ def test_the_table_of_configurations_has_every_member():
 
 
 def test_what_is_included_exists():
-    """The pages that are kept at the top of the repository."""
+    """Pages whose source is at the top of the repository."""
     for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY"):
         text = (ROOT / "docs" / f"{name.lower()}.md").read_text(encoding="utf-8")
         assert f"{{include}} ../{name}.md" in text

@@ -10,7 +10,7 @@ from parity.judge.pool import Pool
 
 @pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16", "int64", "bool"])
 def test_an_array_has_the_type_of_its_tensor(name):
-    """The same values of the same type; every type that rounds has a roundoff."""
+    """Equal values and types; every type that rounds has a unit roundoff."""
     import torch
 
     tensor = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).to(getattr(torch, name))
@@ -25,7 +25,7 @@ def test_an_array_has_the_type_of_its_tensor(name):
 
 
 def test_a_bfloat16_output_is_judged():
-    """By what bfloat16 gets wrong: rounding once more passes, a hundred roundoffs do not."""
+    """Relative to bfloat16's rounding: one more rounding passes, a hundred roundoffs fail."""
     import ml_dtypes
 
     exact = [{"y": np.random.default_rng(seed).normal(size=(4, 8))} for seed in range(8)]

@@ -27,8 +27,8 @@ from parity.tasks import TASKS, Task
 
 @pytest.fixture
 def next_sentence(monkeypatch):
-    """A task that nothing else names, and an architecture with that feature."""
-    # It reads all declarations when it is imported, which is to be before there is only one.
+    """A new task, and an architecture with that feature."""
+    # It reads all declarations at import, so import it before they are replaced.
     importlib.import_module("parity.features")
     monkeypatch.setitem(TASKS, "next-sentence", Task({"scores": {0: "batch"}}, ("AutoModelForNextSentencePrediction",)))
     bert = replace(architecture("bert"), features=("default", "next-sentence"), smoke=())
@@ -39,7 +39,7 @@ def next_sentence(monkeypatch):
 
 
 def test_a_task_is_one_entry(next_sentence, monkeypatch):
-    """In the matrix, in what `parity check` infers, and so in ids and records; without it the feature is refused."""
+    """In the matrix and in `parity check`, and so in ids and records; without it the feature is refused."""
     from parity.onnx import features
     from parity.onnx.features import FeaturesManager, supported_features_mapping
 
@@ -64,7 +64,7 @@ def test_without_its_entry_a_task_is_none():
 
 
 def stamped():
-    """The class of one more exporter: the tracing one under another name, and with opset 21, which changes nothing."""
+    """The class of one more exporter: the tracing one with another name, and with opset 21, which changes nothing."""
     from parity.onnx.exporter import TraceExporter
 
     class Stamped(TraceExporter):
@@ -87,7 +87,7 @@ ENTRIES = {
 
 @pytest.fixture(params=ENTRIES)
 def entry(request, monkeypatch):
-    """One more exporter, or one more dtype: what it is, its name, and the cells with it."""
+    """One more exporter or dtype: its kind, its name, and the cells with it."""
     table, name, value = ENTRIES[request.param]
     monkeypatch.setitem(table, name, value)
     monkeypatch.setattr("parity.onnx.exporter.Stamped", stamped(), raising=False)
@@ -97,7 +97,7 @@ def entry(request, monkeypatch):
 
 
 def test_an_exporter_and_a_dtype_are_one_entry_in_the_matrix_and_the_records(entry):
-    """Its cells have its name in their ids and records, at the opsets that it has; the usual ones have neither."""
+    """Its cells have its name in their ids and records, at its own opsets; default cells do not."""
     kind, name, cells = entry
     ids = {cell.id: cell for cell in cells}
     assert f"bert-default-onnx20-{name}" in ids
@@ -115,14 +115,14 @@ def test_an_exporter_and_a_dtype_are_one_entry_in_the_matrix_and_the_records(ent
 
 
 def export_entry(kind, name, architecture, feature, path, opset=14):
-    """The file of a cell with that exporter or dtype; returns its subject."""
+    """Export a cell with that exporter or dtype; returns its subject."""
     subject = subjects.subject(architecture, feature, **({"dtype": name} if kind == "dtype" else {}))
     subjects.artifact(subject, opset, path, **({"exporter": name} if kind == "exporter" else {}))
     return subject
 
 
 def test_parity_check_judges_its_files_as_what_they_are(entry, tmp_path, capsys):
-    """The file says what wrote it and in which type, the log too, and the model is loaded in that type."""
+    """File and log have its exporter and type, and the model is loaded in that type."""
     kind, name, cells = entry
     opset = max(cell.opset for cell in cells)
     save_checkpoint(tmp_path / "model", "bert", "default")
@@ -135,7 +135,7 @@ def test_parity_check_judges_its_files_as_what_they_are(entry, tmp_path, capsys)
 
 
 def test_a_file_of_an_unknown_exporter_or_dtype_is_refused(entry, monkeypatch, tmp_path, capsys):
-    """The control: once the entry is gone, so is the check."""
+    """The control: without the entry, the check refuses the file."""
     kind, name, _ = entry
     table = ENTRIES[kind][0]
     save_checkpoint(tmp_path / "model", "bert", "default")
@@ -150,7 +150,7 @@ def test_a_file_of_an_unknown_exporter_or_dtype_is_refused(entry, monkeypatch, t
 @pytest.mark.parametrize("entry", ["exporter"], indirect=True)
 @pytest.mark.parametrize("opset", [19, 22])
 def test_an_exporter_is_asked_for_its_own_opsets_only(entry, tmp_path, opset):
-    """19 is one of the usual exporter's; each is refused with the range of the one that is to write the file."""
+    """Opset 19 is valid for the default exporter; the message has the range of the chosen one."""
     with pytest.raises(UsageError, match=f"opset: got {opset}, should be 20 to 21"):
         subjects.artifact(subjects.subject("bert", "default"), opset, tmp_path / "model.onnx", exporter=entry[1])
 
@@ -169,7 +169,7 @@ HALF = "from parity import dtypes\n\ndtypes.DTYPES['float16'] = 'half precision'
 
 @pytest.mark.parametrize("group", ["bert-default", "gpt2-causal-lm-with-past"])
 def test_the_suite_judges_a_cell_of_a_new_dtype(group, pytester):
-    """With the entry alone its model, file, inputs and answers are of that type, and so is what its ratio is in."""
+    """With the entry alone, model, file, inputs and answers have that type, and so has the unit of the ratio."""
     conformance = pathlib.Path(matrix.__file__).parent
     pytester.makepyfile(half=HALF)
     cell = f"{group}-onnx17-float16"
@@ -182,7 +182,7 @@ def test_the_suite_judges_a_cell_of_a_new_dtype(group, pytester):
 
 
 def test_a_float16_file_is_judged_in_roundoffs_of_float16(monkeypatch, tmp_path):
-    """Its noise is at least float16's; the answers of the float32 model are of another type."""
+    """Its noise is at least float16's; the answers of the float32 model have another type."""
     monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
     half, path = export_entry("dtype", "float16", "bert", "default", tmp_path / "model.onnx"), tmp_path / "model.onnx"
     pools = [subjects.pool("bert", "default", "traced", dtype=name) for name in ("float16", "float32")]
@@ -193,7 +193,7 @@ def test_a_float16_file_is_judged_in_roundoffs_of_float16(monkeypatch, tmp_path)
 
 
 def test_a_reproducer_makes_its_own_cell(monkeypatch, tmp_path):
-    """Its script has the exporter and the dtype of the cell, and exports with them."""
+    """The script has the exporter and the dtype of the cell, and exports with them."""
     monkeypatch.setitem(dtypes.DTYPES, "float16", "half precision")
     cell = Cell("bert", "default", "onnx", "onnxruntime", 17, dtype="float16", exporter="stamped")
     text = reproducer.write(tmp_path, cell, 1, Example({"batch": 1}), "wrong").read_text(encoding="utf-8")
@@ -206,7 +206,7 @@ def test_a_reproducer_makes_its_own_cell(monkeypatch, tmp_path):
 
 
 def test_float64_replaces_every_type_of_an_entry(monkeypatch):
-    """What a model casts to half precision is float64 too once half precision is an entry."""
+    """If half precision is an entry, casts to it inside the model become float64 too."""
     import torch
 
     from parity.reference import default_dtype

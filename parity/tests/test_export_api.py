@@ -1,4 +1,4 @@
-"""What `export` and `validate_model_outputs` promise: the model as it was, the file as asked, no soft limits."""
+"""`export` and `validate_model_outputs` keep the model unchanged, write the requested file, have no soft limits."""
 
 import itertools
 import re
@@ -22,7 +22,7 @@ from parity.onnx.features import constructor
 from parity.onnx_files import data_file, gather_external_data
 from parity.sessions import OnnxSession
 
-# transformers 4 chooses the attention when a model is built; one with sdpa is refused below opset 14.
+# transformers 4 fixes the attention when a model is built; a model with sdpa is refused below opset 14.
 SWITCHES = at_least("transformers", "5")
 BERT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
@@ -36,7 +36,7 @@ def bert_file(bert_model, tmp_path_factory):
 
 
 def state(model):
-    """All that a caller can see of a model: flags and configuration of each module, weights, ties, device."""
+    """Everything that a caller can see of a model: flags and configuration of each module, weights, ties, device."""
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     return {
         "training": {name: module.training for name, module in model.named_modules()},
@@ -54,7 +54,7 @@ def state(model):
 
 
 def test_export_returns_the_two_lists(bert_model, tmp_path):
-    """The inputs come in the order of the model's `forward`, whatever the configuration's, and the outputs in its."""
+    """The inputs are in the order of the model's `forward`, the outputs in the configuration's."""
 
     class Reversed(BertOnnxConfig):
         inputs = property(lambda self: OrderedDict(reversed(super().inputs.items())))
@@ -69,7 +69,7 @@ def test_export_returns_the_two_lists(bert_model, tmp_path):
     [("eval", "eager", 14), ("train", "sdpa", 13), ("partly frozen", "sdpa", 13), ("partly frozen", "sdpa", 14)],
 )
 def test_export_leaves_the_model_as_it_was(mode, attention, opset, tmp_path):
-    """Flags of every module, configuration, attention implementation, weights and ties are the caller's afterwards."""
+    """Flags of every module, configuration, attention implementation, weights and ties stay."""
     model = tiny_model("gpt2", "causal-lm", attention=attention).train(mode != "eval")
     if mode == "partly frozen":
         model.transformer.h[0].eval()
@@ -95,7 +95,7 @@ def test_a_model_in_train_mode_is_exported_without_dropout(bert_file, tmp_path):
 
 @pytest.mark.parametrize("change", ["weight", "tie", "flag", "use_cache", "attention"])
 def test_a_change_of_the_model_is_seen(change):
-    """The comparison that the tests around this one make tells two models apart by any of these."""
+    """The comparison in these tests detects each of these changes."""
     import torch
 
     model = tiny_model("gpt2", "causal-lm", attention="sdpa")
@@ -115,12 +115,12 @@ def test_a_change_of_the_model_is_seen(change):
 
 
 def raise_not_implemented(x):
-    """Stands for an operator that the exporter cannot handle."""
+    """Replaces an operator by one that the exporter cannot handle."""
     raise NotImplementedError("not today")
 
 
 def failing(model):
-    """A configuration whose export fails in the middle of the trace."""
+    """A configuration whose export fails during the trace."""
     import torch
 
     return BertOnnxConfig(
@@ -129,7 +129,7 @@ def failing(model):
 
 
 def test_a_failing_export_leaves_the_model_as_it_was(tmp_path):
-    """When the trace raises, the model is as before, the patched op is back, and nothing is left on disk."""
+    """If the trace raises, the model is unchanged, the patched op is restored, and nothing is left on disk."""
     import torch
 
     model, original = tiny_model("bert", attention="sdpa" if SWITCHES else "eager").train(), torch.tanh
@@ -142,7 +142,7 @@ def test_a_failing_export_leaves_the_model_as_it_was(tmp_path):
 
 
 def test_a_failing_export_leaves_the_file_that_stood_there(bert_model, tmp_path):
-    """An existing good file survives byte for byte, with nothing beside it."""
+    """A good file stays unchanged, with nothing next to it."""
     path = tmp_path / "model.onnx"
     export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, path)
     before = path.read_bytes()
@@ -153,7 +153,7 @@ def test_a_failing_export_leaves_the_file_that_stood_there(bert_model, tmp_path)
 
 
 def test_a_good_export_replaces_the_file_that_stood_there(bert_model, bert_file, tmp_path):
-    """The file appears under its own name alone, without temporary files."""
+    """The file appears only under its own name, without temporary files."""
     path = tmp_path / "model.onnx"
     path.write_text("an old file")
     export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, path)
@@ -162,14 +162,14 @@ def test_a_good_export_replaces_the_file_that_stood_there(bert_model, bert_file,
 
 
 def test_an_output_that_cannot_be_written_is_an_os_error(bert_model, bert_file):
-    """A path below a file is refused, naming it."""
+    """A path below a file is refused by name."""
     with pytest.raises(OutputError, match=re.escape(f"output {bert_file / 'model.onnx'}: cannot be written")):
         export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), 13, bert_file / "model.onnx")
 
 
 @pytest.mark.parametrize("opset", range(11, 21))
 def test_the_file_has_the_opset_that_was_asked_for(bert_model, opset, tmp_path):
-    """From 11 to 20 the opset read back is the one asked for, and ONNX Runtime loads the file."""
+    """From 11 to 20 the file has the requested opset, and ONNX Runtime loads it."""
     path = tmp_path / "model.onnx"
     export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), opset, path)
     assert [(entry.domain, entry.version) for entry in onnx.load(path).opset_import] == [("", opset)]
@@ -178,14 +178,14 @@ def test_the_file_has_the_opset_that_was_asked_for(bert_model, opset, tmp_path):
 
 @pytest.mark.parametrize("opset", [-1, 5, 10, 21, 99])
 def test_any_other_opset_is_refused(bert_model, opset, tmp_path):
-    """An opset out of range is a ValueError that names the range, before any work, and writes nothing."""
+    """An opset out of range is a ValueError with the range, before any work, and nothing is written."""
     with pytest.raises(ValueError, match=f"opset: got {opset}, should be 11 to 20"):
         export(preprocessor("bert"), bert_model, BertOnnxConfig(bert_model.config), opset, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_sdpa_model_keeps_its_attention_from_opset_14(tmp_path):
-    """Below 14, where sdpa cannot be lowered, eager attention is exported; the file says which it is."""
+    """Below 14, where sdpa cannot be lowered, eager attention is exported; the metadata says which it is."""
     model = tiny_model("bert", attention="sdpa")
     for opset, attention in ((13, "eager"), (14, "sdpa")) if SWITCHES else ((14, "sdpa"),):
         path, config = tmp_path / f"{opset}.onnx", BertOnnxConfig(model.config)
@@ -195,7 +195,7 @@ def test_an_sdpa_model_keeps_its_attention_from_opset_14(tmp_path):
 
 
 def test_equal_inputs_give_byte_identical_files(bert_file, tmp_path):
-    """Two equal models, exported twice, make one file; another weight makes another."""
+    """Exports of two equal models are equal; another weight gives another file."""
     model, path = tiny_model("bert"), tmp_path / "again.onnx"
     export(preprocessor("bert"), model, BertOnnxConfig(model.config), 13, path)
     assert path.read_bytes() == bert_file.read_bytes()
@@ -205,7 +205,7 @@ def test_equal_inputs_give_byte_identical_files(bert_file, tmp_path):
 
 
 def test_the_file_says_what_made_it(bert_file):
-    """`metadata_props` names parity, torch, transformers, the model's type, feature, opset and attention, each once."""
+    """`metadata_props` has parity, torch, transformers, the model's type, feature, opset and attention, each once."""
     properties = [(entry.key, entry.value) for entry in onnx.load(bert_file).metadata_props]
     assert sorted(properties) == [
         ("attention", "eager"),
@@ -219,7 +219,7 @@ def test_the_file_says_what_made_it(bert_file):
 
 
 def test_the_file_has_the_names_dtypes_and_axes_that_were_declared(bert_file):
-    """Order, dtypes and dynamic axes, read back."""
+    """Order, dtypes and dynamic axes are as declared when read back."""
     file = read(bert_file)
     tokens = ("batch", "sequence")
     assert [(v.name, v.dtype, v.axes) for v in file.inputs] == [(name, "int64", tokens) for name in BERT_INPUTS]
@@ -227,7 +227,7 @@ def test_the_file_has_the_names_dtypes_and_axes_that_were_declared(bert_file):
 
 
 class Sentimental(BertOnnxConfig):
-    """Its tokenizer makes tensors that no BERT takes."""
+    """Its tokenizer returns tensors that no BERT takes."""
 
     def generate_dummy_inputs(self, preprocessor, **options):
         inputs = super().generate_dummy_inputs(preprocessor, **options)
@@ -235,7 +235,7 @@ class Sentimental(BertOnnxConfig):
 
 
 def test_inputs_that_the_model_does_not_take_are_refused(bert_model, tmp_path):
-    """A declared input that `forward` has no parameter for is a ValueError that names it."""
+    """A declared input without a parameter in `forward` is a ValueError that names it."""
 
     class Custom(Sentimental):
         inputs = property(lambda self: {**super().inputs, "sentiment": {0: "batch", 1: "sequence"}})
@@ -245,7 +245,7 @@ def test_inputs_that_the_model_does_not_take_are_refused(bert_model, tmp_path):
 
 
 def test_what_only_the_tokenizer_makes_is_left_out(bert_model, bert_file, tmp_path, caplog):
-    """Tensors that neither the configuration declares nor `forward` takes change nothing, and are told in the log."""
+    """Tensors that are neither declared nor parameters of `forward` change nothing, and the log lists them."""
     caplog.set_level("INFO", "parity.onnx")
     path = tmp_path / "model.onnx"
     assert export(preprocessor("bert"), bert_model, Sentimental(bert_model.config), 13, path)[0] == BERT_INPUTS
@@ -254,7 +254,7 @@ def test_what_only_the_tokenizer_makes_is_left_out(bert_model, bert_file, tmp_pa
 
 
 def test_the_tolerance_is_a_hard_limit(bert_model, bert_file):
-    """A tolerance below float32 raises ValueError with the output, the count, the worst difference and its index."""
+    """A tolerance below float32 raises ValueError with output, count, worst difference and its index."""
     config = BertOnnxConfig(bert_model.config)
     arguments = (config, preprocessor("bert"), bert_model, bert_file, ["last_hidden_state"])
     validate_model_outputs(*arguments, 1e-5)
@@ -267,7 +267,7 @@ def test_the_tolerance_is_a_hard_limit(bert_model, bert_file):
 
 
 def test_the_longest_sequence_is_what_the_position_table_holds(gpt2):
-    """A padding token shortens only a table that starts counting behind it, as RoBERTa's does."""
+    """A padding token shortens only a table that starts after it, as RoBERTa's does."""
     padded = tiny_model("gpt2")
     padded.config.pad_token_id = 95
     tried = (gpt2, padded, tiny_model("roberta"))
@@ -275,7 +275,7 @@ def test_the_longest_sequence_is_what_the_position_table_holds(gpt2):
 
 
 def test_output_names_that_the_model_does_not_return_are_a_value_error(bert_model, bert_file):
-    """The message has the wrong name and those that the model returns."""
+    """The message has the wrong name and the names that the model returns."""
     with pytest.raises(NameMismatch, match="logits in the file, but the reference model returns last_hidden_state"):
         validate_model_outputs(
             BertOnnxConfig(bert_model.config), preprocessor("bert"), bert_model, bert_file, ["logits"], 1e-4
@@ -284,7 +284,7 @@ def test_output_names_that_the_model_does_not_return_are_a_value_error(bert_mode
 
 
 def test_scattered_weights_are_gathered_into_one_file(bert_model, bert_file, tmp_path):
-    """What a model over 2 GB leaves, a file for each tensor, becomes one, and works from a copy of the directory."""
+    """A model over 2 GB is exported with a file per tensor: they become one, and a copy of the directory works."""
     scattered = tmp_path / "scattered" / "model.onnx"
     scattered.parent.mkdir()
     onnx.save_model(
@@ -297,13 +297,13 @@ def test_scattered_weights_are_gathered_into_one_file(bert_model, bert_file, tmp
     shutil.rmtree(scattered.parent)
     inputs = {name: np.ones((3, 5), np.int64) for name in BERT_INPUTS}
     results = [OnnxSession(path).run(inputs)["last_hidden_state"] for path in (bert_file, copied)]
-    # Weights that are read from beside the file lie otherwise in memory.
+    # Weights read from a separate file are laid out differently in memory.
     assert np.abs(results[0] - results[1]).max() < 1e-5
     assert np.ptp(results[0]) > 1
 
 
 def test_a_file_that_holds_its_weights_is_left_alone(bert_file, tmp_path):
-    """There is nothing to gather from a file without external data."""
+    """A file without external data stays unchanged."""
     path = shutil.copy(bert_file, tmp_path / "model.onnx")
     gather_external_data(path, "model.onnx_data")
     assert path.read_bytes() == bert_file.read_bytes()
@@ -311,7 +311,7 @@ def test_a_file_that_holds_its_weights_is_left_alone(bert_file, tmp_path):
 
 
 class Undirected(GPT2OnnxConfig):
-    """GPT-2 as 4.46.3 exported it: positions are counted from the first token of the row, padding or not."""
+    """GPT-2 as exported by 4.46.3: positions count from the first token of the row, even if it is padding."""
 
     def complete_inputs(self, inputs, parameters):
         return dict(inputs)
@@ -349,7 +349,7 @@ def padded_rows(gpt2):
 
 
 def run_in_steps(session, ids, mask, first):
-    """The logits of a file with past, given the first tokens with an empty past and then the rest with theirs."""
+    """The logits of a file with past, run on the first tokens with an empty past and then on the rest."""
     feed = {name: np.zeros((len(ids), 4, 0, 8), np.float32) for name in session.input_names if "." in name}
     logits = []
     for part in (slice(None, first), slice(first, None)):
@@ -360,12 +360,12 @@ def run_in_steps(session, ids, mask, first):
 
 
 def distance(logits, reference):
-    """The largest difference at the real positions of each row, which are its last."""
+    """The largest difference at the real positions of each row, which come last."""
     return max(np.abs(got[-len(row) :] - row).max() for got, row in zip(logits, reference, strict=True))
 
 
 def test_left_padding_does_not_move_the_positions(gpt2_sessions, padded_rows):
-    """Every real position of a left-padded row has the logits of the unpadded row; in the old file it has not."""
+    """Every real position of a left-padded row has the logits of the unpadded row, unlike in the old file."""
     ids, mask, reference = padded_rows
     inputs = {"input_ids": ids, "attention_mask": mask}
     assert distance(gpt2_sessions[GPT2OnnxConfig, False].run(inputs)["logits"], reference) < 1e-5
@@ -374,7 +374,7 @@ def test_left_padding_does_not_move_the_positions(gpt2_sessions, padded_rows):
 
 @pytest.mark.parametrize("first", [1, 4, 6])
 def test_left_padding_does_not_move_the_positions_after_a_past(gpt2_sessions, padded_rows, first):
-    """The same holds when the row comes in two steps, wherever it is cut, within its padding too."""
+    """The same holds if the row is split into two steps at any place, even inside its padding."""
     ids, mask, reference = padded_rows
     assert distance(run_in_steps(gpt2_sessions[GPT2OnnxConfig, True], ids, mask, first), reference) < 1e-5
     assert distance(run_in_steps(gpt2_sessions[Undirected, True], ids, mask, first), reference) > 0.1
@@ -399,7 +399,7 @@ def test_the_position_ids_are_those_of_generate(gpt2, padded_rows):
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 9), (2, 31)])
 def test_unpadded_results_are_those_of_the_old_file(gpt2_sessions, batch, length):
-    """Without padding the derived position ids change nothing, in one step and in two."""
+    """Without padding the derived position ids change nothing, in one step or two."""
     ids = np.random.default_rng(length).integers(1, 96, (batch, length))
     mask, kinds = np.ones_like(ids), (GPT2OnnxConfig, Undirected)
     inputs = {"input_ids": ids, "attention_mask": mask}
@@ -410,7 +410,7 @@ def test_unpadded_results_are_those_of_the_old_file(gpt2_sessions, batch, length
 
 @pytest.mark.parametrize("use_past", [False, True])
 def test_a_decoder_without_a_mask_input_takes_every_token_for_real(gpt2, use_past, tmp_path):
-    """A configuration that declares no mask makes a file that assumes one of ones, as long as past and tokens."""
+    """If a configuration declares no mask, the file uses a mask of ones for past and tokens."""
 
     class Custom(GPT2OnnxConfig):
         inputs = property(lambda self: {n: axes for n, axes in super().inputs.items() if n != "attention_mask"})

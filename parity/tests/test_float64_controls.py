@@ -1,4 +1,4 @@
-"""The reference of a model that casts inside: how far from float64 a plain cast is, and that the ratio separates."""
+"""The reference of a model with internal casts: the error of a plain cast, and the ratio's separation."""
 
 import numpy as np
 import onnx
@@ -37,7 +37,7 @@ def plain(t5, pool):
 
 @pytest.fixture(scope="module")
 def files(t5, tmp_path_factory):
-    """Answers of the healthy file, and of one in which a gain of a norm is off by a thousandth."""
+    """Answers of the healthy file, and of a file with one gain of a norm off by a thousandth."""
     path = tmp_path_factory.mktemp("t5") / "model.onnx"
     subjects.artifact(t5, 17, path)
     inputs = subjects.pool("t5", "seq2seq-lm", "other").inputs
@@ -60,13 +60,13 @@ def relative(actual, reference):
 
 
 def test_a_plain_cast_is_not_float64(plain, pool):
-    """`.double()` leaves an error of a float32 inside, less than float32 itself has; the reference has none of it."""
+    """`.double()` leaves the error of an internal float32, smaller than float32's own; the reference does not."""
     assert 1e-9 < relative(plain, pool.exact) < relative([a.eager for a in pool.answers], pool.exact) < 1e-5
 
 
 @pytest.mark.parametrize("exact", ["reference", "plain cast"])
 def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, files):
-    """A healthy file stays below 4 and a faulty one is above 8, whichever of the two float64 runs is the exact one."""
+    """A healthy file stays below 4 and a faulty one is above 8, with either float64 run as the exact one."""
     exact_answers = plain if exact == "plain cast" else pool.exact
     sides = (exact_answers, pool.eager, [answer.jittered for answer in pool.answers])
     ratios = {
@@ -81,7 +81,7 @@ def test_the_ratio_separates_where_a_model_casts_inside(exact, plain, pool, file
 
 @pytest.mark.parametrize("last", ["padded", "all padding"])
 def test_a_cast_that_only_some_masks_reach_is_widened(last, monkeypatch):
-    """After calls that cast nothing, one of the same shape whose mask makes the model cast is widened all the same."""
+    """After calls without casts, a call of the same shape whose mask makes the model cast is still widened."""
     import torch
 
     from parity import reference
@@ -103,7 +103,7 @@ def test_a_cast_that_only_some_masks_reach_is_widened(last, monkeypatch):
 
 
 def test_a_call_like_one_without_casts_goes_without_the_mode(monkeypatch):
-    """The saving is there: what casts only in the second call of its kind is not widened."""
+    """The optimisation works: a cast that appears only in the second call of a kind is not widened."""
     import torch
 
     from parity import reference
@@ -116,14 +116,14 @@ def test_a_call_like_one_without_casts_goes_without_the_mode(monkeypatch):
 
 
 def test_what_fails_on_a_short_stack_is_raised():
-    """The exception of the thread arrives as it is."""
+    """The exception of the thread is raised unchanged."""
     with pytest.raises(ZeroDivisionError):
         subjects.call_on_short_stack(lambda: 1 / 0)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 def test_traces_are_forgotten():
-    """Afterwards torch holds no class of a trace that is gone: its name is free again."""
+    """Afterwards torch holds no class of a deleted trace: its name can be used again."""
     import torch
 
     class Doubled(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""A model of ours names the hash of its data: another export's data beside it is noticed by whoever loads the two."""
+"""Our files have the hash of their data: data of another export next to the file is detected when loading both."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from parity.sessions import OnnxSession
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """Two exports of one type with their weights outside, as models over 2 GB have them."""
+    """Two exports of one type with external weights, as for models over 2 GB."""
     from parity.onnx.exporter import TraceExporter
 
     subject = subjects.subject("bert", "default")
@@ -43,7 +43,7 @@ def failed(path):
 
 
 def test_own_data_is_accepted(exports):
-    """The control: as it was written, the file is loaded and has no flaw."""
+    """The control: the file as written loads and has no fault."""
     for directory in exports:
         assert sorted(path.name for path in directory.iterdir()) == ["model.onnx", "model.onnx_data"]
         assert failed(directory / "model.onnx") == []
@@ -51,7 +51,7 @@ def test_own_data_is_accepted(exports):
 
 
 def test_data_of_another_export_is_noticed(exports, tmp_path):
-    """Both are healthy alone; together they load and answer, and are refused by `parity check` and every session."""
+    """Each is healthy; mixed they load and run, but `parity check` and every session refuse them."""
     mixed = shutil.copytree(exports[0], tmp_path / "mixed") / "model.onnx"
     shutil.copy(exports[1] / "model.onnx_data", mixed.parent)
     import onnxruntime
@@ -67,7 +67,7 @@ def test_data_of_another_export_is_noticed(exports, tmp_path):
 
 
 def test_what_a_tool_has_written_anew_is_no_mixture(exports, tmp_path):
-    """A tool keeps the metadata and puts the tensors elsewhere: nothing is claimed of its data."""
+    """A tool that keeps the metadata and moves the tensors makes no claim about its data."""
     path = tmp_path / "model.onnx"
     model = onnx.load(exports[0] / "model.onnx")
     del model.graph.initializer[:1], model.graph.node[:]
@@ -76,7 +76,7 @@ def test_what_a_tool_has_written_anew_is_no_mixture(exports, tmp_path):
 
 
 def test_a_file_with_its_weights_inside_says_nothing(tmp_path):
-    """Its bytes stay as they were: no hash is in them."""
+    """Its bytes stay the same: the metadata has no hash."""
     subject = subjects.subject("bert", "default")
     export(subject.source.preprocessor, subject.fresh_model(), subject.onnx_config, 14, tmp_path / "model.onnx")
     assert "data" not in {entry.key for entry in onnx.load(tmp_path / "model.onnx").metadata_props}

@@ -1,4 +1,4 @@
-"""Files with names, types, sizes and inputs of other exporters: right ones pass as what they are, wrong ones do not."""
+"""Files with names, types, sizes and inputs of other exporters: right files pass, wrong files do not."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ run = functools.partial(commands.run, command=main)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tiny BERT, and the file that parity exports of it."""
+    """A tiny BERT, and its file exported by parity."""
     directory, output = (tmp_path_factory.mktemp(name) for name in ("bert", "exported"))
     save_checkpoint(directory, "bert")
     assert run("-m", directory, "--quiet", output, command=export_main)[0] == 0
@@ -32,7 +32,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def foreign(tiny, tmp_path):
-    """A function that writes the file without metadata, and changed."""
+    """A function that writes the file without metadata and with changes."""
 
     def write(*changes, metadata=()):
         model = onnx.load(tiny[1])
@@ -59,7 +59,7 @@ def rename(kind, before, after):
 
 
 def spoil_bias(model):
-    """The last bias of the file, in its last norm, moved."""
+    """Change the last bias of the file, in its last norm."""
     bias = next(each for each in model.graph.initializer if each.name.endswith("1.output.LayerNorm.bias"))
     values = numpy_helper.to_array(bias).copy()
     values[3] += 0.1
@@ -67,7 +67,7 @@ def spoil_bias(model):
 
 
 def narrow_ids(model):
-    """int32 ids, cast at once."""
+    """Use int32 ids with a cast."""
     for value in model.graph.input:
         value.type.tensor_type.elem_type = onnx.TensorProto.INT32
         for node in model.graph.node:
@@ -77,7 +77,7 @@ def narrow_ids(model):
 
 
 def free_width(model):
-    """A symbol for the size of the hidden states, and a second copy of a weight."""
+    """Give the size of the hidden states a symbol, and add a second copy of a weight."""
     model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "width"
     largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     model.graph.initializer.add().CopyFrom(largest)
@@ -95,7 +95,7 @@ NAMES = {
 
 @pytest.mark.parametrize("changes", NAMES.values(), ids=NAMES)
 def test_a_file_of_other_names_passes(tiny, foreign, changes):
-    """Inputs and outputs are matched by what they are; the rest is a remark."""
+    """Inputs and outputs are matched by their properties; the rest is a remark."""
     status, out, _ = run(tiny[0], foreign(*changes), "--json")
     result = json.loads(out)
     assert (status, result["status"]) == (0, "passed")
@@ -105,14 +105,14 @@ def test_a_file_of_other_names_passes(tiny, foreign, changes):
 
 @pytest.mark.parametrize("changes", NAMES.values(), ids=NAMES)
 def test_a_fault_in_a_file_of_other_names_is_rejected(tiny, foreign, changes):
-    """The control: one moved bias, and the same names."""
+    """The control: one changed bias with the same names."""
     status, _, err = run(tiny[0], foreign(*changes, spoil_bias))
     assert status == 1
     assert "error ratio" in err
 
 
 def test_names_of_its_own_need_a_table(tiny, foreign, tmp_path):
-    """Names that nobody knows are told; with --names the file is judged."""
+    """Unknown names are reported; with --names the file is judged."""
     file = foreign(rename("input", "input_ids", "words"), rename("output", "last_hidden_state", "hidden"))
     status, _, err = run(tiny[0], file, "--feature", "default")
     assert status == 1
@@ -127,7 +127,7 @@ def test_names_of_its_own_need_a_table(tiny, foreign, tmp_path):
     "text", ["", "[]", '{"input": {}}', '{"inputs": {"a": 1}}', '{"inputs": {"a": "x", "b": "x"}}']
 )
 def test_bad_table_of_names_is_usage(tiny, tmp_path, text):
-    """A file that is no table of names is exit status 2, with an example."""
+    """A file that is no table of names gives exit status 2, with an example."""
     (tmp_path / "names.json").write_text(text, encoding="utf-8")
     status, _, err = run(tiny[0], tiny[1], "--names", tmp_path / "names.json")
     assert status == 2
@@ -135,7 +135,7 @@ def test_bad_table_of_names_is_usage(tiny, tmp_path, text):
 
 
 def drop_input(name, shape):
-    """The input is zeros of another input's shape, as where an exporter was not given it."""
+    """Replace the input by zeros of another input's shape, as if the exporter had not received it."""
 
     def change(model):
         (value,) = [each for each in model.graph.input if each.name == name]
@@ -146,7 +146,7 @@ def drop_input(name, shape):
 
 
 def test_a_file_without_token_types_is_right_for_what_it_takes(tiny, foreign):
-    """It answers as the model does without them; that it has none is a remark."""
+    """It answers like the model without them; a remark says that they are missing."""
     status, out, _ = run(tiny[0], foreign(drop_input("token_type_ids", "input_ids")), "--json")
     result = json.loads(out)
     assert (status, result["status"]) == (0, "passed")
@@ -154,7 +154,7 @@ def test_a_file_without_token_types_is_right_for_what_it_takes(tiny, foreign):
 
 
 def test_a_file_of_another_checkpoint_says_so_first(tiny, foreign):
-    """A hash in the metadata that is not the checkpoint's is the first line where the file is wrong, else a warning."""
+    """If the hash in the metadata is another checkpoint's, that is the first line for a wrong file, else a warning."""
     metadata = [("checkpoint", "0" * 64)]
     status, _, err = run(tiny[0], foreign(spoil_bias, metadata=metadata))
     assert status == 1
@@ -168,7 +168,7 @@ def test_a_file_of_another_checkpoint_says_so_first(tiny, foreign):
 
 
 def test_max_ratio_decides_and_is_told(tiny, foreign):
-    """The ratio is loosened and tightened; every verdict says which rule decided."""
+    """The ratio can be loosened and tightened; every verdict says which rule decided."""
     file = foreign()
     status, log, _ = run(tiny[0], file)
     assert (status, log.splitlines()[-2]) == (0, "Decided by: error ratio at most 4")
@@ -177,7 +177,7 @@ def test_max_ratio_decides_and_is_told(tiny, foreign):
 
 
 def test_what_was_not_compared_has_no_numbers(tiny, foreign):
-    """A file that cannot be run has neither differences nor ratios, in --json neither."""
+    """A file that cannot run has neither differences nor ratios, also with --json."""
     file = foreign(lambda model: model.graph.node[0].CopyFrom(onnx.helper.make_node("NoSuch", ["input_ids"], ["x"])))
     status, out, log = run(tiny[0], file, "--json")
     result = json.loads(out)
@@ -198,7 +198,7 @@ def zero_rows(first):
 
 
 def test_a_wrong_weight_is_told_first(tiny, foreign):
-    """Positions that are zero from 20 on: the weight and the index are the first line, once."""
+    """Positions that are zero from 20 on: the first line has the weight and the index, once."""
     status, _, err = run(tiny[0], foreign(zero_rows(20)))
     lines = [line for line in err.splitlines() if "weight embeddings.position_embeddings.weight" in line]
     assert status == 1
@@ -210,7 +210,7 @@ TEXT = {"o": {0: "batch", 1: "sequence"}}
 
 
 def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), (2, 13, "left")), first=None):
-    """The cause of a file that is wrong at the sizes that `wrong` chooses."""
+    """The cause of a file that is wrong at the sizes selected by `wrong`."""
     from parity.samples import Sample
 
     samples = [Sample({"batch": b, "sequence": s}, padding, {}) for b, s, padding in shapes]
@@ -220,7 +220,7 @@ def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), 
 
 
 def test_one_cause_by_what_is_wrong():
-    """Baked: right at one size. Left padding alone. From a token on: longer texts, and none of their beginnings."""
+    """A fixed size: right at one size. Left padding only. Wrong from a token on, in longer texts only."""
     assert cause(lambda sample: sample.sizes["sequence"] != 8).startswith("axis sequence: the file is right where")
     assert cause(lambda sample: sample.padding == "left").startswith("padding: ")
     tokens = cause(lambda sample: sample.sizes["sequence"] > 20, first=20)
@@ -228,7 +228,7 @@ def test_one_cause_by_what_is_wrong():
 
 
 def test_no_cause_where_nothing_explains():
-    """What is wrong everywhere, with any padding, or wherever a token sees another is no baked axis."""
+    """A file wrong everywhere, with any padding, or wherever a token sees another has no fixed axis."""
     assert cause(lambda sample: True, first=0) == ""
     assert cause(lambda sample: bool(sample.padding)) == ""
     assert cause(lambda sample: sample.sizes["sequence"] > 1, first=0) == ""
@@ -251,7 +251,7 @@ def test_generated_names():
 
 
 def test_a_generated_name_is_matched_only_with_what_fits():
-    """A floating output takes no place of ids, and one of two axes none of three."""
+    """A floating point output cannot be ids, and a tensor with two axes cannot be one with three."""
     known = [Known("last_hidden_state", True, 3), Known("pooler_output", True, 2)]
     matching = match_names([Value("tanh", "float32", (2, 32)), Value("12", "int64", (2, 8))], known, "output")
     assert (dict(matching.names), matching.unknown) == ({"tanh": "pooler_output"}, ("12",))

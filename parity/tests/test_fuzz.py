@@ -1,7 +1,7 @@
-"""Hostile cases from seeds over all entrances: a sample in every run, and the whole with `pytest -m fuzz`.
+"""Hostile cases from seeds for all entry points: a sample in every run, and all with `pytest -m fuzz`.
 
-A case ends well when it succeeds, or is refused by one of our errors in one clear sentence. It must leave what stood
-there, and nothing half-written. Case N of an entrance is the same on every machine.
+A case passes if it succeeds, or is refused by one of our errors in one clear sentence. It must keep existing files,
+and leave no partial ones. Case N of an entry point is the same on every machine.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from parity.reports.gate import baseline
 pytestmark = pytest.mark.fuzz
 
 BLOCK = 40
-# Entrance → blocks of the sample, and of the whole.
+# Entry point → blocks in the sample, and in all.
 ENTRANCES = {
     "json": (1, 20),
     "declarations": (1, 40),
@@ -55,7 +55,7 @@ def pytest_generate_tests(metafunc):
 
 
 class Place:
-    """What the cases of an entrance start from, made once, and a directory for each."""
+    """Inputs that all cases of an entry point share, created once, and a directory for each."""
 
     def __init__(self, directory):
         self.root = directory
@@ -104,14 +104,14 @@ def graph(directory):
 
 
 def run_json(draw, directory, place):
-    """Any JSON text, as a file."""
+    """Any JSON text in a file."""
     path = directory / "x.json"
     path.write_text(mutations.json_text(specimens.line(), draw), encoding="utf-8", errors="surrogatepass")
     schema.read_json(path, constants=draw.random() < 0.5)
 
 
 def run_declarations(draw, directory, place):
-    """What a TorchScript file says of itself; only what passes is loaded, and small."""
+    """The declaration in a TorchScript file; only accepted files are loaded, and they are small."""
     from parity.torchscript import model
 
     path = directory / "model.pt"
@@ -135,7 +135,7 @@ def run_archives(draw, directory, place):
 
 
 def run_requests(draw, directory, place):
-    """What a Runner is asked."""
+    """Requests to a Runner."""
     import torch
 
     run = place.once(runner)
@@ -147,7 +147,7 @@ def run_requests(draw, directory, place):
 
 
 def run_command(directory, main, arguments):
-    """A command in that directory; what it did not foresee is an error of the test."""
+    """Run a command in that directory; an unexpected exception fails the test."""
     out, err, before = io.StringIO(), io.StringIO(), os.getcwd()
     os.chdir(directory)
     try:
@@ -192,7 +192,7 @@ def run_tables(draw, directory, place):
 
 
 def run_graphs(draw, directory, place):
-    """An ONNX file whose message or bytes are changed."""
+    """An ONNX file with a changed message or changed bytes."""
     path = directory / "model.onnx"
     model = onnx.ModelProto()
     model.CopyFrom(place.once(graph))
@@ -206,7 +206,7 @@ def run_graphs(draw, directory, place):
 
 
 def change_message(message, draw):
-    """Another value somewhere in a protocol buffer message."""
+    """Change a value somewhere in a protocol buffer message."""
     while True:
         fields = message.ListFields()
         if not fields:
@@ -236,7 +236,7 @@ def change_message(message, draw):
 
 
 def run_checkpoints(draw, directory, place):
-    """A directory whose JSON files are changed: its configuration is loaded, and its preprocessor looked for."""
+    """A directory with changed JSON files: load its configuration, and look for its preprocessor."""
     from parity import loading, sentences
     from parity.adapters import Adapter
 
@@ -298,7 +298,7 @@ def run_arguments(draw, directory, place):
     function = draw.choice(list(calls))
     arguments = calls[function]
     place_ = draw.randrange(len(arguments))
-    # One that is wrong: a call that is right exports a model, which takes seconds.
+    # One argument is wrong, because a valid call exports a model, which takes seconds.
     wrong = (3.5, object(), print, 1j, Ellipsis, None, b"x")
     optional = place_ == 2 and function in (torchscript.export, neuron.trace)
     arguments[place_] = draw.choice(wrong[:5] if optional else wrong)
@@ -308,7 +308,7 @@ def run_arguments(draw, directory, place):
 
 
 def run_publications(draw, directory, place):
-    """A set of files over another one: a call that touches the disk fails, or the process ends there."""
+    """Publish files over existing ones; one call to the file system fails, or ends the process."""
     others = ["prefill.onnx", "model.onnx_data", "config.json", "vocab.txt"]
     names = ["model.onnx", *draw.sample(others, draw.randint(0, 4))]
     old = [name for name in names if draw.random() < 0.7]
@@ -356,7 +356,7 @@ def publish(directory, names):
 
 
 def failure_of(entrance, name, number, place):
-    """What is wrong with a case; empty where it ends well."""
+    """The problem of a case; empty if it passes."""
     draw = random.Random(f"{name}-{number}")
     directory = place.root / f"{name}-{number}"
     directory.mkdir()
@@ -375,7 +375,7 @@ def failure_of(entrance, name, number, place):
 
 
 def text_problem(text):
-    """Why a sentence is not one for a person; empty where it is."""
+    """Why a sentence is not fit for people; empty if it is."""
     if not text or len(text) > 3000:
         return f"a message of {len(text)} characters: {text[:200]}"
     names = ("KeyError", "AttributeError", "RecursionError", "UnicodeDecodeError", "JSONDecodeError", "Traceback")
@@ -384,7 +384,7 @@ def text_problem(text):
 
 
 def test_cases(block, place):
-    """Forty cases of one entrance; each that does not end well is named with its number."""
+    """Forty cases of one entry point; each failing case is listed with its number."""
     name, number = block
     entrance = globals()[f"run_{name}"]
     cases = range(number * BLOCK, (number + 1) * BLOCK)
@@ -414,13 +414,13 @@ def good(draw, directory, place):
 
 @pytest.mark.parametrize("entrance", [raising, speaking, silent, leaving])
 def test_a_bad_end_would_be_seen(place, entrance):
-    """The controls: an exception of Python, its text alone, no text, the end of the process; the last one is good."""
+    """The controls: a Python exception, its text alone, no text, the end of the process; and a good case."""
     assert failure_of(entrance, entrance.__name__, 0, place)
     assert failure_of(good, entrance.__name__, 1, place) == ""
 
 
 def test_the_profile_has_its_size():
-    """At least 10,000 cases with those in processes, and a sample of 480."""
+    """At least 10,000 cases including those in processes, and a sample of 480."""
     assert sum(sample for sample, _ in ENTRANCES.values()) * BLOCK == 480
     assert sum(whole for _, whole in ENTRANCES.values()) * BLOCK >= 10_000
     assert Path(__file__).parent.name == "tests"

@@ -1,6 +1,6 @@
-"""Unlucky processes from seeds: signals, kills, full disks and little memory while files are made and published.
+"""Interrupted processes from seeds: signals, kills, full disks and little memory during export and publication.
 
-A sample in every run, and the whole with `pytest -m fuzz`; see test_fuzz.
+A sample in every run, and all with `pytest -m fuzz`; see test_fuzz.
 """
 
 import random
@@ -17,11 +17,11 @@ from parity import publication, stages
 ROOT = Path(__file__).parents[2]
 NAMES = ("model.onnx", "prefill.onnx", "model.onnx_data", "config.json")
 SIZE = 50_000
-# Cases of the sample and of the whole, for each kind.
+# Cases in the sample and in all, for each kind.
 COUNTS = (5, 80)
 KINDS = ("signal", "kill", "disk", "memory")
 
-# A command that makes a set of files in a stage, slowly, and publishes it; arguments: directory, kind, number.
+# A command that slowly writes a set of files in a stage and publishes it; arguments: directory, kind, number.
 COMMAND = """
 from parity.interruptions import begin
 begin()
@@ -85,13 +85,13 @@ def start(directory, kind, number):
 
 
 def terminal():
-    """Signals as a terminal's shell leaves them, whatever started the tests."""
+    """Reset signals to their state in a terminal's shell, whatever started the tests."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def versions(directory):
-    """Name → `old` or `new` of what stands there; nothing else may, nor what is half-written."""
+    """Name → `old` or `new` version of each file; fails on any other or partial file."""
     assert [path.name for path in directory.iterdir() if path.name.startswith(stages.PREFIX)] == []
     sizes = {"old": 4, "new": 4 + SIZE}
     present = {}
@@ -104,7 +104,7 @@ def versions(directory):
 
 @pytest.mark.fuzz
 def test_unlucky_processes(tmp_path, case):
-    """The old set or the new one is whole afterwards, no stage is left, and at most one line is said."""
+    """Afterwards the old or the new set is complete, no stage is left, and at most one line is printed."""
     kind, number = case
     draw = random.Random(f"{kind}-{number}")
     old = dict.fromkeys(NAMES if draw.random() < 0.7 else (), "old")
@@ -114,7 +114,7 @@ def test_unlucky_processes(tmp_path, case):
     limits = {"signal": 0, "kill": draw.randint(1, 25), "disk": draw.choice(sizes)}
     process = start(tmp_path, kind, limits.get(kind, draw.randint(1, 200) << 20))
     if kind == "signal":
-        # Before the first line of our code the interpreter has the word.
+        # A signal before the first line of our code is handled by the interpreter.
         assert process.stdout.readline() == "begun\n"
         if draw.random() < 0.7:
             assert process.stdout.readline() == "made\n"
@@ -130,14 +130,14 @@ def test_unlucky_processes(tmp_path, case):
     publication.complete(tmp_path)
     present = versions(tmp_path)
     whole = dict.fromkeys(NAMES, "new")
-    # A signal that comes after the last rename says that it was written.
+    # After the last rename, an interrupted command must report that it has written the files.
     assert present in ([whole] if process.returncode == 0 else [old, whole]), (present, err)
     if process.returncode and present == whole:
         assert "already written: " in err
 
 
 def test_a_half_written_file_would_be_seen(tmp_path):
-    """The controls of what a case looks at: a stage, half a file, and a good set."""
+    """The controls of these assertions: a stage, half a file, and a good set."""
     (tmp_path / "model.onnx").write_text("old ")
     assert versions(tmp_path) == {"model.onnx": "old"}
     (tmp_path / "model.onnx").write_bytes(b"new x")

@@ -1,4 +1,4 @@
-"""Models in bfloat16 and float16: refused for ONNX before anything is traced, TorchScript in the model's own type."""
+"""Models in bfloat16 and float16: refused for ONNX before tracing; TorchScript keeps the model's type."""
 
 import copy
 import functools
@@ -23,7 +23,7 @@ run = functools.partial(commands.run, command=main)
 
 
 def example(model_type, feature, dtype):
-    """The dummy inputs of an architecture, in a type."""
+    """The dummy inputs of an architecture in a dtype."""
     from parity.dtypes import cast_floats, torch_dtype
 
     inputs = subjects.subject(model_type, feature).source.dummy
@@ -31,7 +31,7 @@ def example(model_type, feature, dtype):
 
 
 def sentence(dtype):
-    """The refusal; the option of from_pretrained has another name before transformers 4.56."""
+    """The refusal; before transformers 4.56 the option of from_pretrained has another name."""
     import torch
 
     (option,) = dtype_option(torch.float32)
@@ -41,7 +41,7 @@ def sentence(dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("model_type", "feature"), [("bert", "default"), ("llama", "causal-lm-with-past")])
 def test_onnx_refuses_them_before_the_trace(tmp_path, monkeypatch, model_type, feature, dtype):
-    """One sentence that names the option of from_pretrained; the model is not even called, and nothing is written."""
+    """One sentence with the option of from_pretrained; the model is not called, and nothing is written."""
     tokenizer = subjects.subject(model_type, feature).preprocessor
     model = tiny_model(model_type, feature, dtype=dtype)
     monkeypatch.setattr(type(model), "forward", None)
@@ -57,7 +57,7 @@ def test_onnx_refuses_them_before_the_trace(tmp_path, monkeypatch, model_type, f
 
 
 def test_one_half_layer_is_enough(tmp_path):
-    """A model that is float32 but for one layer is refused too; the same model in float32 is not."""
+    """A float32 model with one half layer is refused; the same model in float32 is not."""
     model = tiny_model("bert")
     model.pooler.dense.half()
     config = constructor("bert", "default")(model.config)
@@ -76,7 +76,7 @@ def test_one_half_layer_is_enough(tmp_path):
     ],
 )
 def test_torchscript_keeps_their_type(tmp_path, model_type, feature, dtype):
-    """Traced, proven and answered in the model's own type, and right at other sizes of every axis."""
+    """Traced, proven and run in the model's own type, and right at other sizes of every axis."""
     model, inputs = tiny_model(model_type, feature, dtype=dtype), example(model_type, feature, dtype)
     trace = torchscript.export(model, inputs, tmp_path / "model.pt", feature=feature)
     assert trace.proof
@@ -97,12 +97,12 @@ def test_torchscript_keeps_their_type(tmp_path, model_type, feature, dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_wrong_trace_of_them_is_seen(dtype):
-    """The control: a trace whose last normalisation has another gain is no trace of the model."""
+    """The control: a trace whose last normalisation has another gain fails."""
     from parity.torchscript.trace import Declaration, _with_proof
 
     model, inputs = tiny_model("bert", dtype=dtype), example("bert", "default", dtype)
     trace = torchscript.export(model, inputs, feature="default")
-    # Its weights are those of the model that was traced.
+    # The trace shares the weights of the traced model.
     model = copy.deepcopy(model)
     model.encoder.layer[1].output.LayerNorm.weight.data[0] += 1
     with pytest.raises(ValueMismatch, match="at the traced shape: last_hidden_state"):
@@ -111,7 +111,7 @@ def test_a_wrong_trace_of_them_is_seen(dtype):
 
 @pytest.fixture(scope="module")
 def half_checkpoint(tmp_path_factory):
-    """Type → the directory of a tiny BERT that is stored in it."""
+    """Type → the directory of a tiny BERT stored in it."""
 
     @functools.cache
     def save(dtype, safe=True):
@@ -129,7 +129,7 @@ def half_checkpoint(tmp_path_factory):
 
 
 def test_commands_say_that_they_load_float32(half_checkpoint, tmp_path):
-    """They export and judge float32, as ever, and say in which type the checkpoint is stored."""
+    """They export and judge float32 as usual, and report the stored type of the checkpoint."""
     words = ", stored as bfloat16, exported as float32"
     directory = half_checkpoint("bfloat16")
     status, log, err = run("-m", directory, tmp_path)
@@ -142,14 +142,14 @@ def test_commands_say_that_they_load_float32(half_checkpoint, tmp_path):
     status, log, err = run(directory, tmp_path / "model.onnx", command=check.main)
     assert (status, err) == (0, "")
     assert log.splitlines()[0].endswith("feature default, opset 11, stored as bfloat16, compared as float32")
-    # The control: a checkpoint in float32 needs no word.
+    # The control: nothing is reported for a float32 checkpoint.
     status, log, _ = run(half_checkpoint("float32"), tmp_path / "model.onnx", command=check.main)
     assert log.splitlines()[0].endswith("feature default, opset 11")
 
 
 @pytest.mark.parametrize("dtype", ["float32", *HALVES])
 def test_the_stored_type_is_that_of_the_weights(half_checkpoint, dtype):
-    """Files say it themselves; where they do not, config.json does. A float32 checkpoint needs no word."""
+    """From the files, or from config.json. Nothing is reported for a float32 checkpoint."""
     from parity.checkpoint import Checkpoint
 
     each = Checkpoint(str(half_checkpoint(dtype)))
@@ -159,7 +159,7 @@ def test_the_stored_type_is_that_of_the_weights(half_checkpoint, dtype):
 
 
 def test_the_stored_type_of_shards(tmp_path):
-    """Where the weights are in several files, their index leads to one."""
+    """If the weights are in several files, the index leads to one of them."""
     from transformers import BertConfig
 
     model = tiny_model("bert", dtype="float16")

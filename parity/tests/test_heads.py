@@ -1,4 +1,4 @@
-"""A declaration names a head of its own where the Auto class does not know the model type, and nowhere else."""
+"""A declaration names a head exactly if the Auto class does not know the model type."""
 
 import pytest
 
@@ -16,7 +16,7 @@ HEADS = [
 
 @pytest.mark.parametrize(("declaration", "task"), HEADS)
 def test_auto_class_refuses(declaration, task):
-    """The Auto class refuses the model type: the declared head is needed."""
+    """The Auto class refuses the model type, so the declared head is needed."""
     with pytest.raises(ValueError, match="Unrecognized configuration class"):
         FeaturesManager.get_model_class_for_feature(task).from_config(tiny_config(declaration.model_type))
 
@@ -30,6 +30,6 @@ def test_head_is_loaded(declaration, task, tmp_path):
 
 
 def test_auto_class_for_the_others():
-    """Without a head of its own, and for model types that are not declared, the Auto class loads it."""
+    """Without a declared head, and for undeclared model types, the Auto class loads the model."""
     for model_type in ("bert", "not-declared"):
         assert model_class(model_type, "causal-lm").__name__ == "AutoModelForCausalLM"

@@ -1,4 +1,4 @@
-"""Checkpoint directories and names that are broken: one sentence with the file, what it is, and the next step."""
+"""Broken checkpoint directories and names: one sentence with the file, its fault, and the next step."""
 
 import json
 import os
@@ -74,7 +74,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_directories(tmp_path, checkpoint, case):
-    """Nothing that is no file is opened, no size is allocated, and no text of an exception stands alone."""
+    """Only regular files are opened, no size is allocated, and no bare exception text is printed."""
     change, message = BROKEN[case]
     directory = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     change(directory)
@@ -90,7 +90,7 @@ def test_broken_directories(tmp_path, checkpoint, case):
 
 @pytest.mark.parametrize("value", ["3", "word", None, [1], True, {"a": 1}])
 def test_sizes_of_another_type(tmp_path, checkpoint, value):
-    """What a class of transformers says of an item, if it says anything, is told in words."""
+    """A transformers error about an item, if there is one, becomes a sentence."""
     directory = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     item(value)(directory)
     status, _, err = commands.run("-m", directory, "--quiet", tmp_path / "output", command=main)
@@ -101,7 +101,7 @@ def test_sizes_of_another_type(tmp_path, checkpoint, value):
 
 
 def test_infinity_is_no_error(tmp_path, checkpoint):
-    """The control: Python writes it into configurations, and some architectures have it."""
+    """The control: Python writes infinity into configurations, and some architectures use it."""
     directory = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     item(float("inf"), "somebodys_limit")(directory)
     assert commands.run("-m", directory, "--quiet", tmp_path / "output", command=main)[0] == 0
@@ -121,7 +121,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_that_nothing_has(tmp_path, name):
-    """Usage: status 2, a short sentence, before anything is imported or asked for."""
+    """A usage error: status 2, a short sentence, before anything is imported or requested."""
     status, _, err = commands.run("-m", name, "--quiet", tmp_path / "output", command=main)
     assert status == 2
     assert NAMES[name] in err

@@ -1,4 +1,4 @@
-"""Files that are handed over: nothing in them is executed or imported, and each that is wrong is one sentence."""
+"""Untrusted files: nothing in them is executed or imported, and each wrong file gives one sentence."""
 
 import json
 import os
@@ -25,7 +25,7 @@ JSON = {
 
 @pytest.mark.parametrize("text", JSON, ids=["brackets", "NaN", "open", "digits"])
 def test_json_that_cannot_be_read(text):
-    """Python's own exceptions for it, RecursionError among them, become one kind."""
+    """Python's own exceptions, including RecursionError, become one kind."""
     with pytest.raises(SchemaError, match=JSON[text]):
         schema.parse_json(text)
 
@@ -45,7 +45,7 @@ def traced(tmp_path_factory):
 
 
 def rewrite(source, target, change):
-    """A copy of an archive whose declaration `change` has changed: it gets the object, and may return another text."""
+    """A copy of an archive with a changed declaration: `change` gets the object, and may return another text."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = old.read(name)
@@ -88,7 +88,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("kind", ["trace", "compiled"])
 def test_wrong_declarations_are_refused(traced, tmp_path, kind, case):
-    """Each is one sentence with the place, what is there and what should be; the graph is not loaded for it."""
+    """One sentence with place, value and expected value; the graph is not loaded."""
     from parity import neuron
     from parity.torchscript import load
 
@@ -99,7 +99,7 @@ def test_wrong_declarations_are_refused(traced, tmp_path, kind, case):
 
 
 def test_a_declaration_imports_nothing(traced, tmp_path, monkeypatch):
-    """A module that the file names is not imported, though it stands on the path."""
+    """A module named in the file is not imported, though it is on the path."""
     from parity import neuron
 
     (tmp_path / "something.py").write_text("raise SystemExit('executed')")
@@ -118,7 +118,7 @@ def neuron_facts(traced):
 
 
 def test_the_declaration_is_read_without_the_graph(traced, tmp_path):
-    """What a file says of itself needs no graph: one without it, whose code would not run, is read all the same."""
+    """A file without a graph, which could not run, has a readable declaration."""
     from parity.torchscript.model import declaration_of
 
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
@@ -132,7 +132,7 @@ def test_the_declaration_is_read_without_the_graph(traced, tmp_path):
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "directory", "loop", "nothing"])
 def test_what_is_no_regular_file_is_not_opened(tmp_path, kind):
-    """A FIFO or a device behind a link would never end."""
+    """Reading a FIFO, or a device behind a link, would never end."""
     from parity import neuron
     from parity.torchscript import Runner, load
 
@@ -158,7 +158,7 @@ def test_what_is_no_path_is_refused():
 
 
 def test_buckets_of_different_checkpoints_are_refused(traced, tmp_path):
-    """Old and new files beside each other, as a copy that was broken off leaves them; files of one are taken."""
+    """Old and new files next to each other, as after an interrupted copy; files of one checkpoint are accepted."""
     from parity.torchscript import Runner
 
     paths = {
@@ -172,7 +172,7 @@ def test_buckets_of_different_checkpoints_are_refused(traced, tmp_path):
 
 
 def test_a_whole_declaration_is_read(traced, tmp_path):
-    """The control: the same files, rewritten unchanged, load."""
+    """The control: the same files, rewritten without changes, load."""
     from parity import neuron
     from parity.torchscript import load
 
@@ -210,7 +210,7 @@ REQUESTS = {
 @pytest.mark.parametrize("case", REQUESTS)
 @pytest.mark.parametrize("kind", ["trace", "compiled"])
 def test_wrong_requests_are_refused(traced, kind, case):
-    """Each is one of our errors, with the input, what it is and what should be."""
+    """Each raises one of our errors, with the input, its value and the expected value."""
     import torch
 
     from parity import neuron
@@ -239,7 +239,7 @@ def test_axes_that_are_none(traced, axes):
 
 
 def test_a_graph_that_returns_something_else(traced, tmp_path):
-    """A declaration with fewer outputs than its graph has."""
+    """A declaration with fewer outputs than its graph."""
     import torch
 
     from parity.torchscript import load
@@ -261,7 +261,7 @@ CALIBRATIONS = {
 
 @pytest.mark.parametrize("text", CALIBRATIONS, ids=range(len(CALIBRATIONS)))
 def test_wrong_calibrations_are_refused(tmp_path, text):
-    """The file that a device has written, brought here by a person."""
+    """The file is written on a device and copied here by a person."""
     from parity.neuron.tolerances import Tolerances
 
     path = tmp_path / "calibration.json"

@@ -1,4 +1,4 @@
-"""ONNX files that cannot be judged, do not end, or end the process: one sentence each, soon."""
+"""ONNX files that cannot be judged, do not end, or end the process: one sentence each, without delay."""
 
 import re
 import subprocess
@@ -101,7 +101,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_files_that_cannot_be_judged(tmp_path, case):
-    """The place in the file, what stands there and what should; no error of onnx, and nothing is allocated."""
+    """The place in the file, its value and the expected value; no error of onnx, and no allocation."""
     change, message = WRONG[case]
     model, path = model_of(), tmp_path / "model.onnx"
     change(model)
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_judged(tmp_path, case):
 
 
 def test_too_many_initializers(tmp_path, monkeypatch):
-    """They are counted before anything is asked of each."""
+    """They are counted before they are read."""
     monkeypatch.setattr(sanity, "_check_names", None)
     weights = [TensorProto(name=f"w{index}") for index in range(sanity.LARGEST_GRAPH + 1)]
     (tmp_path / "model.onnx").write_bytes(model_of(weights=weights).SerializeToString())
@@ -121,14 +121,14 @@ def test_too_many_initializers(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 1000, b"\x3a\xff\xff\xff\xff\x07"])
 def test_bytes_that_are_no_model(tmp_path, content):
-    """In words, without the text of a parser."""
+    """In words, without the parser's text."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ExportError, match=r"is not a readable ONNX file; copy or export|names no opset"):
         contract.read(tmp_path / "model.onnx")
 
 
 def test_a_sane_file_is_read(tmp_path):
-    """The control: the file that the cases change, with metadata of others, and one key of ours twice alike."""
+    """The control: the file behind the cases, with foreign metadata, and one key of ours twice with equal values."""
     model = model_of()
     metadata("their own", "a\nb", "c")(model)
     metadata("feature", "default", "default")(model)
@@ -136,7 +136,7 @@ def test_a_sane_file_is_read(tmp_path):
     assert contract.read(tmp_path / "model.onnx").metadata["feature"] == "default"
 
 
-# A command that runs a file of somebody else, as `parity check` does.
+# A command that runs a foreign file like `parity check`.
 COMMAND = """
 import sys
 from pathlib import Path
@@ -174,7 +174,7 @@ def endless():
 
 
 def division():
-    """Whole numbers by zero, which older releases of ONNX Runtime leave to the processor."""
+    """Integer division by zero, which older releases of ONNX Runtime leave to the processor."""
     zero = helper.make_node("Sub", ["ids", "ids"], ["zero"])
     return model_of(zero, helper.make_node("Div", ["ids", "zero"], ["answer"]))
 
@@ -206,7 +206,7 @@ def test_files_that_do_not_end_well(tmp_path, case):
 
 
 def test_a_file_that_ends_well(tmp_path):
-    """The control of the limits: they stop no file that is right."""
+    """The control: the limits stop no right file."""
     assert run_command(tmp_path, model_of(), "100") == (0, "32\n", "")
 
 

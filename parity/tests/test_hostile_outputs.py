@@ -1,4 +1,4 @@
-"""Outputs that are no files of ours: nothing is replaced unseen, and nothing of the checkpoint is written over."""
+"""Outputs at existing paths: no foreign file is silently replaced, and no file of the checkpoint is overwritten."""
 
 import errno
 import functools
@@ -53,7 +53,7 @@ def link_to(target):
     return lambda path: path.symlink_to(target)
 
 
-# Kind → what makes it, and what the sentence calls it.
+# Kind → (constructor, its sentence).
 PLACES = {
     "FIFO": (make_fifo, "is a FIFO, should be a file or nothing; give another place"),
     "device": (make_device, "is a device, should be a file or nothing; give another place"),
@@ -65,7 +65,7 @@ PLACES = {
 
 
 def state(directory):
-    """Name → what is there, unopened where it is no file."""
+    """Name → state of each path, without opening it."""
     return {
         path.name: (path.lstat().st_ino, path.lstat().st_mode, path.lstat().st_size) for path in directory.iterdir()
     }
@@ -74,7 +74,7 @@ def state(directory):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("options", [(), ("--overwrite",)], ids=["plain", "overwrite"])
 def test_what_is_no_file_is_not_replaced(tmp_path, checkpoint, place, options):
-    """Status 2 and one sentence, before any work is done; --overwrite changes nothing about it."""
+    """Status 2 and one sentence, before any work; --overwrite does not change that."""
     make, words = PLACES[place]
     make(tmp_path / "model.onnx")
     before = state(tmp_path)
@@ -87,7 +87,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path, checkpoint, place, options):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_companions_replace_no_link(tmp_path, checkpoint, kind):
-    """A companion that is a link is refused, by every command, and what it leads to stays."""
+    """Every command refuses a companion that is a link, and its target stays."""
     command, _, options = MODELS[kind]
     (tmp_path / "mine.json").write_text("{}")
     (tmp_path / "config.json").symlink_to(tmp_path / "mine.json")
@@ -101,7 +101,7 @@ def test_companions_replace_no_link(tmp_path, checkpoint, kind):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_checkpoint_is_never_the_output(tmp_path, checkpoint, kind, name):
-    """Its own files are refused with --overwrite too, by their own name and through a link to the directory."""
+    """Its files are refused even with --overwrite, by name and through a link to the directory."""
     command, _, options = MODELS[kind]
     own = shutil.copytree(checkpoint, tmp_path / "own")
     (tmp_path / "link").symlink_to(own)
@@ -115,7 +115,7 @@ def test_the_checkpoint_is_never_the_output(tmp_path, checkpoint, kind, name):
 
 
 def test_the_directory_may_be_a_link(tmp_path, checkpoint):
-    """The files go where it leads."""
+    """The files go to the target of the link."""
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     assert commands.run("-m", checkpoint, "--quiet", tmp_path / "link", command=onnx)[0] == 0
@@ -124,7 +124,7 @@ def test_the_directory_may_be_a_link(tmp_path, checkpoint):
 
 
 def test_functions_refuse_the_same(tmp_path):
-    """`parity.onnx.export`, `parity.torchscript.export` and `parity.neuron.trace` put no file in a link's place."""
+    """`parity.onnx.export`, `parity.torchscript.export` and `parity.neuron.trace` replace no link by a file."""
     from parity.neuron import trace
     from parity.onnx import export as export_onnx
     from parity.torchscript import export
@@ -146,7 +146,7 @@ def test_functions_refuse_the_same(tmp_path):
 
 
 def test_an_output_that_no_disk_takes(tmp_path, checkpoint):
-    """A name with a NUL byte, or one that is too long, is one sentence about the output."""
+    """A name with a NUL byte, or one that is too long, gives one sentence about the output."""
     for name in ("model\0.onnx", "x" * 5000 + ".onnx", os.fsdecode(b"caf\xe9.onnx")):
         status, _, err = commands.run("-m", checkpoint, "--quiet", f"{tmp_path}/{name}", command=onnx)
         assert status == 1
@@ -156,7 +156,7 @@ def test_an_output_that_no_disk_takes(tmp_path, checkpoint):
 
 
 def test_companions_of_a_model_that_cannot_be_moved(tmp_path, checkpoint, monkeypatch):
-    """A rename that fails, as in a sticky directory: nothing is replaced, the companions neither."""
+    """If a rename fails, as in a sticky directory, nothing is replaced, not even companions."""
     own = os.replace
 
     def refuse(source, target):
@@ -186,7 +186,7 @@ def export_within(size, checkpoint, output):
 
 
 def test_no_room_for_a_torchscript_file(tmp_path, checkpoint):
-    """torch's own writer ends the process (signal 6) when the disk takes no more: one sentence, and nothing is left."""
+    """torch's writer ends the process (signal 6) on a full disk: we print one sentence, and nothing is left."""
     process = export_within(100_000, checkpoint, tmp_path / "output")
     assert process.returncode == 1
     output = tmp_path / "output" / "model.pt"
@@ -205,7 +205,7 @@ def test_room_enough_for_a_torchscript_file(tmp_path, checkpoint):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("kind", ["torchscript", "neuron"])
 def test_room_is_asked_for(tmp_path, checkpoint, monkeypatch, kind, number):
-    """A full disk, a quota and a limit are found out before torch begins to write."""
+    """A full disk, a quota and a limit are detected before torch begins to write."""
     import torch
 
     command, _, options = MODELS[kind]
@@ -228,7 +228,7 @@ def test_room_is_asked_for(tmp_path, checkpoint, monkeypatch, kind, number):
 
 
 def test_a_warning_is_no_line_of_standard_output(monkeypatch, capsys):
-    """Where standard error is closed, Python itself would print it there, into the JSON."""
+    """If standard error is closed, Python would print the warning there, into the JSON."""
     monkeypatch.setattr(sys, "stderr", None)
     Console(as_json=True).warn("the tokenizer has lost its words")
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""What makes the inputs: the preprocessor that a model needs, parts that are missing, packages that are, drawn ids."""
+"""Preparing inputs: the preprocessor of a model, missing parts, missing packages, drawn ids."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def export(checkpoint, output, *options):
 
 @pytest.fixture(scope="module")
 def captioner(tmp_path_factory):
-    """A tokenizer and an image processor that no processor class joins, as nlpconnect/vit-gpt2-image-captioning."""
+    """A tokenizer and an image processor without a common class, like nlpconnect/vit-gpt2-image-captioning."""
     directory = tmp_path_factory.mktemp("captioner")
     save_checkpoint(directory, "vision-encoder-decoder", "vision2seq-lm")
     return directory
@@ -34,13 +34,13 @@ def captioner(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["auto", "processor"])
 def test_tokenizer_and_image_processor_are_joined_if_the_model_takes_both(captioner, kind):
-    """Without a processor class too, and also if a processor is asked for."""
+    """Without a processor class too, and also if a processor is requested."""
     joined = open_preprocessor(str(captioner), tiny_config("vision-encoder-decoder"), kind, cache_dir=None)
     assert (joined.tokenizer.unk_token, joined.image_processor.size["height"]) == ("[UNK]", 32)
 
 
 def test_a_processor_class_that_cannot_read_the_files_joins_nothing(tmp_path, monkeypatch):
-    """As Whisper's before transformers 4.54, which opens the vocabulary of a slow tokenizer: both are joined here."""
+    """Whisper's before transformers 4.54 opens the vocabulary of a slow tokenizer: parity joins the two itself."""
     import transformers
 
     def refuse(*args, **options):
@@ -62,13 +62,13 @@ def test_a_captioner_is_exported(captioner, tmp_path):
 
 @pytest.mark.parametrize("kind", ["tokenizer", "image_processor", "feature_extractor"])
 def test_one_half_of_what_a_model_needs_is_refused(captioner, kind):
-    """The message says why, and to leave the option out."""
+    """The message says why, and to omit the option."""
     with pytest.raises(UsageError, match=f"--preprocessor {kind}: .* takes a text and an image.*leave the option out"):
         open_preprocessor(str(captioner), tiny_config("vision-encoder-decoder"), kind, cache_dir=None)
 
 
 def test_a_half_that_the_checkpoint_lacks_is_named(tmp_path):
-    """Images without a tokenizer are no inputs of a captioner; another can be named."""
+    """A captioner needs a tokenizer besides the images; the message suggests --tokenizer."""
     preprocessor("image32").save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"has no tokenizer, which vision-encoder-decoder needs.*--tokenizer"):
         open_preprocessor(str(tmp_path), tiny_config("vision-encoder-decoder"), cache_dir=None)
@@ -76,7 +76,7 @@ def test_a_half_that_the_checkpoint_lacks_is_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), [("vit", "image_processor"), ("bert", "tokenizer")])
 def test_of_two_that_nothing_joins_the_model_takes_its_own(tmp_path, name, kind):
-    """An image processor beside a text model, or a tokenizer beside one of images, is another model's."""
+    """An image processor with a text model, or a tokenizer with an image model, belongs to another model."""
     for part in ("image32", "bert"):
         preprocessor(part).save_pretrained(tmp_path)
     own = open_preprocessor(str(tmp_path), tiny_config(name), cache_dir=None)
@@ -84,7 +84,7 @@ def test_of_two_that_nothing_joins_the_model_takes_its_own(tmp_path, name, kind)
 
 
 def test_a_text_model_without_tokenizer_is_exported_with_drawn_ids(tmp_path):
-    """The log says so, the directory has no tokenizer, and the file is judged as any other."""
+    """The log says so, the directory has no tokenizer, and the file is judged like any other."""
     tiny_model("bart", "sequence-classification").save_pretrained(tmp_path / "bart")
     status, log, err = export(tmp_path / "bart", tmp_path / "onnx", "--feature", "sequence-classification")
     assert (status, err) == (0, "")
@@ -97,7 +97,7 @@ def test_a_text_model_without_tokenizer_is_exported_with_drawn_ids(tmp_path):
 
 
 def test_drawn_ids_are_in_the_table_and_no_padding():
-    """However long the text is and few ids there are."""
+    """For long texts and few ids too."""
     config = tiny_config("bert")
     config.vocab_size = 5
     tokens = DrawnTokens(config)(["0" * 12] * 2, return_tensors="np")
@@ -108,7 +108,7 @@ def test_drawn_ids_are_in_the_table_and_no_padding():
 
 @pytest.mark.parametrize(("name", "feature"), [("perceiver", "image-classification"), ("imagegpt", "default")])
 def test_no_ids_are_drawn_for_images(tmp_path, name, feature):
-    """Where a model of texts, by its kind, takes images, its image processor is missing."""
+    """A text model by its kind may take images: then its image processor is missing."""
     tiny_model(name, feature).save_pretrained(tmp_path / "model")
     status, _, err = export(tmp_path / "model", tmp_path / "onnx", "--feature", feature)
     assert status == 1
@@ -116,7 +116,7 @@ def test_no_ids_are_drawn_for_images(tmp_path, name, feature):
 
 
 def test_a_tokenizer_is_taken_from_elsewhere(tmp_path):
-    """`--tokenizer DIR`: it goes beside the file, with the name of its class, and `check` takes it too."""
+    """`--tokenizer DIR`: it is saved next to the file, with its class name, and `check` uses it too."""
     from transformers import AutoTokenizer
 
     tiny_model("gpt2").save_pretrained(tmp_path / "gpt2")
@@ -142,7 +142,7 @@ def test_a_tokenizer_is_taken_from_elsewhere(tmp_path):
     ],
 )
 def test_a_tokenizer_that_cannot_be_taken_is_refused(tmp_path, tokenizer, name, says):
-    """Neither a file nor nothing is a tokenizer, and a model of images needs none."""
+    """Neither a file nor a missing path is a tokenizer, and an image model needs none."""
     if tokenizer == ".":
         preprocessor("bert").save_pretrained(tmp_path)
         tokenizer = str(tmp_path)
@@ -152,7 +152,7 @@ def test_a_tokenizer_that_cannot_be_taken_is_refused(tmp_path, tokenizer, name, 
 
 @pytest.fixture
 def rebuilt(tmp_path):
-    """An ALBERT with a vocab.txt: transformers 5 takes its tokenizer for one of five special tokens."""
+    """An ALBERT with a vocab.txt: transformers 5 loads its tokenizer with only five special tokens."""
     tiny_model("albert").save_pretrained(tmp_path)
     published.write_tokenizer(tmp_path, "wordpiece")
     return tmp_path
@@ -160,7 +160,7 @@ def rebuilt(tmp_path):
 
 @pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 does not rebuild tokenizers")
 def test_a_tokenizer_that_is_rebuilt_with_fewer_tokens_is_refused(rebuilt, tmp_path):
-    """Every word would be unknown; with the class that the message asks for the checkpoint is exported."""
+    """Every word would be unknown; with the class from the message the checkpoint is exported."""
     status, _, err = export(rebuilt, tmp_path / "onnx")
     assert status == 1
     assert "as AlbertTokenizer of the installed transformers, knows" in err
@@ -170,7 +170,7 @@ def test_a_tokenizer_that_is_rebuilt_with_fewer_tokens_is_refused(rebuilt, tmp_p
 
 
 def test_words_that_are_no_ids_of_the_model_may_be_missing(tmp_path):
-    """A tokenizer that knows as many words as the model has ids is whole, whatever else a file lists."""
+    """A tokenizer that knows as many words as the model has ids is complete, even if a file lists more."""
     preprocessor("bert").save_pretrained(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(f"w{index}" for index in range(5, 200)))
     config = tiny_config("bert")
@@ -185,7 +185,7 @@ def test_words_that_are_no_ids_of_the_model_may_be_missing(tmp_path):
     ("name", "file"), [("t5", "spiece.model"), ("marian", "source.spm"), ("llama", "tokenizer.model")]
 )
 def test_sentencepiece_is_named_if_it_is_missing(tmp_path, name, file):
-    """Not tiktoken, nor a list of configuration classes, as transformers has it."""
+    """The message names it, not tiktoken or a list of configuration classes as transformers does."""
     (tmp_path / file).write_bytes(b"pieces")
     with pytest.raises(CheckpointError, match=rf"{file}\) needs the package sentencepiece.*parity\[sentencepiece\]"):
         open_preprocessor(str(tmp_path), tiny_config(name), cache_dir=None)
@@ -203,7 +203,7 @@ def test_sentencepiece_is_named_if_it_is_missing(tmp_path, name, file):
     ],
 )
 def test_a_missing_package_is_named(message, package):
-    """Whatever transformers says around it."""
+    """Whatever other text transformers adds."""
     from parity.loading import missing_package
 
     assert missing_package(ImportError(message)) == package
@@ -219,7 +219,7 @@ def test_a_missing_package_is_named(message, package):
     ],
 )
 def test_what_is_installed_is_not_missing(message):
-    """A newer release of a package that is there is another advice."""
+    """If an installed package is too old, the advice differs."""
     from parity.loading import missing_package
 
     assert missing_package(ValueError(message)) is None
@@ -227,7 +227,7 @@ def test_what_is_installed_is_not_missing(message):
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
 def test_a_backbone_of_timm_is_named(tmp_path):
-    """facebook/detr-resnet-50 has one."""
+    """As in facebook/detr-resnet-50."""
     from parity.loading import load_model
 
     tiny_model("detr").save_pretrained(tmp_path)
@@ -241,7 +241,7 @@ def test_a_backbone_of_timm_is_named(tmp_path):
 
 
 def test_the_file_of_a_processors_own_pixel_mask_is_exported(tmp_path):
-    """hustvl/yolos-tiny's processor makes one, and the model has no such input: the file takes pixels alone."""
+    """hustvl/yolos-tiny's processor returns a pixel mask that the model does not take: the file takes only pixels."""
     tiny_model("yolos", "object-detection").save_pretrained(tmp_path / "yolos")
     processor = {
         "do_normalize": True,
@@ -256,7 +256,7 @@ def test_the_file_of_a_processors_own_pixel_mask_is_exported(tmp_path):
     (tmp_path / "yolos" / "preprocessor_config.json").write_text(json.dumps(processor))
     status, log, err = export(tmp_path / "yolos", tmp_path / "onnx", "--feature", "object-detection")
     assert (status, err) == (0, "")
-    # transformers 4 makes none.
+    # transformers 4 returns none.
     assert ("Left out, because yolos does not take them: pixel_mask" in log) is at_least("transformers", "5")
     assert [value.name for value in read(tmp_path / "onnx" / "model.onnx").inputs] == ["pixel_values"]
     same = "preprocessor_config.json"
@@ -264,14 +264,14 @@ def test_the_file_of_a_processors_own_pixel_mask_is_exported(tmp_path):
 
 
 def test_every_architecture_of_images_has_a_published_processor():
-    """The fixture knows the old files of all of them."""
+    """The fixture has the old files of all of them."""
     images = {each.name for each in architectures() if each.kind == "vision"}
     assert images | {"imagegpt"} == set(published.IMAGE_PROCESSORS)
 
 
 @pytest.mark.parametrize("name", published.IMAGE_PROCESSORS)
 def test_old_files_of_image_processors_are_read(tmp_path, name):
-    """`feature_extractor_type`, sizes that are numbers: what they make is what the architecture declares, or more."""
+    """`feature_extractor_type` and sizes as numbers: the result has the declared inputs, or more."""
     from parity.samples import SampleSource
 
     published.write_image_processor(tmp_path, name)
@@ -284,7 +284,7 @@ def test_old_files_of_image_processors_are_read(tmp_path, name):
 
 
 def test_images_of_detrs_own_size(tmp_path):
-    """facebook/detr-resnet-50 makes 800 pixels of the shorter side, and up to 1,333 of the longer."""
+    """facebook/detr-resnet-50 scales the shorter side to 800 pixels, and the longer to at most 1,333."""
     import torch
 
     from parity.onnx import export as write

@@ -1,4 +1,4 @@
-"""Every way to install: the same packages, the code of the place that was asked for, and types that tools can see."""
+"""Every way to install gives the same packages, runs the intended code, and shows types to tools."""
 
 import functools
 import importlib.util
@@ -20,7 +20,7 @@ LINKS = ("architectures", "fixtures", "reports")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the sources; `files` has files in the place of the links, as a ZIP and git without links have."""
+    """A copy of the sources; `files` has plain files instead of links, as in a ZIP or in git without links."""
 
     @functools.cache
     def copy(kind):
@@ -48,7 +48,7 @@ def wheel(source, tmp_path_factory):
 
 
 def contents(path):
-    """Name → checksum of what a wheel holds, without what pip writes about it."""
+    """Name → checksum of the files in a wheel, without pip's metadata."""
     with zipfile.ZipFile(path) as archive:
         return {entry.filename: entry.CRC for entry in archive.infolist() if ".dist-info/" not in entry.filename}
 
@@ -66,7 +66,7 @@ def test_a_copy_without_links_installs_the_same(wheel):
 
 
 def test_the_wheel_has_the_suite_and_its_kit_and_nothing_else(wheel):
-    """The tests of the matrix and what they need; no unit tests, and nothing that is wrong on purpose."""
+    """The tests of the matrix and their kit; no unit tests, and no deliberate faults."""
     files = contents(wheel("links"))
     kit = {
         "architectures/conformance/test_parity.py",
@@ -87,7 +87,7 @@ def test_the_wheel_has_the_suite_and_its_kit_and_nothing_else(wheel):
 
 
 def test_without_setup_py_such_a_copy_would_not_install(source, tmp_path):
-    """What the test above holds is the work of setup.py."""
+    """The previous test passes because of setup.py."""
     shutil.copytree(source("files"), tmp_path / "copy")
     (tmp_path / "copy" / "setup.py").unlink()
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -104,7 +104,7 @@ print(*sorted({module.__file__ for name, module in sys.modules.items() if name.s
 
 
 def test_inside_a_clone_its_own_code_runs(source):
-    """All of it: no folder comes from what is installed."""
+    """All of it: no folder is imported from an installation."""
     process = subprocess.run(
         [sys.executable, "-c", FILES], cwd=source("links"), capture_output=True, text=True, check=True
     )
@@ -114,7 +114,7 @@ def test_inside_a_clone_its_own_code_runs(source):
 
 
 def test_the_installed_command_runs_what_is_installed(source, tmp_path):
-    """Also inside a clone, whose own code would fail; a module of the clone is what `python -m` runs there."""
+    """Also inside a clone whose own code fails; `python -m` uses the clone's module there."""
     shutil.copytree(source("links"), tmp_path / "clone", symlinks=True)
     (tmp_path / "clone" / "parity" / "__init__.py").write_text("raise ImportError('the clone')\n")
     commands = {
@@ -137,7 +137,7 @@ typed = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """The interpreter of an environment: this one, one with our wheel alone, or one with nothing."""
+    """The interpreter of an environment: this one, one with only our wheel, or an empty one."""
 
     def create(kind):
         if kind == "here":
@@ -173,14 +173,14 @@ def every_module():
 
 
 def run_checker(checker, interpreter, directory, text):
-    """What a type checker says of a program."""
+    """The output of a type checker for a program."""
     program = directory / "program.py"
     program.write_text(text)
     options = {
         "mypy": ["--config-file", "", "--follow-imports", "silent", "--no-error-summary", "--python-executable"],
         "basedpyright": ["--pythonpath"],
     }
-    # Modules of other packages are none of this.
+    # Ignore modules of other packages.
     (directory / "pyrightconfig.json").write_text('{"typeCheckingMode": "basic", "include": ["program.py"]}')
     command = [sys.executable, "-m", checker, *options[checker], interpreter, *["program.py"] * (checker == "mypy")]
     process = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, "MYPYPATH": ""})
@@ -193,7 +193,7 @@ def run_checker(checker, interpreter, directory, text):
 @pytest.mark.parametrize("checker", CHECKERS)
 @pytest.mark.parametrize("kind", ["here", "wheel", "clone"])
 def test_type_checkers_see_every_module_and_the_signatures(checker, kind, python, source, wheel, tmp_path):
-    """Installed from a checkout, from a wheel, and in a clone with nothing installed; a misspelt name is refused."""
+    """Installed from a checkout, from a wheel, and in a clone without installation; a misspelt name is refused."""
     directory = source("links") if kind == "clone" else tmp_path
     names = sorted(every_module())
     if kind == "wheel":

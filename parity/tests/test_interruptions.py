@@ -1,4 +1,4 @@
-"""Signals, streams that take nothing, and memory that runs out: one line each, and it says what is on the disk."""
+"""Signals, streams that cannot be written, and lack of memory: one line each that says what is on the disk."""
 
 import io
 import json
@@ -25,7 +25,7 @@ ENDINGS = [
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """The handlers of a terminal, whatever started the tests; they are checked to be back."""
+    """The signal handlers of a terminal, whatever started the tests; afterwards they must be restored."""
     before = {number: signal.getsignal(number) for number, _, _ in ENDINGS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -41,20 +41,20 @@ def send(number):
 
 
 def ended(capsys, body, **options):
-    """Status and the lines on standard error of a command with that body."""
+    """Status and lines on standard error of a command with that body."""
     status = console.run_guarded("parity x", body, **options)
     return status, [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
 
 
 @pytest.mark.parametrize(("number", "status", "word"), ENDINGS)
 def test_a_signal_is_one_line(capsys, number, status, word):
-    """Each has its exit status, and says that nothing was written."""
+    """Each has its exit status, and reports that nothing was written."""
     assert ended(capsys, lambda: send(number)) == (status, [f"parity x: error: {word}; nothing was written"])
 
 
 @pytest.mark.parametrize(("number", "status", "word"), ENDINGS)
 def test_more_signals_change_nothing(capsys, number, status, word):
-    """Those that come while the first is handled are not heard: the cleaning up ends."""
+    """Signals during the handling of the first are ignored: cleaning up completes."""
     cleaned = []
 
     def body():
@@ -70,7 +70,7 @@ def test_more_signals_change_nothing(capsys, number, status, word):
 
 
 def test_what_is_kept_is_told(capsys):
-    """Of a run of many parts, in place of what was written; the next command begins anew."""
+    """For a run of many parts, instead of the files written; the next command starts without it."""
 
     def body():
         interruptions.keep("what was run is kept")
@@ -82,7 +82,7 @@ def test_what_is_kept_is_told(capsys):
 
 
 def test_what_is_written_is_told(capsys, tmp_path):
-    """After the file is there an interruption names it."""
+    """After the file is delivered, an interruption names it."""
     (tmp_path / "model.onnx").write_text("whole")
 
     def body():
@@ -93,7 +93,7 @@ def test_what_is_written_is_told(capsys, tmp_path):
 
 
 def test_a_library_that_wraps_the_interruption(capsys):
-    """numpy raises an ImportError where its import is interrupted: it is told as what it is."""
+    """numpy raises an ImportError if its import is interrupted: it is reported as an interruption."""
 
     def body():
         try:
@@ -105,14 +105,14 @@ def test_a_library_that_wraps_the_interruption(capsys):
 
 
 class Deleted:
-    """Gets a signal while it is deleted, where Python drops what is raised."""
+    """Sends a signal while it is deleted, when Python drops exceptions."""
 
     def __del__(self):
         send(signal.SIGTERM)
 
 
 def test_a_signal_while_an_object_is_deleted(capsys):
-    """It comes again, and ends the command."""
+    """The interruption is raised again, and ends the command."""
     hook = sys.unraisablehook
 
     def body():
@@ -125,7 +125,7 @@ def test_a_signal_while_an_object_is_deleted(capsys):
 
 
 def test_a_signal_that_a_library_drops(capsys):
-    """The command is not told as one that has ended well."""
+    """The command is not reported as successful."""
 
     def body():
         try:
@@ -137,7 +137,7 @@ def test_a_signal_that_a_library_drops(capsys):
 
 
 def test_a_signal_after_the_end(capsys):
-    """In a process that is the command a signal that comes when all is told adds no second line."""
+    """In a process of the command, a signal after the report adds no second line."""
     before = {number: signal.getsignal(number) for number, _, _ in ENDINGS}
     try:
         interruptions.begin()
@@ -150,7 +150,7 @@ def test_a_signal_after_the_end(capsys):
 
 
 def test_an_ignored_signal_stays_ignored(capsys):
-    """What nohup ignores does not end the command."""
+    """A signal ignored by nohup does not end the command."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert ended(capsys, lambda: send(signal.SIGHUP) or 0) == (0, [])
@@ -161,7 +161,7 @@ def test_an_ignored_signal_stays_ignored(capsys):
 
 
 def test_signals_wait_while_they_are_deferred():
-    """A signal comes at the end of the part that must not be left half done."""
+    """A signal is handled at the end of a part that must be completed."""
     lines = []
 
     def work():
@@ -176,7 +176,7 @@ def test_signals_wait_while_they_are_deferred():
 
 @pytest.mark.parametrize("command", ["parity.onnx", "parity.cli"])
 def test_the_first_line_is_guarded(tmp_path, command):
-    """Ctrl-C while the command's own packages are imported: no traceback."""
+    """Ctrl-C while the command's own packages are imported gives no traceback."""
     (tmp_path / "lazy_loader.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
     )
@@ -205,7 +205,7 @@ class Full(io.StringIO):
 @pytest.mark.parametrize("stdout", [Full(), None], ids=["full", "closed"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_result_that_cannot_be_printed(capsys, monkeypatch, tmp_path, stdout, as_json):
-    """The file stays delivered; one line on standard error says so, and the status is 1."""
+    """The file stays delivered; one line on standard error reports the problem, and the status is 1."""
     (tmp_path / "model.onnx").write_text("whole")
 
     def body():
@@ -225,7 +225,7 @@ def test_a_result_that_cannot_be_printed(capsys, monkeypatch, tmp_path, stdout, 
 
 
 def test_nothing_to_print_is_no_failure(monkeypatch):
-    """A quiet command with both streams closed succeeds; so does one that can print, but not complain."""
+    """A quiet command with both streams closed succeeds; so does a command without standard error."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
 
@@ -249,7 +249,7 @@ def test_nothing_to_print_is_no_failure(monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_any_encoding(monkeypatch, encoding):
-    """Signs that it lacks are escapes; nothing is lost or raised."""
+    """Characters that it lacks are escaped; nothing is lost or raised."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     assert console.run_guarded("parity x", lambda: console.Console().say("-[✓] café") or 0) == 0
@@ -281,7 +281,7 @@ SHORTAGES = {
 @pytest.mark.parametrize("case", SHORTAGES)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_memory_that_runs_out(capsys, case, wrapped):
-    """It is told as that, with what was asked for, also inside an error of ours."""
+    """It is reported as such, with the requested amount, also inside an error of ours."""
     error, message = SHORTAGES[case]
 
     def body():
@@ -299,7 +299,7 @@ def test_memory_that_runs_out(capsys, case, wrapped):
 
 
 def test_other_errors_are_no_shortage():
-    """The control: a full disk and a wrong value are told as what they are."""
+    """The control: a full disk and a wrong value are reported as such."""
     for error in (OutputError("its disk has no space left"), ValueError("allocate 3 bytes"), OSError(28, "No space")):
         assert memory_shortage(error) == ""
 
@@ -319,7 +319,7 @@ def test_a_removed_working_directory(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ["0", "-1", "1e3", "1000001", str(10**18), str(10**30), "٣", "1" * 5000])
 @pytest.mark.parametrize("command", ["torchscript", "neuron"])
 def test_absurd_sizes_are_refused(capsys, command, text):
-    """Before anything is imported or allocated: usage, with the largest that can be asked for."""
+    """As a usage error with the largest allowed value, before anything is imported or allocated."""
     from parity import cli
 
     with pytest.raises(SystemExit) as stop:
@@ -336,7 +336,7 @@ def test_a_failure_as_json_is_one_object(capsys):
 
 
 def test_no_memory_for_the_note(capsys, monkeypatch):
-    """A failure has its one line also where looking for newer packages takes memory that is not there."""
+    """The one line is printed even if there is no memory to look for newer packages."""
 
     def refuse():
         raise MemoryError

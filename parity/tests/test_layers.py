@@ -1,4 +1,4 @@
-"""The data walks one way: who imports whom is a table, nothing goes in a circle, and naming things costs no torch."""
+"""Imports follow a table of rows without circles, and using names does not import torch."""
 
 import ast
 import os
@@ -13,8 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("architectures", "fixtures", "reports")
 
-# Row → the modules that are in it, from the bottom up. A row may import itself and the rows below, unless `ONLY` says
-# less.
+# Row → its modules, from the bottom up. A row may import itself and those below, unless `ONLY` allows less.
 ROWS = {
     "base": r"parity|errors|files|onnx_files|environment|aws|releases|words|scope|axes|tasks|dtypes|exporters|opsets"
     r"|console|records|schema|archives|turns"
@@ -37,7 +36,7 @@ ONLY = {
     "gate": {"base", "judge", "gate"},
 }
 NEVER = {"kit": {"gate"}}
-# What the library may not import at all.
+# Packages that the library may never import.
 FOREIGN = ("pytest", "hypothesis", "xdist")
 
 
@@ -55,8 +54,9 @@ def modules(root):
 
 
 def list_imports(name, path):
-    """The names that a module imports, inside functions too, and those of ours that its strings say, which may be
-    imported by them; stubs of lazy packages are not read, as each names what is in its own package.
+    """The names that a module imports, also inside functions, and names of our modules in its strings.
+
+    Such strings may be imported. Stubs of lazy packages are not read: they only list the modules of their own package.
     """
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def list_imports(name, path):
 
 
 def graph(root):
-    """Module → the modules of ours that it imports."""
+    """Module → our modules that it imports."""
     names = modules(root)
     edges = defaultdict(set)
     for name, path in names.items():
@@ -104,7 +104,7 @@ def row_of(name):
 
 
 def trespasses(edges):
-    """Imports that the table does not allow, a line for each."""
+    """Imports that the table forbids, a line for each."""
     order = list(ROWS)
     for name, targets in sorted(edges.items()):
         row = row_of(name)
@@ -115,7 +115,7 @@ def trespasses(edges):
 
 
 def circles(edges):
-    """The sets of nodes each of which reaches each other."""
+    """The strongly connected components with more than one node."""
     reached = {}
     for start in edges:
         todo, visited = [start], set()
@@ -129,7 +129,7 @@ def circles(edges):
 
 
 def packages(edges, root):
-    """The same between sub-packages; modules directly below parity count singly."""
+    """The import graph between sub-packages; modules directly below parity count individually."""
     own = {name for name, path in modules(root).items() if path.name == "__init__.py" and name != "parity"}
 
     def node(name):
@@ -150,14 +150,14 @@ def test_imports_follow_the_table():
 
 
 def test_nothing_goes_in_a_circle():
-    """Neither modules nor sub-packages import each other, through functions and strings neither."""
+    """Neither modules nor sub-packages import each other, also not through functions and strings."""
     edges = graph(ROOT)
     assert circles(edges) == []
     assert circles(packages(edges, ROOT)) == []
 
 
 def own_axes(text):
-    """The lines of a source that call `dynamic_axes` anything but those of a Signature."""
+    """The lines of a source that set `dynamic_axes` to anything but a Signature's."""
     for node in ast.walk(ast.parse(text)):
         values = []
         if isinstance(node, ast.keyword):
@@ -169,7 +169,7 @@ def own_axes(text):
 
 
 def test_dynamic_axes_come_from_a_signature_alone():
-    """Whatever is handed to `torch.onnx.export` under that name, in the kit and the benchmarks too."""
+    """Everything passed to `torch.onnx.export` under that name, also in the kit and the benchmarks."""
     lines = {name: [*own_axes(path.read_text(encoding="utf-8"))] for name, path in modules(ROOT).items()}
     assert {name: each for name, each in lines.items() if each} == {}
     control = "f(dynamic_axes=axes)\noptions = {**more, 'dynamic_axes': {}}\nf(dynamic_axes=signature.dynamic_axes)\n"
@@ -177,7 +177,7 @@ def test_dynamic_axes_come_from_a_signature_alone():
 
 
 def test_the_library_needs_no_test_tools():
-    """No module of the library imports pytest or its like; those of the kit and the plug-ins may."""
+    """No module of the library imports pytest or similar tools; the kit and the plug-ins may."""
     for name, path in modules(ROOT).items():
         if name.split(".")[1:2] not in (["fixtures"], ["reports"]):
             assert [each for each in list_imports(name, path) if each.split(".")[0] in FOREIGN] == [], name
@@ -185,7 +185,7 @@ def test_the_library_needs_no_test_tools():
 
 @pytest.mark.parametrize("folder", ["parity", *FOLDERS])
 def test_the_folders_have_no_second_name(folder):
-    """Nothing is imported as `architectures`, `fixtures` or `reports`, at the top of the repository."""
+    """No import of `architectures`, `fixtures` or `reports` as top-level packages."""
     for path in (ROOT / folder).rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -194,7 +194,7 @@ def test_the_folders_have_no_second_name(folder):
 
 
 def test_a_trespass_would_be_seen(tmp_path):
-    """Each kind: up the table, out of a row that may less, in a circle of modules or packages, by a string."""
+    """Each kind: upwards, against a stricter rule, in a circle of modules or packages, through a string."""
     for folder in ("judge", "onnx", "reports/pages", "fixtures"):
         (tmp_path / "parity" / folder).mkdir(parents=True)
         (tmp_path / "parity" / folder / "__init__.py").write_text("")

@@ -1,4 +1,4 @@
-"""A rule from the configuration to lengths: one past each that it names, the longest of the table, and no others."""
+"""From a configuration to lengths to test: one past each length it names, the longest of the table, no others."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 
 from parity.configs.lengths import Change, changes_of, lengths_to_try
 
-# What a configuration says → the lengths after which the model behaves otherwise, and the items that say so.
+# Items of a configuration → (items → values, length at which the model changes → its item).
 KINDS = {
     "nothing": ({}, {}),
     "a position table alone": ({"max_position_embeddings": 512}, {}),
@@ -51,13 +51,13 @@ KINDS = {
 
 
 def configuration(**items):
-    """A configuration that has these items and no others."""
+    """A configuration with only these items."""
     return SimpleNamespace(**items)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_changes(kind):
-    """Each kind of configuration names the lengths that its model changes at, and what it does not use is none."""
+    """Each kind of configuration gives the lengths at which its model changes; unused items give none."""
     items, reference = KINDS[kind]
     assert {change.length: change.item for change in changes_of(configuration(**items))} == reference
 
@@ -77,21 +77,21 @@ def test_changes(kind):
         ({"sliding_window": 6}, None, {}, (7,)),
         ({"sliding_window": 6, "chunk_size": 9}, None, {}, (7, 10)),
         ({"sliding_window": 128}, None, {"big": False}, (129,)),
-        # One past the longest text is none.
+        # One more than the longest text is no length.
         ({"sliding_window": 39}, 40, {}, (40,)),
         ({"sliding_window": 40}, 40, {}, (40,)),
         ({"sliding_window": 2047}, None, {}, (2048,)),
     ],
 )
 def test_lengths(items, longest, options, tokens):
-    """The longest of the table, at most 512 or 128, and one past each change; 64 where nothing is named."""
+    """The longest of the table, at most 512 or 128, and one past each change; 64 if nothing is named."""
     lengths = lengths_to_try(configuration(**items), longest, **options)
     assert (lengths.tokens, lengths.untried) == (tokens, {})
 
 
 @pytest.mark.parametrize(("big", "limit"), [(False, "2,048"), (True, "128")])
 def test_what_is_too_long_is_untried(big, limit):
-    """A change beyond the limit is named with the reason, and the length that is usual is tried."""
+    """A change beyond the limit is listed with the reason, and the default length is tried."""
     lengths = lengths_to_try(configuration(sliding_window=2048), None, big=big)
     assert lengths.tokens == (64,)
     assert lengths.untried == {Change(2048, "sliding_window"): f"no text of more than {limit} tokens is tried"}
@@ -100,7 +100,7 @@ def test_what_is_too_long_is_untried(big, limit):
 
 
 def test_the_text_of_a_larger_model_is_asked():
-    """Where a configuration has a part for texts, that part says the lengths."""
+    """If a configuration has a part for texts, that part decides the lengths."""
     text = configuration(sliding_window=6)
     assert changes_of(configuration(get_text_config=lambda: text, sliding_window=9)) == [Change(6, "sliding_window")]
 
@@ -117,7 +117,7 @@ def test_the_text_of_a_larger_model_is_asked():
     ],
 )
 def test_configurations_of_transformers_are_read(architecture, items):
-    """Those of the tiny checkpoints have the items under the names that the rule knows, in every release."""
+    """Tiny checkpoints have the items under the names in the rule, in every release."""
     from parity.fixtures.checkpoints import tiny_config
 
     assert {change.item for change in changes_of(tiny_config(architecture))} >= items

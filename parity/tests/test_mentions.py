@@ -1,4 +1,4 @@
-"""What texts point at exists: files and tests in commands and documents, names in docstrings."""
+"""References in texts exist: files and tests in commands and documents, names in docstrings."""
 
 import ast
 import functools
@@ -10,14 +10,14 @@ from parity.tests.test_names import ROOT, sources
 
 DOCUMENTS = ("*.md", "docs/**/*.md", "tox.ini", ".ci/*", ".github/workflows/*.yml")
 CHANGES = ROOT / "docs" / "changes.md"
-# A file of the repository, and a test in it where one is named.
+# A file of the repository, optionally with a test in it.
 PATH = re.compile(r"(?<![\w./-])((?:architectures|docs|fixtures|parity|reports)/[\w./-]*\w\.(?:py|md))\b(?:::(\w+))?")
-# What a run writes, and the README's example of a declaration to come.
+# Outputs of a run, and the README's example of a new declaration.
 NOT_THERE = ("reports/out/", "architectures/ernie.py")
 
 
 def missing_paths(text):
-    """Each file or test that a text names and that is not there."""
+    """Each missing file or test that a text names."""
     missing = []
     for match in PATH.finditer(text):
         name, test = match.groups()
@@ -29,7 +29,7 @@ def missing_paths(text):
 
 
 def texts():
-    """File → text of the library and of the documents; of the changes only what is, not what was."""
+    """File → text of the library and of the documents; for changes.md only the last column (the new state)."""
     library = [path for path in sources() if not path.name.startswith("test_") or "conformance" in path.parts]
     for path in [*library, *(path for pattern in DOCUMENTS for path in ROOT.glob(pattern))]:
         text = path.read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def names_in(nodes):
 
 
 def module_name(path):
-    """The dotted name that a file of the four folders is imported by."""
+    """The dotted name that imports a file of the four folders."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "parity" else ("parity", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -107,14 +107,14 @@ def module_name(path):
 
 @functools.cache
 def library():
-    """Every package, module and class with the names in it, as one tree; of what is imported None."""
+    """Every package, module and class with the names in it, as one tree; None for imported names."""
     tree = {}
     for path in sources():
         node = tree
         for part in module_name(path).split("."):
             node[part] = node.get(part) or {}
             node = node[part]
-        # A stub has the names that a package imports when they are needed.
+        # A stub lists the names that a package imports lazily.
         for file in (path, *path.parent.glob(f"{path.name}i")):
             for name, members in names_in(ast.parse(file.read_text(encoding="utf-8")).body).items():
                 node[name] = node.get(name) or members
@@ -122,7 +122,7 @@ def library():
 
 
 def resolves(name, module):
-    """Whether a name in a docstring exists: in its module, in a class there, or in a package around it."""
+    """Whether a name in a docstring exists: in its module, in a class there, or in an enclosing package."""
 
     def reaches(node, parts):
         for part in parts:
@@ -142,14 +142,14 @@ def resolves(name, module):
 
 
 def unknown_names(text, module):
-    """The names that docstrings say to see and that do not exist."""
+    """The names after "see" in docstrings that do not exist."""
     nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (*DEFINITIONS, ast.Module))]
     names = [name for node in nodes for name in SEE.findall(ast.get_docstring(node) or "")]
     return [name for name in names if not resolves(name, module)]
 
 
 def test_each_name_that_a_docstring_says_to_see_exists():
-    """After a change of names the pointers at them follow."""
+    """After a rename, references to it must follow."""
     unknown, count = {}, 0
     for path in sources():
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The real, trained checkpoint: the exported directory alone gives PyTorch's sentence similarities."""
+"""A trained checkpoint: the exported directory alone gives PyTorch's sentence similarities."""
 
 import json
 import re
@@ -33,7 +33,7 @@ print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(json.load
 
 @pytest.fixture(scope="module")
 def export_directory(tmp_path_factory):
-    """A copy of the exported directory, so that nothing of the original can be read."""
+    """The exported directory, moved, so that nothing of the original place can be read."""
     directory = tmp_path_factory.mktemp("minilm")
     assert main([f"--model={minilm.directory()}", "--quiet", str(directory / "onnx")]) == 0
     shutil.move(directory / "onnx", directory / "moved")
@@ -48,7 +48,7 @@ def mean_pool(hidden, mask):
 
 
 def test_the_example_of_the_readme_runs_from_the_directory_alone(export_directory, tmp_path):
-    """The README's Python example, copied as it stands, works beside a directory `onnx` that was moved there."""
+    """The README's Python example works unchanged next to a directory `onnx` that was moved there."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     (example,) = [block for block in blocks if "InferenceSession" in block]
     (tmp_path / "onnx").symlink_to(export_directory, target_is_directory=True)
@@ -70,7 +70,7 @@ def embeddings(export_directory):
 
 
 def test_similarities_are_those_of_pytorch(embeddings):
-    """All pairwise similarities agree with the PyTorch model's to 1e-6, the most similar pair being the two eaters."""
+    """All pairwise similarities match the PyTorch model's to 1e-6; the most similar pair is the two eaters."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -85,14 +85,14 @@ def test_similarities_are_those_of_pytorch(embeddings):
 
 
 def test_a_second_opinion_agrees(embeddings):
-    """sentence-transformers, which knows nothing of parity, gives the same embeddings to 1e-5."""
+    """sentence-transformers, independent of parity, gives the same embeddings to 1e-5."""
     command = [sys.executable, "-c", SECOND_OPINION, str(minilm.directory()), json.dumps(SENTENCES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert np.abs(np.array(json.loads(done.stdout)) - embeddings).max() < 1e-5
 
 
 def test_the_whole_directory_is_one_file(tmp_path):
-    """`sentence-embedding` is what SentenceTransformer.encode gives, to 1e-5, without any code after the session."""
+    """`sentence-embedding` equals SentenceTransformer.encode to 1e-5, without any code after the session."""
     from onnxruntime import InferenceSession
     from transformers import AutoTokenizer
 
@@ -106,7 +106,7 @@ def test_the_whole_directory_is_one_file(tmp_path):
 
 
 def test_shuffled_embeddings_would_be_seen(embeddings):
-    """The similarities do tell sentences apart: in another order they differ by far more than is allowed."""
+    """The similarities distinguish sentences: in another order they differ by far more than the tolerance."""
     similarities = embeddings @ embeddings.T
     shuffled = np.roll(embeddings, 1, axis=0)
     assert np.abs(similarities - shuffled @ shuffled.T).max() > 0.1

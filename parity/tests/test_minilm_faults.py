@@ -1,4 +1,4 @@
-"""Faults of the trained MiniLM's file that no short text shows: rejected by its weights, and by its values alone."""
+"""Faults in the trained MiniLM's file that no short text shows: rejected by weights, and by values alone."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from parity.fixtures import minilm
 
-# Name → the table, and the rows of it that are zero.
+# Name → (table, its rows that are zero).
 FAULTS = {
     "most of the vocabulary": ("word_embeddings.weight", slice(4096, None)),
     "most of the positions": ("position_embeddings.weight", slice(32, None)),
@@ -27,7 +27,7 @@ def checkpoint():
 
 @pytest.fixture(scope="module")
 def reference(checkpoint):
-    """What its files are judged against; the answers are computed once."""
+    """The reference for its files; the answers are computed once."""
     from parity.onnx.proof import Reference
     from parity.reference import answers
 
@@ -43,7 +43,7 @@ def reference(checkpoint):
 
 @pytest.fixture(scope="module")
 def good(checkpoint, reference, tmp_path_factory):
-    """Its file, with nothing wrong."""
+    """Its file without a fault."""
     from parity.onnx import export
 
     path = tmp_path_factory.mktemp("good") / "model.onnx"
@@ -73,7 +73,7 @@ def judge(path, reference):
 
 
 def test_the_healthy_file_passes(good, reference):
-    """The control, and what was tried of it: the whole table of positions, and the vocabulary from end to end."""
+    """The control, and its extent: the whole table of positions, and the vocabulary from end to end."""
     verdict = judge(good, reference)
     assert verdict.message() == ""
     assert str(verdict.extent) == "tokens 1–512, ids 0–30521"
@@ -82,7 +82,7 @@ def test_the_healthy_file_passes(good, reference):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_rows_that_are_zero_are_rejected(good, reference, tmp_path, name):
-    """The weight is named, and the error ratio says so too, which knows nothing of weights."""
+    """The message names the weight; the error ratio, which does not look at weights, fails too."""
     zero_rows(tmp_path / "model.onnx", good, *FAULTS[name])
     failures = judge(tmp_path / "model.onnx", reference).failures
     assert {each.check for each in failures} >= {"weights", "ratio"}
@@ -91,7 +91,7 @@ def test_rows_that_are_zero_are_rejected(good, reference, tmp_path, name):
 
 
 def test_short_texts_miss_positions(good, reference, tmp_path, monkeypatch):
-    """Why the longest text is tried: without it and the weights, such a file has nothing wrong."""
+    """Why the longest text is tried: without it, and without the check of weights, such a file passes."""
     from parity import shapes
     from parity.onnx.proof import Artifact
 

@@ -1,4 +1,4 @@
-"""An action is a verb, a value is a noun: no function, class, fixture or argument is named by a bare participle."""
+"""Actions are verbs, values are nouns: no function, class, fixture or argument is named by a bare participle."""
 
 import ast
 import re
@@ -13,33 +13,33 @@ LINKS = [ROOT / "parity" / folder for folder in FOLDERS]
 WORDS = re.compile(
     r"found|made|asked|told|judged|given|named|tried|wanted|drawn|of|done|chosen|said|answered|ran|kept", re.IGNORECASE
 )
-# File and name → why it stays.
+# (file, name) → why it stays.
 EXCEPTIONS = {
     ("parity/neuron/tolerances.py", "made"): "a parameter of parity.neuron.validate, which users may give by its name",
 }
 
 
 def definitions(tree):
-    """Line and name of every function, class, fixture and argument, those of methods and lambdas too; and `of`."""
+    """Line and name of every function, class, fixture and argument, including methods and lambdas; and `of`."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
             yield node.lineno, node.arg
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "of":
-            # Also of a value that lives for one line.
+            # `of` is no name of any value, not even a short-lived one.
             yield node.lineno, node.id
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("fixture"):
             yield from ((node.lineno, ast.literal_eval(each.value)) for each in node.keywords if each.arg == "name")
 
 
 def bad_names(text):
-    """Line and name of each definition in a source that is named by one of `WORDS`, in any case, underscores aside."""
+    """Line and name of each definition named by one of `WORDS`, in any case, without underscores."""
     return [(line, name) for line, name in definitions(ast.parse(text)) if WORDS.fullmatch(name.strip("_"))]
 
 
 def sources():
-    """Every file of the four folders once, not through the links below parity; what a run has written is left out."""
+    """Every file of the four folders once, without the links below parity and the outputs of runs."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if not any(path.is_relative_to(directory) for directory in (*LINKS, ROOT / "reports" / "out")):
@@ -47,7 +47,7 @@ def sources():
 
 
 def test_no_participle_is_a_name():
-    """Nothing is named by one of the words but what users call, and each exception is still needed."""
+    """Only names that users call are excepted, and each exception is still needed."""
     paths = list(sources())
     assert len(paths) > 250
     assert {path.relative_to(ROOT).parts[0] for path in paths} == set(FOLDERS)
@@ -98,5 +98,5 @@ def test_each_kind_of_definition_is_checked(kind):
     ids=["nouns and verbs", "part of a name", "a keyword of a call", "a value"],
 )
 def test_other_names_pass(text):
-    """Verbs, nouns, words that are only a part of a name, keywords of calls and local values are no fault."""
+    """Verbs, nouns, words inside a name, keywords of calls and local values are allowed."""
     assert bad_names(text) == []

@@ -1,4 +1,4 @@
-"""Every check is shown to fail on a specimen that is wrong in just that way, and to pass on the healthy control."""
+"""Every check fails on a specimen with exactly that fault, and passes on the healthy control."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ from parity.judge.findings import CHECKS
 from parity.sessions import OnnxSession
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
-# Check that no specimen of `parity.fixtures.controls` is made for → the file and the test in which it fails.
+# Check without a specimen in `parity.fixtures.controls` → the file and the test in which it fails.
 ELSEWHERE = {
     "load": ("test_artifact_controls.py", "test_a_file_that_needs_more_than_it_names_does_not_load_alone"),
     "determinism": ("test_oracle_controls.py", "test_a_noisy_session_is_caught"),
@@ -43,7 +43,7 @@ def test_the_healthy_control_passes(bert, specimen, tmp_path):
 
 
 def test_the_reference_gives_one_pool(bert):
-    """Samples, answers, the file's inputs and the longest sequence are one thing."""
+    """Samples, answers, the file's inputs and the longest sequence are in one object."""
     from parity.judge.pool import Pool
     from parity.onnx.proof import Reference
 
@@ -55,7 +55,7 @@ def test_the_reference_gives_one_pool(bert):
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
-    """The first failure is that of the check made for this fault, and its message names something."""
+    """The first failure is that of the check made for this fault, and has a message."""
     specimen.write(bert, tmp_path / "model.onnx")
     rows = judge(bert, tmp_path / "model.onnx").failures
     assert [row.check for row in rows][:1] == [specimen.caught_by]
@@ -64,19 +64,19 @@ def test_each_specimen_is_caught_by_its_check(bert, specimen, tmp_path):
 
 @pytest.mark.parametrize("specimen", [each for each in SPECIMENS if "wrong-value" in str(each)], ids=str)
 def test_a_changed_weight_is_seen_in_the_values_too(bert, specimen, tmp_path):
-    """The error ratio needs no account of the weights: a tenth and a ten-thousandth of one bias fail it alone."""
+    """The error ratio does not need the check of weights: changing one bias by a tenth or a ten-thousandth fails it."""
     specimen.write(bert, tmp_path / "model.onnx")
     assert {"weights", "ratio"} <= {row.check for row in judge(bert, tmp_path / "model.onnx").failures}
 
 
 def test_every_check_has_a_specimen():
-    """Each check that a finding can be of fails on a specimen, or in the test that `ELSEWHERE` names, never in both."""
+    """Each check of a finding fails on a specimen, or in the test named in `ELSEWHERE`, but not in both."""
     from parity.fixtures.controls import cache_faults
 
     checks = [specimen.caught_by for specimen in SPECIMENS]
-    # The catcher of these is a relation, or an input; the check is always the same.
+    # They are caught by a relation or an input, but always by the same check.
     checks += ["relation" for _ in RELATION_SPECIMENS] + ["vacuity" for _ in DEAD_SPECIMENS]
-    # `a or b` is a control of neither: which of them fails depends on the version of transformers.
+    # `a or b` is a control of neither: the version of transformers decides which fails.
     checks += [check for fault in cache_faults.FAULTS for check in (fault.greedy, fault.split, fault.episode)]
     specimens = {check for check in checks if " or " not in check}
     assert sorted([*specimens, *ELSEWHERE]) == sorted(CHECKS)
@@ -106,7 +106,7 @@ def test_a_baked_sequence_is_told_by_its_axis(bert, tmp_path):
 
 
 def test_a_pool_of_traced_sizes_alone_misses_a_baked_sequence(bert, tmp_path):
-    """Why other sizes are tried: at the exported length the baked file has nothing wrong with it."""
+    """Why other sizes are tried: at the exported length the file with a fixed size has no fault."""
     BY_NAME["baked-sequence"].write(bert, tmp_path / "model.onnx")
     found = subjects.verdict(bert, OnnxSession(tmp_path / "model.onnx"), subjects.pool("bert", "default", "traced"))
     assert found.passed
@@ -114,7 +114,7 @@ def test_a_pool_of_traced_sizes_alone_misses_a_baked_sequence(bert, tmp_path):
 
 @pytest.mark.parametrize(("limit", "passed"), [(4, False), (400, True)])
 def test_a_limit_of_400_lets_a_fault_through(bert, limit, passed, tmp_path):
-    """A bias off by a ten-thousandth has a ratio well between 4 and 400: it is the limit of 4 that catches it."""
+    """A bias off by a ten-thousandth has a ratio well between 4 and 400: only the limit of 4 catches it."""
     BY_NAME["slightly-wrong-value"].write(bert, tmp_path / "model.onnx")
     from parity.validation import Criteria
 

@@ -1,4 +1,4 @@
-"""`parity.neuron` without the SDK: what an emulation says of itself, fixed shapes, coverage, tolerances, commands."""
+"""`parity.neuron` without the SDK: emulation and its labels, fixed shapes, coverage, tolerances, commands."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ def bert():
 
 
 def trace_subject(subject, length=16, **options):
-    """The subject emulated at batch 2 and that length, and the lines that it said."""
+    """The subject emulated at batch 2 and that length, and the lines of its log."""
     from parity import neuron
 
     lines = []
@@ -41,13 +41,13 @@ def emulation(bert):
 
 
 def test_without_the_sdk_the_gate_speaks(bert):
-    """Compiling raises with its sentence; nothing falls back to an emulation."""
+    """Compiling raises the gate's sentence; nothing falls back to an emulation."""
     with pytest.raises(EnvironmentGap, match="is not installed"):
         trace_subject(bert, emulate=False)
 
 
 def test_an_emulation_says_so_in_every_line(emulation):
-    """Each line begins with it, the proof and the file too, and no node is called compiled."""
+    """Each line begins with it, also in proof and file, and no node counts as compiled."""
     model, lines = emulation
     assert lines
     assert all(line.startswith("emulation: ") for line in lines)
@@ -57,7 +57,7 @@ def test_an_emulation_says_so_in_every_line(emulation):
 
 
 def test_an_emulated_file_is_read_back(bert, tmp_path):
-    """Saved and loaded it is still an emulation; a plain trace is not taken for one."""
+    """Saved and loaded it is still an emulation; a plain trace is not."""
     from parity import neuron
     from parity.torchscript import export
 
@@ -88,7 +88,7 @@ def test_a_dynamic_batch(bert):
 
 
 def test_buckets_answer_shorter_requests(bert):
-    """A request goes through the smallest compiled length, padded, and is answered as unpadded PyTorch answers it."""
+    """A request is padded to the smallest compiled length, and answered like by unpadded PyTorch."""
     from parity.neuron import Runner, Tolerances
     from parity.neuron.tolerances import judge_answers, require
     from parity.reference import answers
@@ -103,7 +103,7 @@ def test_buckets_answer_shorter_requests(bert):
 
 
 def test_keywords_that_no_tracer_has_are_refused(bert):
-    """A misspelt keyword is named, with those there are."""
+    """A misspelt keyword is named, with the valid ones."""
     with pytest.raises(UsageError, match=r"options: compiler_arg: torch_neuron[.]trace has compiler_args, "):
         trace_subject(bert, compiler_arg=[])
     with pytest.raises(UsageError, match="package: got torch_xla, should be one of torch_neuron, torch_neuronx"):
@@ -111,7 +111,7 @@ def test_keywords_that_no_tracer_has_are_refused(bert):
 
 
 def test_a_wrong_answer_is_refused(bert, monkeypatch):
-    """An emulation that answers with its batch reversed is not delivered."""
+    """An emulation whose answers have a reversed batch is not delivered."""
     from parity.neuron import tracing
 
     right = tracing.NeuronModel.__call__
@@ -124,7 +124,7 @@ EXPECTED = [{"logits": np.array([[0.1, 2.0, -1.0], [3.0, 0.0, 0.5]], np.float32)
 
 
 def judge(actual, **limits):
-    """Checks that fail when that is answered."""
+    """The checks that fail on that answer."""
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
 
@@ -132,7 +132,7 @@ def judge(actual, **limits):
 
 
 def test_tolerances_take_what_bfloat16_costs():
-    """A thousandth of noise passes; a tenth, another sign, another winner, not a number and another shape do not."""
+    """A thousandth of noise passes; a tenth, another sign, another winner, NaN and another shape do not."""
     right = EXPECTED[0]["logits"]
     assert judge(right * 1.001) == []
     assert judge(right * 1.1) == ["values"]
@@ -147,7 +147,7 @@ def test_tolerances_take_what_bfloat16_costs():
 
 
 def test_decisions_are_held_to_the_noise():
-    """Candidates that change places are a failure where they are further apart than the noise, and none where not."""
+    """Candidates that change places are a failure only if they are further apart than the noise."""
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
 
@@ -162,7 +162,7 @@ def test_decisions_are_held_to_the_noise():
 
 
 def test_limits_are_called_uncalibrated_until_a_device_has_run(tmp_path):
-    """Without a file, or for an architecture that it lacks, they say so; with one they are twice what was measured."""
+    """Without a file, or for an architecture not in it, they are uncalibrated; otherwise twice the measured error."""
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import calibration
 
@@ -177,7 +177,7 @@ def test_limits_are_called_uncalibrated_until_a_device_has_run(tmp_path):
 
 
 def test_a_summary_takes_the_old_name_of_its_argument():
-    """Users may have given `rows`; findings by either name make the same line."""
+    """Users may pass `rows`; either name gives the same line."""
     from parity.neuron import Tolerances
     from parity.neuron.tolerances import judge_answers
 
@@ -186,7 +186,7 @@ def test_a_summary_takes_the_old_name_of_its_argument():
 
 
 def test_only_a_device_calibrates(tmp_path):
-    """The first run that a device has passed writes the file; an emulation writes none, a later run changes none."""
+    """The first run that passes on a device writes the file; an emulation writes none, and later runs keep it."""
     from types import SimpleNamespace
 
     from parity.aws import DEVICE, Neuron
@@ -208,7 +208,7 @@ def test_only_a_device_calibrates(tmp_path):
 
 @DEPRECATED
 def test_coverage_tells_what_the_list_lacks():
-    """Embeddings, sdpa and in-place forms are left to the CPU; what the list has is not; where has a condition."""
+    """Embeddings, sdpa and in-place forms are left to the CPU, listed operators are not; `where` has a condition."""
     import torch
 
     from parity.neuron import coverage
@@ -235,7 +235,7 @@ def test_coverage_tells_what_the_list_lacks():
 
 @DEPRECATED
 def test_coverage_looks_into_branches():
-    """Operators inside a scripted condition are counted, and the condition itself is none of Neuron's."""
+    """Operators inside a scripted condition are counted; Neuron does not compile the condition itself."""
     import torch
 
     from parity.neuron import coverage
@@ -251,7 +251,7 @@ def test_coverage_looks_into_branches():
 
 
 def test_the_list_is_aws_own():
-    """What AWS took off its list and never put back is not on it, what it put back is; conditions stand apart."""
+    """Without operators that AWS removed for good, with those that it restored; conditions are listed separately."""
     from parity.neuron.operators import LIMITED, SOURCE, SUPPORTED
 
     assert "aten::embedding" not in SUPPORTED
@@ -261,7 +261,7 @@ def test_the_list_is_aws_own():
 
 
 def test_what_the_list_does_not_foresee_is_named(emulation):
-    """An operator of the list beside compiled code, or anything where nothing was compiled, is a fallback."""
+    """A listed operator outside compiled code is a fallback, and so is anything if nothing was compiled."""
     from dataclasses import replace
 
     from parity.fixtures.neuron_checks import unexpected_fallbacks
@@ -276,7 +276,7 @@ def test_what_the_list_does_not_foresee_is_named(emulation):
 
 
 def test_generation_refuses_what_was_not_compiled():
-    """More rows or tokens than the encoder has, and a model without an encoder, are refused by name."""
+    """More rows or tokens than compiled, and a model without an encoder, are refused by name."""
     from parity.neuron.generation import compile_generator
 
     subject = subjects.subject("marian", "seq2seq-lm")
@@ -289,7 +289,7 @@ def test_generation_refuses_what_was_not_compiled():
 
 
 def test_a_generator_is_read_back(tmp_path):
-    """Two files are enough to generate the tokens of the model, which are others without the mask."""
+    """Two files are enough to generate the tokens of the model; without the mask, the tokens differ."""
     import torch
 
     from parity.neuron import Generator
@@ -319,7 +319,7 @@ run = functools.partial(commands.run, command=main)
 
 
 def test_the_command_needs_the_sdk(checkpoint, tmp_path):
-    """Without it, exit status 1 and the sentence of the gate, before the model is loaded; nothing is written."""
+    """Without it, exit status 1 and the gate's sentence, before the model is loaded; nothing is written."""
     status, out, err = run("-m", checkpoint, tmp_path / "out")
     assert (status, out) == (1, "")
     assert "is not installed; docs/neuron.md of the repository has the order of installation" in err
@@ -327,7 +327,7 @@ def test_the_command_needs_the_sdk(checkpoint, tmp_path):
 
 
 def test_the_command_emulates_and_says_so(checkpoint, tmp_path):
-    """Every line is labelled, and the JSON calls nothing passed."""
+    """Every line is labelled, and the JSON does not say passed."""
     options = ("--feature", "token-classification", "--emulate", "--sequence-length", "16")
     status, out, _ = run("-m", checkpoint, *options, tmp_path / "out")
     assert status == 0
@@ -339,7 +339,7 @@ def test_the_command_emulates_and_says_so(checkpoint, tmp_path):
 
 
 def test_the_command_tells_coverage_without_the_sdk(checkpoint):
-    """Before a host is rented: what would be left to the CPU, and where the list is from."""
+    """Before renting a host: the operators left to the CPU, and the source of the list."""
     status, out, _ = run("-m", checkpoint, "--feature", "token-classification", "--coverage")
     assert status == 0
     assert (
@@ -372,7 +372,7 @@ BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['onnx', 'onnxruntime', 
 
 
 def test_without_onnx(checkpoint, tmp_path):
-    """With onnx and onnxruntime absent the library compiles and judges: neuron-cc pins packages that they refuse."""
+    """Without onnx and onnxruntime the library compiles and judges: they refuse the packages that neuron-cc pins."""
     code = f"{BLOCKED}from parity.neuron.__main__ import main; sys.exit(main(sys.argv[1:]))"
     options = ["--feature", "token-classification", "--emulate", "--sequence-length", "16", str(tmp_path / "out")]
     process = subprocess.run(
@@ -393,7 +393,7 @@ def test_without_onnx(checkpoint, tmp_path):
     ],
 )
 def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status, says):
-    """`-m inf1` is plain skips, `--require neuron` an error, and an emulation never counts as Inf1; onnx is absent."""
+    """`-m inf1` only skips, `--require neuron` is an error, and an emulation never counts as Inf1; onnx is missing."""
     code = f"{BLOCKED}import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     options = ["-q", "-p", "no:cacheprovider", "-n", "0", f"--records={tmp_path / 'records.jsonl'}"]
     process = subprocess.run(
@@ -414,7 +414,7 @@ def test_the_suite_without_onnx_and_without_a_device(tmp_path, arguments, status
 
 
 def test_export_errors_of_an_emulation_are_labelled(bert, monkeypatch):
-    """What fails in torch.jit.trace is not put down to Neuron."""
+    """A failure in torch.jit.trace is not attributed to Neuron."""
     import torch
 
     def fail(*arguments, **options):
@@ -435,7 +435,7 @@ def test_another_shape_of_an_answer_is_refused():
 
 
 def test_the_same_door_leads_to_inf2(bert, monkeypatch):
-    """Where torch_neuronx is installed it is called with its own keywords; a dynamic batch is a call of its own."""
+    """If torch_neuronx is installed, it gets its own keywords; a dynamic batch is a separate call."""
     import types
 
     import torch

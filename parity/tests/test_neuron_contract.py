@@ -1,4 +1,4 @@
-"""The calling contract of torch_neuron, held against a recording stand-in in processes of their own."""
+"""The calling contract of torch_neuron, tested with a recording stand-in in separate processes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ TEXTS = {
     "some other trouble": "some other trouble",
 }
 
-# One process for all, because importing torch takes longer than what is tried.
+# One process for all, because importing torch takes longer than the calls.
 SESSION = """
 import dataclasses, json, os, torch
 from parity.fixtures import subjects
@@ -80,7 +80,7 @@ torch_neuron._note(call="the document")
 DOCUMENT
 print(json.dumps(told))
 """
-# The snippet of the document, its misspelt variable given before it; and the same with one line changed.
+# The document's snippet with the variable that it misspells; and the same with one changed line.
 DOCUMENT = """
 model, tokens_tensor, segments_tensors = subject.model, inputs["input_ids"], inputs["token_type_ids"]
 model.config.return_dict = False
@@ -92,7 +92,7 @@ import torch.neuron
 torch.neuron.trace(model, [token_tensor, segments_tensors])
 """
 CHANGED = DOCUMENT.replace("torch.neuron.trace(", "changed = neuron.trace(") + "told['changed'] = changed.compiled"
-# In another process: the file without the SDK's import, then with it.
+# In a new process: load the file before importing the SDK, then after.
 FRESH = """
 import json, torch
 from parity import neuron
@@ -109,7 +109,7 @@ print(json.dumps(told))
 
 
 def run(directory, *arguments):
-    """What a process with the stand-in in that directory prints last, as JSON, and the calls that were noted."""
+    """Run a process with the stand-in in that directory; returns its last line as JSON, and the logged calls."""
     log = directory / "calls.jsonl"
     log.unlink(missing_ok=True)
     process = subprocess.run(
@@ -131,22 +131,22 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def session(directory):
-    """What the whole session told, and the calls that the stand-in noted."""
+    """The results of the whole session, and the calls that the stand-in logged."""
     code = SESSION.replace("DOCUMENT\n", DOCUMENT + CHANGED + "\n").replace("TEXTS", repr(list(TEXTS)))
     return run(directory, "-c", code)
 
 
 def calls_of(session, name, since=""):
-    """The calls of that name, after the note `since`."""
+    """The calls of that name, after the call `since`."""
     noted = session[1]
     start = next(i for i, call in enumerate(noted) if call["call"] == since) if since else 0
     return [call for call in noted[start:] if call["call"] == name]
 
 
 def test_trace_is_called_as_documented(session):
-    """Its keywords and those of torch.jit.trace arrive unchanged, a tuple of tensors, an eager model in eval mode.
+    """It gets its keywords and those of torch.jit.trace, a tuple of tensors, and an eager model in eval mode.
 
-    torch_neuron is imported before any file is loaded, and nothing is called proven without a device.
+    torch_neuron is imported before a file is loaded, and nothing is called proven without a device.
     """
     answers = session[0]
     called = calls_of(session, "trace")[0]
@@ -167,7 +167,7 @@ def test_trace_is_called_as_documented(session):
 
 
 def test_the_file_says_how_it_was_compiled(session):
-    """Engine, package, compiled nodes and what stands beside them are read back from it."""
+    """Engine, package, compiled nodes and operators outside are read back from it."""
     assert session[0]["file"] == {
         "engine": "neuron",
         "package": "torch_neuron",
@@ -187,7 +187,7 @@ def test_the_file_says_how_it_was_compiled(session):
     ],
 )
 def test_a_silent_fallback_is_a_failure(session, mode, says):
-    """What the compiler left to the CPU is refused by name; allow_fallback makes it a report."""
+    """Operators left to the CPU are refused by name; allow_fallback reports them."""
     refused, reported = session[0]["modes"][mode]
     assert says in refused
     assert len(reported) == (mode != "compiles")
@@ -199,7 +199,7 @@ def test_a_silent_fallback_is_a_failure(session, mode, says):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_documented_errors_become_clear_messages(session, text):
-    """Each documented text, raised when compiling and when running, comes with what to do; another stays as it is."""
+    """Each documented text, raised when compiling or running, gets advice; other texts stay unchanged."""
     compiling, running = session[0]["texts"][text]
     assert TEXTS[text] in compiling
     assert TEXTS[text] in running
@@ -209,7 +209,7 @@ def test_documented_errors_become_clear_messages(session, text):
 
 
 def test_analyze_model_is_offered_before_compiling(session):
-    """`analyze` returns what the SDK says of the same tensors, and compiles nothing."""
+    """`analyze` returns the SDK's report on the same tensors, and compiles nothing."""
     assert session[0]["analysis"] == {"percent_supported": 96.9}
     names = [call["call"] for call in session[1]]
     assert "trace" not in names[: names.index("analyzed")]
@@ -217,7 +217,7 @@ def test_analyze_model_is_offered_before_compiling(session):
 
 
 def test_the_snippet_of_the_document(session):
-    """It runs as it stands; with one line changed it is parity's."""
+    """It runs unchanged; with one changed line it runs through parity."""
     first, second = calls_of(session, "trace", since="the document")
     assert (first["container"], second["container"]) == ("list", "tuple")
     assert first["shapes"] == second["shapes"] == [[1, 16], [1, 16]]
@@ -226,7 +226,7 @@ def test_the_snippet_of_the_document(session):
 
 @pytest.mark.usefixtures("session")
 def test_a_file_needs_the_sdk_imported_first(directory):
-    """torch.jit.load alone fails with the documented text; parity.neuron.load imports first; else the gate speaks."""
+    """torch.jit.load alone fails with the documented text; parity.neuron.load imports the SDK or raises the gate."""
     from parity import neuron
     from parity.errors import EnvironmentGap
 
@@ -264,7 +264,7 @@ aws.neuron = lambda package="torch_neuron": answer
 
 @pytest.fixture
 def three_cores(pytester):
-    """A run whose gate says that there are three cores; each of its tests says which it sees."""
+    """A run with three cores according to the gate; each of its tests prints the cores that it sees."""
     pytester.makeconftest(WITH_CORES)
     test = """
         import os, time
@@ -278,7 +278,7 @@ def three_cores(pytester):
 
 
 def test_each_worker_has_its_own_core(three_cores, monkeypatch):
-    """Workers see one core each, all different, of those that the run may use; alone a run sees all."""
+    """Each worker sees one different core of those that the run may use; without workers a run sees all."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "4-5,7")
     result = three_cores("-n", "3")
@@ -289,7 +289,7 @@ def test_each_worker_has_its_own_core(three_cores, monkeypatch):
 
 
 def test_never_more_workers_than_cores(three_cores, monkeypatch):
-    """More are refused before anything runs; `-n auto` starts no more than there are."""
+    """More are refused before anything runs; `-n auto` starts at most as many."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", "2")
     result = three_cores("-n", "2")
@@ -300,7 +300,7 @@ def test_never_more_workers_than_cores(three_cores, monkeypatch):
 
 
 def test_the_core_of_a_worker_that_is_gone_is_given_on():
-    """A worker that takes the place of one that died gets its core; one too many is refused."""
+    """The replacement of a dead worker gets its core; a worker without a free core is refused."""
     from types import SimpleNamespace
 
     from parity.fixtures.neuron import Cores, visible_cores

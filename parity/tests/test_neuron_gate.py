@@ -1,4 +1,4 @@
-"""The gate of AWS Neuron: five answers from evidence, and nothing on a machine without a device passes for one."""
+"""The gate of AWS Neuron: five states from evidence; nothing on a machine without a device counts as one."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ EVERYTHING = NeuronEvidence("torch_neuron", REAL, "", True, "/bin/neuron-cc", ("
 
 
 def every_evidence():
-    """All combinations of what can be found."""
+    """All combinations of evidence."""
     choices = itertools.product(
         aws.NEURON,
         (None, "1.0", REAL),
@@ -34,7 +34,7 @@ def every_evidence():
 
 
 def test_every_evidence_has_one_answer():
-    """Over all combinations: no tracer is absent or a placeholder; then the compiler, then the device, decide."""
+    """Without a tracer the state is absent or placeholder; then the compiler, then the device decide."""
     for evidence in every_evidence():
         state = classify(evidence).state
         if not evidence.tracer:
@@ -55,7 +55,7 @@ def test_every_evidence_has_one_answer():
 
 @pytest.mark.parametrize("lacking", ["tracer", "compiler", "devices", "cores"])
 def test_a_device_needs_all_of_it(lacking):
-    """Each piece of the evidence alone, taken away, is the end of a working device; with all there is one."""
+    """Without any one piece of evidence there is no working device; with all there is one."""
     import dataclasses
 
     assert classify(EVERYTHING).runs
@@ -90,7 +90,7 @@ def test_each_answer_has_its_sentence(evidence, state, says):
 
 
 def test_nothing_on_this_machine_passes_for_a_device(tmp_path):
-    """With a stand-in for the SDK and its compiler, nodes of every kind and all variables set, it stays `no device`."""
+    """With a stand-in for SDK and compiler, nodes of every kind and all variables, it stays `no device`."""
     variables = {**os.environ, **stand_in.write(tmp_path), "NEURON_RT_VISIBLE_CORES": "0-3", "NEURON_RT_NUM_CORES": "4"}
     nodes = impostors(tmp_path / "dev")
     code = (
@@ -104,7 +104,7 @@ def test_nothing_on_this_machine_passes_for_a_device(tmp_path):
 
 
 def impostors(directory):
-    """A directory with a file, a FIFO, a link and, where this user may make one, a device of another driver."""
+    """A directory with a file, a FIFO, a link and, if this user may create one, a device of another driver."""
     directory.mkdir()
     (directory / "neuron0").write_text("")
     os.mkfifo(directory / "neuron1")
@@ -115,7 +115,7 @@ def impostors(directory):
 
 
 def test_only_nodes_of_the_driver_are_devices(tmp_path):
-    """Were the kernel to say that the number is that of the driver, the node would count: the others never do."""
+    """A node counts only if the kernel assigns its number to the driver."""
     drivers = tmp_path / "devices"
     drivers.write_text("Character devices:\n  1 neuron\n\nBlock devices:\n  8 sd\n")
     evidence = aws.neuron_devices(impostors(tmp_path / "dev"), drivers)
@@ -126,7 +126,7 @@ def test_only_nodes_of_the_driver_are_devices(tmp_path):
 
 
 def test_a_node_without_a_runtime_is_no_device(tmp_path):
-    """A node of the driver whose runtime cannot be opened: the sentence says what the runtime said."""
+    """A node of the driver without a working runtime: the sentence has the runtime's error."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a device node to try it on")
     drivers = tmp_path / "devices"
@@ -144,14 +144,14 @@ def test_a_node_without_a_runtime_is_no_device(tmp_path):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """The interpreter of a fresh environment, in which nothing is installed."""
+    """The interpreter of a new environment without packages."""
     home = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     return home / "bin" / "python"
 
 
 def ask_gate(python):
-    """State and sentence of the gate in another environment, which gets parity and nothing else."""
+    """State and sentence of the gate in another environment that has only parity."""
     code = "from parity import aws as e; print(e.neuron().state); print(e.neuron().sentence)"
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.run([python, "-c", code], env=variables, capture_output=True, text=True, check=True)
@@ -159,7 +159,7 @@ def ask_gate(python):
 
 
 def test_absent_and_placeholder_by_the_real_packages(bare):
-    """An empty environment is `absent`; with torch-neuron of the package index it is a placeholder."""
+    """An empty environment is `absent`; with torch-neuron from the package index it is a placeholder."""
     state, sentence = ask_gate(bare)
     assert (state, "is not installed" in sentence) == (ABSENT, True)
     install = [sys.executable, "-m", "pip", "--python", str(bare), "install", "--quiet", "--no-deps", "--retries=0"]

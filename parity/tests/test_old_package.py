@@ -1,4 +1,4 @@
-"""Beside `transformers.onnx` itself, where it still is: the same names, in the same order, and the same values."""
+"""Compared with `transformers.onnx` itself, if it is installed: the same names, order and values."""
 
 import functools
 import inspect
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(
     at_least("transformers", "5"), reason="transformers 5 removed transformers.onnx; tox -e seed has it"
 )
 
-# What differs on purpose, with the reason.
+# Intended differences, with reasons.
 DIFFERENT = {
     ("perceiver", "image-classification"): "the old one declared an attention mask, which no image processor makes",
     ("vision-encoder-decoder", "vision2seq-lm"): "the old one had no inputs of its own, only two files'",
 }
-# One of each kind. With a past only a decoder: to an encoder-decoder's caches the old package gave the heads and layers
-# of the encoder, and these models have others in the decoder, so that it cannot trace them.
+# One of each kind, but with a past only a decoder: the old package gives an encoder-decoder's caches the heads and
+# layers of the encoder, and cannot trace these models, whose decoders differ.
 COMPARED = [
     ("bert", "masked-lm"),
     ("gpt2", "causal-lm-with-past"),
@@ -55,10 +55,11 @@ def names(config):
 
 @pytest.mark.parametrize("declaration", [each for each in architectures() if not each.gap], ids=lambda each: each.name)
 def test_the_names_are_those_of_the_old_package(declaration):
-    """Inputs and outputs of each feature are named and ordered as there, with as many decoder layers as encoder ones.
+    """Inputs and outputs of each feature have the same names and order, with equal numbers of decoder and encoder
+    layers.
 
-    Where these differ, the old package counted the encoder's or the fewer of both. What it did not have is compared
-    with nothing; that nothing of it is missing is another test.
+    With unequal numbers, the old package counted the encoder's or the smaller one. Features that it did not have are
+    not compared; another test shows that none of its features is missing.
     """
     config = tiny_config(declaration.name)
     for both, decoder in (("num_layers", "num_decoder_layers"), ("encoder_layers", "decoder_layers")):
@@ -71,14 +72,14 @@ def test_the_names_are_those_of_the_old_package(declaration):
 
 
 def missing(declared):
-    """Architecture and feature of the old package for which there is no declaration."""
+    """(architecture, feature) of the old package without a declaration."""
     return [
         (name, feature) for name, types in old_types().items() for feature in types if (name, feature) not in declared
     ]
 
 
 def test_nothing_of_the_old_package_is_missing():
-    """Whatever could be exported there can be exported here; without one of them, that is seen."""
+    """Everything exported there can be exported here; the control lacks one."""
     declared = {(found.name, feature) for found in architectures() for feature in found.features}
     assert len(old_types()) > 50
     assert missing(declared) == []
@@ -86,7 +87,7 @@ def test_nothing_of_the_old_package_is_missing():
 
 
 def test_the_dotted_names_of_the_old_package_are_found():
-    """A configuration class by the name that the old package's own mapping had for it."""
+    """Configuration classes are found by their names in the old package's own mapping."""
     from transformers.onnx import features
 
     named = set(re.findall(r"models\.\w+\.\w+OnnxConfig", inspect.getsource(features)))
@@ -98,9 +99,9 @@ def test_the_dotted_names_of_the_old_package_are_found():
 
 @pytest.mark.parametrize(("architecture", "feature"), COMPARED)
 def test_the_values_are_those_of_the_old_package(architecture, feature, tmp_path, monkeypatch):
-    """The old package's file passes the judge beside ours, on inputs without padding.
+    """The old package's file passes the judge like ours, on inputs without padding.
 
-    torch takes its newer exporter by default now, which ignores the opset: the old package is given the one it knew.
+    torch now defaults to its newer exporter, which ignores the opset: the old package gets the one it was made for.
     """
     import torch
     from transformers.onnx import export

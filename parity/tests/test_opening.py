@@ -1,4 +1,4 @@
-"""What the commands make of a checkpoint before they export it: its feature, its head, where it lies, its layers."""
+"""Opening a checkpoint before export: its feature, its head, its directory, its layers."""
 
 import functools
 import json
@@ -25,7 +25,7 @@ WARNING = (
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Architecture, feature → the directory of a tiny checkpoint, not to be changed."""
+    """(architecture, feature) → the directory of a tiny checkpoint, which tests must not change."""
 
     @functools.cache
     def save(model_type, feature="default"):
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def copy(checkpoint, tmp_path):
-    """A function: architecture, feature, items of config.json → a checkpoint that may be changed."""
+    """A function: architecture, feature, items of config.json → a checkpoint that tests may change."""
 
     def make(model_type, feature="default", **items):
         directory = shutil.copytree(checkpoint(model_type, feature), tmp_path / "checkpoint")
@@ -50,7 +50,7 @@ def copy(checkpoint, tmp_path):
 
 
 def opened(directory, *, allow=False):
-    """A checkpoint, and the list that its warnings go to."""
+    """A checkpoint, and the list of its warnings."""
     from parity.checkpoint import Checkpoint
 
     lines = []
@@ -61,7 +61,7 @@ def opened(directory, *, allow=False):
 
 
 def test_the_head_is_not_lost_unseen(checkpoint, tmp_path):
-    """`default` of a checkpoint with a head is one line on standard error, for export and check, quiet or not."""
+    """`default` of a checkpoint with a head gives one line on standard error, for export and check, quiet or not."""
     directory = checkpoint("bert", "masked-lm")
     expected = WARNING("BertForMaskedLM", "masked-lm")
     assert run("-m", directory, "--quiet", tmp_path) == (0, "", expected)
@@ -80,14 +80,14 @@ def test_the_head_is_not_lost_unseen(checkpoint, tmp_path):
     ],
 )
 def test_the_feature_that_keeps_the_head_is_named(checkpoint, model_type, saved, feature, keeps):
-    """With past key values when the feature has some; a checkpoint without a head, and one that is kept: no line."""
+    """With past key values if the feature has some; no line without a head, or if it is kept."""
     each, lines = opened(checkpoint(model_type, saved))
     each.warn_of_lost_head(feature)
     assert [line.rpartition("--feature ")[2] for line in lines] == ([f"{keeps} keeps it"] if keeps else [])
 
 
 def test_a_head_of_no_feature_is_not_lost_unseen(copy):
-    """A class with two heads, which no feature loads: what is left out is told by its weights, with the features."""
+    """A class with two heads, which no feature loads: the omitted weights are reported, with the features."""
     from transformers import AutoConfig, BertForPreTraining
 
     directory = copy("bert")
@@ -100,7 +100,7 @@ def test_a_head_of_no_feature_is_not_lost_unseen(copy):
 
 
 def test_auto_takes_what_the_checkpoint_was_saved_for(checkpoint, tmp_path):
-    """`--feature auto` says what it chose, and why; the head is in the file."""
+    """`--feature auto` reports its choice and the reason; the head is in the file."""
     status, log, err = run("-m", checkpoint("bert", "masked-lm"), "--feature", "auto", tmp_path)
     assert (status, err) == (0, "")
     assert log.splitlines()[0] == "Feature masked-lm, because the checkpoint was saved as BertForMaskedLM"
@@ -119,7 +119,7 @@ def test_auto_takes_what_the_checkpoint_was_saved_for(checkpoint, tmp_path):
     ],
 )
 def test_auto_of_several_kinds(checkpoint, model_type, saved, line):
-    """Of several features that load the class the first is taken, and the others are named."""
+    """If several features load the class, the first is taken and the others are named."""
     each, _ = opened(checkpoint(model_type, saved))
     assert each.feature("auto") == saved
     assert each.automatic_choice == f"Feature {saved}, because the checkpoint was {line}"
@@ -130,7 +130,7 @@ def test_auto_of_several_kinds(checkpoint, model_type, saved, line):
     [(["BertForPreTraining"], "was saved as BertForPreTraining"), (None, "does not say as what it was saved")],
 )
 def test_auto_does_not_guess(copy, tmp_path, architectures, text):
-    """A class that no feature loads, or none: exit status 2 with the features that there are."""
+    """A class that no feature loads, or no class: exit status 2 with the available features."""
     status, _, err = run("-m", copy("bert", architectures=architectures), "--feature=auto", tmp_path / "out")
     assert status == 2
     assert text in err
@@ -138,7 +138,7 @@ def test_auto_does_not_guess(copy, tmp_path, architectures, text):
 
 
 def test_each_architecture_has_one_class_a_task():
-    """What is saved for a feature is what `auto` finds, in every architecture; two have one class for two tasks."""
+    """`auto` finds the feature of each saved head, in every architecture; two have one class for two tasks."""
     double = {}
     available = [(each, [name for name in each.features if not each.gap_of(name)]) for each in architectures()]
     for declared, names in available:
@@ -146,7 +146,7 @@ def test_each_architecture_has_one_class_a_task():
         config = tiny_config(model_type) if names else None
         for feature in names:
             heads = features.heads(config, feature)
-            # The first one is what transformers makes; DeiT has a second.
+            # transformers creates the first one; DeiT has a second.
             config.architectures = [heads[0].__name__]
             found = features.features_saved(config)
             assert feature in found, (model_type, feature)
@@ -156,7 +156,7 @@ def test_each_architecture_has_one_class_a_task():
 
 
 def test_names_of_others_are_taken():
-    """Each name of optimum and of pipelines is a feature, with a past too; unknown ones stay what they are."""
+    """Each name of optimum and of pipelines gives a feature, with a past too; unknown names stay."""
     every = features.FeaturesManager.AVAILABLE_FEATURES
     assert {name: tasks.feature_by_name(name, every) for name in tasks.ALIASES} == tasks.ALIASES
     assert set(tasks.ALIASES.values()) <= set(every) <= {tasks.feature_by_name(name, every) for name in every}
@@ -172,7 +172,7 @@ def test_names_of_others_are_taken():
 
 
 def test_aliases_where_the_feature_exists(checkpoint, tmp_path):
-    """A name for a feature that the architecture does not have is refused by the name that was given."""
+    """If the architecture lacks the feature, the message has the name that the user gave."""
     bert, output = checkpoint("bert", "sequence-classification"), tmp_path / "model.pt"
     status, log, err = run("-m", bert, "--task=text-classification", output, command=torchscript_main)
     assert (status, err) == (0, "")
@@ -183,11 +183,11 @@ def test_aliases_where_the_feature_exists(checkpoint, tmp_path):
     assert "bert doesn't support feature automatic-speech-recognition; supported: default" in err
 
 
-# Weights that are not used.
+# Unused weights.
 
 
 def cut_layers(directory):
-    """config.json says one layer fewer than there are weights for."""
+    """Set one layer fewer in config.json than the checkpoint has weights for."""
     path = directory / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "num_hidden_layers": config["num_hidden_layers"] - 1}))
@@ -196,9 +196,9 @@ def cut_layers(directory):
 
 @pytest.mark.parametrize("saved", ["default", "sequence-classification"])
 def test_whole_layers_are_not_left_out(copy, tmp_path, saved):
-    """A configuration with fewer layers than the checkpoint is refused, with a head and without; on request it is not.
+    """A configuration with fewer layers than the checkpoint is refused, with or without head, unless requested.
 
-    The control is the same checkpoint as it was saved.
+    The control is the checkpoint as it was saved.
     """
     directory = cut_layers(copy("bert", saved))
     status, out, err = run("-m", directory, "--feature", saved, tmp_path / "out")
@@ -213,7 +213,7 @@ def test_whole_layers_are_not_left_out(copy, tmp_path, saved):
 
 
 def test_single_weights_are_reported_once(checkpoint):
-    """A pooler that masked-lm has not is one line, however often the model is loaded; the head is not told twice."""
+    """A pooler that masked-lm lacks gives one line, however often the model is loaded; the head is not repeated."""
     each, lines = opened(checkpoint("bert"))
     inputs = each.inputs(each.onnx_config("masked-lm"))
     loaded = loading.load_model(each.source, features.model_class("bert", "default"))
@@ -227,7 +227,7 @@ def test_single_weights_are_reported_once(checkpoint):
 
 
 def test_the_python_api_reports_them_too(checkpoint, caplog):
-    """`get_model_from_feature` logs what is left out; a checkpoint that is used whole needs no line."""
+    """`get_model_from_feature` logs unused weights; nothing is logged if all are used."""
     features.FeaturesManager.get_model_from_feature("default", str(checkpoint("bert", "masked-lm")))
     (line,) = [each.getMessage() for each in caplog.records if each.name.startswith("parity")]
     assert line.startswith("BertModel does not use these weights of ")
@@ -238,7 +238,7 @@ def test_the_python_api_reports_them_too(checkpoint, caplog):
 
 
 def test_no_tidy_checkpoint_has_unused_weights(checkpoint):
-    """A checkpoint that is loaded as what it was saved is used whole, whatever the names of its weights."""
+    """A checkpoint loaded as the class that saved it is used completely, whatever the names of its weights."""
     for model_type, feature in (
         ("bert", "masked-lm"),
         ("bart", "seq2seq-lm"),
@@ -251,7 +251,7 @@ def test_no_tidy_checkpoint_has_unused_weights(checkpoint):
 
 
 def test_layers_within_layers():
-    """The outermost layer that is missing is named; a head's own layers are no layers of the base model."""
+    """The outermost missing layer is named; a head's own layers do not count as the base model's."""
     own = ["swin.encoder.layers.0.blocks.0.norm.weight", "swin.encoder.layers.1.blocks.0.norm.weight"]
     names = [
         "swin.encoder.layers.1.blocks.1.norm.weight",
@@ -272,12 +272,12 @@ def test_layers_within_layers():
     assert unused.listing([*"abcdefg"]) == "a, b, c, d, e and 2 more"
 
 
-# Where the checkpoint lies.
+# The directory of the checkpoint.
 
 
 @pytest.mark.parametrize("case", ["nothing above", "configuration above"])
 def test_directories_with_checkpoints_are_listed(checkpoint, tmp_path, case):
-    """Weights in directories below: the message lists them, and --subfolder takes one."""
+    """If subdirectories have weights, the message lists them, and --subfolder selects one."""
     for name in ("checkpoint-500", "checkpoint-1000", "logs/last"):
         shutil.copytree(checkpoint("bert"), tmp_path / "run" / name)
     (tmp_path / "run" / "checkpoint-500" / "model.safetensors").unlink()
@@ -295,7 +295,7 @@ def test_directories_with_checkpoints_are_listed(checkpoint, tmp_path, case):
 
 
 def test_every_command_takes_the_same_options_of_a_checkpoint():
-    """Where it lies, whose tokenizer is taken, and how much of it must be used; names of others for a feature."""
+    """Options for its location, its tokenizer and unused weights, and other names for features."""
     from parity.neuron import __main__ as neuron
     from parity.onnx import __main__ as onnx_command
     from parity.torchscript import __main__ as torchscript_command
@@ -307,7 +307,7 @@ def test_every_command_takes_the_same_options_of_a_checkpoint():
 
 
 def test_a_directory_has_no_revisions(checkpoint, tmp_path):
-    """--revision of a local checkpoint is exit status 2."""
+    """--revision with a local checkpoint gives exit status 2."""
     status, _, err = run("-m", checkpoint("bert"), "--revision=main", tmp_path)
     assert status == 2
     assert "--revision: " in err
@@ -331,7 +331,7 @@ def hub(checkpoint, tmp_path, monkeypatch):
 
 
 def test_revision_and_subfolder_of_the_hub(hub, tmp_path):
-    """They lead to the files of that revision; what is not there is refused with one message."""
+    """They lead to the files of that revision; a missing one is refused with one message."""
     args = SimpleNamespace(
         model="somebody/model", cache_dir=hub, revision="v2", subfolder="text", tokenizer=None, allow_unused=False
     )
@@ -351,7 +351,7 @@ def test_revision_and_subfolder_of_the_hub(hub, tmp_path):
 
 
 def test_half_a_configuration_is_no_api(checkpoint):
-    """The aliases are for commands: the manager of features has the names of transformers.onnx alone."""
+    """Only commands have the aliases: the manager of features has just the names of transformers.onnx."""
     with pytest.raises(UsageError, match="doesn't support feature fill-mask"):
         features.constructor("bert", "fill-mask")
     assert "auto" not in onnx.FeaturesManager.AVAILABLE_FEATURES

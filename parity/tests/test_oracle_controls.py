@@ -1,4 +1,4 @@
-"""Determinism, the unchanged reference, decisions and the order of the verdict: each is shown to fail."""
+"""Determinism, the unchanged reference, decisions and the order of the verdict: each can fail."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ from parity.sessions import OnnxSession
 
 
 def test_a_noisy_session_is_caught(bert):
-    """Two runs that differ in the last bit of one value are two answers, NaN with NaN is one."""
+    """Two runs that differ in the last bit of a value differ; NaN equals NaN."""
     (inputs,) = subjects.pool("bert", "default", "traced").inputs[:1]
     answer = HEALTHY.session().run(inputs)
     array = answer["last_hidden_state"].copy()
@@ -52,7 +52,7 @@ def behaviour(model):
     ("change", "kind"), [(weight, "state"), (mode, "mode"), (configuration, "configuration"), (behaviour, "answer")]
 )
 def test_an_exporter_that_changes_the_model_is_caught(bert, change, kind):
-    """Each thing that an exporter can leave behind is named; an untouched copy has none."""
+    """Each change that an exporter can leave behind is named; an untouched copy has none."""
     model = copy.deepcopy(bert.model)
     assert subjects.changes(dataclasses.replace(bert, model=model)) == []
     change(model)
@@ -64,7 +64,7 @@ def test_an_exporter_that_changes_the_model_is_caught(bert, change, kind):
 
 @dataclasses.dataclass(frozen=True)
 class Close(subjects.TinyModel):
-    """A subject whose tokens 20 and 21 are as good as one another, but for `gap` in their biases."""
+    """A subject whose tokens 20 and 21 differ only by `gap` in their biases."""
 
     gap: float = 0.0
 
@@ -81,7 +81,7 @@ class Close(subjects.TinyModel):
 
 
 def test_a_file_with_another_argmax_alone_is_caught(tmp_path):
-    """Two close candidates in another order are within the ratio: the decision is what fails, and says why."""
+    """Two close candidates in another order are within the ratio: the decision fails, with a reason."""
     from parity.reference import answers
 
     original = subjects.subject("bert", "masked-lm")
@@ -107,14 +107,14 @@ CHECKS = ("opset", "determinism", "nonfinite", "ratio", "decision", "relation")
 
 @pytest.mark.parametrize("count", range(len(CHECKS)))
 def test_the_first_failure_is_the_reason(count):
-    """With every fault from one check on, that check is the first to be named: contract, determinism, …, relations."""
+    """With every fault from one check on, that check is named first: contract, determinism, …, relations."""
     from parity.validation import Criteria, claims_of, compare
 
     wrong = CHECKS[count:]
     subject, pool = subjects.subject("bert", "masked-lm"), subjects.pool("bert", "masked-lm", "other")
     pool = dataclasses.replace(pool, answers=(close(pool.answers[0]), *pool.answers[1:]))
     calls = []
-    # The first sample is run twice; then rows change places wherever there are several, which this file does not heed.
+    # The first sample runs twice; then rows are permuted if there are several, which this file ignores.
     several = [index for index, sample in enumerate(pool.samples) if sample.sizes["batch"] > 1]
     places = [0, *range(len(pool.samples)), *several]
 
@@ -142,7 +142,7 @@ def test_the_first_failure_is_the_reason(count):
 
 
 def close(answers):
-    """The answers with two candidates in front at the first place, nearly equal: 30 times the noise apart."""
+    """The answers with two leading candidates at the first place, 30 times the noise apart."""
     gap = 3e-5
 
     def front(outputs):

@@ -1,4 +1,4 @@
-"""Each method and property of a configuration, overridden: the effect shows in the file or in the validation."""
+"""Overriding each method and property of a configuration has an effect on the file or the validation."""
 
 import typing
 from collections import OrderedDict
@@ -29,18 +29,18 @@ def gpt2():
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the test's file goes."""
+    """The path of the test's file."""
     return tmp_path / "model.onnx"
 
 
 def export_and_read(config, model, path, opset=13):
-    """The file's contract: what it says of itself."""
+    """Export, and read the file's contract."""
     export(preprocessor(model.config.model_type), model, config, opset, path)
     return read(path)
 
 
 def validate(config, model, path, atol=1e-4):
-    """Raises when the file's answers are not the model's."""
+    """Raise if the file's answers are not the model's."""
     validate_model_outputs(config, preprocessor(model.config.model_type), model, path, list(config.outputs), atol)
 
 
@@ -55,7 +55,7 @@ def operators(path):
 
 
 def test_inputs_decide_the_files_inputs(bert_model, path):
-    """The file has the inputs that `inputs` names, in its order and under its axis names, and no others."""
+    """The file has exactly the inputs of `inputs`, in its order and with its names of axes."""
 
     class Custom(BertOnnxConfig):
         @property
@@ -72,7 +72,7 @@ def test_inputs_decide_the_files_inputs(bert_model, path):
 
 
 def test_outputs_decide_the_files_outputs(bert_model, path):
-    """The file has the outputs that `outputs` names, in its order, and all of them are validated."""
+    """The file has the outputs of `outputs`, in its order, and all are validated."""
 
     class Custom(BertOnnxConfig):
         @property
@@ -88,7 +88,7 @@ def test_outputs_decide_the_files_outputs(bert_model, path):
 
 
 def test_generate_dummy_inputs_decides_the_traced_sizes(bert_model, path):
-    """A fixed axis of the file is as long as `generate_dummy_inputs` made it."""
+    """A fixed axis of the file has the size from `generate_dummy_inputs`."""
 
     class Custom(BertOnnxConfig):
         @property
@@ -105,7 +105,7 @@ def test_generate_dummy_inputs_decides_the_traced_sizes(bert_model, path):
 
 
 def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert_model, path):
-    """Validation calls `generate_dummy_inputs` with at least eight other sizes: more rows, fewer, longer, shorter."""
+    """Validation calls `generate_dummy_inputs` with at least eight other sizes: more and fewer rows and tokens."""
     requests = []
 
     class Custom(BertOnnxConfig):
@@ -125,7 +125,7 @@ def test_generate_dummy_inputs_is_asked_for_the_other_shapes(bert_model, path):
 
 
 def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert_model, path):
-    """What it returns is what ONNX Runtime is given, while the model gets the reference inputs."""
+    """ONNX Runtime gets its result, while the model gets the reference inputs."""
 
     class Custom(BertOnnxConfig):
         def generate_dummy_inputs_onnxruntime(self, reference_model_inputs):
@@ -139,7 +139,7 @@ def test_generate_dummy_inputs_onnxruntime_decides_what_the_runtime_gets(bert_mo
 
 
 def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
-    """Caches, on both sides of the file, have the axes that `fill_with_past_key_values_` gives them."""
+    """Caches, on both sides of the file, have the axes from `fill_with_past_key_values_`."""
 
     class Custom(GPT2OnnxConfig):
         def fill_with_past_key_values_(self, inputs_or_outputs, direction, inverted_values_shape=False):
@@ -160,7 +160,7 @@ def test_fill_with_past_key_values_decides_the_axes_of_the_caches(gpt2, path):
 
 @pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
 def test_fill_with_past_key_values_writes_into_what_it_is_given(base):
-    """And says so: a mapping that can be changed, in which what was there stays."""
+    """Its type is a mutable mapping, and existing entries stay."""
     assert typing.get_origin(typing.get_type_hints(base.fill_with_past_key_values_)["inputs_or_outputs"]) is (
         MutableMapping
     )
@@ -172,7 +172,7 @@ def test_fill_with_past_key_values_writes_into_what_it_is_given(base):
 
 @pytest.mark.parametrize("base", [GPT2OnnxConfig, BartOnnxConfig])
 def test_head_size_decides_the_shape_of_the_caches(base):
-    """A configuration of another package, whose model has heads of a size that the model's configuration lacks."""
+    """A configuration of another package, for a model whose head size is not in the model's configuration."""
 
     class Custom(base):
         def head_size(self, heads):
@@ -187,7 +187,7 @@ def test_head_size_decides_the_shape_of_the_caches(base):
 
 
 def test_flatten_output_collection_property_names_the_caches(gpt2, path):
-    """Inputs and outputs of the caches have the names that `flatten_output_collection_property` gives them."""
+    """Inputs and outputs of the caches have the names from `flatten_output_collection_property`."""
 
     class Custom(GPT2OnnxConfig):
         def fill_with_past_key_values_(self, inputs_or_outputs, direction, inverted_values_shape=False):
@@ -208,7 +208,7 @@ def test_flatten_output_collection_property_names_the_caches(gpt2, path):
 
 
 class HiddenStates(BertOnnxConfig):
-    """The output of every layer, which the model returns only when its configuration asks for it."""
+    """The output of every layer, which the model returns only on request of its configuration."""
 
     @property
     def values_override(self):
@@ -223,7 +223,7 @@ class HiddenStates(BertOnnxConfig):
 
 
 def test_values_override_holds_while_the_model_is_exported_and_validated(bert_model, path):
-    """A configuration item set by `values_override` shows in the file and in the reference, and is put back."""
+    """An item set by `values_override` affects the file and the reference, and is restored."""
     config = HiddenStates(bert_model.config)
     file = export_and_read(config, bert_model, path)
     assert list(axes(file.outputs)) == ["layer_0", "layer_1", "layer_2"]
@@ -233,7 +233,7 @@ def test_values_override_holds_while_the_model_is_exported_and_validated(bert_mo
 
 
 def test_without_values_override_the_outputs_are_missing(bert_model, path):
-    """The same configuration without `values_override` is refused: the model does not return what it declares."""
+    """The same configuration without `values_override` is refused: the model does not return the declared outputs."""
 
     class Custom(HiddenStates):
         values_override = None
@@ -243,7 +243,7 @@ def test_without_values_override_the_outputs_are_missing(bert_model, path):
 
 
 class BareDecoder(OnnxConfigWithPast):
-    """A decoder whose configuration does not say how many layers it has under the name that is looked for."""
+    """A decoder whose configuration lacks the usual name for the number of layers."""
 
     @property
     def inputs(self):
@@ -254,7 +254,7 @@ class BareDecoder(OnnxConfigWithPast):
 
 
 def test_num_layers_decides_the_number_of_caches(gpt2, path):
-    """Without the override the error names the property; with it the file has one pair of caches for each layer."""
+    """Without the override the error names the property; with it the file has a pair of caches for each layer."""
 
     class Custom(BareDecoder):
         @property
@@ -270,7 +270,7 @@ def test_num_layers_decides_the_number_of_caches(gpt2, path):
 
 
 def test_num_attention_heads_decides_the_shape_of_the_caches(path):
-    """A decoder whose caches have fewer heads than its attention works after one override, and not before."""
+    """A decoder whose caches have fewer heads than its attention works only with an override."""
     from transformers import LlamaConfig, LlamaModel
 
     class Plain(BareDecoder):
@@ -297,9 +297,9 @@ def test_num_attention_heads_decides_the_shape_of_the_caches(path):
 
 @pytest.mark.parametrize("architecture", ["bloom", "gpt2", "gpt-neo", "gptj", "llama"])
 def test_a_model_without_a_padding_token_classifies_at_the_last_token(architecture, path):
-    """Whatever the tokens are, the first of the vocabulary too, the file says what the untouched model says.
+    """For any tokens, even id 0, the file gives the answer of the untouched model.
 
-    For the model itself one text at a time, as it refuses several; the control has an id for padding, and differs.
+    The model gets one text at a time, because it refuses several; the control has an id for padding, and differs.
     """
     import torch
 
@@ -326,7 +326,7 @@ def test_a_model_without_a_padding_token_classifies_at_the_last_token(architectu
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
-    """Traced at one token, bart of transformers 4 leaves out the mask of several: silently wrong, and told. Two do."""
+    """Traced at one token, bart of transformers 4 drops the mask of several tokens: silently wrong, and detected."""
     from parity.reference import answers
     from parity.samples import SampleSource
     from parity.shapes import choose_samples
@@ -344,7 +344,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
     config = Custom(model.config, task="seq2seq-lm", use_past=True)
     export(tokenizer, model, config, 17, path)
 
-    # At lengths that a tokenizer does not make of the traced one, as the command tries them.
+    # At lengths that no tokenizer derives from the traced one, as in the command.
     source = SampleSource(config, tokenizer, model.config)
     samples = choose_samples(source, longest=config.longest_sequence(model))
     verdict = compare(OnnxSession(path).run, config, pool_of(source, samples, answers(model, config, samples)))
@@ -357,7 +357,7 @@ def test_the_length_at_which_a_decoder_with_a_past_is_traced(length, path):
 
 
 class Pooled(BertOnnxConfig):
-    """With the pooler's output, which is a tanh."""
+    """A configuration with the pooler's output, which is a tanh."""
 
     @property
     def outputs(self):
@@ -365,7 +365,7 @@ class Pooled(BertOnnxConfig):
 
 
 def test_a_patching_spec_holds_during_the_export_only(bert_model, path):
-    """The custom op is what the file has; the original is back afterwards, so validation tells the two apart."""
+    """The file has the custom op; the original is restored, so validation can compare the two."""
     import torch
 
     original = torch.tanh
@@ -380,7 +380,7 @@ def test_a_patching_spec_holds_during_the_export_only(bert_model, path):
 
 
 def test_a_patching_spec_wraps_both_ops():
-    """`op_wrapper` is applied to the op that is put in and to the one that is put back."""
+    """`op_wrapper` is applied to the inserted and to the restored op."""
 
     class Owner:
         @staticmethod
@@ -396,7 +396,7 @@ def test_a_patching_spec_wraps_both_ops():
 
 
 def test_patch_ops_and_restore_ops_surround_the_trace(bert_model, path):
-    """What an overridden `patch_ops` does is in the file, and `restore_ops` undoes it, each called once."""
+    """The file has the effect of an overridden `patch_ops`, and `restore_ops` undoes it; each is called once."""
     from torch.nn import Sigmoid, Tanh
 
     called = []
@@ -416,7 +416,7 @@ def test_patch_ops_and_restore_ops_surround_the_trace(bert_model, path):
 
 
 def test_default_onnx_opset_is_the_opset_of_the_file(bert_model, path):
-    """An overridden `default_onnx_opset`, handed to `export`, is read back from the file."""
+    """An overridden `default_onnx_opset`, passed to `export`, is the opset of the file."""
 
     class Custom(BertOnnxConfig):
         default_onnx_opset = 16
@@ -426,7 +426,7 @@ def test_default_onnx_opset_is_the_opset_of_the_file(bert_model, path):
 
 
 def test_atol_for_validation_decides(bert_model, path):
-    """The same file passes under one configuration's tolerance and fails under a stricter one's."""
+    """The same file passes under one configuration's tolerance and fails under a stricter one."""
 
     class Strict(BertOnnxConfig):
         atol_for_validation = 1e-12
@@ -439,7 +439,7 @@ def test_atol_for_validation_decides(bert_model, path):
 
 
 def test_complete_inputs_becomes_part_of_the_graph(bert_model, path):
-    """Arguments that `complete_inputs` computes need no input: the file answers as the model does with them."""
+    """Arguments computed by `complete_inputs` need no input: the file answers like the model with them."""
     import torch
 
     class Custom(BertOnnxConfig):
@@ -466,14 +466,14 @@ def test_complete_inputs_becomes_part_of_the_graph(bert_model, path):
 
 
 class Blind(BertOnnxConfig):
-    """Takes token types and never looks at them."""
+    """Takes token types and ignores them."""
 
     def complete_inputs(self, inputs, parameters):
         return {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
 
 
 def test_dead_inputs_stay_inputs_of_the_file(bert_model, path):
-    """An input that no output depends on is refused, unless `dead_inputs` names it: then the file takes it."""
+    """An input that no output depends on is refused, unless `dead_inputs` names it: then the file has it."""
 
     class Custom(Blind):
         dead_inputs = {"token_type_ids": "never read"}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""What stands at the output and is not ours: no command replaces it unasked, and each says what it would replace."""
+"""Foreign files at the output: no command replaces them without --overwrite, and each names them."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ OPTIONS = {"onnx": (), "torchscript": (), "neuron": ("--emulate", "--sequence-le
 
 @pytest.fixture(params=COMMANDS)
 def command(request):
-    """The command's name, and a function that runs it on a checkpoint: exit status, output, errors."""
+    """The command's name, and a function that runs it on a checkpoint; returns exit status, output, errors."""
     main, _ = COMMANDS[request.param]
 
     def run(checkpoint, output, *options):
@@ -35,7 +35,7 @@ def command(request):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Model type → a checkpoint; `other bert` has another vocabulary of special tokens and other weights."""
+    """Model type → a checkpoint; `other bert` has other special tokens and other weights."""
     directories = {}
     for name, model_type, seed in (("bert", "bert", 0), ("other bert", "bert", 1), ("distilbert", "distilbert", 0)):
         directories[name] = tmp_path_factory.mktemp(name.replace(" ", "-"))
@@ -52,7 +52,7 @@ def tree(directory):
 
 
 def require_refusal(run, checkpoint, output, *names):
-    """The command ends with 2, names exactly these files, and changes nothing."""
+    """Require exit status 2 with exactly these files named, and no change on disk."""
     directory = output if output.is_dir() else output.parent
     before = tree(directory)
     status, out, err = run(checkpoint, output)
@@ -65,7 +65,7 @@ def require_refusal(run, checkpoint, output, *names):
 
 
 def test_a_text_is_not_replaced(command, checkpoints, tmp_path):
-    """An output that is somebody's file is refused; with --overwrite it is replaced, and named."""
+    """An output that is a foreign file is refused; with --overwrite it is replaced, and named."""
     notes = tmp_path / ("notes.md" if command.model.endswith("onnx") else "notes.pt")
     notes.write_text("remember the milk")
     require_refusal(command, checkpoints["bert"], notes, notes.name)
@@ -76,7 +76,7 @@ def test_a_text_is_not_replaced(command, checkpoints, tmp_path):
 
 
 def test_companions_of_another_model_are_not_replaced(command, checkpoints, tmp_path):
-    """Another model's configuration and tokenizer in the directory are refused, by name."""
+    """Another model's configuration and tokenizer in the directory are refused by name."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "unrelated.json").write_text("{}")
@@ -84,7 +84,7 @@ def test_companions_of_another_model_are_not_replaced(command, checkpoints, tmp_
 
 
 def test_a_model_file_of_somebody_else_is_not_replaced(command, checkpoints, tmp_path):
-    """A file of the right name that does not say that parity wrote it is refused, and so is one for another type."""
+    """A file of the right name that parity did not write, or for another type, is refused."""
     (tmp_path / command.model).write_bytes(b"")
     require_refusal(command, checkpoints["bert"], tmp_path, command.model)
     (tmp_path / command.model).unlink()
@@ -93,7 +93,7 @@ def test_a_model_file_of_somebody_else_is_not_replaced(command, checkpoints, tmp
 
 
 def test_an_earlier_export_is_replaced(command, checkpoints, tmp_path):
-    """A second export of the same type, of other weights with another tokenizer, takes the place of the first."""
+    """A second export of the same type, with other weights and another tokenizer, replaces the first."""
     assert command(checkpoints["bert"], tmp_path)[0] == 0
     before = tree(tmp_path)
     assert command(checkpoints["other bert"], tmp_path)[0] == 0
@@ -104,7 +104,7 @@ def test_an_earlier_export_is_replaced(command, checkpoints, tmp_path):
 
 
 def test_equal_bytes_are_no_conflict(command, checkpoints, tmp_path):
-    """Beside the same checkpoint's companions another file can be written."""
+    """Next to the same checkpoint's companions another file can be written."""
     assert command(checkpoints["bert"], tmp_path)[0] == 0
     second = tmp_path / f"second{os.path.splitext(command.model)[1]}"
     assert command(checkpoints["bert"], second)[0] == 0
@@ -112,33 +112,33 @@ def test_equal_bytes_are_no_conflict(command, checkpoints, tmp_path):
 
 
 def test_two_models_do_not_share_companions(checkpoints, tmp_path):
-    """Of the same type, but with another tokenizer: the first file would no longer have its own."""
+    """Of the same type, but with another tokenizer: the first file would lose its own."""
     assert quiet(checkpoints["bert"], tmp_path / "a.onnx")[0] == 0
     require_refusal(quiet, checkpoints["other bert"], tmp_path / "b.onnx", "tokenizer_config.json")
 
 
 def test_two_traces_do_not_share_companions(command, checkpoints, tmp_path):
-    """By every command: a file of another checkpoint of the same type would lose its tokenizer."""
+    """In every command: a file of another checkpoint of the same type would lose its tokenizer."""
     suffix = os.path.splitext(command.model)[1]
     assert command(checkpoints["bert"], tmp_path / f"a{suffix}")[0] == 0
     require_refusal(command, checkpoints["other bert"], tmp_path / f"b{suffix}", "tokenizer_config.json")
 
 
 def quiet(checkpoint, output):
-    """`parity.onnx --quiet`: exit status, output, errors."""
+    """Run `parity.onnx --quiet`; returns exit status, output, errors."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         return onnx(["-m", str(checkpoint), "--quiet", str(output)]), out.getvalue(), err.getvalue()
 
 
 def test_data_without_its_model_is_not_replaced(checkpoints, tmp_path):
-    """A `model.onnx_data` that no model of ours stands beside is refused: an export would take it away."""
+    """A `model.onnx_data` without a model of ours is refused, because an export would remove it."""
     (tmp_path / "model.onnx_data").write_bytes(b"weights")
     require_refusal(quiet, checkpoints["bert"], tmp_path, "model.onnx_data")
 
 
 def test_a_rejected_export_owns_no_companions(checkpoints, tmp_path):
-    """A file of ours that was kept as rejected has none beside it: what stands there is somebody else's."""
+    """A rejected file of ours has no companions: files next to it are foreign."""
     assert quiet(checkpoints["bert"], tmp_path)[0] == 0
     (tmp_path / "model.onnx").rename(tmp_path / "model.rejected.onnx")
     (tmp_path / "tokenizer_config.json").write_text("{}")
@@ -148,7 +148,7 @@ def test_a_rejected_export_owns_no_companions(checkpoints, tmp_path):
 
 
 def test_the_checkpoints_own_directory(checkpoints, tmp_path):
-    """There the companions are the checkpoint's own: nothing is in the way, and nothing of it is touched."""
+    """There the companions are the checkpoint's own: they do not conflict, and stay unchanged."""
     save_checkpoint(tmp_path, "bert")
     before = tree(tmp_path)
     assert quiet(tmp_path, tmp_path)[0] == 0
@@ -158,7 +158,7 @@ def test_the_checkpoints_own_directory(checkpoints, tmp_path):
 
 
 def test_a_file_of_an_older_parity_is_ours(checkpoints, tmp_path):
-    """Until 0.1 no file named the model's type: the configuration beside it did."""
+    """Until 0.1 files did not name the model's type, only the configuration next to them did."""
     from onnx import ModelProto
 
     model = ModelProto()

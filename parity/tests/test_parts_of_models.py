@@ -1,4 +1,4 @@
-"""Directories with the halves of an encoder-decoder: each half is judged, then all together; a fault in one is told."""
+"""Directories with the halves of an encoder-decoder: each half is judged, then all together; faults are detected."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ NAMES = {"encoder": "encoder_model.onnx", "decoder": "decoder_model.onnx", "step
 
 
 def write_part(part, path):
-    """One half of the tiny T5, as optimum calls it, without metadata."""
+    """Write one half of the tiny T5 under its optimum name, without metadata."""
     from parity.axes import Signature
     from parity.onnx.exporter import TraceExporter
     from parity.onnx.features import constructor
@@ -49,7 +49,7 @@ def halves(tmp_path_factory):
 
 
 def test_each_half_is_judged_and_all_together(halves):
-    """Exit status 0, one verdict a file, and 32 tokens as generate gives them."""
+    """Exit status 0, one verdict per file, and the same 32 tokens as generate."""
     status, out, log = run(*halves, "--json", "--feature", FEATURE)
     result = json.loads(out)
     assert (status, result["status"]) == (0, "passed")
@@ -59,7 +59,7 @@ def test_each_half_is_judged_and_all_together(halves):
 
 
 def test_tokens_after_padding_are_judged(halves):
-    """The encoder's padding reaches its own answer and the decoder's caches."""
+    """The encoder's padding affects its own answer and the decoder's caches."""
     _, out, _ = run(*halves, "--json", "--feature", FEATURE)
     encoder, decoder, *_ = json.loads(out)["files"]
     assert 0 < encoder["masked"] < encoder["values"] / 3
@@ -68,7 +68,7 @@ def test_tokens_after_padding_are_judged(halves):
 
 @pytest.fixture
 def spoil(halves, tmp_path):
-    """A function that copies the directory, with one half changed."""
+    """A function that copies the directory with one half changed."""
 
     def change(name, edit):
         shutil.copytree(halves[1], tmp_path / "spoiled")
@@ -88,7 +88,7 @@ def move_weight(model):
 
 
 def swap_caches(model):
-    """The first layer's keys and values change places."""
+    """Swap the first layer's keys and values."""
     key, value = [each for each in model.graph.output if each.name.startswith("present.0.decoder")]
     for node in model.graph.node:
         names = {key.name: value.name, value.name: key.name}
@@ -126,7 +126,7 @@ def test_a_fault_in_one_half_is_rejected(halves, spoil, name, edit):
 
 
 def test_files_that_do_not_fit_together_are_told():
-    """The control of the tokens: another choice is told with its gap, an equally good one is none."""
+    """The control: a different token is reported with its gap, an equally good token is not."""
     from parity.onnx.together import _disagreement
 
     tokens = np.array([[0, 2, 1], [0, 1, 1]])
@@ -139,14 +139,14 @@ def test_files_that_do_not_fit_together_are_told():
 
 
 def test_directory_without_files_is_usage(halves, tmp_path):
-    """A directory without an ONNX file of a known name is exit status 2, and the names are listed."""
+    """A directory without an ONNX file of a known name gives exit status 2, with the names."""
     status, _, err = run(halves[0], tmp_path)
     assert status == 2
     assert "model.onnx, encoder_model.onnx" in err
 
 
 def test_halves_of_a_model_without_past_are_usage(halves, tmp_path):
-    """A half is judged with a feature with past; another is exit status 2."""
+    """A half needs a feature with past; any other gives exit status 2."""
     status, _, err = run(*halves, "--feature", "default")
     assert status == 2
     assert "is a part of an encoder-decoder with past" in err

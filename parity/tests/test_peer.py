@@ -1,4 +1,4 @@
-"""Files from optimum-onnx, which it has validated: right ones pass, and what its validation lets through is told."""
+"""Files that optimum-onnx has exported and validated: right files pass, and a fault that it missed is reported."""
 
 import contextlib
 import io
@@ -13,13 +13,13 @@ pytestmark = [
     pytest.mark.skipif(
         version_of("optimum-onnx") is None, reason="optimum-onnx is not installed here: tox -e peers has it"
     ),
-    # What optimum-onnx and the libraries that it imports say of themselves.
+    # Warnings of optimum-onnx and the libraries that it imports.
     pytest.mark.filterwarnings("ignore"),
 ]
 
 
 def bert(baked):
-    """A BertModel; `baked`, it also multiplies and divides by its length, the divisor as a Python number."""
+    """A BertModel; if `baked`, it multiplies by its length and divides by it as a Python number."""
     from transformers import BertModel
 
     class Baked(BertModel):
@@ -28,12 +28,12 @@ def bert(baked):
             found.last_hidden_state = found.last_hidden_state * input_ids.shape[1] / float(int(input_ids.shape[1]))
             return found
 
-    Baked.__module__ = BertModel.__module__  # where the peer reads off the library that a model comes from
+    Baked.__module__ = BertModel.__module__  # the peer infers the library of a model from its module
     return Baked if baked else BertModel
 
 
 def export_and_check(directory, baked):
-    """What optimum-onnx exports and validates of a checkpoint, judged: exit status, log, errors."""
+    """Judge optimum-onnx's validated export of a checkpoint; returns exit status, log, errors."""
     from optimum.exporters.onnx import onnx_export_from_model
 
     save_checkpoint(directory, "bert")
@@ -48,14 +48,14 @@ def export_and_check(directory, baked):
 
 
 def test_a_right_file_of_the_peer_passes(tmp_path):
-    """The control: an export that is right at every size is exit status 0."""
+    """The control: an export that is right at every size gives exit status 0."""
     status, log, err = export_and_check(tmp_path, baked=False)
     assert (status, err) == (0, "")
     assert log.splitlines()[-1].startswith("All good")
 
 
 def test_a_baked_sequence_that_the_peer_passes_is_rejected_by_name(tmp_path):
-    """The peer has compared at the one length that is right; here the file is rejected, and the axis is named."""
+    """The peer compares at the one length that is right; we reject the file and name the axis."""
     status, log, err = export_and_check(tmp_path, baked=True)
     assert status == 1
     assert err.splitlines()[0] == (

@@ -1,4 +1,4 @@
-"""The second file of an encoder-decoder: delivered with the first or not at all, judged like it."""
+"""The second file of an encoder-decoder: delivered together with the first, and judged the same way."""
 
 import json
 
@@ -21,13 +21,13 @@ def checkpoint(tmp_path_factory):
 
 
 def run(checkpoint, output, *options):
-    """An export with caches: exit status, standard output and standard error."""
+    """An export with caches; returns exit status, standard output and standard error."""
     arguments = (f"--model={checkpoint}", "--feature=seq2seq-lm-with-past", "--json", *options, output)
     return commands.run(*arguments, command=main)
 
 
 def test_both_files_are_delivered(checkpoint, tmp_path):
-    """--prefill writes prefill.onnx beside model.onnx: the encoder's inputs in, every cross-attention cache out."""
+    """--prefill writes prefill.onnx next to model.onnx: encoder inputs → every cross-attention cache."""
     status, out, _ = run(checkpoint, tmp_path, "--prefill")
     assert status == 0
     summary = json.loads(out)
@@ -42,13 +42,13 @@ def test_both_files_are_delivered(checkpoint, tmp_path):
 
 
 def test_without_the_option_there_is_one_file(checkpoint, tmp_path):
-    """The files of transformers.onnx stay what they were."""
+    """The files are those of transformers.onnx."""
     assert run(checkpoint, tmp_path)[0] == 0
     assert not (tmp_path / "prefill.onnx").exists()
 
 
 def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
-    """The file says what it is; held against another checkpoint's weights it is rejected."""
+    """The file declares itself; compared with another checkpoint's weights it is rejected."""
     assert run(checkpoint, tmp_path / "onnx", "--prefill")[0] == 0
     assert check([str(checkpoint), str(tmp_path / "onnx" / "prefill.onnx"), "--quiet"]) == 0
     save_checkpoint(tmp_path / "other", "t5", "seq2seq-lm", seed=1)
@@ -60,7 +60,7 @@ def test_parity_check_judges_a_prefill_file(checkpoint, tmp_path, capsys):
 
 
 def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkeypatch):
-    """If one of the two fails, neither is delivered, both are told, and the files that stood there survive."""
+    """If one of the two fails, neither is delivered, both are reported, and existing files stay."""
     import torch
 
     from parity.onnx import checkpoint_export
@@ -85,7 +85,7 @@ def test_a_rejected_prefill_takes_the_model_with_it(checkpoint, tmp_path, monkey
 
 
 def test_a_feature_without_cross_attention_caches_is_refused(checkpoint, tmp_path, capsys):
-    """--prefill with anything else is wrong usage, told with what it goes with."""
+    """--prefill with another feature is a usage error that names the valid ones."""
     assert main([f"--model={checkpoint}", "--feature=seq2seq-lm", "--prefill", str(tmp_path / "onnx")]) == 2
     assert "it goes with the -with-past features of encoder-decoders" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()

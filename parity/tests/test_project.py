@@ -1,4 +1,4 @@
-"""The files that a repository is expected to have say the same: versions, tools, licence, continuous integration."""
+"""Files expected in a repository agree on versions, tools, licence and continuous integration."""
 
 import configparser
 import re
@@ -30,7 +30,7 @@ def conflicts(*texts):
 
 
 def section(name):
-    """The text of one environment of tox.ini."""
+    """The text of one environment in tox.ini."""
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini")
     return "\n".join(tox[f"testenv:{name}"].values())
@@ -56,13 +56,13 @@ def test_two_versions_are_seen():
 
 
 def newest(changelog):
-    """Version and date of the topmost release of a changelog; what is unreleased is above it."""
+    """Version and date of the topmost release in a changelog, below the unreleased section."""
     assert changelog.index("## [Unreleased]") < changelog.index("## [0.")
     return re.search(r"^## \[(\d[\w.]*)\] - (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE).groups()
 
 
 def test_the_newest_release_of_the_changelog_is_this_one():
-    """And each section of it has a heading of Keep a Changelog."""
+    """Its sections have the headings of Keep a Changelog."""
     text = read("CHANGELOG.md")
     assert newest(text)[0] == __version__
     headings = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
@@ -70,7 +70,7 @@ def test_the_newest_release_of_the_changelog_is_this_one():
 
 
 def test_the_version_is_in_one_place():
-    """Elsewhere it is read from the package."""
+    """Other files read it from the package."""
     assert "version = { attr =" in read("pyproject.toml")
     assert f'"{__version__}"' not in read("pyproject.toml")
 
@@ -83,7 +83,7 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_licence_version_and_types(wheel):
-    """The Apache License, whole; the version of the package; the mark that says that it has types."""
+    """The whole Apache License, the version of the package, and the marker for types."""
     assert wheel.name.startswith(f"parity-{__version__}-")
     with zipfile.ZipFile(wheel) as archive:
         (licence,) = [name for name in archive.namelist() if name.endswith("dist-info/licenses/LICENSE")]
@@ -97,7 +97,7 @@ def test_the_wheel_has_licence_version_and_types(wheel):
 
 
 def missing_parts(workflow, tox, local):
-    """What the workflow on a forge and `.ci/run` should run and do not: unit tests, style, types, pages."""
+    """Missing commands in the forge's workflow and in `.ci/run`: unit tests, style, types, pages."""
     commands = "\n".join(
         step.get("run") or "" for job in yaml.safe_load(workflow)["jobs"].values() for step in job["steps"]
     )
@@ -113,7 +113,7 @@ def missing_parts(workflow, tox, local):
 
 
 def test_continuous_integration_runs_every_kind_of_check():
-    """On a forge as in `.ci/run`."""
+    """On the forge as in `.ci/run`."""
     tox = {name: section(name) for name in ("lint", "docs")}
     assert missing_parts(read(".github/workflows/parity.yml"), tox, read(".ci/run")) == []
 

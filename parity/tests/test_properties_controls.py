@@ -1,4 +1,4 @@
-"""The property tests find what they are for, shrink it, leave a script that shows it, and cannot pass on nothing."""
+"""The property tests detect faults, shrink them, write a reproducer, and fail without examples."""
 
 import inspect
 import subprocess
@@ -22,7 +22,7 @@ own_given = properties.given
 
 @pytest.fixture(scope="module")
 def files(bert, tmp_path_factory):
-    """The healthy file and the one that is right only at the sequence length of its export."""
+    """The healthy file, and the file that is right only at its export's sequence length."""
     directory = tmp_path_factory.mktemp("files")
     for specimen in (HEALTHY, BAKED):
         specimen.write(bert, directory / f"{specimen}.onnx")
@@ -31,7 +31,7 @@ def files(bert, tmp_path_factory):
 
 @pytest.fixture
 def recorder():
-    """What a property test keeps of its failures, and the function that it calls for it."""
+    """The recorded failures of a property test, and the function that records them."""
     failures = []
 
     def keep(number, example, message):
@@ -48,7 +48,7 @@ def run(path):
 
 
 def test_a_healthy_file_passes(bert, files, recorder):
-    """The control: nothing is found and nothing is kept."""
+    """The control: no failure is found or recorded."""
     verdicts = properties.judge_drawn_sizes(bert, run(files.healthy), recorder.keep)
     assert len(verdicts) == settings().max_examples
     assert all(verdict.ratios() for verdict in verdicts)
@@ -56,7 +56,7 @@ def test_a_healthy_file_passes(bert, files, recorder):
 
 
 def test_a_baked_sequence_is_found_and_shrunk(bert, files, recorder):
-    """Drawn sizes find the fault; the example told and kept is the smallest: one row of one token, no padding."""
+    """Drawn sizes find the fault; the recorded example is the smallest: one row of one token, no padding."""
     with pytest.raises(ValueMismatch, match="error ratio") as caught:
         properties.judge_drawn_sizes(bert, run(files.baked), recorder.keep)
     number, smallest, _ = recorder.failures[-1]
@@ -67,7 +67,7 @@ def test_a_baked_sequence_is_found_and_shrunk(bert, files, recorder):
 
 
 def test_a_loosened_limit_finds_nothing(bert, files, recorder):
-    """With a limit of a billion the same sizes let the same file pass: it is the limit that finds it."""
+    """With a limit of a billion the same file passes at the same sizes: the limit finds the fault."""
     from parity.validation import Criteria
 
     loose = Criteria(limit=1e9)
@@ -77,7 +77,7 @@ def test_a_loosened_limit_finds_nothing(bert, files, recorder):
 
 
 def test_all_failing_boundaries_are_told(bert, files, recorder):
-    """One message names every boundary that fails, none that passes, and the axis that explains them."""
+    """One message names exactly the failing boundaries, and the axis that explains them."""
     with pytest.raises(ValueMismatch) as caught:
         properties.judge_boundaries(bert, run(files.baked), recorder.keep)
     bad = {example.name for _, example, _ in recorder.failures}
@@ -88,7 +88,7 @@ def test_all_failing_boundaries_are_told(bert, files, recorder):
 
 
 def test_a_property_that_drew_nothing_fails():
-    """Without a phase that draws, hypothesis skips; the property fails."""
+    """If no phase draws, hypothesis skips; the property fails."""
     never = settings(settings(), phases=())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(properties, "given", lambda strategy: lambda test: never(own_given(strategy)(test)))
@@ -108,7 +108,7 @@ def test_a_reproducer_judges_a_file(files, tmp_path):
 
 
 def test_a_reproducer_exports_for_itself(tmp_path):
-    """Without a file it exports its healthy cell anew and exits 0; it names model, versions and failure."""
+    """Without a file it exports its healthy cell again and exits 0; it names model, versions and failure."""
     path = reproducer.write(tmp_path, BERT, 2, EXAMPLE, "last_hidden_state: error ratio 9, should be at most 4")
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "passed"), done.stderr
@@ -130,7 +130,7 @@ def test_a_reproducer_exports_for_itself(tmp_path):
     ],
 )
 def test_boundaries_hold_the_sizes_that_matter(architecture, feature, boundaries):
-    """Of every axis: the smallest, those around the export's, a prime, the maximum; nothing beyond it."""
+    """For every axis: the smallest size, those around the export's, a prime, the maximum; nothing above it."""
     subject = subjects.subject(architecture, feature)
     examples = sizes.boundaries(subject.source, subject.longest)
     assert len({example.name for example in examples}) == len(examples)
@@ -141,7 +141,7 @@ def test_boundaries_hold_the_sizes_that_matter(architecture, feature, boundaries
 
 
 def test_boundaries_pad_every_way():
-    """None, left, right, in one row only, and a row that is masked from end to end."""
+    """No padding, left, right, in one row only, and a fully masked row."""
     subject = subjects.subject("gpt2", "causal-lm-with-past")
     examples = sizes.boundaries(subject.source, subject.longest)
     assert {example.padding for example in examples} == {"", "left", "right", "whole"}
@@ -153,7 +153,7 @@ def test_boundaries_pad_every_way():
 
 
 def test_boundaries_differ_between_encoder_and_decoder():
-    """Decoder and encoder are not equally long in at least half of the boundaries."""
+    """Decoder and encoder lengths differ in at least half of the boundaries."""
     subject = subjects.subject("t5", "seq2seq-lm")
     found = [example.sizes for example in sizes.boundaries(subject.source, subject.longest)]
     assert sum(s["encoder_sequence"] != s["decoder_sequence"] for s in found) * 2 >= len(found)
@@ -161,7 +161,7 @@ def test_boundaries_differ_between_encoder_and_decoder():
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "t5", "bart"])
 def test_the_whole_vocabulary_is_tried_once(name):
-    """The tokens of one boundary run through every id, in every one of its eight inputs."""
+    """The tokens of one boundary run through every id, in each of its eight inputs."""
     subject = subjects.subject(name, "default")
     (whole,) = (e for e in sizes.boundaries(subject.source, subject.longest) if e.whole_vocabulary)
     for sample in whole.samples(subject):
@@ -177,7 +177,7 @@ def test_token_types_are_mixed():
 
 
 def test_drawn_sizes_stay_within_the_maximum():
-    """Sequence and past fit into the position table together, whatever is drawn, and every named axis is drawn."""
+    """Sequence and past fit into the position table together, and every named axis is drawn."""
     subject = subjects.subject("gpt2", "causal-lm-with-past")
     many = settings(settings(), max_examples=200)
     with pytest.MonkeyPatch.context() as patch:
@@ -190,7 +190,7 @@ def test_drawn_sizes_stay_within_the_maximum():
 
 
 def test_every_profile_sets_every_field():
-    """No field comes from a profile that hypothesis chooses by itself."""
+    """No field depends on a profile that hypothesis loads itself."""
     fields = set(inspect.signature(settings.__init__).parameters) - {"self", "parent"}
     for profile in profiles.PROFILES.values():
         assert fields <= set(profile)
@@ -203,7 +203,7 @@ def test_every_profile_sets_every_field():
 
 
 def test_an_unknown_profile_is_refused(pytester, monkeypatch):
-    """A misspelled profile is an error that names the known ones, and no test runs."""
+    """A misspelled profile is an error that lists the known ones, and no test runs."""
     monkeypatch.setenv("HYPOTHESIS_PROFILE", "nigthly")
     pytester.makepyfile("def test_nothing(): pass")
     done = pytester.runpytest_subprocess("-p", "parity.fixtures.plugin", "-p", "no:cacheprovider")
@@ -213,6 +213,6 @@ def test_an_unknown_profile_is_refused(pytester, monkeypatch):
 
 @pytest.mark.parametrize(("profile", "opsets"), [("", {17}), ("default", {17}), ("nightly", set(range(11, 21)))])
 def test_the_nightly_profile_takes_every_opset(monkeypatch, profile, opsets):
-    """Tests that are content with one opset for each model run at all of them at night."""
+    """Tests that need only one opset for each model run at all of them."""
     monkeypatch.setenv("HYPOTHESIS_PROFILE", profile)
     assert {cell.opset for cell in cells() if plugin.Selection(every_opset=False).has(cell)} == opsets

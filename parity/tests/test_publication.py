@@ -1,4 +1,4 @@
-"""Files that are published together: a crash or a failure at any write, sync or rename leaves a whole set, unmixed."""
+"""Files published together: a crash or failure at any write, sync or rename leaves one complete set."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from parity.errors import OutputError
 from parity.files import staging_directory
 from parity.publication import Publication, complete
 
-# Name → the files of the old set and of the new one, entries first; what only the old one has is removed.
+# Name → (files of the old set, files of the new set), entries first; files only in the old set are removed.
 SETS = {
     "data": (("model.onnx", "model.onnx_data"), ("model.onnx", "model.onnx_data")),
     "prefill": (
@@ -37,15 +37,16 @@ def is_entry(name):
 
 
 class Crash(BaseException):
-    """The power is cut: nothing after it reaches the disk."""
+    """A power cut: nothing after it reaches the disk."""
 
 
 class Disk:
-    """Counts what reaches the disk, and breaks at one call.
+    """Counts the calls that reach the disk, and breaks at one of them.
 
     Args:
-        at: the number of the call that breaks; None lets all through.
-        how: `crash`, `fail` once, or `stuck`: everything from there on fails.
+        monkeypatch: of pytest.
+        at: the number of the breaking call; None lets all through.
+        how: `crash`, `fail` once, or `stuck`: every further call fails.
     """
 
     CALLS = ("_write", "_rename", "_unlink", "_sync")
@@ -63,14 +64,14 @@ class Disk:
             if self.at is not None and (number == self.at or (number > self.at and self.how != "fail")):
                 raise Crash if self.how == "crash" else OSError(errno.EIO, os.strerror(errno.EIO))
             self.log.append((name, *arguments))
-            # What a sync does cannot be seen from here; that it was asked for can.
+            # The effect of a sync cannot be observed here, only the call.
             return None if name == "_sync" else function(*arguments)
 
         return call
 
 
 def publish(directory, names, version, removals=()):
-    """Publish a set of that version, as a command does."""
+    """Publish a set of that version like a command."""
     with staging_directory(directory / names[0]) as stage:
         (stage / "companions").mkdir()
         new = Publication(stage, directory)
@@ -92,12 +93,12 @@ def prepare(directory, case):
 
 
 def versions(directory, names):
-    """Name → version of what stands under the final names."""
+    """Name → version of the file with that final name."""
     return {name: (directory / name).read_text().split()[0] for name in names if (directory / name).exists()}
 
 
 def require_no_mixture(directory, old, new):
-    """Every entry that stands there has all that its set has, of its own version."""
+    """Each present entry has all files of its set, in its own version."""
     present = versions(directory, {*old, *new})
     entries = {version for name, version in present.items() if is_entry(name)}
     assert len(entries) < 2, present
@@ -111,19 +112,19 @@ def contents(directory):
 
 
 def require_whole(directory, old, new):
-    """One of the sets is on the disk, under whatever names."""
+    """One of the sets is completely on the disk, under any names."""
     there = contents(directory)
     assert {f"old {name}" for name in old} <= there or {f"new {name}" for name in new} <= there
 
 
 def require_set(directory, names, version):
-    """Exactly this set stands under the final names, beside what is not ours, and no stage is left."""
+    """The final names have exactly this set, apart from foreign files, and no stage is left."""
     there = {path.name: path.read_text() for path in directory.iterdir() if path.name != "notes.md"}
     assert there == {name: f"{version} {name}" for name in names}
 
 
 def steps_of(case, tmp_path_factory):
-    """How many calls reach the disk."""
+    """The number of calls that reach the disk."""
     directory = tmp_path_factory.mktemp("count")
     with pytest.MonkeyPatch.context() as patch:
         _, new, gone = prepare(directory, case)
@@ -143,7 +144,7 @@ def crash(directory, new, gone, at):
 
 @pytest.mark.parametrize("case", SETS)
 def test_a_crash_at_every_step(case, tmp_path_factory):
-    """What is left is unmixed and one set is whole; the next run ends it, and an export over it succeeds."""
+    """One set is complete and unmixed; the next run completes the publication, and an export over it succeeds."""
     count = steps_of(case, tmp_path_factory)
     assert count >= 3
     outcomes = set()
@@ -168,7 +169,7 @@ def test_a_crash_at_every_step(case, tmp_path_factory):
 
 @pytest.mark.parametrize("case", SETS)
 def test_a_crash_while_a_crash_is_mended(case, tmp_path_factory):
-    """The run that ends what is left may be cut off itself, at every step."""
+    """The run that completes an interrupted publication may crash too, at every step."""
     for first in (0.6, 0.9):
         count = steps_of(case, tmp_path_factory)
         for at in itertools.count():
@@ -189,7 +190,7 @@ def test_a_crash_while_a_crash_is_mended(case, tmp_path_factory):
 
 @pytest.mark.parametrize("case", SETS)
 def test_a_failure_at_every_step(case, tmp_path_factory):
-    """One error, and the old set stands there as it was; the new one only where the very last steps fail."""
+    """One error, and the old set is unchanged; the new set is there only if the very last steps fail."""
     outcomes = []
     for at in range(steps_of(case, tmp_path_factory)):
         directory = tmp_path_factory.mktemp("fail")
@@ -217,7 +218,7 @@ def test_a_failure_at_every_step(case, tmp_path_factory):
 
 @pytest.mark.parametrize("case", SETS)
 def test_a_disk_that_takes_nothing_more(case, tmp_path_factory):
-    """From some step on everything fails: a set is whole, nothing is mixed, and the message says where it is."""
+    """From some step on every call fails: one set is complete and unmixed, and the message says where it is."""
     for at in range(steps_of(case, tmp_path_factory)):
         directory = tmp_path_factory.mktemp("stuck")
         old, new, gone = prepare(directory, case)
@@ -239,7 +240,7 @@ def test_a_disk_that_takes_nothing_more(case, tmp_path_factory):
 
 
 def test_a_failed_rename_is_one_sentence(tmp_path, monkeypatch):
-    """The error names the output and the reason, and the old set stands there."""
+    """The error names the output and the reason, and the old set is unchanged."""
     old, new, _ = prepare(tmp_path, "data")
     count = 0
 
@@ -257,7 +258,7 @@ def test_a_failed_rename_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_naive_renames_would_be_seen(tmp_path):
-    """The control: one rename after the other, as it was, leaves a mixture until the last."""
+    """The control: plain renames one after the other leave a mixture until the last."""
     old, new, _ = prepare(tmp_path, "data")
     graph, data = new
     (tmp_path / data).write_text(f"new {data}")
@@ -283,7 +284,7 @@ def test_everything_is_synced_before_it_is_named(tmp_path, monkeypatch):
 
 
 def test_equal_companions_stay(tmp_path):
-    """A companion with the same bytes is not replaced: then the one file is one rename, and readers never miss it."""
+    """A companion with equal bytes is not replaced: so the file needs one rename, and readers never miss it."""
     (tmp_path / "config.json").write_text("new config.json")
     before = (tmp_path / "config.json").stat().st_ino
     publish(tmp_path, ("model.onnx", "config.json"), "new")
@@ -291,7 +292,7 @@ def test_equal_companions_stay(tmp_path):
 
 
 def test_a_stage_of_a_living_process_stays(tmp_path):
-    """Another export into the directory is left alone, and the stage of a process that was killed is removed."""
+    """The stage of another running export stays; the stage of a killed process is removed."""
     code = (
         "import sys, time; from pathlib import Path; from parity.stages import Stage\n"
         "stage = Stage(Path(sys.argv[1])); print(stage.path.name, flush=True); time.sleep(60)"
@@ -309,7 +310,7 @@ def test_a_stage_of_a_living_process_stays(tmp_path):
 
 
 def test_stages_are_told_apart(tmp_path):
-    """Without its lock a stage is removed only if its process was one of this host and has ended."""
+    """Without its lock a stage is removed only if its process was on this host and has ended."""
     mine = f"{stages.PREFIX}{stages._host()}-{os.getpid()}-{stages._start(os.getpid())}-a"
     reused = f"{stages.PREFIX}{stages._host()}-{os.getpid()}-00000000-b"
     gone = f"{stages.PREFIX}{stages._host()}-4194305-00000000-c"
@@ -322,7 +323,7 @@ def test_stages_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "."])
 def test_a_journal_moves_nothing_outside(tmp_path, name):
-    """A journal that names files of other directories is refused, and its stage stays."""
+    """A journal with files of other directories is refused, and its stage stays."""
     stage = tmp_path / f"{stages.PREFIX}{stages._host()}-4194305-00000000-c"
     stage.mkdir()
     (stage / "model.onnx").write_text("new")
@@ -334,7 +335,7 @@ def test_a_journal_moves_nothing_outside(tmp_path, name):
 
 
 def test_signals_wait_for_the_end(tmp_path):
-    """SIGTERM in the middle of a publication: the set is whole, and the signal comes afterwards."""
+    """SIGTERM during a publication: the set is complete, and the signal is handled afterwards."""
     code = (
         "import os, signal, sys; from pathlib import Path; from parity import publication\n"
         "from parity.tests.test_publication import publish\n"

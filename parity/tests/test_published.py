@@ -1,4 +1,4 @@
-"""Checkpoint directories as the Hub has them: tokenizer files that name no class."""
+"""Checkpoint directories as on the Hub: tokenizer files that name no class."""
 
 import json
 
@@ -21,7 +21,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A masked-lm DistilBERT with a vocabulary and no `tokenizer_class`, as distilbert-base-uncased has it."""
+    """A masked-lm DistilBERT with a vocabulary and no `tokenizer_class`, like distilbert-base-uncased."""
     directory = tmp_path_factory.mktemp("published")
     tiny_model("distilbert", "masked-lm").save_pretrained(directory)
     words = [*SPECIAL, *(f"w{index}" for index in range(len(SPECIAL), WORDS))]
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory):
     ids=["onnx", "onnx-masked-lm", "torchscript", "neuron"],
 )
 def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(checkpoint, tmp_path, main, options, file):
-    """transformers 5 takes it for BERT's, whose token types DistilBERT does not know: the export goes on without."""
+    """transformers 5 loads BERT's tokenizer, whose token types DistilBERT lacks: the export omits them."""
     status, _, err = commands.run("-m", checkpoint, "--quiet", *options, tmp_path, command=main)
     lost = [] if "--feature" in options else [LOST_HEAD]
     assert (status, err.splitlines()) == (0, lost)

@@ -1,4 +1,4 @@
-"""The error ratio: its formula on numbers that can be checked by hand, and what it must not do."""
+"""The error ratio: its formula on numbers that can be checked by hand, and cases that it must not pass."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from parity.judge.pool import Pool
 
 
 def sides(backend_error, eager_error=1e-6, jitter_error=1e-6, count=8):
-    """Exact answers of rms 2, and answers that are off by relative errors."""
+    """Exact answers of rms 2, and answers with relative errors."""
     exact = [np.full((3, 5), 2.0) for _ in range(count)]
 
     def off(error):
@@ -42,12 +42,12 @@ def test_a_backend_ten_times_worse_has_ratio_ten():
 
 
 def test_jitter_stands_in_for_a_lucky_eager():
-    """Where eager happens to be exact, the error from moved weights is the unit."""
+    """If eager happens to be exact, the error from perturbed weights is the unit."""
     assert pool(1e-5, eager_error=0.0, jitter_error=1e-6).measure("logits").ratio == pytest.approx(10.0, rel=0.1)
 
 
 def test_unit_roundoff_is_the_least_unit():
-    """With neither, the unit is the roundoff of float32 times the rms."""
+    """Without either error, the unit is float32's roundoff times the rms."""
     measured = pool(2.0**-20, eager_error=0.0, jitter_error=0.0).measure("logits")
     assert measured.ratio == pytest.approx(16.0, rel=0.1)
 
@@ -60,7 +60,7 @@ def test_one_bad_input_of_eight_is_enough():
 
 
 def test_findings_fail_above_the_limit_and_name_the_output():
-    """Above 4 the finding fails and says which output, how far and over how many inputs."""
+    """Above 4 the finding fails and gives the output, the ratio and the number of inputs."""
     finding, *located = ratio.judge_ratio(pool(1e-5))
     assert not finding.passed
     assert finding.message.startswith("logits: error ratio")
@@ -70,13 +70,13 @@ def test_findings_fail_above_the_limit_and_name_the_output():
 
 
 def test_a_small_pool_is_refused():
-    """Seven inputs are no pool."""
+    """A pool needs more than seven inputs."""
     with pytest.raises(ValueError, match="7 inputs, should be at least 8"):
         ratio.judge_ratio(pool(1e-6, count=7))
 
 
 def test_nan_is_never_within_the_ratio():
-    """An answer that is NaN where the exact one is finite fails, whatever the others are."""
+    """A NaN fails if the exact value is finite, whatever the other values are."""
     exact, eager, jittered, actual = sides(1e-6)
     actual[0] = actual[0].copy()
     actual[0][0, 0] = np.nan
@@ -84,14 +84,14 @@ def test_nan_is_never_within_the_ratio():
 
 
 def test_sides_of_unequal_length_are_an_error():
-    """No input is dropped in silence."""
+    """No input is silently dropped."""
     exact, eager, jittered, actual = sides(1e-6)
     with pytest.raises(ValueError, match="7 actual, should be 8, one for each of the answers"):
         pool_of((exact, eager, jittered, actual[:-1])).measure("logits")
 
 
 def test_a_pool_without_answers_of_a_backend_is_no_pass():
-    """What nobody answered has no ratio; its noise is the reference's own."""
+    """Without a backend's answers there is no ratio; the noise is the reference's own."""
     exact, eager, jittered, _ = ([{"logits": array} for array in side] for side in sides(1e-6))
     pool = Pool.from_answers(exact, eager, jittered)
     assert pool.noise["logits"] > 0
@@ -100,7 +100,7 @@ def test_a_pool_without_answers_of_a_backend_is_no_pass():
 
 
 def test_a_pool_brings_the_noise_that_it_is_judged_in():
-    """Its own, or the unit that it was given, which its parts and its other answers keep."""
+    """Its own noise, or the given unit, which slices and copies with other answers keep."""
     own = pool(1e-6)
     assert own.noise["logits"] > 0
     other = replace(own, unit={"logits": 0.5})
@@ -109,7 +109,7 @@ def test_a_pool_brings_the_noise_that_it_is_judged_in():
 
 
 def test_inputs_without_an_answer_are_an_error():
-    """A reference that answered fewer or more than were asked cannot leave the rest unjudged."""
+    """A reference with fewer or more answers than inputs cannot leave inputs unjudged."""
     answers = pool(1e-6).answers
     for samples, inputs in (([""] * 7, ()), ([""] * 9, ()), ([""] * 8, [{}] * 7)):
         with pytest.raises(ValueError, match="should be 8, one for each of the answers"):
@@ -117,13 +117,13 @@ def test_inputs_without_an_answer_are_an_error():
 
 
 def test_limit_is_four():
-    """Five times the noise fails, and three times passes: a healthy file has less than two."""
+    """Five times the noise fails, three times passes: a healthy file is below two."""
     assert [ratio.judge_ratio(pool(error))[0].passed for error in (3e-6, 5e-6)] == [True, False]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_input_with_a_value_that_is_not_finite_counts(value):
-    """That element alone is left out: what else is wrong in its input fails."""
+    """Only that element is ignored: other faults in its input fail."""
     exact, eager, jittered, actual = sides(1e-6)
     for side in (exact, eager, jittered, actual):
         side[5] = side[5].copy()

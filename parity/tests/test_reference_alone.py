@@ -1,7 +1,7 @@
-"""The reference is the model's own answer: what our code puts between the two is shown to change nothing.
+"""The reference is the model's own answer: our code between the two changes nothing.
 
-A mask, position ids and the order of caches are made by the same code for the file and for the reference, so a fault in
-them is in both, and no comparison sees it. Here the model is called as its users call it.
+The same code makes masks, position ids and the order of caches for the file and the reference, so no comparison shows a
+fault in it. Here the model is called as its users call it.
 """
 
 import copy
@@ -15,7 +15,7 @@ from parity.registry import architectures
 ALLOWED = 1e-5
 
 
-# Two features without a past of each architecture that adds anything to the inputs of its files.
+# Two features without a past of each architecture that completes the inputs of its files.
 COMPLETED = [
     pytest.param(architecture.name, feature, id=f"{architecture.name}-{feature}")
     for architecture in architectures()
@@ -26,12 +26,12 @@ COMPLETED = [
 
 
 def inputs_of(subject):
-    """One unpadded batch of drawn values, as the model takes it."""
+    """One unpadded batch of drawn values in the model's form."""
     return subject.source.generate(seed=1).inputs
 
 
 def answers(model, config, inputs):
-    """The declared outputs, through our code."""
+    """The declared outputs, computed through our code."""
     from parity.traceable import call, evaluation_mode
 
     with evaluation_mode(model, config.values_override):
@@ -40,7 +40,7 @@ def answers(model, config, inputs):
 
 
 def own_answers(model, config, inputs):
-    """The same, from the model called by itself: its own masks, its own positions."""
+    """The same, computed by the model alone: its own masks and positions."""
     from parity.traceable import evaluation_mode
 
     with evaluation_mode(model, config.values_override):
@@ -49,7 +49,7 @@ def own_answers(model, config, inputs):
 
 
 def difference(one, other):
-    """The largest difference of what both have; at least one output must be there."""
+    """The largest difference in the common outputs, at least one."""
     common = sorted(set(one) & set(other))
     assert common
     return max(float((one[name] - other[name]).abs().max()) for name in common)
@@ -57,7 +57,7 @@ def difference(one, other):
 
 @pytest.mark.parametrize(("architecture", "feature"), COMPLETED)
 def test_what_is_completed_is_what_the_model_assumes(architecture, feature):
-    """Masks and position ids that are added to the inputs are those that the model has without them."""
+    """Added masks and position ids equal the model's own defaults."""
     subject = subjects.subject(architecture, feature)
     inputs = inputs_of(subject)
     ours = answers(subject.fresh_model(), subject.onnx_config, inputs)
@@ -65,14 +65,14 @@ def test_what_is_completed_is_what_the_model_assumes(architecture, feature):
 
 
 def test_architectures_that_complete_their_inputs():
-    """The test above is of these, among them Whisper, whose decoder's mask is ours."""
+    """The previous test covers these, among them Whisper, whose decoder mask we add."""
     names = {parameter.values[0] for parameter in COMPLETED}
     assert names >= {"whisper", "vision-encoder-decoder", "gpt2", "gpt-neo", "bloom", "llama"}
 
 
 @pytest.mark.parametrize("architecture", ["whisper", "vision-encoder-decoder"])
 def test_decoder_mask_that_hides_a_token_is_caught(architecture):
-    """Exporter and reference share it, so the file is right; the model by itself sees all tokens."""
+    """Exporter and reference share it, so the file looks right; the model alone sees all tokens."""
     feature = next(each.values[1] for each in COMPLETED if each.values[0] == architecture)
     subject = subjects.subject(architecture, feature)
     own = subject.onnx_config
@@ -98,7 +98,7 @@ def layers_of(cache):
 
 
 def test_keys_are_keys_and_values_are_values():
-    """By the names of the file, in and out, against the caches of the model called by itself."""
+    """Names of the file, in and out, compared with the caches of the model alone."""
     import torch
     from transformers import DynamicCache
 
@@ -125,7 +125,7 @@ def test_keys_are_keys_and_values_are_values():
 
 
 def test_a_foreign_file_gets_the_positions_of_its_tokens():
-    """Counted from the first that is no padding, its past included; zero nowhere but there, and where padding is."""
+    """Counted from the first unpadded token, including its past; zero only there and at padding."""
     from parity.validation import backend_inputs
 
     subject = subjects.subject("gpt2", "causal-lm-with-past")

@@ -1,4 +1,4 @@
-"""Checkpoints and models that cannot be exported: one sentence each, and who is to blame."""
+"""Checkpoints and models that cannot be exported: one sentence each, with the cause."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ run = functools.partial(commands.run, command=main)
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """The directory of a tiny BERT classifier, not to be changed."""
+    """The directory of a tiny BERT classifier, which tests must not change."""
     directory = tmp_path_factory.mktemp("classifier")
     save_checkpoint(directory, "bert", FEATURE)
     return directory
@@ -31,7 +31,7 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture
 def changed(classifier, tmp_path):
-    """A function: items of config.json → a copy of the classifier that has them."""
+    """A function: items of config.json → a copy of the classifier with these items."""
 
     def change(**items):
         directory = shutil.copytree(classifier, tmp_path / "checkpoint")
@@ -43,7 +43,7 @@ def changed(classifier, tmp_path):
 
 
 def require_sentence(tmp_path, fragments, *argv, status=1, command=main):
-    """Assert that a command fails with one line that says all of it, and writes nothing."""
+    """Assert that a command fails with one line that has all fragments, and writes nothing."""
     got, out, err = run(*argv, tmp_path / "out", command=command)
     assert (got, out, err.count("\n")) == (status, "", 1), err
     assert [fragment for fragment in fragments if fragment not in err] == []
@@ -52,7 +52,7 @@ def require_sentence(tmp_path, fragments, *argv, status=1, command=main):
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
 def test_quantised_checkpoints(changed, tmp_path, method):
-    """They are refused by their configuration, whatever package they need; TorchScript likewise."""
+    """Their configuration is refused, whatever package they need; TorchScript likewise."""
     directory = changed(quantization_config={"quant_method": method, "bits": 4})
     fragments = (f"its weights are quantised ({method})", "use the checkpoint from before it was quantised")
     require_sentence(tmp_path, fragments, "-m", directory, "--feature", FEATURE)
@@ -60,7 +60,7 @@ def test_quantised_checkpoints(changed, tmp_path, method):
 
 
 def test_quantised_models_of_the_python_api(tmp_path):
-    """A model that torch or a package has quantised is refused before it is traced; a plain one is the control."""
+    """A model quantised by torch or a package is refused before tracing; a plain model is the control."""
     import torch
 
     config = BertOnnxConfig(tiny_model("bert").config)
@@ -77,7 +77,7 @@ def test_quantised_models_of_the_python_api(tmp_path):
 
 
 def test_code_of_its_own_is_not_run(changed, tmp_path):
-    """A type that transformers does not know is refused; one that it knows is its own, and a warning says so."""
+    """A type unknown to transformers is refused; for a known type transformers' own code runs, with a warning."""
     code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
     directory = changed(auto_map=code)
     (directory / "configuration_own.py").write_text("raise AssertionError\n")
@@ -93,7 +93,7 @@ def test_code_of_its_own_is_not_run(changed, tmp_path):
 
 @pytest.mark.parametrize("safe", [True, False])
 def test_weights_that_are_not_numbers(classifier, tmp_path, safe):
-    """The first weight with NaN is named, with their number; both infinities in one weight are none."""
+    """The first weight with NaN is named, with the number of weights; two infinities in one weight are allowed."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -118,7 +118,7 @@ def test_weights_that_are_not_numbers(classifier, tmp_path, safe):
 
 
 def test_labels_that_do_not_match(changed, tmp_path):
-    """The weight, its size, the size that config.json says, and where it says it."""
+    """The message has the weight, its size, the size in config.json, and where that is stated."""
     directory = changed(id2label={"0": "a", "1": "b", "2": "c"}, label2id={"a": 0, "b": 1, "c": 2})
     fragments = (
         "its weights do not fit its config.json: classifier.bias is (2,), should be (3,), classifier.weight is (2, 32),"
@@ -145,7 +145,7 @@ def with_head(monkeypatch, change):
 
 @pytest.mark.parametrize("json_option", [[], ["--json"]])
 def test_an_operator_without_lowering(tmp_path, monkeypatch, capfd, json_option):
-    """The operator and the opset in one sentence, and no graph on standard output, which torch writes past Python."""
+    """One sentence with operator and opset, and no graph on standard output, which torch writes bypassing Python."""
     import torch
 
     save_checkpoint(tmp_path / "checkpoint", "bert")
@@ -163,7 +163,7 @@ def test_an_operator_without_lowering(tmp_path, monkeypatch, capfd, json_option)
 
 
 def test_the_graph_would_be_seen(tmp_path, monkeypatch, capfd):
-    """The control: left alone, torch prints it."""
+    """The control: without our capture, torch prints it."""
     import torch
 
     from parity.onnx import exporter
@@ -177,7 +177,7 @@ def test_the_graph_would_be_seen(tmp_path, monkeypatch, capfd):
 
 
 def test_what_pytorch_cannot_run_is_not_the_exporter_s_fault(tmp_path, monkeypatch):
-    """A model that raises without any exporter, and one that raises only while it is traced, which is the control."""
+    """A model that raises without any exporter; the control raises only while tracing."""
     import torch
 
     def fail(hidden):

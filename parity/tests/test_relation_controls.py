@@ -1,4 +1,4 @@
-"""Relations: each is shown to fail on a file that leaks, on the model of one line without it, and off the record."""
+"""Each relation fails on a file with a leak, on a one-line model without it, and if it is not declared."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ WRONG_VALUE = next(specimen for specimen in SPECIMENS if specimen.name == "wrong
 
 
 def judge_backend(bert, relation, run, other=None):
-    """Failures of one relation of a backend; of `other` against it where that is given."""
+    """Failures of one relation of a backend, or of `other` compared with it."""
     pool = test_relations.pool_of(BERT, relation)
     first = [run(inputs) for inputs in pool.inputs]
     if other is None:
@@ -35,7 +35,7 @@ def judge_backend(bert, relation, run, other=None):
 
 @pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
 def test_each_relation_catches_its_leak(bert, specimen):
-    """The relation made for this leak fails on its file and names itself; on a healthy file it holds."""
+    """The relation fails on the file with its leak and names itself; it holds for a healthy file."""
     (row,) = judge_backend(bert, specimen.caught_by, specimen.session().run)
     assert row.check == "relation"
     assert row.message.startswith(f"last_hidden_state: {specimen.caught_by}: the two sides differ by")
@@ -43,20 +43,20 @@ def test_each_relation_catches_its_leak(bert, specimen):
 
 
 def test_a_leak_that_is_symmetric_needs_the_batch_of_one(bert):
-    """The mean over the batch stands every permutation: it takes the batch of one to see it."""
+    """Every permutation keeps a mean over the batch: only the batch of one detects it."""
     leak = next(s for s in RELATION_SPECIMENS if s.name == "batch-mean-leak")
     assert judge_backend(bert, "batch-permutation", leak.session().run) == []
 
 
 def test_optimisations_that_change_the_answer_are_caught(bert):
-    """Two sessions that should be one file's, and are those of different files, differ."""
+    """Two sessions of different files, in place of one file's, differ."""
     assert judge_backend(bert, "optimisations", HEALTHY.session().run, HEALTHY.session().run) == []
     (row,) = judge_backend(bert, "optimisations", HEALTHY.session().run, WRONG_VALUE.session().run)
     assert "optimisations" in row.message
 
 
 def test_unoptimised_session_is_another(bert, tmp_path):
-    """Without optimisations ONNX Runtime runs the graph as it is: as right, but not the same bits."""
+    """Without optimisations ONNX Runtime runs the graph unchanged: equally right, but with other bits."""
     HEALTHY.write(bert, tmp_path / "model.onnx")
     (inputs,) = subjects.pool("bert", "default", "other").inputs[3:4]
     runs = [OnnxSession(tmp_path / "model.onnx", optimise=on).run(inputs) for on in (True, False)]
@@ -64,7 +64,7 @@ def test_unoptimised_session_is_another(bert, tmp_path):
 
 
 def test_a_relation_of_another_shape_fails():
-    """Sides of different shapes differ, whatever broadcasts."""
+    """Different shapes differ, even if they broadcast."""
     two_rows, one_row = ([{"y": np.ones((rows, 3), np.float32)}] * 8 for rows in (2, 1))
     pool = dataclasses.replace(Pool.from_answers(two_rows, two_rows, two_rows, two_rows), unit={"y": 1e-7})
     (finding,) = relations.judge_relation("any", pool, one_row)
@@ -82,7 +82,7 @@ BATCH = {
 
 
 def toy(relative, masked):
-    """A model of one line: tokens, and their mean, with a weight for the position."""
+    """A one-line model: tokens plus their mean, with a weight for the position."""
 
     def run(inputs):
         ids, mask = inputs["input_ids"].astype(float), inputs["attention_mask"] if masked else 1
@@ -104,7 +104,7 @@ def toy(relative, masked):
     ids=["healthy", "absolute positions", "mask ignored", "first row leaks", "mean of the batch leaks"],
 )
 def test_each_relation_on_a_model_of_one_line(run, broken):
-    """Every relation is broken by the model without it, and by no other."""
+    """Exactly the model without a relation breaks it."""
     first = run(BATCH)
     second = {name: ask(run, BATCH, SIGNATURE, first)["y"] for name, ask in relations.RELATIONS.items()}
     found = {name for name, array in second.items() if not np.allclose(array, first["y"])}
@@ -112,7 +112,7 @@ def test_each_relation_on_a_model_of_one_line(run, broken):
 
 
 def test_what_padding_lengthens():
-    """Left padding stands before the past; without a mask over the tokens there is no padding."""
+    """Left padding comes before the past; without a mask over the tokens there is no padding."""
     mask, cache = {0: "batch", 1: "past_sequence + sequence"}, {0: "batch", 2: "past_sequence"}
     decoder = relations.PaddedSignature(
         {"input_ids": TOKENS, "past_key_values.0.key": cache, "attention_mask": mask}, {}
@@ -130,18 +130,18 @@ def test_what_padding_lengthens():
     ],
 )
 def test_the_record_binds_in_both_directions(bert, monkeypatch, recorded, message):
-    """A relation on record that the model has not, and one that it has off the record, both fail by name."""
+    """A declared relation that the model lacks fails by name, and so does one that it has undeclared."""
     declared = dataclasses.replace(architecture("bert"), relations={"default": recorded})
     monkeypatch.setattr(test_relations, "architecture", lambda name: declared)
     with pytest.raises(AssertionError, match=message):
         test_relations.test_float64_has_the_recorded_relations(BERT, bert)
 
 
-# What the commands judge: on the file alone, and where that fails, on the float64 model too.
+# The commands judge the file alone, and if that fails, also the float64 model.
 
 
 def judge_claim(bert, specimen, relation, exactly):
-    """Failures of one claim on a file, whatever its error ratio."""
+    """Failures of one claim about a file, whatever its error ratio."""
     from parity.validation import claims_of
 
     pool = subjects.pool("bert", "default", "other")
@@ -157,7 +157,7 @@ def never():
 
 @pytest.mark.parametrize("specimen", RELATION_SPECIMENS, ids=str)
 def test_a_claimed_relation_that_the_file_has_lost_is_told(bert, specimen):
-    """The commands' verdict names the relation; of the healthy file the model is never asked."""
+    """The commands' verdict names the relation; for a healthy file the model is not run."""
     (row,) = judge_claim(bert, specimen, specimen.caught_by, lambda: subjects.float64(bert))
     assert (row.check, row.passed) == ("relation", False)
     assert specimen.caught_by in row.message
@@ -165,7 +165,7 @@ def test_a_claimed_relation_that_the_file_has_lost_is_told(bert, specimen):
 
 
 def test_a_relation_that_the_model_has_not_is_no_fault_of_the_file(bert):
-    """A left padding shifts absolute positions: claimed of this model, it fails on the file, and the model answers."""
+    """Left padding shifts absolute positions: claimed of this model, it fails on the file, but also on the model."""
     assert "padding-left" not in architecture("bert").relations_of("default")
     calls = []
 
@@ -179,7 +179,7 @@ def test_a_relation_that_the_model_has_not_is_no_fault_of_the_file(bert):
 
 @pytest.mark.parametrize(("raises", "failed"), [(True, []), (False, ["run"])])
 def test_a_question_that_the_file_refuses(raises, failed):
-    """What the file refuses to be asked is a failure, unless the model refuses it too."""
+    """Inputs that the file refuses are a failure, unless the model refuses them too."""
 
     class Model:
         def __enter__(self):
@@ -205,7 +205,7 @@ def test_a_question_that_the_file_refuses(raises, failed):
 
 
 def asked_of(samples, answer):
-    """A pool of one input, of which file and model have the same answer."""
+    """A pool of one input with the same answer of file and model."""
     answers = [Answers(answer, answer, answer)] * len(samples)
     return Pool(samples, answers, [BATCH] * len(samples), [answer] * len(samples), unit={"y": 1e-7})
 
@@ -221,7 +221,7 @@ def asked_of(samples, answer):
     ],
 )
 def test_only_inputs_with_room_are_padded(limits, room):
-    """Inputs without padding are made longer, as far as the model takes them; of the others the answer stands."""
+    """Inputs without padding are extended up to the model's maximum; the others keep their answer."""
     lengths = []
 
     def run(inputs):
@@ -235,7 +235,7 @@ def test_only_inputs_with_room_are_padded(limits, room):
 
 
 def test_the_float64_model_is_loaded_once_and_only_when_it_is_run():
-    """It is large: claims that the file keeps never need it, and it is closed with what opened it."""
+    """It is large: if the file keeps all claims it is not loaded, and it is closed by what opened it."""
     events = []
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What releases of transformers call by other names: told apart in one module, and by our names everywhere else."""
+"""Names that differ between transformers releases: one module handles them, all others use ours."""
 
 import ast
 import itertools
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def branches(source):
-    """The lines that ask for a version of transformers to decide something by; what only names it is none."""
+    """The lines that decide by the version of transformers; mentioning the version is allowed."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "__version__" and ast.unparse(node.value) == "transformers":
@@ -37,7 +37,7 @@ def _asks_version(node):
 
 
 def library():
-    """The modules that users run: not the tests, nor the fixtures and reports of the suite."""
+    """The modules that users run: neither tests, nor fixtures and reports of the suite."""
     for folder in ("parity", "architectures"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             inside = path.relative_to(ROOT / folder)
@@ -46,7 +46,7 @@ def library():
 
 
 def test_one_module_asks_which_transformers_is_installed():
-    """Recording, messages and the requirements in declarations apart, only `parity/releases.py` does."""
+    """Only `parity/releases.py`, apart from records, messages and requirements in declarations."""
     found = {path.relative_to(ROOT).as_posix(): list(branches(path.read_text(encoding="utf-8"))) for path in library()}
     assert len(found) > 90
     assert {path for path, lines in found.items() if lines} == {"parity/releases.py"}
@@ -65,7 +65,7 @@ def test_one_module_asks_which_transformers_is_installed():
     ],
 )
 def test_a_branch_would_be_seen(line, count):
-    """Each way of asking is found; a message, another package and a requirement are none."""
+    """Each form of the decision is found; a message, another package and a requirement are not."""
     assert len(list(branches(line))) == count
 
 
@@ -81,7 +81,7 @@ class New:
 
 @pytest.fixture(params=["4.57.6", "5.23.0", "5.24.0"])
 def release(request, monkeypatch):
-    """Each of three releases, as far as this module asks."""
+    """Each of three releases, as `parity.releases` sees it."""
     from packaging.version import Version
 
     def at_least(package, minimum):
@@ -97,14 +97,14 @@ def release(request, monkeypatch):
 
 
 def test_caches_have_one_name(release):
-    """`cache` of 5.24 is `past_key_values` to us; before, an argument of that name is no cache."""
+    """`cache` of 5.24 becomes `past_key_values`; before, an argument of that name is no cache."""
     assert releases.parameters_of(Old) == ("input_ids", "past_key_values", "use_cache")
     renamed = "past_key_values" if release == "5.24.0" else "cache"
     assert releases.parameters_of(New) == ("input_ids", renamed, "use_cache")
 
 
 def test_arguments_have_the_names_of_forward(release):
-    """Past key values arrive under the name that this model's `forward` has, and none where none are given."""
+    """Past key values get the name in this model's `forward`; without any, no argument is added."""
     past = [(1, 2)]
 
     class Stub:
@@ -128,12 +128,12 @@ def test_arguments_have_the_names_of_forward(release):
         ("4.49.0", True, "DynamicCache"),
         ("4.50.3", False, "DynamicCache"),
         ("4.55.4", False, "DynamicCache"),
-        # The installed one; the constructor that 4.56 brought cannot be had in another.
+        # The installed release, because others lack the constructor added in 4.56.
         ("", False, "DynamicCache" if at_least("transformers", "4.50") else tuple),
     ],
 )
 def test_caches_are_what_the_release_takes(monkeypatch, version, supports, kind):
-    """Tuples or an object, whichever was given, of the same layers in the same order."""
+    """Tuples or an object, from either form, with the same layers in the same order."""
     import torch
     from packaging.version import Version
 
@@ -152,7 +152,7 @@ def test_caches_are_what_the_release_takes(monkeypatch, version, supports, kind)
     ("version", "has_cache"), [("4.53.3", False), ("4.54.1", True), ("4.57.6", True), ("5.0.0", False)]
 )
 def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypatch, version, has_cache):
-    """In those releases alone, and no other model."""
+    """Only in those releases, and for no other model."""
     from packaging.version import Version
 
     monkeypatch.setattr(releases, "at_least", lambda package, minimum: Version(version) >= Version(minimum))
@@ -164,7 +164,7 @@ def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypat
 
 
 def test_outputs_have_one_name():
-    """Whatever a model calls its caches, they are `present`; what is called `cache` and is none keeps its name."""
+    """Any model's caches become `present`; an output named `cache` that is none keeps its name."""
 
     class Layer:
         keys, values = "k", "v"
@@ -180,7 +180,7 @@ def test_outputs_have_one_name():
 
 
 def test_models_of_this_release_have_our_name():
-    """Every model with a past takes `past_key_values`, by our names, and none an argument `cache` beside it."""
+    """Every model with a past takes `past_key_values` under our names, and no `cache` in addition."""
     from parity.features import heads
     from parity.fixtures.checkpoints import tiny_config
 
@@ -197,7 +197,7 @@ def test_models_of_this_release_have_our_name():
 
 
 def test_both_names_are_never_given_at_once():
-    """A forward of a model of one's own that has both keeps both as they are."""
+    """A custom model whose forward has both arguments keeps both."""
 
     class Both:
         def forward(self, past_key_values=None, cache=None):
@@ -209,7 +209,7 @@ def test_both_names_are_never_given_at_once():
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_masks_by_broadcasting_are_those_of_each_index(padded):
-    """A mask function called once on broadcast indices gives what it gives index by index."""
+    """A mask function called once on broadcast indices gives the same as index by index."""
     import torch
 
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()

@@ -1,4 +1,4 @@
-"""Small models of the kinds that people report: each is exported and right, or refused in one sentence."""
+"""Small models of reported kinds: each is exported correctly, or refused in one sentence."""
 
 import json
 import re
@@ -40,7 +40,7 @@ MARIAN = {
 
 
 def save(directory, model_class, config, tokenizer=None, **items):
-    """The checkpoint of a model with weights that show; `items` are set in its config.json as they are."""
+    """Save the checkpoint of a model whose weights all have an effect; `items` are set in its config.json."""
     import torch
     import transformers
 
@@ -59,7 +59,7 @@ def save(directory, model_class, config, tokenizer=None, **items):
 
 
 def images(directory, height, width, mean=(0.5, 0.5, 0.5)):
-    """An image processor as published, for images of that size."""
+    """A published image processor for images of that size."""
     values = {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": height, "width": width},
@@ -70,7 +70,7 @@ def images(directory, height, width, mean=(0.5, 0.5, 0.5)):
 
 
 def command(directory, feature):
-    """Exit status and standard error of the export, and the inputs of its file with their shapes."""
+    """Exit status and standard error of the export, and its file's inputs with their shapes."""
     status, _, err = commands.run("-m", directory, "--feature", feature, "--quiet", directory / "onnx", command=main)
     file = directory / "onnx" / "model.onnx"
     return status, err, {value.name: value.axes for value in read(file).inputs} if file.exists() else {}
@@ -83,14 +83,14 @@ def require_export(directory, feature):
 
 
 def test_attention_that_insists_on_float32(tmp_path):
-    """`reorder_and_upcast_attn` of the stanford-crfm GPT-2s raises in float64: the reference computes it in order."""
+    """`reorder_and_upcast_attn` of the stanford-crfm GPT-2s raises in float64: the reference uses the normal order."""
     config = {**tiny_config("gpt2").to_diff_dict(), "reorder_and_upcast_attn": True}
     save(tmp_path, "GPT2LMHeadModel", ("GPT2Config", {**config, "scale_attn_by_inverse_layer_idx": True}), "gpt2")
     require_export(tmp_path, "causal-lm")
 
 
 def test_the_float64_reference_of_upcast_attention_is_that_of_the_rest():
-    """Both orders are one function: the answers differ by less than float32 can tell, and the flag is put back."""
+    """Both orders compute the same function: the difference is below float32 accuracy, and the flag is restored."""
     from parity.reference import UPCAST, answers
     from parity.samples import SampleSource
 
@@ -116,13 +116,13 @@ def constructor(model_type, feature):
 
 @pytest.mark.parametrize("feature", ["seq2seq-lm", "seq2seq-lm-with-past"])
 def test_a_decoder_with_fewer_ids_than_its_encoder(tmp_path, feature):
-    """Marian's `decoder_vocab_size`: each side draws from its own table."""
+    """With Marian's `decoder_vocab_size`, each side draws from its own table."""
     save(tmp_path, "MarianMTModel", ("MarianConfig", {**MARIAN, "decoder_vocab_size": 60}), "t5")
     require_export(tmp_path, feature)
 
 
 def test_every_id_of_a_large_vocabulary_can_be_drawn():
-    """Those above 4,096 and those that only the decoder has, too; none is outside its table."""
+    """Also ids above 4,096 and ids that only the decoder has; none is outside its table."""
     from transformers import MarianConfig
 
     from parity.samples import SampleSource
@@ -137,7 +137,7 @@ def test_every_id_of_a_large_vocabulary_can_be_drawn():
 
 @pytest.mark.parametrize("feature", ["causal-lm", "causal-lm-with-past"])
 def test_a_padding_id_that_is_none(tmp_path, feature):
-    """−1, as decapoda-research/llama-7b-hf has it: padding is made of a token that the table has."""
+    """−1, as in decapoda-research/llama-7b-hf: padding uses a token in the table."""
     save(tmp_path, "LlamaForCausalLM", ("LlamaConfig", {**DECODER, "vocab_size": 96}), "gpt2", pad_token_id=-1)
     status, err, _ = command(tmp_path, feature)
     assert status == 0
@@ -145,7 +145,7 @@ def test_a_padding_id_that_is_none(tmp_path, feature):
 
 
 def test_an_unknown_token_outside_the_table(tmp_path):
-    """A tokenizer with tokens that were added after the training: texts are made of ids that the table has."""
+    """A tokenizer with tokens added after training: texts use only ids in the table."""
     import copy
 
     save(tmp_path, "LlamaForCausalLM", ("LlamaConfig", {**DECODER, "vocab_size": 96}))
@@ -158,7 +158,7 @@ def test_an_unknown_token_outside_the_table(tmp_path):
 
 @pytest.mark.parametrize("ids", [[1, 7, 99], [[1, 7], [99, 2]]])
 def test_ids_outside_the_table_become_its_last(ids):
-    """In lists, arrays and tensors alike; all others are left as they are."""
+    """In lists, arrays and tensors; other ids stay."""
     import torch
 
     from parity.configs.tokens import within_vocabulary
@@ -189,7 +189,7 @@ GREY = {
 @pytest.mark.parametrize("name", GREY)
 @pytest.mark.parametrize("mean", [(0.5,), (0.5, 0.5, 0.5)], ids=["grey", "colours"])
 def test_grey_images(tmp_path, name, mean):
-    """`num_channels` 1, with a processor of grey images, or with one that makes three channels, which is told."""
+    """`num_channels` 1, with a processor of grey images, or with one of three channels, which is reported."""
     model_class, (config, values) = GREY[name]
     save(tmp_path, model_class, (config, {**values, "num_channels": 1}))
     images(tmp_path, 32, 32, mean)
@@ -212,7 +212,7 @@ RECTANGLES = {
 
 @pytest.mark.parametrize("name", RECTANGLES)
 def test_images_that_are_no_squares(tmp_path, name):
-    """A list of height and width as `image_size`: both stay dynamic."""
+    """`image_size` as a list of height and width: both stay dynamic."""
     model_class, config, size = RECTANGLES[name]
     save(tmp_path, model_class, config)
     images(tmp_path, *size)
@@ -220,7 +220,7 @@ def test_images_that_are_no_squares(tmp_path, name):
 
 
 def test_the_sizes_of_a_rectangle_are_its_own():
-    """Up to three times the model's height and width, each."""
+    """Each up to three times the model's height or width."""
     from parity.declaration import image_sizes
 
     assert image_sizes(4, [24, 48]) == {"height": range(4, 73), "width": range(4, 145)}
@@ -229,7 +229,7 @@ def test_the_sizes_of_a_rectangle_are_its_own():
 
 @pytest.mark.skipif(not at_least("transformers", "5"), reason="its table has a place too many before transformers 5")
 def test_absolute_positions_of_windows(tmp_path):
-    """Swin with `use_absolute_embeddings` has a table of one size, which the file says."""
+    """Swin with `use_absolute_embeddings` has a table for one size, and its file has that size."""
     save(
         tmp_path,
         "SwinForImageClassification",
@@ -241,7 +241,7 @@ def test_absolute_positions_of_windows(tmp_path):
 
 @pytest.mark.parametrize(("own", "size"), [(72, 72), (64, 65), (256, 200), (32, 65), (128, 72)])
 def test_the_example_image_of_mobilevit_is_stretched_at_every_layer(own, size):
-    """The largest that is, if it is not much smaller than the model's own; else the next larger."""
+    """The largest possible size, if it is close to the model's own; else the next larger."""
     from parity.architectures.mobilevit import _STRIDES, _size_to_stretch
 
     assert _size_to_stretch(own, 2) == size
@@ -249,7 +249,7 @@ def test_the_example_image_of_mobilevit_is_stretched_at_every_layer(own, size):
 
 
 def test_the_dummy_image_of_a_small_mobilevit_is_large_enough():
-    """At 64 × 64 it was 8 × 8, and others of negative size were asked for."""
+    """At 64 × 64 it used to be 8 × 8, which led to negative sizes."""
     from transformers import MobileViTConfig
 
     from parity.samples import SampleSource
@@ -271,19 +271,19 @@ FEW = {
 
 @pytest.mark.parametrize("case", FEW, ids=lambda case: f"{case[0]}-{case[1]}")
 def test_few_positions(tmp_path, case):
-    """Dummy inputs and samples are as long as the model's table allows, its past included."""
+    """Dummy inputs and samples are at most as long as the model's table, including the past."""
     name, feature, item = case
     model_class, config, positions = FEW[case]
     save(tmp_path, model_class, (config, {**tiny_config(name).to_diff_dict(), item: positions}), name)
     require_export(tmp_path, feature)
 
 
-# Architecture, feature, what is other than declared → the tokens of a dummy text, its past included.
+# Architecture, feature, changed items → tokens of a dummy text, including its past.
 FITTING = [
     ("bert", "multiple-choice", {"max_position_embeddings": 6}, 6),
     ("roberta", "multiple-choice", {"max_position_embeddings": 6}, 4),
     ("layoutlmv3", "default", {"max_position_embeddings": 6}, 4),
-    # One less than a window: the padding up to it is traced.
+    # One less than a window, so that the padding to a window is traced.
     ("longformer", "default", {"max_position_embeddings": 6, "attention_window": 4}, 3),
     ("big-bird", "multiple-choice", {"attention_type": "block_sparse"}, 40),
     ("bart", "seq2seq-lm-with-past", {"max_position_embeddings": 6}, 6),
@@ -295,7 +295,7 @@ FITTING = [
 
 @pytest.mark.parametrize(("name", "feature", "changes", "tokens"), FITTING)
 def test_dummy_texts_fit_the_table_of_positions(name, feature, changes, tokens):
-    """In pairs, behind padding, with a past, and where the model takes one length only."""
+    """In pairs, after padding, with a past, and if the model takes only one length."""
     from parity.samples import SampleSource
 
     config = tiny_config(name, changes)
@@ -304,7 +304,7 @@ def test_dummy_texts_fit_the_table_of_positions(name, feature, changes, tokens):
 
 
 def test_a_pair_has_no_more_token_types_than_the_model():
-    """A table of one: the tokenizer counts the second text as another type all the same."""
+    """With a table of one, the tokenizer still counts the second text as another type."""
     from parity.samples import SampleSource
 
     for types, largest in ((1, 0), (2, 1)):
@@ -329,7 +329,7 @@ LONGROPE = {
 @pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 takes the short factors for any length")
 @pytest.mark.parametrize("feature", ["causal-lm", "causal-lm-with-past"])
 def test_positions_that_the_length_of_the_text_decides(feature, monkeypatch):
-    """A longrope Llama is right on both sides of its original length; as traced by Python it is not, or not written."""
+    """A longrope Llama is right on both sides of its original length; without the patch it is wrong or fails."""
     from parity.architectures.llama import LlamaOnnxConfig
     from parity.fixtures import configurations
 
@@ -341,7 +341,7 @@ def test_positions_that_the_length_of_the_text_decides(feature, monkeypatch):
 
 
 def test_samples_of_few_positions_are_of_different_lengths():
-    """With and without a past; no length is 0, and no past as long as the text at the export."""
+    """With and without a past; no length is 0, and no past is as long as the text at the export."""
     from parity.shapes import default_sizes
 
     for limit in (2, 3, 6, 9, 16):
@@ -379,7 +379,7 @@ def with_outputs(*names):
 
 
 def test_hidden_states_and_attentions(talkative, tmp_path):
-    """One output a layer, `hidden_states.0` …, whatever the batch is."""
+    """One output per layer, `hidden_states.0` …, for any batch."""
     names = [*(f"hidden_states.{layer}" for layer in range(3)), *(f"attentions.{layer}" for layer in range(2))]
     config = with_outputs("last_hidden_state", *names)(talkative.config)
     tokenizer, path = preprocessor("distilbert"), tmp_path / "model.onnx"
@@ -396,7 +396,7 @@ def test_a_collection_that_is_asked_for_whole_is_refused(talkative, tmp_path):
 
 
 def test_imitated_integers_are_refused(tmp_path):
-    """I-BERT's `quant_mode`: one sentence that names the value and the thread; without it the model is exported."""
+    """I-BERT's `quant_mode`: one sentence with the value and the thread; without it the model is exported."""
     config = {**tiny_config("ibert").to_diff_dict(), "quant_mode": True}
     model = save(tmp_path, "IBertModel", ("IBertConfig", config), "roberta")
     status, err, _ = command(tmp_path, "default")
@@ -412,7 +412,7 @@ def test_imitated_integers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("missing", ["item", "reason", "issue"])
 def test_a_refusal_says_why(missing):
-    """A declared one has an item, a reason and a thread."""
+    """A declared refusal has an item, a reason and a thread."""
     words = {"item": "quant_mode", "reason": "why", "issue": "https://example.org", missing: ""}
     with pytest.raises(ValueError, match=f"{missing} is empty"):
         Refusal(value=True, **words)
@@ -443,7 +443,7 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_of_models_are_refused_in_one_sentence(tmp_path, part):
-    """What no feature is declared for."""
+    """No feature is declared for them."""
     model_class, config, own, feature, expected, says = PARTS[part]
     whole = tiny_config("clip")
     values = {
@@ -461,7 +461,7 @@ def test_parts_of_models_are_refused_in_one_sentence(tmp_path, part):
 
 @pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 interpolates no positions unless asked")
 def test_what_the_model_itself_refuses_is_not_the_exporters_fault(tmp_path):
-    """BEiT with absolute positions cannot read rectangles, in PyTorch either."""
+    """BEiT with absolute positions cannot read rectangles, not even in PyTorch."""
     values = {**RECTANGLES["beit"][1][1], "use_absolute_position_embeddings": True}
     save(tmp_path, "BeitForImageClassification", ("BeitConfig", values))
     images(tmp_path, 32, 48)
@@ -471,13 +471,13 @@ def test_what_the_model_itself_refuses_is_not_the_exporters_fault(tmp_path):
     assert "the exporter failed" not in err
 
 
-# Widths at which ONNX's Resize takes another pixel of the mask than torch: microsoft/onnxruntime#12098.
+# Widths at which ONNX's Resize picks another pixel of the mask than torch: microsoft/onnxruntime#12098.
 WIDTHS = (52, 56, 60, 78, 84)
 
 
 @pytest.fixture(scope="module")
 def detr():
-    """The tiny DETR, its configuration, and its inputs at the width of a given image."""
+    """The tiny DETR, its configuration, and a function: width → inputs."""
     import torch
 
     from parity.fixtures import subjects
@@ -488,7 +488,7 @@ def detr():
         generator = torch.Generator().manual_seed(width)
         pixels = torch.randn((1, 3, 40, width), generator=generator)
         mask = torch.zeros((1, 40, width), dtype=torch.long)
-        # An edge between any two columns of the mask shows which of them is looked up.
+        # An edge between any two columns of the mask shows which one is picked.
         mask[..., torch.arange(width) % 2 == 0] = 1
         return {"pixel_values": pixels, "pixel_mask": mask}
 
@@ -496,7 +496,7 @@ def detr():
 
 
 def answers_at_widths(detr, path):
-    """The largest difference of the boxes between the file and the model, by width."""
+    """Width → largest difference of the boxes between file and model."""
     import torch
 
     from parity.sessions import OnnxSession
@@ -514,7 +514,7 @@ def answers_at_widths(detr, path):
 
 
 def test_a_mask_is_resized_as_torch_does(detr, tmp_path):
-    """At widths where the operator Resize takes another pixel, the file is right; without the patch it is not."""
+    """At widths where the operator Resize picks another pixel, the file is right; without the patch it is wrong."""
     from parity.architectures.resnet import ResNetOnnxConfig
 
     subject, _ = detr
@@ -529,7 +529,7 @@ def test_a_mask_is_resized_as_torch_does(detr, tmp_path):
 
 
 def test_the_nearest_place_is_torchs_at_every_width():
-    """Shrunk by the strides of a backbone, from 32 to 1,333 pixels, and stretched again."""
+    """Shrunk by the strides of a backbone, from 32 to 1,333 pixels, and enlarged again."""
     import torch
     from torch.nn.functional import interpolate
 

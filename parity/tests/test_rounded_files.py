@@ -1,4 +1,4 @@
-"""Files in half precision and integers: right ones pass, and a fault of each of the three kinds is told as that."""
+"""Files in half precision and integers: right files pass, and each of three kinds of fault is identified."""
 
 import functools
 import json
@@ -47,8 +47,9 @@ def to_static(model, path):
 
 
 def to_int4(model, path):
-    """Each matrix product of the layers as MatMulNBits, in blocks of 16: what onnxruntime's tool writes, which needs
-    packages that are not installed here.
+    """Replace each MatMul of the layers by MatMulNBits in blocks of 16, like onnxruntime's tool.
+
+    The tool itself needs packages that are not installed here.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -89,7 +90,7 @@ TOOLS = {
 
 @pytest.fixture(scope="module")
 def rounded(tmp_path_factory):
-    """A tiny checkpoint, and precision → the file that onnxruntime's tools make of parity's."""
+    """A tiny checkpoint, and a function: precision → parity's file rounded by onnxruntime's tools."""
     directory, output, files = (tmp_path_factory.mktemp(name) for name in ("distilbert", "exported", "rounded"))
     save_checkpoint(directory, "distilbert", "masked-lm")
     options = ("-m", directory, "--feature=masked-lm", "--opset=17", "--quiet", output)
@@ -107,13 +108,13 @@ def rounded(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", TOOLS)
 def test_precision_is_read_from_the_file(rounded, kind):
-    """What the tools have made is what is read."""
+    """The precision read matches the tool's."""
     assert read_precision(onnx.load(rounded[1](kind))).name == NAMES[kind]
 
 
 @pytest.mark.parametrize("kind", TOOLS)
 def test_a_right_file_passes(rounded, kind):
-    """Weights, graph and the file itself are judged apart, and each is told."""
+    """Weights, graph and the file itself are judged separately, and each is reported."""
     status, out, log = run(rounded[0], rounded[1](kind), "--json")
     result = json.loads(out)
     assert (status, result["precision"], result["graph"]) == (0, NAMES[kind], "judged")
@@ -124,7 +125,7 @@ def test_a_right_file_passes(rounded, kind):
 
 
 def spoil(path, target, choose, change):
-    """The file with the first tensor that is chosen changed, written beside it."""
+    """Write a copy of the file with the first chosen tensor changed."""
     model = onnx.load(path)
     tensor = next(each for each in model.graph.initializer if choose(each))
     values = numpy_helper.to_array(tensor)
@@ -192,7 +193,7 @@ def is_key(tensor):
 
 @pytest.mark.parametrize("kind", ["int8", "static"])
 def test_a_weight_that_is_another_one_is_rejected(rounded, tmp_path, kind):
-    """Its integers in another order: it is the rounding of no weight, and its graph is not judged; drift is allowed."""
+    """Reordered integers are no rounding of a weight, and the graph is not judged, even if drift is allowed."""
     file = spoil(rounded[1](kind), tmp_path / "spoiled.onnx", is_key, shuffle)
     status, out, _ = run(rounded[0], file, "--json", "--max-drift", "1000")
     result = json.loads(out)
@@ -201,7 +202,7 @@ def test_a_weight_that_is_another_one_is_rejected(rounded, tmp_path, kind):
 
 
 def test_a_constant_in_half_precision_changes_no_rule(rounded):
-    """A file in float32 with one such constant is still one in float32."""
+    """A float32 file with one such constant counts as float32."""
     model = onnx.load(rounded[1]("float16"))
     assert read_precision(model).name == "float16"
     matrices = [each for each in model.graph.initializer if each.data_type == 10]
@@ -221,7 +222,7 @@ def raise_bias(values):
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int4"])
 def test_a_fault_of_the_graph_is_rejected(rounded, tmp_path, kind):
-    """One float bias × 1.0001: the twin's ratio fails, far below what drift could tell."""
+    """One float bias × 1.0001: the twin's ratio fails, far below what drift detects."""
     file = spoil(rounded[1](kind), tmp_path / "spoiled.onnx", is_bias, raise_bias)
     status, out, _ = run(rounded[0], file, "--json")
     checks = {failure["check"] for failure in json.loads(out)["failures"]}
@@ -246,7 +247,7 @@ def test_a_wrong_operator_is_rejected(rounded, tmp_path, kind):
 
 
 def test_drift_is_bounded(rounded):
-    """--max-drift: a right file of integers drifts by more than a thousandth."""
+    """--max-drift: a right integer file drifts by more than a thousandth."""
     status, out, _ = run(rounded[0], rounded[1]("int8"), "--max-drift", "0.001", "--json")
     (failure,) = json.loads(out)["failures"]
     assert (status, failure["check"]) == (1, "drift")
@@ -258,7 +259,7 @@ def is_range(tensor):
 
 
 def test_a_wrong_range_of_activations_drifts(rounded, tmp_path):
-    """A static range a hundred times too narrow clips what is computed: the file drifts, weights and twin are right."""
+    """A static range a hundred times too narrow clips activations: the file drifts, weights and twin are right."""
     file = spoil(rounded[1]("static"), tmp_path / "spoiled.onnx", is_range, lambda values: values / 100)
     status, out, _ = run(rounded[0], file, "--json")
     assert status == 1
@@ -266,7 +267,7 @@ def test_a_wrong_range_of_activations_drifts(rounded, tmp_path):
 
 
 def test_bfloat16_is_recognised_and_not_passed(rounded, tmp_path):
-    """This runtime has no bfloat16 arithmetic on the CPU: that is said, and it is no pass."""
+    """This runtime has no bfloat16 arithmetic on the CPU: the log says so, and the file does not pass."""
     model = onnx.load(rounded[1]("float16"))
     text = model.SerializeToString()
     model = onnx.ModelProto.FromString(text)
@@ -294,7 +295,7 @@ def test_bfloat16_is_recognised_and_not_passed(rounded, tmp_path):
 
 
 def test_a_file_of_ours_that_a_tool_has_rounded_passes(rounded, tmp_path):
-    """The metadata that parity has written does not keep a half from being fed halves."""
+    """A half-precision file with parity's metadata still gets halves as inputs."""
     model = onnx.load(rounded[1]("float16"))
     model.metadata_props.add(key="parity", value="0.1.0")
     onnx.save(model, tmp_path / "ours.onnx")

@@ -1,4 +1,4 @@
-"""Inputs at chosen sizes: every axis gets its size, padding stands where it was asked for, values vary."""
+"""Inputs at chosen sizes: every axis gets its size, padding is on the chosen side, values vary."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from parity.fixtures import subjects
 
 
 def test_every_named_axis_gets_the_size_asked_for():
-    """Caches, masks and tokens of gpt2 with a past of 5 and a sequence of 3 fit each other."""
+    """Caches, masks and tokens of gpt2 with a past of 5 and a sequence of 3 have matching sizes."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
     inputs = source.resize({"batch": 3, "sequence": 3, "past_sequence": 5}).inputs
     assert inputs["input_ids"].shape == (3, 3)
@@ -24,7 +24,7 @@ def test_a_past_of_zero_is_possible():
 
 
 def test_an_unknown_axis_is_refused():
-    """A size for an axis that no input names is an error, not a no-op."""
+    """A size for an axis without an input is an error, not a no-op."""
     with pytest.raises(KeyError, match="choice"):
         subjects.subject("bert", "default").source.resize({"choice": 3})
 
@@ -41,7 +41,7 @@ def test_padding_stands_on_its_side(side, places):
 
 
 def test_values_follow_the_seed():
-    """Equal seeds give equal tokens, others others; special tokens stay where the tokenizer put them."""
+    """Equal seeds give equal tokens, different seeds do not; special tokens stay in their places."""
     source = subjects.subject("bert", "default").source
     first, again, other = (source.generate(seed=seed).inputs["input_ids"] for seed in (1, 1, 2))
     assert first.equal(again)
@@ -50,14 +50,14 @@ def test_values_follow_the_seed():
 
 
 def test_short_inputs_vary_too():
-    """One token leaves no room for another beside the special ones: it is drawn, or a pool would be one input."""
+    """One token leaves no room for others beside special ones: it is drawn too, or all inputs would be equal."""
     source = subjects.subject("bert", "default").source
     tokens = {source.resize({"batch": 1, "sequence": 1}, seed=seed).inputs["input_ids"].item() for seed in range(8)}
     assert len(tokens) > 4
 
 
 def test_a_fully_masked_row_keeps_its_tokens():
-    """`whole` masks the last row from end to end, its past too, and nothing else."""
+    """`whole` masks the last row completely, including its past, and no other row."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
     sizes = {"batch": 2, "sequence": 3, "past_sequence": 4}
     masked, plain = (source.resize(sizes, padding=padding).inputs for padding in ("whole", ""))
@@ -89,7 +89,7 @@ def test_all_boundaries_are_among_the_default_sizes():
 
 
 def test_sounds_and_axes_that_say_their_sizes_take_others():
-    """Both shorter and longer than the export, inside what is allowed; a name that says nothing keeps its size."""
+    """Both shorter and longer than the export, within the allowed sizes; an unknown name keeps its size."""
     from parity.shapes import default_sizes
 
     traced = {"batch": 2, "sound": 200, "frames": 8, "patches": 8}
@@ -100,7 +100,7 @@ def test_sounds_and_axes_that_say_their_sizes_take_others():
 
 
 def test_the_ends_of_a_sound_are_boundaries():
-    """Of any axis that says its sizes, too; of one that does not, nothing can be claimed."""
+    """Also of any axis with declared sizes; without them nothing can be claimed."""
     from types import SimpleNamespace
 
     from parity.fixtures.sizes import boundaries
@@ -118,7 +118,7 @@ def test_the_ends_of_a_sound_are_boundaries():
 
 
 def test_what_has_a_mask_is_padded_and_nothing_else():
-    """An image with a mask of its pixels too, as detr's; no sample of a model without a mask says that it is padded."""
+    """Also images with a mask of pixels, like detr's; no sample of a model without a mask counts as padded."""
     from parity.shapes import choose_samples
 
     padded = [sample for sample in choose_samples(subjects.subject("detr", "default").source) if sample.padding]
@@ -128,7 +128,7 @@ def test_what_has_a_mask_is_padded_and_nothing_else():
 
 
 def test_names_that_contradict_themselves_are_noticed():
-    """One name for two sizes, as in tables of the old package, makes the sizes inconsistent."""
+    """One name for two sizes, as in the old package's tables, makes the sizes inconsistent."""
     import torch
 
     from parity.samples import Sizes
@@ -140,7 +140,7 @@ def test_names_that_contradict_themselves_are_noticed():
 
 
 def test_token_types_and_tokens_are_known_by_their_roles():
-    """Those of a decoder, and of inputs with names of their own, are varied as `token_type_ids` and `input_ids` are."""
+    """Those of a decoder, and inputs with other names, vary like `token_type_ids` and `input_ids`."""
     import torch
 
     from parity.samples import SampleSource
@@ -155,7 +155,7 @@ def test_token_types_and_tokens_are_known_by_their_roles():
 
 
 def test_extreme_ids_are_the_whole_vocabulary():
-    """The first id and the last are drawn in any case, and none twice before all others were; padding is none."""
+    """The first and the last id are always drawn, none twice before all others, and never padding."""
     source = subjects.subject("bert", "default").source
     ids = source.resize({"batch": 1, "sequence": 40}, seed=1, extreme=True).inputs["input_ids"][0]
     others = ids[1:-1].tolist()
@@ -167,7 +167,7 @@ def test_extreme_ids_are_the_whole_vocabulary():
 
 
 def test_extreme_ids_are_those_of_each_table():
-    """Marian's decoder has a table of its own, and a text of it goes to that table's end."""
+    """Marian's decoder has its own table, and its texts reach the end of it."""
     import torch
 
     from parity.samples import SampleSource
@@ -187,7 +187,7 @@ def test_extreme_ids_are_those_of_each_table():
 
 
 def test_usual_ids_are_drawn_from_the_whole_vocabulary():
-    """Not from a part of it: many draws reach all of its tenths, and special tokens stay what they are."""
+    """Many draws reach all tenths of the vocabulary, and special tokens stay."""
     source = subjects.subject("bert", "default").source
     ids = source.resize({"batch": 30, "sequence": 40}, seed=1).inputs["input_ids"]
     tenths = {int(id) * 10 // source.vocabulary for id in ids[:, 1:-1].flatten()}
@@ -209,14 +209,14 @@ def test_extreme_floats_are_large_in_every_second_row():
 
 
 def test_extreme_boxes_go_to_the_ends_of_their_tables():
-    """The first word stands on the whole page, so that both ends of every table are read."""
+    """The first word covers the whole page, so that both ends of every table are read."""
     source = subjects.subject("layoutlm", "default").source
     boxes = source.resize({"batch": 2, "sequence": 9}, seed=1, extreme=True).inputs["bbox"]
     assert boxes[:, 0].tolist() == [[0, 0, source._page, source._page]] * 2
 
 
 def test_each_row_of_a_batch_is_padded_in_a_way_of_its_own():
-    """More than half of it on either side, holes, both sides, and one row throughout; no row is whole."""
+    """More than half on either side, holes, both sides, and one full row; no row is without padding."""
     source = subjects.subject("bert", "default").source
     sample = source.resize({"batch": 8, "sequence": 19}, padding="mixed", seed=1)
     mask = sample.inputs["attention_mask"]
@@ -231,12 +231,12 @@ def test_each_row_of_a_batch_is_padded_in_a_way_of_its_own():
     assert (ids[0, :10] == 0).all()
     assert (ids[1, 9:] == 0).all()
     assert (ids[2] != 0).all()
-    # Each row that is cut keeps its end, which some heads look for.
+    # Each truncated row keeps its end token, which some heads look for.
     assert [int(row[row != 0][-1]) for row in ids[:7]] == [int(ids[0, -1])] * 7
 
 
 def test_a_past_is_padded_first():
-    """More of it than the export has, while the tokens after it stay as they are; two rows have holes in the past."""
+    """Longer than that of the export, with later tokens unchanged; two rows have holes in the past."""
     source = subjects.subject("gpt2", "causal-lm-with-past").source
     sizes = {"batch": 8, "sequence": 3, "past_sequence": 25}
     padded, plain = (source.resize(sizes, padding=padding, seed=1).inputs for padding in ("mixed", ""))
@@ -248,7 +248,7 @@ def test_a_past_is_padded_first():
 
 
 def test_encoder_and_decoder_are_blank_in_other_rows():
-    """The decoder's mask has holes too, and the row in which it sees nothing is another than the encoder's."""
+    """The decoder's mask has holes too, and different rows of encoder and decoder are fully masked."""
     source = subjects.subject("bart", "default").source
     sample = source.resize({"batch": 8, "encoder_sequence": 19, "decoder_sequence": 17}, padding="mixed", seed=1).inputs
     blank = [(sample[name].sum(1) == 0).nonzero().flatten().tolist() for name in _MASKS]
@@ -260,7 +260,7 @@ _MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def test_short_rows_keep_a_token():
-    """Whatever the length, a row that is not masked as a whole attends to something."""
+    """At any length, a row that is not fully masked attends to something."""
     from parity.padding import WAYS, row_mask
 
     for length in range(1, 20):
@@ -270,7 +270,7 @@ def test_short_rows_keep_a_token():
 
 
 def test_long_rows_and_the_batch_are_chosen():
-    """The longest text unpadded, one past each change, a past that leaves three tokens, and the batch of eight."""
+    """The longest text without padding, one past each change, a past that leaves three tokens, and a batch of eight."""
     from parity.shapes import choose_samples
 
     def further(architecture, feature, **options):
@@ -291,7 +291,7 @@ def test_long_rows_and_the_batch_are_chosen():
 
 
 def test_extent_is_what_the_samples_cover():
-    """The shortest and longest text, the smallest and largest id; of images nothing."""
+    """The shortest and longest text, the smallest and largest id; nothing for images."""
     from parity.extent import Extent
     from parity.shapes import choose_samples
 
@@ -313,7 +313,7 @@ def test_extent_is_what_the_samples_cover():
     ],
 )
 def test_every_id_has_its_turn(monkeypatch, architecture, feature, name):
-    """Thorough: pools of eight rows, among them every id of the table, of the decoder's text too."""
+    """Thorough: pools of eight rows with every id of the table, also in the decoder's text."""
     from parity import thorough
 
     monkeypatch.setattr(thorough, "TOKENS_AT_ONCE", 7)
@@ -325,7 +325,7 @@ def test_every_id_has_its_turn(monkeypatch, architecture, feature, name):
 
 
 def test_no_vocabulary_has_no_turns():
-    """Nothing is tried thoroughly of an image."""
+    """Thorough pools do not exist for images."""
     from parity.thorough import vocabulary_pools
 
     assert [*vocabulary_pools(subjects.subject("vit", "default").source, None)] == []

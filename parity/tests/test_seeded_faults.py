@@ -1,6 +1,6 @@
-"""Faults that a short text, or an account of the weights, does not show: each is seen by values on a tiny model.
+"""Faults that neither a short text nor a check of weights shows: values on a tiny model reveal each.
 
-A fault is a change of the model that is exported, or of the mask that is traced into its file; the reference has none.
+A fault changes the exported model, or the mask traced into its file, but not the reference.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ OPSET = 17
 
 
 def with_inputs(own, change):
-    """A copy of the configuration that completes its inputs in another way; `change` gets those and what it adds."""
+    """A copy of the configuration whose `complete_inputs` is `change` of the inputs and of the original's result."""
     config = copy.copy(own)
     config.complete_inputs = lambda inputs, parameters: change(inputs, own.complete_inputs(inputs, parameters))
     return config
 
 
 def with_mask(own, hide=None, fill=None, padding=None):
-    """The configuration with another mask than the model's own traced into its file.
+    """The configuration, with another mask than the model's own traced into its file.
 
     Args:
-        hide: places of queries and of keys, in tokens → which keys a query does not see; None hides none but padding.
-        fill: what is added to the scores of what is not seen; None is the lowest number there is.
-        padding: keys behind that place are seen, though they are padding; None hides all padding.
+        own: the configuration.
+        hide: places of queries and of keys, in tokens → keys hidden from a query; None hides only padding.
+        fill: added to the scores of hidden keys; None is the lowest number.
+        padding: keys after that place are seen, though they are padding; None hides all padding.
     """
     import torch
 
@@ -50,12 +51,12 @@ def with_mask(own, hide=None, fill=None, padding=None):
 
 
 def sees_itself_and_before(queries, keys):
-    """What a causal model hides."""
+    """The keys that a causal model hides."""
     return keys > queries
 
 
 def window(size):
-    """What a causal window of that size hides."""
+    """The keys that a causal window of that size hides."""
     return lambda queries, keys: (keys > queries) | (keys <= queries - size)
 
 
@@ -66,7 +67,7 @@ def pool(architecture, feature):
 
 
 def judge_values(architecture, feature, path, *, model=None, onnx_config=None):
-    """The failures of a file that a changed model, or configuration, exports; by values alone."""
+    """The failures, by values only, of the file of a changed model or configuration."""
     from parity.onnx import export
 
     subject = subjects.subject(architecture, feature)
@@ -84,7 +85,7 @@ def blank(tensor, *index):
     tensor[index] = 0
 
 
-# Name → (architecture, feature), the end of the weight's name, the change of it.
+# Name → ((architecture, feature), end of the weight's name, its change).
 WEIGHTS = {
     "one row of the embeddings": ("bert", "default", "word_embeddings.weight", lambda w: blank(w, 57)),
     "the last row of the embeddings": ("bert", "default", "word_embeddings.weight", lambda w: blank(w, -1)),
@@ -106,7 +107,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_changed_weight_is_rejected_by_its_values(name, tmp_path):
-    """Nothing is looked up in the file: what it computes is enough."""
+    """Only the file's outputs are used, not its weights."""
     import torch
 
     architecture, feature, end, change = WEIGHTS[name]
@@ -120,7 +121,7 @@ def test_changed_weight_is_rejected_by_its_values(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["one row of the embeddings", "one element", "the last position of a decoder"])
 def test_changed_weight_is_rejected_by_the_account(name, tmp_path):
-    """The same files, by what `parity check` looks up in them alone."""
+    """The same files, by their weights only, as `parity check` compares them."""
     import torch
 
     from parity.onnx import export
@@ -137,7 +138,7 @@ def test_changed_weight_is_rejected_by_the_account(name, tmp_path):
 
 
 BERT, GPT2 = ("bert", "default"), ("gpt2", "causal-lm-with-past")
-# Name → architecture and feature, what `with_mask` gets.
+# Name → ((architecture, feature), arguments of `with_mask`).
 MASKS = {
     "a mask that leaks a ten-thousandth": (BERT, {"fill": -9.2}),
     "a mask that leaks a little of what comes later": (GPT2, {"hide": sees_itself_and_before, "fill": -9.2}),
@@ -162,7 +163,7 @@ def test_wrong_mask_is_rejected(name, tmp_path):
 
 @pytest.mark.parametrize(("subject", "options"), [(BERT, {}), (GPT2, {"hide": sees_itself_and_before})])
 def test_the_masks_are_right_without_a_fault(subject, options, tmp_path):
-    """The control: a mask of the same make that hides what the model hides is as good as the model's own."""
+    """The control: such a mask that hides the same as the model's passes like the model's own."""
     config = with_mask(subjects.subject(*subject).onnx_config, **options)
     assert judge_values(*subject, tmp_path / "model.onnx", onnx_config=config) == []
 
@@ -184,7 +185,7 @@ def other_config(architecture, **items):
         return tiny_model(architecture)
 
 
-# Name → architecture, items that are wrong in the configuration of what is exported.
+# Name → (architecture, wrong items in the exported configuration).
 WINDOWS = {
     "wider by one on each side": ("modernbert", {"local_attention": 8}),
     "narrower by one on each side": ("modernbert", {"local_attention": 4}),
@@ -197,7 +198,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_wrong_window_is_rejected(name, tmp_path):
-    """All weights are right, and most tokens of a short text too."""
+    """All weights are right, and so are most tokens of a short text."""
     architecture, items = WINDOWS[name]
     model = other_config(architecture, **items)
     checks = {each.check for each in judge_values(architecture, "default", tmp_path / "model.onnx", model=model)}
@@ -205,7 +206,7 @@ def test_wrong_window_is_rejected(name, tmp_path):
 
 
 def test_presents_that_are_cut_are_rejected(tmp_path):
-    """Caches of at most 32 tokens are right until a text is longer."""
+    """Caches of at most 32 tokens are right for texts that are not longer."""
     import onnx
 
     from parity.onnx import export
@@ -229,7 +230,7 @@ def test_presents_that_are_cut_are_rejected(tmp_path):
 
 
 def test_clamped_images_are_rejected(tmp_path):
-    """Drawn pixels stay below 5; those of every second row of a batch do not."""
+    """Drawn pixels stay below 5, except in every second row of a batch."""
     import torch
 
     from parity.onnx import export
@@ -267,7 +268,7 @@ def test_clamped_caches_are_rejected(tmp_path, place, limit):
 
 @pytest.mark.parametrize(("batch", "rejected"), [(4, True), (7, True), (8, False)])
 def test_batch_that_is_cut_is_rejected(batch, rejected, tmp_path):
-    """A file that answers the first rows of a batch alone as the model does, and repeats the first for the others."""
+    """A file that is right for the first rows of a batch, and repeats the first for the others."""
     import torch
 
     from parity.onnx import export
@@ -286,7 +287,7 @@ def test_batch_that_is_cut_is_rejected(batch, rejected, tmp_path):
 
 
 def test_thorough_tries_every_id(monkeypatch, tmp_path):
-    """A row that no sample has drawn is seen when all ids have their turn, and not before, if nobody counts weights."""
+    """Only thorough samples reveal a row that no sample draws, if weights are not compared."""
     import torch
 
     from parity import shapes
@@ -313,7 +314,7 @@ def test_thorough_tries_every_id(monkeypatch, tmp_path):
 
 
 def test_command_rejects_a_missing_window(tmp_path):
-    """`parity check`: ModernBERT's window of 128 has no part in a text of 64 tokens; one more than it is tried."""
+    """`parity check`: a text of 64 tokens does not reach ModernBERT's window of 128; one longer than it is tried."""
     from parity.check import main
     from parity.fixtures.checkpoints import save_checkpoint
     from parity.fixtures.controls import commands

@@ -1,4 +1,4 @@
-"""Directories of sentence-transformers: exported whole, equal to what the package computes, and refused if unknown."""
+"""Directories of sentence-transformers: exported completely, equal to the package's result, refused if unknown."""
 
 import functools
 import json
@@ -36,14 +36,14 @@ print(json.dumps([SentenceTransformer(each, device="cpu").encode(texts).tolist()
 
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory):
-    """The directory of a tiny BERT, not to be changed."""
+    """The directory of a tiny BERT, which tests must not change."""
     directory = tmp_path_factory.mktemp("transformer")
     save_checkpoint(directory, "bert")
     return directory
 
 
 def write_modules(directory, *modes, dense=None, normalize=True, place=""):
-    """A modules.json, with a pooling of these modes, and where `dense` names an activation a dense layer of it."""
+    """Write modules.json with a pooling of these modes and, if `dense` names an activation, a dense layer."""
     import torch
 
     kinds = {"Transformer": place, "Pooling": "1_Pooling"}
@@ -83,7 +83,7 @@ def sentences(transformer, tmp_path):
 
 
 def model_of(directory):
-    """The model that would be exported, and the inputs of `TEXTS`."""
+    """The model to export, and the inputs of `TEXTS`."""
     from parity.checkpoint import Checkpoint
 
     checkpoint = Checkpoint(str(directory))
@@ -102,7 +102,7 @@ def embed(directory):
 
 @pytest.mark.skipif(version_of("sentence-transformers") is None, reason="sentence-transformers is not installed")
 def test_every_module_computes_what_the_package_computes(sentences):
-    """Each way of pooling, two together, dense layers, to 1e-5; and no two ways give the same."""
+    """Each kind of pooling, two together, dense layers, to 1e-5; no two kinds agree."""
     identity, tanh = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"
     directories = [sentences(mode, name=mode, normalize=False) for mode in MODES]
     directories += [
@@ -122,12 +122,12 @@ def test_every_module_computes_what_the_package_computes(sentences):
 
 
 def test_left_padding_changes_no_embedding(sentences):
-    """The first token, and the weights of weightedmean, are counted from where the text begins."""
+    """The first token, and the weights of weightedmean, count from the beginning of the text."""
     import torch
 
     model, inputs = model_of(sentences(*MODES, normalize=False))
     longer = {name: torch.nn.functional.pad(tensor, (3, 0)) for name, tensor in inputs.items()}
-    # The positions of BERT begin where the row does: the tokens' own embeddings are handed over.
+    # BERT's positions begin at the row's start, so pass the tokens' own embeddings.
     with torch.no_grad():
         tokens = model(**inputs)["token_embeddings"]
         moved = torch.nn.functional.pad(tokens, (0, 0, 3, 0), value=9.0)
@@ -137,7 +137,7 @@ def test_left_padding_changes_no_embedding(sentences):
 
 
 def test_the_whole_directory_is_exported_and_judged(sentences, tmp_path):
-    """By command to ONNX and TorchScript; the check reads the feature from the file, and sees another pooling."""
+    """By command to ONNX and TorchScript; the check reads the feature from the file, and detects another pooling."""
     directory = sentences("mean_tokens", dense="torch.nn.modules.activation.Tanh")
     from parity.checkpoint import Checkpoint
 
@@ -164,7 +164,7 @@ def test_the_whole_directory_is_exported_and_judged(sentences, tmp_path):
 
 
 def test_default_says_that_pooling_is_not_in_the_file(sentences, tmp_path):
-    """One line of the log, which names the feature that has it; the file is that of the transformer."""
+    """One line of the log names the feature that includes it; the file is that of the transformer."""
     status, log, err = run("-m", sentences("mean_tokens"), tmp_path / "out")
     assert (status, err) == (0, "")
     assert log.splitlines()[0] == (
@@ -174,7 +174,7 @@ def test_default_says_that_pooling_is_not_in_the_file(sentences, tmp_path):
 
 
 def test_the_transformer_in_a_directory_below(transformer, tmp_path):
-    """An older layout: the message names the directory, and with --subfolder the modules around it are found."""
+    """An older layout: the message names the directory, and with --subfolder the modules around it are used."""
     directory = write_modules(tmp_path / "old", "mean_tokens", place="0_BERT")
     shutil.copytree(transformer, directory / "0_BERT")
     status, _, err = run("-m", directory, WHOLE, tmp_path / "out")
@@ -185,7 +185,7 @@ def test_the_transformer_in_a_directory_below(transformer, tmp_path):
 
 
 def test_it_is_a_property_of_the_directory(transformer, tmp_path):
-    """Without modules.json it is exit status 2; it is no feature of an architecture."""
+    """Without modules.json exit status is 2; no architecture has the feature."""
     status, _, err = run("-m", transformer, WHOLE, tmp_path)
     assert status == 2
     assert "has no modules.json; it is for directories of sentence-transformers" in err
@@ -240,7 +240,7 @@ def remove(name):
     ],
 )
 def test_what_is_not_known_is_refused(sentences, spoil, text):
-    """A module, a setting or a file that cannot be honoured is one sentence, and no file without it."""
+    """An unsupported module, setting or file gives one sentence, and no file without it."""
     directory = sentences("mean_tokens", dense="torch.nn.modules.activation.Tanh")
     spoil(directory)
     with pytest.raises(CheckpointError, match=text):

@@ -1,4 +1,4 @@
-"""Commands whose process a library ends: one sentence, status 1, and nothing half-written is left."""
+"""A library ends the process of a command: one sentence, status 1, and no partial file."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# A command that makes a stage in a new directory, writes half a file, and then does what the argument says.
+# A command that makes a stage in a new directory, writes half a file, then does what its argument says.
 COMMAND = """
 import os, signal, sys, time
 from pathlib import Path
@@ -83,7 +83,7 @@ def run(tmp_path, act):
     ],
 )
 def test_a_process_that_is_ended(tmp_path, act, words):
-    """Its stage and the directories that it made are gone."""
+    """Its stage and the directories that it created are gone."""
     status, out, err = run(tmp_path, act)
     assert (status, out) == (1, "")
     assert err.startswith(f"parity x: error: {act}: {words}")
@@ -93,7 +93,7 @@ def test_a_process_that_is_ended(tmp_path, act, words):
 
 
 def test_what_does_not_end_is_ended(tmp_path):
-    """As a file with a loop without end, in whose operators no line of Python is run."""
+    """Like a file with an endless loop, whose operators run no line of Python."""
     status, _, err = run(tmp_path, "endless")
     assert status == 1
     assert err == (
@@ -112,7 +112,7 @@ def test_what_was_delivered_is_told(tmp_path):
 
 
 def test_a_publication_that_had_begun_is_ended(tmp_path):
-    """What a process had begun to move when it was killed: the one that watches it ends that, and says so."""
+    """The supervisor completes a killed process's publication, and reports it."""
     status, _, err = run(tmp_path, "published")
     assert status == 1
     assert len(err.splitlines()) == 1
@@ -123,7 +123,7 @@ def test_a_publication_that_had_begun_is_ended(tmp_path):
 
 @pytest.mark.parametrize("status", ["0", "1", "2"])
 def test_the_status_is_that_of_the_command(tmp_path, status):
-    """The control: a process that ends by itself says nothing more."""
+    """The control: a process that ends by itself prints nothing more."""
     assert run(tmp_path, status) == (int(status), "", "")
 
 
@@ -132,7 +132,7 @@ def test_the_status_is_that_of_the_command(tmp_path, status):
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_signals_reach_the_work(tmp_path, number, status, word):
-    """A signal to the process that was started ends the work, once."""
+    """A signal to the started process ends the work once."""
     with start(tmp_path, "wait", preexec_fn=terminal) as process:
         assert process.stdout.readline().startswith("waiting")
         process.send_signal(number)
@@ -143,13 +143,13 @@ def test_signals_reach_the_work(tmp_path, number, status, word):
 
 
 def terminal():
-    """Signals as a terminal's shell leaves them, whatever started the tests."""
+    """Reset signals to their state in a terminal's shell, whatever started the tests."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def test_the_work_ends_with_its_parent(tmp_path):
-    """Where the process that was started is killed, the one that works does not go on alone."""
+    """If the started process is killed, the working one does not continue alone."""
     with start(tmp_path, "wait") as process:
         worker = int(process.stdout.readline().split()[1])
         process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints: exported where they can be read, refused with the reason where they cannot."""
+"""TensorFlow checkpoints: exported if they can be read, else refused with the reason."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from parity.releases import tensorflow_gap
 
 @pytest.fixture
 def needs_tensorflow():
-    """The gate: this transformers with this TensorFlow reads TensorFlow weights."""
+    """Skip unless this transformers with this TensorFlow reads TensorFlow weights."""
     if tensorflow_gap():
         pytest.skip(tensorflow_gap())
 
@@ -19,7 +19,7 @@ def needs_tensorflow():
 @pytest.mark.usefixtures("needs_tensorflow")
 @pytest.mark.parametrize("options", [[], ["--framework=tf"]], ids=["found", "asked for"])
 def test_a_tensorflow_checkpoint_is_exported(tmp_path, options):
-    """The file of a tf_model.h5 gives what TensorFlow itself computes, to 1e-5."""
+    """The file of a tf_model.h5 gives TensorFlow's own answer, to 1e-5."""
     import numpy as np
     import transformers
     from onnxruntime import InferenceSession
@@ -37,7 +37,7 @@ def test_a_tensorflow_checkpoint_is_exported(tmp_path, options):
 
 @pytest.mark.parametrize("options", [[], ["--framework=tf"]], ids=["found", "asked for"])
 def test_without_the_means_it_is_refused_with_the_reason(tmp_path, capsys, monkeypatch, options):
-    """Where TensorFlow weights cannot be read, the one message says what to install, and nothing is written."""
+    """If TensorFlow weights cannot be read, the one message says what to install, and nothing is written."""
     gap = tensorflow_gap() or "TensorFlow is not installed; pip install tensorflow-cpu tf-keras"
     for module in ("parity.loading", "parity.features"):
         monkeypatch.setattr(f"{module}.tensorflow_gap", lambda: gap)

@@ -1,4 +1,4 @@
-"""Exports from several threads take turns, and nothing of torch, transformers or Python stays patched."""
+"""Exports in several threads take turns, and torch, transformers and Python are unpatched afterwards."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from parity.fixtures import subjects
 
 
 def patchable():
-    """Everything that an export changes for a while, as it is now."""
+    """Everything that an export changes temporarily, in its current state."""
     import torch
 
     masking = sys.modules.get("transformers.masking_utils")
@@ -45,7 +45,7 @@ def export_torchscript(subject, directory):
 
 
 class Overlaps:
-    """How many calls of a function ran at once, at most; a call waits a moment for others to come."""
+    """Measures how many calls of a function run at once; a call waits a moment for others."""
 
     def __init__(self, function):
         self.function, self.most, self._now, self._lock = function, 0, 0, threading.Lock()
@@ -67,7 +67,7 @@ class Overlaps:
 
 @pytest.fixture
 def overlaps(monkeypatch):
-    """The watched entrances of torch: its exporter and its tracer."""
+    """torch's exporter and tracer, observed."""
     import torch
 
     watched = Overlaps(lambda *arguments, **options: None)
@@ -92,7 +92,7 @@ def in_threads(functions):
 
 
 def test_exports_from_threads(overlaps, tmp_path):
-    """Four exports of two interfaces at once: all files are there, one ran at a time, and nothing stays patched."""
+    """Four exports of two interfaces at once: all files exist, one ran at a time, and nothing stays patched."""
     subject = subjects.subject("gpt2", "causal-lm")
     export_onnx(subject, tmp_path)
     export_torchscript(subject, tmp_path)
@@ -112,7 +112,7 @@ def test_exports_from_threads(overlaps, tmp_path):
 
 
 def test_without_turns_they_would_overlap(monkeypatch):
-    """The control: of functions that take turns one runs at a time; without the lock, several."""
+    """The control: functions in turn run one at a time; without the lock, several."""
 
     def most():
         watched = Overlaps(lambda: None)
@@ -142,7 +142,7 @@ def contexts():
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first leaves first", "last leaves first"])
 def test_overlapping_patches_are_undone(number, order):
-    """Two uses of one patch that do not lie in each other: it holds until both have ended, and then is gone."""
+    """Two overlapping uses of one patch: it holds until both have ended, and is undone then."""
     make = contexts()[number]
     before = patchable()
     stacks = [contextlib.ExitStack(), contextlib.ExitStack()]
@@ -156,7 +156,7 @@ def test_overlapping_patches_are_undone(number, order):
 
 
 def test_overlapping_substitutes_are_undone():
-    """Operators of two configurations for one attribute, one of which it only inherits; made while another holds."""
+    """Operators of two configurations for one attribute, one of them inherited; created while another is active."""
     import torch
 
     from parity.architectures.bert import BertOnnxConfig

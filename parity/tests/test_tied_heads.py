@@ -1,4 +1,4 @@
-"""A head that is tied to its embedding: the file holds their weight once, as the checkpoint does."""
+"""A head tied to its embedding: the file holds their weight once, like the checkpoint."""
 
 import contextlib
 
@@ -8,12 +8,12 @@ from parity.fixtures import subjects
 from parity.judge.stored import stored_tensors
 from parity.judge.weights import account_weights
 
-# A head without a bias, one with, one behind a scale, and one that two stacks share.
+# A head without a bias, with a bias, with a scale, and shared by two stacks.
 TIED = [("gpt2", "causal-lm-with-past"), ("bert", "masked-lm"), ("t5", "seq2seq-lm"), ("bart", "seq2seq-lm")]
 
 
 def export_tied(subject, path):
-    """The account of the exported file, and the bytes of its tensors."""
+    """The weights found in the exported file, and the bytes of its tensors."""
     from parity import dependence
     from parity.onnx import export
 
@@ -27,7 +27,7 @@ def export_tied(subject, path):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(7, 5), (2, 7, 5), (2, 3, 7, 5)])
 def test_the_answer_is_the_head_s(bias, shape):
-    """For rows and for tensors with more axes, to float64's rounding; the head is handed back as it came."""
+    """For rows and for tensors with more axes, to float64 rounding; the head is restored."""
     import torch
 
     from parity.traceable import heads_that_share
@@ -46,7 +46,7 @@ def test_the_answer_is_the_head_s(bias, shape):
 
 
 def test_other_heads_are_left_alone():
-    """One that is not tied, one of another class, and one whose call is somebody's own already."""
+    """An untied head, one of another class, and one whose call is already replaced."""
     import torch
 
     from parity.traceable import heads_that_share
@@ -67,7 +67,7 @@ def test_other_heads_are_left_alone():
 
 @pytest.mark.parametrize(("architecture", "feature"), TIED)
 def test_a_tied_weight_is_in_the_file_once(architecture, feature, tmp_path, monkeypatch):
-    """The file has the bytes of the embedding less than one that is exported with the heads as they are."""
+    """The file is smaller by the embedding than an export without the patch."""
     import parity.onnx.exporter as exporter
 
     subject = subjects.subject(architecture, feature)

@@ -46,7 +46,7 @@ def export_result(checkpoint, tmp_path_factory):
 
 
 def test_log_tells_inputs_proof_axes_and_minimum_torch(export_result):
-    """Which tensor became which input, the proof, a line for every axis, and what the file needs."""
+    """The input of each tensor, the proof, a line for every axis, and the minimum torch."""
     output, lines = export_result
     assert "feature default, attention eager, torch " in lines[0]
     assert lines[1:6] == [
@@ -64,21 +64,21 @@ def test_log_tells_inputs_proof_axes_and_minimum_torch(export_result):
 
 
 def test_directory_is_enough_to_run_it(export_result):
-    """Beside the file stand configuration and tokenizer; nothing else is left behind."""
+    """Configuration and tokenizer are next to the file; nothing else is left."""
     names = {path.name for path in export_result[0].iterdir()}
     assert {"model.pt", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
     assert not [name for name in names if name.startswith(".")]
 
 
 def test_file_has_the_sizes_asked_for(export_result):
-    """--batch and --sequence-length are the traced ones."""
+    """--batch and --sequence-length set the traced sizes."""
     from parity.torchscript import load
 
     assert load(export_result[0] / "model.pt").sizes == {"batch": 1, "sequence": 12}
 
 
 def test_silently_wrong_axis_is_a_warning(checkpoint, tmp_path, monkeypatch):
-    """The table says it, and a line on standard error says what to do, with --quiet too."""
+    """The table shows it, and a line on standard error gives advice, even with --quiet."""
     from parity.torchscript import verdicts
 
     monkeypatch.setattr(verdicts, "outcome_of", lambda trials: "silently wrong")
@@ -93,10 +93,11 @@ def test_good_file_has_no_warning(checkpoint, tmp_path):
 
 
 def test_json_is_one_object_on_standard_output(checkpoint, tmp_path, monkeypatch):
-    """--json prints one object there and the log on standard error; an axis that raises has its text in it."""
+    """--json prints one object there, the log goes to standard error; the object has the text of an axis that raises.
+    """
     from parity.architectures.deberta import DebertaOnnxConfig
 
-    # Without it the length is a number in the trace.
+    # Without the patch the trace fixes the length.
     monkeypatch.setattr(DebertaOnnxConfig, "patch_ops", lambda self: None)
     status, out, err = run("-m", checkpoint("deberta", "default"), "--json", tmp_path / "d.pt")
     result = json.loads(out)
@@ -112,14 +113,14 @@ def test_json_is_one_object_on_standard_output(checkpoint, tmp_path, monkeypatch
 
 
 def test_sdpa_file_needs_a_newer_torch(checkpoint, tmp_path):
-    """--attention sdpa is told, and so is what the file needs."""
+    """The log shows --attention sdpa and the minimum torch."""
     log = run("-m", checkpoint(), "--attention", "sdpa", tmp_path)[1]
     assert "attention sdpa" in log
     assert [line for line in log.splitlines() if line.startswith("Needs torch>=2.")]
 
 
 def test_check_trace_is_told(checkpoint, tmp_path):
-    """--check-trace says what it costs."""
+    """The log states its cost."""
     assert "check_trace is on" in run("-m", checkpoint("vit", "default"), "--check-trace", tmp_path)[1]
 
 
@@ -139,7 +140,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_line_and_writes_nothing(checkpoint, tmp_path, case):
-    """The message says what was given and what it should be; no file, no directory, no traceback."""
+    """The message has the value and the expected value; no file, no directory, no traceback."""
     options, exit_status, message = REFUSED[case]
     status, out, err = run("-m", checkpoint(), *options, tmp_path / "output")
     assert (status, out) == (exit_status, "")
@@ -153,7 +154,7 @@ def test_bad_input_is_one_line_and_writes_nothing(checkpoint, tmp_path, case):
     "options", [("--batch", "0"), ("--batch", "two"), ("--sequence-length", "-3"), ("--opset", "9")]
 )
 def test_arguments_out_of_range_are_exit_status_2(checkpoint, tmp_path, options, capsys):
-    """A batch of nothing is refused before anything is loaded."""
+    """A batch of 0 is refused before anything is loaded."""
     with pytest.raises(SystemExit) as error:
         main(["-m", str(checkpoint()), *options, str(tmp_path / "output")])
     assert error.value.code == 2
@@ -168,7 +169,7 @@ def test_length_of_an_image_is_refused(checkpoint, tmp_path):
 
 
 def test_wrong_trace_is_exit_status_1_and_not_written(checkpoint, tmp_path, monkeypatch):
-    """A file that does not pass its proof is not there afterwards; the one that was there still is."""
+    """A file that fails its proof is not delivered; an existing file stays."""
     from parity.torchscript import trace
 
     own = trace._trace
@@ -191,7 +192,7 @@ def test_wrong_trace_is_exit_status_1_and_not_written(checkpoint, tmp_path, monk
 
 
 def test_weights_that_are_not_there_are_refused(checkpoint, tmp_path):
-    """A head that the checkpoint lacks would be random: exit status 1, as with the other command."""
+    """A head that the checkpoint lacks would be random: exit status 1, as in `parity onnx`."""
     status, _, err = run("-m", checkpoint(), "--feature", "token-classification", tmp_path / "output")
     assert status == 1
     assert "they would be random" in err
@@ -209,7 +210,7 @@ def test_help_answers_at_once_without_torch():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 def test_trained_checkpoint_gives_its_embeddings(tmp_path):
-    """MiniLM, traced at 16 tokens: the directory alone gives PyTorch's hidden states, padded by the runner."""
+    """MiniLM, traced at 16 tokens: the directory alone gives PyTorch's hidden states, with the runner's padding."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 

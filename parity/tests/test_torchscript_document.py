@@ -1,4 +1,4 @@
-"""The document's TorchScript part: its snippets verbatim where its flag exists, and rewritten where it does not."""
+"""The document's TorchScript part: its snippets verbatim if its flag exists, and rewritten otherwise."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from parity.environment import at_least
 from parity.fixtures.checkpoints import scramble, tiny_config
 
 NEW = at_least("transformers", "5")
-# What `google-bert/bert-base-uncased` stands for here: a tiny model whose vocabulary has the words of the text.
+# Replaces `google-bert/bert-base-uncased`: a tiny model whose vocabulary has the words of the text.
 NAME = "google-bert/bert-base-uncased"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "was", "jim", "henson", "?", "a", "puppet", "##eer"]
 
@@ -67,13 +67,13 @@ USE = """
 traced_model(tokens_tensor, segments_tensors)
 """
 
-# The flag is gone, and a bare trace raises on the model's dictionary: one import and one call are other ones.
+# Without the flag, a bare trace raises on the model's dictionary: one import and one call differ.
 REWRITTEN = SAVE.replace("    torchscript=True,\n", "").replace(", torchscript=True)", ")")
 REWRITTEN = REWRITTEN.replace("import torch\n", "import torch\nfrom parity.torchscript import export\n").replace(
     'torch.jit.trace(model, [tokens_tensor, segments_tensors])\ntorch.jit.save(traced_model, "traced_bert.pt")',
     'export(model, [tokens_tensor, segments_tensors], "traced_bert.pt")',
 )
-# The document's own configuration is that of the full size, and is thrown away two lines later.
+# The document's own configuration has the full size, and is unused after two lines.
 SMALL = {"hidden_size=768": "hidden_size=48", "num_hidden_layers=12": "num_hidden_layers=2", "=3072": "=64"}
 
 
@@ -91,7 +91,7 @@ def checkpoint(tmp_path, monkeypatch):
 
 
 def run(*snippets):
-    """The snippets one after the other; their names."""
+    """Run the snippets one after the other; returns their names."""
     names = {}
     for snippet in snippets:
         exec(snippet, names)
@@ -110,9 +110,9 @@ def difference(first, second):
 
 
 @pytest.mark.skipif(NEW, reason="the snippets need the flag torchscript of transformers 4")
-@pytest.mark.filterwarnings("ignore")  # torch deprecates what the document uses
+@pytest.mark.filterwarnings("ignore")  # torch deprecates functions in the document
 def test_snippets_run_as_they_stand(checkpoint):
-    """Saving, loading and using run verbatim; the trace is loaded again and answers as the model does."""
+    """Saving, loading and using run verbatim; the loaded trace answers like the model."""
     names = run(SAVE, LOAD, USE)
     tokens, segments = names["dummy_input"]
     assert tokens.shape == (1, 14)
@@ -125,7 +125,7 @@ def test_snippets_run_as_they_stand(checkpoint):
 @pytest.mark.skipif(NEW, reason="the snippets need the flag torchscript of transformers 4")
 @pytest.mark.filterwarnings("ignore")
 def test_export_answers_as_the_documents_trace(checkpoint):
-    """`export` of the same model with the same list gives the two outputs of the flag, in its order."""
+    """`export` of the same model with the same list gives the flag's two outputs, in its order."""
     import torch
 
     from parity.torchscript import export
@@ -140,9 +140,7 @@ def test_export_answers_as_the_documents_trace(checkpoint):
 
 @pytest.mark.filterwarnings("ignore")
 def test_rewritten_snippets_run(checkpoint):
-    """With one other import and one other call the same lines run on every transformers; loading and using are the
-    document's own.
-    """
+    """With one other import and one other call the lines run on every transformers; loading and using are verbatim."""
     snippet = REWRITTEN
     for full, small in SMALL.items():
         snippet = snippet.replace(full, small)
@@ -156,7 +154,7 @@ def test_rewritten_snippets_run(checkpoint):
 
 
 def test_rewriting_changes_four_places():
-    """The rewritten text is the document's but for the flag, an import, and the two lines that trace and save."""
+    """The rewritten text differs only in the flag, an import, and the two lines that trace and save."""
     import difflib
 
     changed = [line for line in difflib.ndiff(SAVE.splitlines(), REWRITTEN.splitlines()) if line[0] in "+-"]
@@ -173,7 +171,7 @@ def test_rewriting_changes_four_places():
 
 @pytest.mark.filterwarnings("ignore")
 def test_documents_list_feeds_the_segments_as_the_mask(checkpoint):
-    """What the document calls segments becomes the attention mask; passed by name they are token types, far away."""
+    """The document's "segments" become the attention mask; passed by name they are token types, with other answers."""
     from parity.torchscript import export
 
     names = run(REWRITTEN.partition("# Initializing the model")[0], "from transformers import BertModel")
@@ -190,7 +188,7 @@ def test_documents_list_feeds_the_segments_as_the_mask(checkpoint):
 @pytest.mark.skipif(not NEW, reason="transformers 4 honours the flag")
 @pytest.mark.filterwarnings("ignore")
 def test_snippets_as_they_stand_fail_where_the_flag_is_gone(checkpoint):
-    """On transformers 5 the document's own text raises: that is why it is rewritten."""
+    """transformers 5 raises on the document's own text, so it has to be rewritten."""
     snippet = SAVE.replace("hidden_size=768", "hidden_size=48").replace("num_hidden_layers=12", "num_hidden_layers=2")
     with pytest.raises((TypeError, RuntimeError)):
         run(snippet)

@@ -1,4 +1,4 @@
-"""`parity.torchscript.export` and `load`: what is traced, told, proven and refused."""
+"""`parity.torchscript.export` and `load`: tracing, log, proof and refusals."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ CELLS = [
     ("t5", "seq2seq-lm"),
     ("t5", "seq2seq-lm-with-past"),
     ("vit", "image-classification"),
-    # An autograd function is in it on transformers 5.
+    # It has an autograd function in transformers 5.
     ("bloom", "default"),
 ]
 
@@ -40,7 +40,7 @@ def bert():
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pair", CELLS, ids="-".join)
 def test_file_is_equal_to_eager(pair, attention, tmp_path):
-    """At the traced shape the loaded file and the model agree by the error ratio, on the example and other values."""
+    """At the traced shape the loaded file and the model agree by the error ratio, on example and other values."""
     subject = subjects.subject(*pair)
     attention = attention if architecture(pair[0]).has_sdpa(pair[1]) else "eager"
     model = tiny_model(*pair, attention=attention)
@@ -55,14 +55,14 @@ def test_file_is_equal_to_eager(pair, attention, tmp_path):
 
 @pytest.mark.parametrize("pair", CELLS, ids="-".join)
 def test_feature_is_found_by_the_class(pair):
-    """Without a feature the model's class, and whether past key values are given, name it."""
+    """By the model's class, and by whether past key values are given."""
     subject = subjects.subject(*pair)
     assert export(subject.fresh_model(), subject.source.generate().inputs, prove=False).feature == pair[1]
 
 
 @pytest.fixture
 def other_trace(monkeypatch):
-    """Call it with a change of a model: what is traced from then on is a copy with that change."""
+    """A function: after it is called with a change, a changed copy of the model is traced."""
     import copy
 
     from parity.torchscript import trace
@@ -81,7 +81,7 @@ def other_trace(monkeypatch):
 
 
 def test_wrong_trace_is_not_written(other_trace, tmp_path):
-    """A trace with other weights is a ValueMismatch, and the file that stood there is still there."""
+    """A trace with other weights is a ValueMismatch, and an existing file stays."""
     import torch
 
     model, inputs = bert()
@@ -97,7 +97,7 @@ def test_wrong_trace_is_not_written(other_trace, tmp_path):
 
 
 def test_wrong_dtype_is_not_written(other_trace, tmp_path):
-    """A trace that answers in float64 is a DtypeMismatch."""
+    """A trace with float64 answers is a DtypeMismatch."""
     model, inputs = bert()
     other_trace(lambda own: own.double())
     with pytest.raises(DtypeMismatch, match="dtype float64, should be float32"):
@@ -106,7 +106,7 @@ def test_wrong_dtype_is_not_written(other_trace, tmp_path):
 
 
 def test_what_is_not_bit_equal_is_judged_by_the_ratio_and_told(other_trace, tmp_path):
-    """Weights that moved by one ulp pass the ratio rule; the log gives ratio and difference instead of bit-equal."""
+    """Weights changed by one ulp pass the ratio; the log has ratio and difference instead of bit-equal."""
     from parity.reference import move_weights
 
     model, inputs = bert()
@@ -116,7 +116,7 @@ def test_what_is_not_bit_equal_is_judged_by_the_ratio_and_told(other_trace, tmp_
 
 
 def test_trace_in_training_mode_would_be_seen(other_trace, tmp_path, monkeypatch):
-    """With dropout in it, a trace fails its proof: eval mode is no accident."""
+    """A trace with dropout fails its proof, so eval mode matters."""
     from parity.torchscript import trace
 
     model, inputs = bert()
@@ -127,14 +127,14 @@ def test_trace_in_training_mode_would_be_seen(other_trace, tmp_path, monkeypatch
 
 
 def training(model, overrides):
-    """No preparation but that gradients are off."""
+    """Prepares nothing but switches gradients off."""
     import torch
 
     return torch.no_grad()
 
 
 def test_names_may_come_in_any_order():
-    """A mapping is bound by name: the file takes the inputs in the declaration's order."""
+    """A mapping is bound by name: the file has the inputs in the declaration's order."""
     model, inputs = bert()
     made = export(model, dict(reversed(inputs.items())))
     assert list(made.inputs) == ["input_ids", "attention_mask", "token_type_ids"]
@@ -150,7 +150,7 @@ def test_list_is_taken_in_the_declarations_order_and_told():
 
 
 def test_log_goes_to_a_logger(caplog):
-    """Without `say` the lines are those of the logger `parity.torchscript`."""
+    """Without `say` the lines go to the logger `parity.torchscript`."""
     model, inputs = bert()
     with caplog.at_level("INFO", logger="parity.torchscript"):
         export(model, inputs)
@@ -170,7 +170,7 @@ def test_past_key_values_come_flat_nested_or_as_a_cache():
 
 
 def test_outputs_can_be_chosen():
-    """The first output alone, or another order; an unknown one is refused with those that there are."""
+    """The first output alone, or another order; an unknown one is refused with the valid names."""
     model, inputs = bert()
     assert list(export(model, inputs).outputs) == ["last_hidden_state", "pooler_output"]
     assert list(export(model, inputs, outputs=["pooler_output"]).outputs) == ["pooler_output"]
@@ -179,7 +179,7 @@ def test_outputs_can_be_chosen():
 
 
 def test_model_of_ones_own_comes_with_its_configuration(tmp_path):
-    """A class below BertModel, with an OnnxConfig of its own that has fewer inputs, traces and is proven."""
+    """A subclass of BertModel with its own OnnxConfig and fewer inputs is traced and proven."""
     from transformers import BertModel
 
     from parity.onnx import OnnxConfig
@@ -203,7 +203,7 @@ def test_model_of_ones_own_comes_with_its_configuration(tmp_path):
 
 
 def refusals():
-    """What is given instead of the inputs of a tiny BERT → a part of the message."""
+    """Wrong inputs of a tiny BERT → a part of the message."""
     import torch
 
     ids = torch.ones(2, 8, dtype=torch.long)
@@ -221,7 +221,7 @@ def refusals():
     "case", ["nothing", "unknown name", "too many", "no tensor", "too few axes", "beyond the vocabulary"]
 )
 def test_inputs_that_cannot_be_right_are_refused(case, tmp_path):
-    """One message names the input, what it is and what it should be; nothing is written."""
+    """One message has the input, its value and the expected value; nothing is written."""
     inputs, message = refusals()[case]
     with pytest.raises(UsageError, match=re.escape(message)):
         export(bert()[0], inputs, tmp_path / "model.pt")
@@ -229,7 +229,7 @@ def test_inputs_that_cannot_be_right_are_refused(case, tmp_path):
 
 
 def test_what_is_no_model_is_refused():
-    """A linear layer has no configuration to go by."""
+    """A linear layer has no configuration."""
     import torch
 
     with pytest.raises(UsageError, match="got Linear, should be a PyTorch model of transformers"):
@@ -237,7 +237,7 @@ def test_what_is_no_model_is_refused():
 
 
 def test_output_that_cannot_be_written_is_refused(tmp_path):
-    """A directory in the file's place is an OutputError."""
+    """A directory at the file's path is an OutputError."""
     model, inputs = bert()
     with pytest.raises(OutputError, match="is a directory"):
         export(model, inputs, tmp_path)
@@ -245,7 +245,7 @@ def test_output_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.parametrize("style", ["with a context", "with setup_context"])
 def test_autograd_function_is_only_its_forward_while_tracing(style):
-    """Inside, either style of function calls its forward; afterwards its own gradient counts again."""
+    """Inside, both styles of function call their forward; afterwards their own gradient is used again."""
     import torch
 
     from parity.torchscript.trace import _inline_functions
@@ -262,7 +262,7 @@ def test_autograd_function_is_only_its_forward_while_tracing(style):
 
 
 def doubling():
-    """An autograd function whose forward takes a context; its gradient is none that torch would find."""
+    """An autograd function whose forward takes a context, and whose gradient is not that of its forward."""
     import torch
 
     class Doubled(torch.autograd.Function):
@@ -299,7 +299,7 @@ def tripling():
 
 
 def test_failing_trace_is_one_message(monkeypatch, tmp_path):
-    """Whatever torch raises becomes an ExportError."""
+    """Any exception of torch becomes an ExportError."""
     import torch
 
     def fails(*arguments, **options):
@@ -314,7 +314,7 @@ def test_failing_trace_is_one_message(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("on", [False, True])
 def test_check_trace_is_told_when_it_is_on(on, monkeypatch):
-    """By default torch traces once; with check_trace the log says that it costs two to three times as much."""
+    """By default torch traces once; with check_trace the log says that it takes two to three times as long."""
     import torch
 
     flags, own = [], torch.jit.trace
@@ -338,7 +338,7 @@ def file(tmp_path_factory):
 
 
 def test_file_says_what_it_is(file):
-    """Loaded again it knows its inputs, outputs, axes and sizes, without the model."""
+    """Loaded again it has its inputs, outputs, axes and sizes, without the model."""
     from parity.torchscript import load
 
     trace = load(file)
@@ -349,7 +349,7 @@ def test_file_says_what_it_is(file):
 
 
 def test_verdict_on_a_loaded_file_needs_only_the_model(file):
-    """The inputs are made up from what the file says of them."""
+    """The inputs are created from the declaration in the file."""
     from parity.torchscript import load, verdict
 
     found = verdict(load(file), bert()[0], sizes={"batch": (1,), "sequence": (5,)})
@@ -367,14 +367,14 @@ print(tuple(hidden.shape), tuple(pooled.shape), "transformers" in sys.modules)
 
 
 def test_file_runs_where_neither_parity_nor_transformers_is_imported(file):
-    """`torch.jit.load` alone runs it."""
+    """`torch.jit.load` alone can run it."""
     done = subprocess.run([sys.executable, "-c", ALONE, str(file)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(3, 5, 32) (3, 32) False"
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "foreign"])
 def test_file_that_cannot_be_read_is_told(file, kind, tmp_path):
-    """No file, half a file and a file of somebody else are each one message."""
+    """No file, half a file and a foreign file give one message each."""
     import torch
 
     from parity.loading import quiet_transformers
@@ -425,6 +425,6 @@ print(sorted({"onnx", "onnxruntime"} & set(sys.modules)))
 
 
 def test_library_needs_no_onnx():
-    """Naming everything imports neither onnx nor onnxruntime, and the command's module not even torch."""
+    """Importing everything imports neither onnx nor onnxruntime, and the command's module not even torch."""
     done = subprocess.run([sys.executable, "-c", NEITHER], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

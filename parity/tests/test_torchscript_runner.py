@@ -1,4 +1,4 @@
-"""Padding to the traced length: the same answers as unpadded eager, at any length up to it."""
+"""Padding to the traced length gives the answers of unpadded eager, at any length up to it."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ LONGEST = 16
 
 
 def trace_subject(pair, length=LONGEST, names=None):
-    """The subject, and its trace at that length of every text."""
+    """The subject, and its trace with that length of every text."""
     from parity.torchscript import export
 
     subject = subjects.subject(*pair)
@@ -32,7 +32,7 @@ def case(request):
 
 
 def requests(subject):
-    """Samples of lengths 1, 7 and the longest, and one whose own rows are padded."""
+    """Samples of lengths 1, 7 and the longest, and one with padded rows."""
     texts = [axis for axis in subject.source.axes if "sequence" in axis]
     sizes = [(1, 1), (3, 7), (2, LONGEST)]
     plain = [subject.source.resize({"batch": b, **dict.fromkeys(texts, n)}, seed=n) for b, n in sizes]
@@ -62,7 +62,7 @@ def sides(answers):
 
 
 def real_positions(samples):
-    """For each sample a mask (batch, sequence) of what is no padding of its own."""
+    """For each sample a mask (batch, sequence) that is 0 at its own padding."""
     name = "decoder_attention_mask" if "decoder_attention_mask" in samples[0].inputs else "attention_mask"
     return [sample.inputs[name].numpy().astype(bool) for sample in samples]
 
@@ -72,14 +72,14 @@ def at(masks, answers):
 
 
 def test_padding_without_a_mask_would_be_seen(case):
-    """The same requests padded by hand with nothing masked answer otherwise: the agreement above means something."""
+    """The control: the same requests padded by hand without a mask give other answers."""
     import torch
 
     subject, trace, runner = case
     sample = requests(subject)[1]
     padded = [runner._pad(trace, name, tensor) for name, tensor in sample.inputs.items()]
     unmasked = [torch.ones_like(t) if "mask" in n else t for n, t in zip(sample.inputs, padded, strict=True)]
-    # A decoder looks only back: its own padding, to the right, has no effect.
+    # Padding on the right does not affect a causal decoder.
     if subject.architecture == "gpt2":
         unmasked[0] = unmasked[0].flip(-1)
     name = next(iter(trace.outputs))
@@ -88,7 +88,7 @@ def test_padding_without_a_mask_would_be_seen(case):
 
 
 def test_longer_requests_are_refused(case):
-    """One token more than was traced is one clear message with both lengths."""
+    """One token more than traced gives one message with both lengths."""
     subject, _, runner = case
     axis = next(axis for axis in runner.axes)
     sample = subject.source.resize({axis: LONGEST + 1})
@@ -98,14 +98,14 @@ def test_longer_requests_are_refused(case):
 
 @pytest.fixture(scope="module")
 def buckets():
-    """The bert subject and its traces at 4, 8 and 16 tokens, in no order."""
+    """The bert subject and its traces at 4, 8 and 16 tokens, unordered."""
     pairs = [trace_subject(("bert", "default"), length) for length in (8, 16, 4)]
     return pairs[0][0], [trace for _, trace in pairs]
 
 
 @pytest.mark.parametrize(("length", "bucket"), [(1, 4), (4, 4), (5, 8), (9, 16), (16, 16)])
 def test_request_runs_in_the_smallest_bucket(buckets, length, bucket):
-    """Each length goes to the smallest trace that holds it, and the answer is that of this trace."""
+    """Each length goes to the smallest trace that fits, and gets its answer."""
     from parity.torchscript import Runner
 
     subject, traces = buckets
@@ -125,7 +125,7 @@ def test_request_runs_in_the_smallest_bucket(buckets, length, bucket):
 
 
 def test_files_serve_as_traces(buckets, tmp_path):
-    """A runner made of a path gives what the trace gives, and a missing mask means that nothing is masked."""
+    """A runner from a path gives the trace's answers, and a missing mask means that nothing is masked."""
     import torch
 
     from parity.torchscript import Runner, export
@@ -141,7 +141,7 @@ def test_files_serve_as_traces(buckets, tmp_path):
 
 
 def test_batch_can_be_padded_too(buckets):
-    """For a trace of one batch size only, rows are repeated and cut off again."""
+    """For a trace with a fixed batch, rows are repeated and cut off again."""
     import torch
 
     from parity.torchscript import Runner
@@ -155,7 +155,7 @@ def test_batch_can_be_padded_too(buckets):
 
 
 def test_traces_that_cannot_be_padded_are_refused(buckets):
-    """No mask, a past, no text, answers that change with padding, other inputs, none at all: each says why."""
+    """No mask, a past, no text, answers that change with padding, other inputs, no trace: each with its reason."""
     from parity.torchscript import Runner
 
     without_mask = trace_subject(("bert", "default"), 8, ("input_ids", "token_type_ids"))[1]
@@ -187,7 +187,7 @@ def test_traces_that_cannot_be_padded_are_refused(buckets):
     ids=["missing", "unknown", "too few axes", "other length"],
 )
 def test_requests_that_cannot_be_right_are_refused(buckets, change, message):
-    """One message names the input and what it should be."""
+    """One message has the input and the expected value."""
     from parity.torchscript import Runner
 
     subject, traces = buckets

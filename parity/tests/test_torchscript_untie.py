@@ -1,4 +1,4 @@
-"""Untying: what `torchscript=True` did, on every transformers, with the caller's model untouched."""
+"""Untying replaces `torchscript=True` on every transformers, and leaves the caller's model untouched."""
 
 import io
 
@@ -9,7 +9,7 @@ from parity.errors import UsageError
 from parity.fixtures.checkpoints import tiny_config, tiny_model
 from parity.fixtures.trace_verdicts import is_proven
 
-# Architecture, feature → the input embeddings that its output embedding shares storage with.
+# (architecture, feature) → the input embeddings that share storage with its output embedding.
 TIED = {
     ("bert", "masked-lm"): ["bert.embeddings.word_embeddings"],
     ("gpt2", "causal-lm"): ["transformer.wte"],
@@ -31,7 +31,7 @@ def find_tied(model):
 
 
 def places(module):
-    """The storages of all parameters that the module or its children hold, by name."""
+    """The storages of all parameters of the module and its children, by name."""
     from parity.torchscript.untying import storage_of
 
     return {name: storage_of(tensor) for name, tensor in module.named_parameters(remove_duplicate=False)}
@@ -39,7 +39,7 @@ def places(module):
 
 @pytest.mark.parametrize("pair", TIED, ids=IDS)
 def test_output_embedding_shares_no_storage_with_an_input_embedding(pair):
-    """In the copy the output embedding has weights of its own, with equal values; before, it had not."""
+    """In the copy the output embedding has its own weights with equal values; in the model it does not."""
     import torch
 
     model = tiny_model(*pair)
@@ -51,7 +51,7 @@ def test_output_embedding_shares_no_storage_with_an_input_embedding(pair):
 
 @pytest.mark.parametrize("pair", TIED, ids=IDS)
 def test_other_sharing_stays(pair):
-    """Every other weight is the very tensor of the model: encoder and decoder still share, and no memory is spent."""
+    """Every other weight is the model's own tensor: encoder and decoder still share, and no memory is used."""
     model = tiny_model(*pair)
     before, after = places(model), places(untie(model))
     changed = [name for name in before if after[name] != before[name]]
@@ -61,7 +61,7 @@ def test_other_sharing_stays(pair):
 
 @pytest.mark.parametrize("pair", TIED, ids=IDS)
 def test_callers_weights_are_still_tied(pair):
-    """Exporting leaves the model with the weights, the ties and the modes that it had."""
+    """Exporting leaves the weights, ties and modes of the model unchanged."""
     from parity.fixtures import subjects
     from parity.torchscript import export
 
@@ -77,7 +77,7 @@ def test_callers_weights_are_still_tied(pair):
 
 
 def test_both_copies_are_in_the_file(tmp_path):
-    """The file holds embedding and output embedding, each with a storage of its own; its size says the same."""
+    """The file holds embedding and output embedding in separate storages, and its size shows it."""
     import torch
 
     from parity.fixtures import subjects
@@ -96,7 +96,7 @@ def test_both_copies_are_in_the_file(tmp_path):
 
 
 def test_a_bare_trace_writes_the_tied_weight_once():
-    """Without untying there is one copy: the check above tells the two apart."""
+    """The control: without untying there is one copy."""
     from parity.fixtures import subjects
     from parity.torchscript.untying import storage_of
     from parity.traceable import Traceable, evaluation_mode
@@ -111,7 +111,7 @@ def test_a_bare_trace_writes_the_tied_weight_once():
 
 
 def bare(traceable, context, source):
-    """The trace of torch alone, written and read again."""
+    """torch's own trace, written and read again."""
     import torch
 
     from parity.loading import quiet_transformers
@@ -125,7 +125,7 @@ def bare(traceable, context, source):
 
 
 def test_untied_copy_refuses_training():
-    """`.train(True)` and `.train()` raise with the document's reason; `.eval()` works, inside another module too."""
+    """`.train(True)` and `.train()` raise with the document's reason; `.eval()` works, also inside another module."""
     import torch
 
     own = untie(tiny_model("gpt2", "causal-lm"))
@@ -136,7 +136,7 @@ def test_untied_copy_refuses_training():
 
 
 def test_copy_of_an_untied_copy_refuses_training_too():
-    """A deep copy answers for itself."""
+    """A deep copy refuses by itself."""
     import copy
 
     own = copy.deepcopy(untie(tiny_model("gpt2", "causal-lm")))
@@ -155,7 +155,7 @@ def test_model_without_a_head_needs_none_of_it(pair):
 
 
 def test_head_with_weights_of_its_own_needs_none_of_it():
-    """A model whose embeddings were never tied is not changed either."""
+    """A model with untied embeddings is not changed either."""
     from transformers import AutoModelForMaskedLM
 
     config = tiny_config("bert")
@@ -168,7 +168,7 @@ def test_head_with_weights_of_its_own_needs_none_of_it():
 
 @pytest.mark.skipif(at_least("transformers", "5"), reason="transformers 5 has no flag torchscript")
 def test_flag_is_honoured_where_it_exists(tmp_path):
-    """On transformers 4 a model built with `torchscript=True` comes untied; it exports, and its copy is not trained."""
+    """In transformers 4 a model built with `torchscript=True` is untied; it exports, and its copy refuses training."""
     from transformers import AutoModelForMaskedLM
 
     from parity.fixtures import subjects
@@ -185,7 +185,7 @@ def test_flag_is_honoured_where_it_exists(tmp_path):
 
 @pytest.mark.skipif(not at_least("transformers", "5"), reason="transformers 4 honours the flag")
 def test_flag_that_is_silently_ignored_costs_nothing():
-    """On transformers 5 the flag is an item like any other, and untying is ours."""
+    """In transformers 5 the flag has no effect, and parity unties."""
     model = tiny_model("bert", "masked-lm")
     model.config.torchscript = True
     assert find_tied(model) == TIED["bert", "masked-lm"]

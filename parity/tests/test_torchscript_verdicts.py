@@ -1,4 +1,4 @@
-"""Trace verdicts: each can be reached by a model that is wrong on purpose, and a good trace gets none of the bad."""
+"""Trace verdicts: deliberately wrong models reach each of them, and a good trace gets none of the bad ones."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def of_axis(specimen):
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_specimen_gets_its_verdict(specimen):
-    """The axis is judged as the specimen says, with the error or the difference that it says."""
+    """The axis gets the specimen's verdict, with its error or difference."""
     found = of_axis(specimen)
     assert found.outcome == specimen.outcome
     assert specimen.text in found.text
@@ -26,7 +26,7 @@ def test_specimen_gets_its_verdict(specimen):
 
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=str)
 def test_specimen_is_right_at_its_traced_shape(specimen):
-    """No comparison at the traced shape would have caught any of them."""
+    """No comparison at the traced shape detects any of them."""
     assert is_proven(specimen.judgement()[0])
 
 
@@ -47,13 +47,13 @@ def test_error_of_the_document_is_the_whole_text():
 
 
 def test_silently_wrong_goes_before_raises():
-    """An axis that raises at longer texts and is wrong at shorter ones is silently wrong; both are told."""
+    """An axis that raises at longer texts and is wrong at shorter ones is silently wrong; both are listed."""
     found = of_axis(BY_NAME["frozen-arange"])
     assert (found.at("wrong"), found.at("raises")[0]) == ([1, 7], 9)
 
 
 def test_right_sizes_of_a_frozen_branch_are_told():
-    """Up to the branch the trace is right, and the table says so."""
+    """Below the branch the trace is right, and the table shows it."""
     from parity.torchscript import table
 
     lines = table(BY_NAME["frozen-branch"].judgement()[1])
@@ -65,7 +65,7 @@ def test_right_sizes_of_a_frozen_branch_are_told():
 
 
 def test_the_table_fits_a_terminal():
-    """Sizes that do not fit beside their verdict stand below it, whole."""
+    """Sizes that do not fit next to their verdict are listed below it."""
     from parity.samples import Sample
     from parity.torchscript import Verdict, table
     from parity.torchscript.verdicts import Trial
@@ -81,7 +81,7 @@ def test_the_table_fits_a_terminal():
 
 
 def test_block_sparse_model_is_handed_back_as_it_was():
-    """A short text makes BigBird change itself for good: neither trace nor reference leaves that in the caller's."""
+    """A short text changes BigBird permanently: neither trace nor reference leaves that in the caller's model."""
     specimen = BY_NAME["block-sparse-traced-short"]
     kinds = {type(module).__name__ for module in specimen.model().modules()}
     assert specimen.judgement()
@@ -90,7 +90,7 @@ def test_block_sparse_model_is_handed_back_as_it_was():
 
 
 def test_trial_tells_how_far_it_is_from_bit_equal():
-    """A trace of weights moved by one ulp is right by the error ratio, and the text says that it is not bit-equal."""
+    """A trace of weights moved by one ulp passes by the error ratio, and the text says that it is not bit-equal."""
     import copy
 
     from parity.fixtures.checkpoints import tiny_model
@@ -107,7 +107,7 @@ def test_trial_tells_how_far_it_is_from_bit_equal():
 
 
 def test_trace_of_other_weights_is_silently_wrong():
-    """The same with a model of other weights is silently wrong: the acceptance above means something."""
+    """The control: the same with other weights is silently wrong."""
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
@@ -117,7 +117,7 @@ def test_trace_of_other_weights_is_silently_wrong():
 
 
 def test_size_that_model_and_trace_refuse_is_no_fault():
-    """Beyond the position table both raise: an axis that the model itself fixes is told as such, with its error."""
+    """Beyond the position table both raise: the verdict says that the model fixes the axis, with its error."""
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
@@ -139,7 +139,7 @@ def test_size_that_model_and_trace_refuse_is_no_fault():
     ],
 )
 def test_worst_trial_decides(outcomes, verdict):
-    """One wrong answer outweighs everything, one error all but that."""
+    """One wrong answer outweighs everything, one error all others."""
     from parity.samples import Sample
     from parity.torchscript.verdicts import Trial, outcome_of
 
@@ -155,7 +155,7 @@ def test_worst_trial_decides(outcomes, verdict):
     ],
 )
 def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
-    """The smallest and the longest that fits beside the past are tried, and both neighbours of the traced size."""
+    """The smallest, the longest that fits with the past, and both neighbours of the traced size."""
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx.features import constructor
@@ -168,7 +168,7 @@ def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
 
 
 def test_trace_that_ignores_its_mask_is_not_delivered(tmp_path):
-    """It is right on its example and on any values without padding; the proof at the traced shape has paddings."""
+    """It is right on its example and on any values without padding; the proof at the traced shape includes padding."""
     from parity.errors import ValueMismatch
     from parity.fixtures.controls.trace_specimens import ignores_mask
     from parity.torchscript import export
@@ -180,7 +180,7 @@ def test_trace_that_ignores_its_mask_is_not_delivered(tmp_path):
 
 
 def test_a_trace_that_ignores_its_mask_is_silently_wrong_together():
-    """If nobody asks for the proof, the verdicts on single axes see nothing, and that on all together does."""
+    """Without the proof, the verdicts on single axes miss it, but the one on all axes together does not."""
     from parity.fixtures.controls.trace_specimens import ignores_mask
     from parity.torchscript import export, verdict
 
@@ -192,7 +192,7 @@ def test_a_trace_that_ignores_its_mask_is_silently_wrong_together():
 
 
 def test_images_are_tried_on_either_side():
-    """Where both sides have names, one sample is higher than wide, and one wider than high."""
+    """If both sides have names, one sample is taller than wide, and one wider than tall."""
     from types import SimpleNamespace
 
     from parity.torchscript.verdicts import _meetings
@@ -203,7 +203,7 @@ def test_images_are_tried_on_either_side():
 
 
 def test_trace_without_axes_is_refused():
-    """Where no axis has a name there is nothing to judge, and the message says so."""
+    """Without named axes there is nothing to judge, and the message says so."""
     from parity.fixtures.checkpoints import tiny_model
     from parity.torchscript import verdict
 
@@ -225,7 +225,7 @@ def test_verdicts_are_json():
 
 @pytest.mark.parametrize("specimen", [each for each in SPECIMENS if each.outcome != "generalises"], ids=str)
 def test_a_verdict_is_held_against_its_declaration_in_both_directions(specimen):
-    """Declared as it is, nothing is said; declared to generalise, or with another text, or another axis, it is told."""
+    """A right declaration gives no difference; a declaration to generalise, another text, or another axis does."""
     verdicts = specimen.judgement()[1]
     own = of_axis(specimen)
     declared = TracedAxis(own.axis, own.outcome, own.text[:40], issue="https://example.org/1")
@@ -246,6 +246,6 @@ def test_a_verdict_is_held_against_its_declaration_in_both_directions(specimen):
     ids=["no-thread", "no-outcome", "no-text"],
 )
 def test_a_declared_axis_needs_its_evidence(outcome, text, issue):
-    """Silently wrong without an upstream thread, what is no exception, and an error without a text are refused."""
+    """Silently wrong without an upstream thread, a name that is no exception, an error without a text are refused."""
     with pytest.raises(ValueError, match="sequence: "):
         TracedAxis("sequence", outcome, text, issue)

@@ -1,4 +1,4 @@
-"""Exports that share their traces write the files of exports that do not, and nobody else's."""
+"""Exports with shared traces write the same files as separate exports, and only for their own model."""
 
 from types import SimpleNamespace
 
@@ -13,15 +13,15 @@ from parity.onnx import export
 from parity.onnx.convert import export_with
 from parity.onnx.shared_traces import SharedTraces, _exporter
 
-# gpt2 masks with a triangle, which has its own operator from 14 up, and attends with sdpa from there.
+# gpt2 masks with a triangle, which has its own operator from opset 14 on, as sdpa has.
 OPSETS = (11, 13, 14, 20)
-# transformers 4 cannot choose another one than the model was built with, and sdpa needs opset 14.
+# transformers 4 keeps the attention that the model was built with, and sdpa needs opset 14.
 ATTENTION = "sdpa" if at_least("transformers", "5") else "eager"
 
 
 @pytest.fixture(scope="module")
 def gpt2():
-    """A tiny model that chooses between attention implementations, its configuration and its traces."""
+    """A tiny model with a choice of attention implementations, its configuration and its traces."""
     model = tiny_model("gpt2", attention=ATTENTION)
     config = GPT2OnnxConfig(model.config)
     return model, config, SharedTraces(model, config)
@@ -29,7 +29,7 @@ def gpt2():
 
 @pytest.fixture
 def trace_calls(monkeypatch):
-    """How often the exporter has traced."""
+    """Counts the traces of the exporter."""
     calls, exporter = [], _exporter()
     trace = exporter._trace_and_get_graph_from_model
 
@@ -42,14 +42,14 @@ def trace_calls(monkeypatch):
 
 
 def exporter(traces):
-    """The exporter, with these traces."""
+    """An exporter with these traces."""
     from parity.onnx.exporter import TraceExporter
 
     return TraceExporter(traces=traces)
 
 
 def test_shared_traces_give_the_same_files(gpt2, trace_calls, tmp_path):
-    """Four opsets take two traces, one with the operators that the lower ones have, and the files are the same."""
+    """Four opsets need two traces, one with the operators of the lower opsets, and the files are equal."""
     model, config, traces = gpt2
     shared = {opset: tmp_path / f"{opset}.onnx" for opset in OPSETS}
     for opset, path in shared.items():
@@ -63,7 +63,7 @@ def test_shared_traces_give_the_same_files(gpt2, trace_calls, tmp_path):
 
 
 def test_a_foreign_graph_is_seen(gpt2, tmp_path):
-    """The bytes that the comparison above and that of the matrix look at tell a trace of a slightly other model."""
+    """The compared bytes distinguish a trace of a slightly different model."""
     model, config, _ = gpt2
     other, traces = tiny_model("gpt2", attention=ATTENTION), SharedTraces(model, config)
     other.h[1].ln_2.eps *= 2
@@ -77,7 +77,7 @@ def test_a_foreign_graph_is_seen(gpt2, tmp_path):
 
 
 def test_other_inputs_are_traced_anew(gpt2, trace_calls, tmp_path, monkeypatch):
-    """A trace is not used for inputs of other sizes."""
+    """A trace is not reused for inputs of other sizes."""
     model, config, _ = gpt2
     traces = SharedTraces(model, config)
     export_with(exporter(traces), preprocessor("gpt2"), model, config, 17, tmp_path / "model.onnx")
@@ -87,14 +87,14 @@ def test_other_inputs_are_traced_anew(gpt2, trace_calls, tmp_path, monkeypatch):
 
 
 def test_traces_are_those_of_one_model(gpt2, tmp_path):
-    """Another model, equal or not, does not get the graph of this one."""
+    """Another model, even an equal one, does not get this graph."""
     _, config, traces = gpt2
     with pytest.raises(ValueError, match="one GPT2Model and its GPT2OnnxConfig"):
         export_with(exporter(traces), preprocessor("gpt2"), tiny_model("gpt2"), config, 17, tmp_path / "model.onnx")
 
 
 def test_a_trace_that_fails_is_not_kept(gpt2, trace_calls, tmp_path, monkeypatch):
-    """The next export traces again, and the exporter is left as it was."""
+    """The next export traces again, and the exporter is restored."""
     model, config, _ = gpt2
     traces, before = SharedTraces(model, config), _exporter()._trace_and_get_graph_from_model
 
@@ -111,7 +111,7 @@ def test_a_trace_that_fails_is_not_kept(gpt2, trace_calls, tmp_path, monkeypatch
 
 
 def test_a_row_that_sees_nothing_is_zero_in_an_older_exporter_too(monkeypatch):
-    """What torch before 2.9 writes for a boolean mask is NaN at such a row; other rows and masks keep their answers."""
+    """torch before 2.9 writes a boolean mask that gives NaN in such a row; other rows and masks keep their answers."""
     import torch
 
     from parity.traceable import zeros_where_nothing_is_seen
@@ -143,7 +143,7 @@ def test_a_row_that_sees_nothing_is_zero_in_an_older_exporter_too(monkeypatch):
 
 @pytest.mark.parametrize(("minimum", "is_patched"), [("2.8", True), ("2.9", False)])
 def test_the_release_of_torch_decides_about_rows_that_see_nothing(monkeypatch, minimum, is_patched):
-    """The exporter asks before 2.9 only, and puts torch's own function back."""
+    """The patch applies only before 2.9, and torch's own function is restored."""
     import torch
     from packaging.version import Version
 

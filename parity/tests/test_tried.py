@@ -1,4 +1,4 @@
-"""Packages that are newer than any that was tried: said in one line where something fails, and nowhere else."""
+"""Packages newer than any tested: one line after a failure, and only then."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TRIED = NEWEST_TESTED["transformers"]
 
 @pytest.fixture
 def set_version(monkeypatch):
-    """Say which transformers is installed; everything else is the newest that was tried."""
+    """A function that sets the installed transformers; other packages have the newest tested version."""
 
     def say(version):
         versions = {**NEWEST_TESTED, "transformers": version}
@@ -33,7 +33,7 @@ def test_a_newer_package_is_named(set_version):
 
 @pytest.mark.parametrize("version", [TRIED, f"{TRIED}+local", "4.46.3", None])
 def test_an_older_one_is_not(set_version, version):
-    """Neither what was tried, whatever its build, nor what is older or not installed."""
+    """Neither tested versions of any build, nor older or missing packages."""
     set_version(version)
     assert newer_than_tested() == ""
 
@@ -52,7 +52,7 @@ def misuse():
     ids=["error", "failed", "passed", "usage"],
 )
 def test_failures_say_so(set_version, capsys, body, status, has_note):
-    """A command that fails ends with the note; one that passes, or was misused, has none."""
+    """A failing command ends with the note; a passing or misused one does not."""
     set_version("5.99.0")
     assert console.run_guarded("parity x", body) == status
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
@@ -60,7 +60,7 @@ def test_failures_say_so(set_version, capsys, body, status, has_note):
 
 
 def test_what_the_readme_installs_was_tried():
-    """No version in constraints.txt is newer than the newest that is called tried."""
+    """No version in constraints.txt is newer than the newest tested."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     pins = {each.name: next(iter(each.specifier)).version for each in pinned}

@@ -1,4 +1,4 @@
-"""The vacuity guard: outputs that say nothing and inputs without a say are shown to fail."""
+"""The vacuity check: constant outputs and inputs without effect fail."""
 
 import dataclasses
 
@@ -24,20 +24,20 @@ def effects(subject, run, dead):
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
 def test_an_input_without_effect_is_caught(bert, specimen):
-    """A file whose output does not move with an input fails, and the input is named."""
+    """A file whose output ignores an input fails, and the input is named."""
     assert f"{specimen.caught_by}: does not affect last_hidden_state of the file, should, as in the reference" in [
         row.message for row in effects(bert, specimen.session().run, dead=())
     ]
 
 
 def test_a_dead_input_that_is_alive_is_caught(bert):
-    """Declaring the mask dead fails where the reference depends on it."""
+    """Declaring the mask dead fails if the reference depends on it."""
     (row,) = effects(bert, HEALTHY.session().run, dead=("attention_mask",))
     assert row.message == "attention_mask: is declared dead, but last_hidden_state of the reference depends on it"
 
 
 def test_a_dead_input_that_is_not_declared_is_caught():
-    """The encoder's tokens beside a cross-attention cache have no effect, and must be declared."""
+    """With a cross-attention cache the encoder's tokens have no effect, and must be declared."""
     bart = subjects.subject("bart", "default-with-past")
     assert [row.subject for row in effects(bart, None, dead=())] == ["input_ids"]
     assert effects(bart, None, dead=("input_ids",)) == []
@@ -48,7 +48,7 @@ def moves(**outputs):
 
 
 def test_effects_of_the_file_alone_are_caught():
-    """A file that moves where the reference does not fails; so does an output that nothing moves."""
+    """A file that changes when the reference does not fails; so does an output that nothing changes."""
     before, noise = moves(y=1, z=1), {"y": 1e-7, "z": 1e-7}
     messages = [
         [
@@ -72,7 +72,7 @@ def test_effects_of_the_file_alone_are_caught():
 
 
 def test_an_output_that_says_nothing_is_caught(bert):
-    """A reference that answers zero, next to nothing, or always the same, proves nothing."""
+    """A reference of zeros, near zeros, or constants proves nothing."""
     from parity.reference import answers
 
     model = bert.fresh_model()
@@ -87,11 +87,11 @@ def test_an_output_that_says_nothing_is_caught(bert):
     assert [" ".join(message.split()[1:3]) for message in messages] == ["rms 0", "rms 1e-09", "the same"]
 
 
-# What the commands judge: on the file alone, and where that fails, on the float64 model too.
+# The commands judge the file alone, and if that fails, also the float64 model.
 
 
 def judge_claims(bert, run, answers, exactly, dead=(), place=0):
-    """Failures of the claims on effects of a file, whatever its error ratio."""
+    """Failures of the claims about effects in a file, whatever its error ratio."""
     from parity.validation import claims_of
 
     pool = subjects.pool("bert", "default", "other")
@@ -104,7 +104,7 @@ def judge_claims(bert, run, answers, exactly, dead=(), place=0):
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
 def test_a_claimed_input_without_effect_is_told(bert, specimen):
-    """The commands' verdict names the input that the file does not heed and the model does."""
+    """The commands' verdict names the input that the file ignores and the model does not."""
     found = judge_claims(bert, specimen.session().run, None, lambda: subjects.float64(bert))
     assert f"{specimen.caught_by}: does not affect last_hidden_state of the file, should, as in the reference" in [
         row.message for row in found
@@ -116,18 +116,18 @@ def never():
 
 
 def test_of_a_healthy_file_the_model_is_not_asked(bert):
-    """The control: all inputs move the file, nothing fails and nothing is loaded."""
+    """The control: all inputs affect the file, nothing fails and nothing is loaded."""
     assert judge_claims(bert, HEALTHY.session().run, None, never) == []
 
 
 def test_a_claimed_dead_input_that_is_alive_is_told(bert):
-    """An input that is declared dead and moves the file fails."""
+    """An input that is declared dead but affects the file fails."""
     (row,) = judge_claims(bert, HEALTHY.session().run, None, lambda: subjects.float64(bert), dead=("token_type_ids",))
     assert row.message.startswith("token_type_ids: is declared dead, but last_hidden_state of the reference")
 
 
 def test_what_the_model_does_not_heed_either_is_no_fault_of_the_file():
-    """Where the model's own answer does not move, the file need not; in the suite it must be declared."""
+    """If the model ignores an input, the file may too; in the suite it must be declared."""
     before, noise = moves(y=1), {"y": 1e-7}
     still = Effects(before, {"x": before})
     assert vacuity.needs_reference(before, still, noise)
@@ -136,7 +136,7 @@ def test_what_the_model_does_not_heed_either_is_no_fault_of_the_file():
 
 
 def test_a_claimed_output_that_says_nothing_is_told(bert):
-    """A checkpoint that answers zero everywhere is no proof of any file: the verdict says so."""
+    """A checkpoint that answers zero everywhere proves no file, and the verdict says so."""
     pool = subjects.pool("bert", "default", "other")
 
     def zero(arrays):

@@ -1,4 +1,4 @@
-"""One call's arrays: each property is shown to fail, with a message that names the output and the place."""
+"""Arrays of one call: each property can fail, with a message that names the output and the place."""
 
 import numpy as np
 
@@ -13,14 +13,14 @@ def only(actual, **options):
 
 
 def test_equal_arrays_pass_with_no_difference():
-    """The same values pass, and the difference on record is 0."""
+    """Equal values pass, and the recorded difference is 0."""
     row = only(EXPECTED["logits"].copy(), atol=0.0)
     assert row.passed
     assert row.measurements["worst"] == 0.0
 
 
 def test_a_missing_output_is_named():
-    """An output that is not returned fails by name."""
+    """A missing output fails by name."""
     (row,) = values.judge_values(EXPECTED, {})
     assert (row.check, row.passed) == ("names", False)
 
@@ -63,7 +63,7 @@ def test_another_sign_of_infinity_fails():
 
 
 def test_values_are_told_with_count_worst_difference_and_index():
-    """A mismatch names how many differ, by how much at most, and where."""
+    """A mismatch has the number of differing values, the largest difference, and its index."""
     actual = EXPECTED["logits"].copy()
     actual[0, 1] += 0.5
     actual[2, 3] += 2
@@ -75,7 +75,7 @@ def test_values_are_told_with_count_worst_difference_and_index():
 
 
 def test_the_limit_is_hard():
-    """A difference just above atol fails and one at atol passes: no relative part is added."""
+    """A difference just above atol fails, one equal to atol passes: there is no relative part."""
     actual = EXPECTED["logits"].copy()
     actual[2, 3] += 2.0**-10
     assert only(actual, atol=2.0**-10).passed

@@ -1,4 +1,4 @@
-"""What declarations vary: enough of it, items that configurations have, and values that make another model."""
+"""Declared variations: enough of them, of existing items, with values that change the model."""
 
 import re
 from dataclasses import replace
@@ -13,7 +13,7 @@ from parity.fixtures.checkpoints import tiny_config
 from parity.registry import architecture, architectures
 
 NAMES = [each.name for each in architectures()]
-# Each is declared with an upstream thread that makes it necessary.
+# Each is declared with the upstream thread that requires it.
 MOST_REFUSALS = 15
 MISSING = object()
 
@@ -24,7 +24,7 @@ def require_environment(name):
 
 
 def item_of(config, name, default=None):
-    """The value of an item of a configuration, or of a nested one."""
+    """The value of an item of a configuration, or of a nested configuration."""
     for part in name.split("."):
         config = getattr(config, part, default)
     return config
@@ -47,7 +47,7 @@ def test_at_least_three_items_are_varied(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_item_is_one_of_the_configuration(name):
-    """Its class has it, whatever else it takes."""
+    """Its class has the item, besides any others it accepts."""
     require_environment(name)
     declared, own = architecture(name), tiny_config(name)
     items = {item for each in declared.variations if features_of(declared, each) for item in each.items}
@@ -55,7 +55,7 @@ def test_each_item_is_one_of_the_configuration(name):
 
 
 def stands(value, expected):
-    """Whether a configuration has a value; it may complete those that are made of several."""
+    """Whether a configuration has a value; a dict value may have further entries."""
     if isinstance(expected, dict):
         return all(value[name] == each for name, each in expected.items())
     return (list(value) if isinstance(value, tuple) else value) == expected
@@ -63,8 +63,10 @@ def stands(value, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_value_makes_another_model(name):
-    """Its weights or its answers are others than those of the declared configuration, unless the declaration says why
-    they are not; a value that is the declared one is no variation of this architecture, but of its family."""
+    """Weights or answers differ from the declared configuration's, or the declaration explains why not.
+
+    A value equal to the declared one belongs to the family, not to this architecture's variations.
+    """
     require_environment(name)
     declared, own = architecture(name), tiny_config(name)
     silent = []
@@ -79,14 +81,14 @@ def test_each_value_makes_another_model(name):
 
 
 def test_a_value_without_effect_is_found():
-    """The control: dropout has no part in a model that is exported, positions have."""
+    """The control: dropout does not affect an exported model, positions do."""
     assert not configurations.has_effect("bert", "default", {"hidden_dropout_prob": 0.5})
     assert configurations.has_effect("bert", "default", {"hidden_act": "relu"})
     assert configurations.has_effect("bert", "default", {"max_position_embeddings": 9})
 
 
 def test_the_fifty_are_among_them():
-    """Those of the document."""
+    """All architectures of the document."""
     assert set(FIFTY) <= set(NAMES)
 
 
@@ -112,7 +114,7 @@ def test_a_variation_that_says_nothing_is_refused():
 
 
 def test_a_family_shares_its_variations_but_for_some():
-    """By the names of their items, of one that changes several with others too."""
+    """By the names of their items, also for a variation that changes several."""
     one, two, three = Variation("a", (1,)), Variation(("b", "c"), ((1, 2),)), Variation("d", (1,))
     assert omit((one, two, three), "c", "d") == (one,)
     assert two.changes((1, 2)) == {"b": 1, "c": 2}
@@ -127,7 +129,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_refusal_of_a_configuration_is_one_sentence(name):
-    """With the item, its value and the thread; of an item of an item too."""
+    """With the item, its value and the thread; also for nested items."""
     changes, beginning = REFUSED[name]
     declared = architecture(name)
     sentence = declared.refusal_of(tiny_config(name, changes))
@@ -137,7 +139,7 @@ def test_the_refusal_of_a_configuration_is_one_sentence(name):
 
 
 def test_an_architecture_that_varies_nothing_has_no_such_check(monkeypatch):
-    """One of another package, say; the nightly profile adds features, and no opset."""
+    """Such as one of another package; the nightly profile adds features, but no opset."""
     cell = next(cell for cell in cells() if cell.id == "bert-masked-lm-onnx17")
     other = replace(cell, opset=18)
     every = selection.Selection(varied=True, every_opset=False, every_feature=False, nightly=False)

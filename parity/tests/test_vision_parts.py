@@ -1,4 +1,4 @@
-"""Encoder and decoder of a VisionEncoderDecoder as two files, by the names that the old package had for it."""
+"""Encoder and decoder of a VisionEncoderDecoder as two files, with the old package's names."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def whole():
 
 
 def test_the_encoder_alone(whole, tmp_path):
-    """`get_encoder_config` gives a file from pixels to the encoder's answer."""
+    """`get_encoder_config` gives a file from pixels to the encoder's output."""
     model, both, config = whole
     part = config.get_encoder_config(model.config.encoder)
     inputs, outputs = export(both.image_processor, model.encoder, part, OPSET, tmp_path / "encoder_model.onnx")
@@ -29,7 +29,7 @@ def test_the_encoder_alone(whole, tmp_path):
 
 
 def test_the_decoder_alone(whole, tmp_path):
-    """`get_decoder_config` gives a file from tokens and the encoder's answer to logits."""
+    """`get_decoder_config` gives a file from tokens and the encoder's output to logits."""
     model, both, config = whole
     part = config.get_decoder_config(model.config.encoder, model.config.decoder, feature="vision2seq-lm")
     inputs, outputs = export(both.tokenizer, model.decoder, part, OPSET, tmp_path / "decoder_model.onnx")

@@ -1,4 +1,4 @@
-"""Weights looked for in a file: what counts as found, as changed and as absent, each shown in both ways."""
+"""Comparing weights with a file: found, changed and absent weights, each shown both ways."""
 
 from dataclasses import replace
 
@@ -19,21 +19,21 @@ BIAS, OTHER_BIAS = (DRAWN.standard_normal(24).astype(np.float32) for _ in range(
 
 
 def weights_of(model, subject):
-    """The weights of a model, with those that the subject's outputs depend on."""
+    """The weights of a model, marked if the subject's outputs depend on them."""
     from parity import dependence
 
     return dependence.weights_of(model, subject.onnx_config, subject.source.dummy)
 
 
 def save(path, *nodes, **tensors):
-    """A file with these initializers and nodes; returns its path."""
+    """Write a file with these initializers and nodes; returns its path."""
     initializers = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in tensors.items()]
     onnx.save(helper.make_model(helper.make_graph(list(nodes), "weights", [], [], initializers)), path)
     return path
 
 
 def account_of(path, **weights):
-    """The account of weights with these values in the file at `path`."""
+    """The account of weights with these values, for the file at `path`."""
     return account_weights([Weight((name,), array) for name, array in weights.items()], stored_tensors(path))
 
 
@@ -61,7 +61,7 @@ ARRANGEMENTS = {
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)
 def test_weight_is_found_as(name, tmp_path):
-    """However it is arranged, the weight is found, and there is nothing to tell."""
+    """In any arrangement the weight is found without a difference."""
     weight, tensor = ARRANGEMENTS[name]
     account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
     assert (account.found, account.absent, account.differences) == (("weight",), (), ())
@@ -69,10 +69,10 @@ def test_weight_is_found_as(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in ARRANGEMENTS if "behind" not in name])
 def test_one_changed_element_is_told(name, tmp_path):
-    """However it is arranged, one other element is told with the weight's name and its own index, and fails."""
+    """In any arrangement one changed element fails, with the weight's name and its own index."""
     weight, tensor = (np.array(array) for array in ARRANGEMENTS[name])
     index = tuple(size // 2 for size in weight.shape)
-    # Where the values repeat, the tensor is the weight transposed.
+    # If values repeat, the tensor is the transposed weight.
     places = np.argwhere(tensor == weight[index].astype(tensor.dtype))
     place = tuple(places[0]) if len(places) == 1 else index[::-1]
     tensor[place] = not tensor[place] if tensor.dtype == bool else 2 * tensor[place] + 1
@@ -86,7 +86,7 @@ def test_one_changed_element_is_told(name, tmp_path):
 
 
 def test_weights_in_several_pieces_are_found(tmp_path):
-    """A matrix that the file holds in three is found when all of it is there, and absent when a piece is missing."""
+    """A matrix in several pieces is found if all are there, and absent if one is missing."""
     pieces = {f"piece{i}": part for i, part in enumerate(np.split(MATRIX, 4, axis=1))}
     assert account_of(save(tmp_path / "model.onnx", **pieces), weight=MATRIX).found == ("weight",)
     del pieces["piece2"]
@@ -95,7 +95,7 @@ def test_weights_in_several_pieces_are_found(tmp_path):
 
 
 def test_every_block_of_a_merged_matrix_is_told(tmp_path):
-    """Queries and values are found in a merged matrix whose keys have changed in one element."""
+    """Queries and values are found in a merged matrix whose keys have one changed element."""
     keys = OTHER.copy()
     keys[5, 7] = 3
     path = save(tmp_path / "model.onnx", merged=np.concatenate([MATRIX.T, keys.T, THIRD.T], 1))
@@ -105,7 +105,7 @@ def test_every_block_of_a_merged_matrix_is_told(tmp_path):
 
 
 def test_a_changed_block_behind_one_of_another_size_is_told(tmp_path):
-    """As MobileBERT's head, which stands behind the tied embeddings, three rows that are also a tensor of their own."""
+    """Like MobileBERT's head, which follows the tied embeddings, three rows that are also a separate tensor."""
     tied, head = MATRIX[:3], MATRIX[3:].copy()
     reference = head.copy()
     head[1, 2] += 1
@@ -115,7 +115,7 @@ def test_a_changed_block_behind_one_of_another_size_is_told(tmp_path):
 
 
 def test_second_copy_of_a_weight_is_compared_too(tmp_path):
-    """A tied head that is written once more, transposed, is told when it is another in one element."""
+    """A tied head written again, transposed, is reported if one element differs."""
     table = np.tile(MATRIX, (2, 1))
     table[0, 0] = 5
     head = table.T.copy()
@@ -128,7 +128,7 @@ def test_second_copy_of_a_weight_is_compared_too(tmp_path):
 
 
 def test_signs_of_zero_and_nan_are_no_change(tmp_path):
-    """0 is -0, and NaN is NaN whatever its bits: neither is a difference."""
+    """0 equals -0, and NaN equals NaN with any bits."""
     weight = MATRIX.copy()
     weight[0, :3] = 0, np.nan, 1
     tensor = weight.copy()
@@ -139,7 +139,7 @@ def test_signs_of_zero_and_nan_are_no_change(tmp_path):
 
 
 def test_what_is_computed_with_is_absent_and_no_fault(tmp_path):
-    """A weight that was multiplied into another is absent; where it is zero it has nothing in common with that."""
+    """A weight multiplied into another is absent; zeros in common do not count as a match."""
     sparse = np.where(np.arange(24 * 16).reshape(24, 16) % 10, 0, MATRIX).astype(np.float32)
     account = account_of(save(tmp_path / "model.onnx", tensor=sparse * np.float32(1.1)), weight=sparse)
     assert (account.absent, account.differences, account.unexplained) == (("weight",), (), ("tensor",))
@@ -147,14 +147,14 @@ def test_what_is_computed_with_is_absent_and_no_fault(tmp_path):
 
 
 def test_whole_numbers_in_common_are_no_fault(tmp_path):
-    """Indices of another table have a few values in common with a weight by chance."""
+    """Indices of another table share a few values with a weight by chance."""
     weight, tensor = np.arange(300) % 7, np.arange(300) % 11
     account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
     assert (account.absent, account.differences) == (("weight",), ())
 
 
 def test_bias_that_a_fold_leaves_alone_in_part_is_no_fault(tmp_path):
-    """Where a batch norm subtracts nothing, its bias stays: that is told of no other weight."""
+    """If a batch norm subtracts nothing, its bias stays in part: accepted only for foldable weights."""
     tensor = BIAS.copy()
     tensor[6:] += 1
     (tensors,) = [stored_tensors(save(tmp_path / "model.onnx", tensor=tensor))]
@@ -164,7 +164,7 @@ def test_bias_that_a_fold_leaves_alone_in_part_is_no_fault(tmp_path):
 
 
 def test_what_no_weight_explains_is_listed_unless_small_or_constant(tmp_path):
-    """Of the tensors that are no weight, the large ones that vary are named."""
+    """Of the tensors that match no weight, the large and varying ones are listed."""
     large = DRAWN.standard_normal(256).astype(np.float32)
     path = save(tmp_path / "model.onnx", large=large, small=large[:255], constant=np.ones(4096, np.float32), own=MATRIX)
     assert account_of(path, weight=MATRIX).unexplained == ("large",)
@@ -175,7 +175,7 @@ def constant(name, array):
 
 
 def test_tensors_are_found_wherever_a_file_has_them(tmp_path):
-    """Constants, subgraphs, functions, lists of numbers and external data are read, at the places they have."""
+    """Constants, subgraphs, functions, lists of numbers and external data are read."""
     output = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
     inner = helper.make_graph([constant("in_subgraph", OTHER)], "then", [], [output])
     branch = helper.make_node("If", ["c"], ["o"], then_branch=inner, else_branch=inner)
@@ -200,7 +200,7 @@ def test_tensors_are_found_wherever_a_file_has_them(tmp_path):
 
 
 def test_declared_absences_are_judged_both_ways(tmp_path):
-    """An undeclared absence, a declared weight that is found, and a pattern of nothing: each is told by name."""
+    """An undeclared absence, a declared weight that is found, and a pattern without a match are each named."""
     account = account_of(save(tmp_path / "model.onnx", tensor=MATRIX), found=MATRIX, folded=OTHER)
 
     def names(*patterns):
@@ -215,7 +215,7 @@ def test_declared_absences_are_judged_both_ways(tmp_path):
 
 @pytest.mark.parametrize("copy", [MATRIX, MATRIX.T, MATRIX.reshape(12, 32)], ids=["same", "turned", "reshaped"])
 def test_a_weight_that_is_held_twice_is_told(tmp_path, copy):
-    """With both tensors; a weight whose values another one has too, a small one and a constant one are not."""
+    """Both tensors are named; a weight equal to another one, a small one and a constant one are not."""
     path = save(tmp_path / "model.onnx", own=MATRIX, again=copy, other=OTHER, like=OTHER, small=BIAS, small_again=BIAS)
     account = account_of(path, own=MATRIX, other=OTHER, like=OTHER, bias=BIAS)
     assert account.repeated == {"own": ("own", "again")}
@@ -228,7 +228,7 @@ def test_a_weight_that_is_held_twice_is_told(tmp_path, copy):
 
 
 def test_log_names_what_is_absent_changed_and_unexplained(tmp_path):
-    """The log counts, tells each changed weight, and names the first of the others."""
+    """The log counts, lists each changed weight, and names the first of the others."""
     from parity.onnx.log import validation_lines
     from parity.validation import Validation
 
@@ -246,7 +246,7 @@ def test_log_names_what_is_absent_changed_and_unexplained(tmp_path):
 
 
 def test_weights_that_no_output_depends_on_are_not_needed(bert):
-    """Moved one at a time, the needed weights of the tiny BERT move its output, and the others do not."""
+    """Changed one at a time, exactly the needed weights of the tiny BERT change its output."""
     import torch
 
     from parity.reference import answers
@@ -260,7 +260,7 @@ def test_weights_that_no_output_depends_on_are_not_needed(bert):
     for weight in (weight for weight in weights if weight.name in parameters):
         own = parameters[weight.name].detach().clone()
         with torch.no_grad():
-            # A key's bias is needed as well, though softmax leaves nothing of it but rounding.
+            # A key's bias is needed too, though softmax cancels it except for rounding.
             parameters[weight.name].normal_(std=3)
             moved = answers(model, bert.onnx_config, sample, exact=False)[0].eager["last_hidden_state"]
             parameters[weight.name].copy_(own)
@@ -277,7 +277,7 @@ def test_weights_that_no_output_depends_on_are_not_needed(bert):
     ],
 )
 def test_weights_without_a_part_may_be_anything(architecture, feature, unneeded):
-    """NaN in every weight that is said to have no part leaves the answer finite, caches and positions included."""
+    """NaN in every unneeded weight leaves the answer finite, including caches and positions."""
     import torch
 
     from parity.reference import answers
@@ -294,7 +294,7 @@ def test_weights_without_a_part_may_be_anything(architecture, feature, unneeded)
     assert unneeded is None or needed[unneeded] is False
 
 
-# One of each kind, and those whose files have merged, turned, tied or absent weights.
+# One of each kind, and models whose files have merged, transposed, tied or absent weights.
 ARCHITECTURES = [
     ("bert", "masked-lm"),
     ("gpt2", "causal-lm"),
@@ -314,9 +314,9 @@ ARCHITECTURES = [
 
 @pytest.mark.parametrize(("architecture", "feature"), ARCHITECTURES, ids=map("-".join, ARCHITECTURES))
 def test_any_weight_with_a_flipped_element_is_told(architecture, feature, tmp_path):
-    """Of each weight that the file holds one element has the other sign: it is told, once a copy, and nothing else is.
+    """One element of each weight in the file gets the other sign: it is reported for each copy, and nothing else is.
 
-    Left out are weights that a tensor may have by chance, and those of one element.
+    Weights that a tensor may match by chance, and those of one element, are left out.
     """
     subject = subjects.fresh_subject(architecture, feature)
     weights = weights_of(subject.fresh_model(), subject)
@@ -334,7 +334,7 @@ def test_any_weight_with_a_flipped_element_is_told(architecture, feature, tmp_pa
 
 
 def differences_of_flipped(weights, place, tensors):
-    """The weights that are told, with how many elements differ, when the model's own has one flipped."""
+    """The reported weights with their numbers of differing elements, if the model's own has one flipped."""
     changed = weights[place].array.copy()
     changed[np.unravel_index(np.abs(changed).argmax(), changed.shape)] *= -1
     others = [*weights[:place], replace(weights[place], array=changed), *weights[place + 1 :]]

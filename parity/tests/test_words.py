@@ -1,4 +1,4 @@
-"""The words of declarations: those of the judge, the fixtures and the matrix, and no other is taken."""
+"""The words of declarations are those of the judge, the fixtures and the matrix; others are refused."""
 
 import ast
 from dataclasses import replace
@@ -15,7 +15,7 @@ from parity.registry import architecture
 from parity.scope import Scope
 
 ROOT = Path(__file__).parents[2]
-# What a test of the matrix asks for: the cell, or what is made of it.
+# Fixtures of tests of the matrix: the cell, or something made from it.
 OF_A_CELL = {"cell", "subject", "artifact", "session", "trace_and_model", "neuron_model"}
 
 
@@ -29,13 +29,13 @@ def matrix_tests():
 
 
 def outcomes():
-    """What a declaration can say of an axis of a trace: that it generalises needs no declaration."""
+    """Outcomes that a declaration can give an axis of a trace; to generalise needs no declaration."""
     from parity.torchscript import verdicts
 
     return [outcome for outcome in verdicts.OUTCOMES if outcome != verdicts.GENERALISES]
 
 
-# List of `words` → the same words where they are used.
+# List in `words` → the same words in the code that uses them.
 USES = {
     "TESTS": matrix_tests,
     "RELATIONS": lambda: relations.RELATIONS,
@@ -48,12 +48,12 @@ USES = {
 
 @pytest.mark.parametrize("kind", USES)
 def test_the_words_are_those_of_the_judge_the_fixtures_and_the_matrix(kind):
-    """A test, a relation, an exception, a preprocessor, a format or an outcome that comes is a word at once."""
+    """A new test, relation, exception, preprocessor, format or outcome must be added to the words."""
     assert sorted(USES[kind]()) == sorted(getattr(words, kind))
 
 
 def test_the_attentions_of_the_matrix_are_words():
-    """Not the other way round: an environment may have no sdpa."""
+    """Not the reverse: an environment may have no sdpa."""
     assert {cell.attention for cell in matrix.cells()} <= {*words.ATTENTIONS}
 
 
@@ -79,7 +79,7 @@ ADDITIONS = {
 
 @pytest.mark.parametrize("kind", ADDITIONS)
 def test_a_word_that_is_missing_would_be_seen(kind, monkeypatch):
-    """The control: what comes where the words are used is in the comparison, and no word yet."""
+    """The control: an addition in the code is part of the comparison, but not a word yet."""
     ADDITIONS[kind](monkeypatch)
     assert {*USES[kind]()} - {*getattr(words, kind)} == {"new"}
 
@@ -106,13 +106,13 @@ MISSPELT = {
 
 @pytest.mark.parametrize("kind", MISSPELT)
 def test_a_misspelt_word_is_refused_with_the_valid_ones(kind):
-    """When the declaration is made, which is when the registry loads it at the latest."""
+    """In the declaration, at the latest when the registry loads it."""
     with pytest.raises(ValueError, match=r"should be (one of|among) |is no requirement such as"):
         MISSPELT[kind]()
 
 
 def test_a_preprocessor_may_be_a_function_of_any_package():
-    """By its dotted name; without arguments, it makes the preprocessor."""
+    """By its dotted name; called without arguments, it returns the preprocessor."""
     declared = replace(architecture("bert"), preprocessor="parity.tests.test_words.a_preprocessor")
     assert preprocessors.preprocessor(declared.preprocessor_of("default")) == "made by a function"
 
@@ -137,12 +137,12 @@ def a_preprocessor():
     ],
 )
 def test_a_fact_holds_in_its_scope(scope, facts, covered):
-    """Every part that is known must fit; what is not known is not asked."""
+    """Every known part must fit; unknown parts are ignored."""
     assert scope.covers(**facts) is covered
 
 
 def test_relations_hold_in_their_scope():
-    """A mapping says it in short: a feature with a requirement, the feature, all others with one, all others."""
+    """A mapping is a short form: a feature with a requirement, the feature, all others with one, all others."""
     short = {"*": "batch-of-one", ("default", "torch>=99"): "", "default": "padding-left", ("*", "torch>=2"): ""}
     full = (
         Relations("", features=("default",), versions="torch>=99"),
@@ -160,7 +160,7 @@ def test_relations_hold_in_their_scope():
 
 
 def test_sdpa_has_a_scope():
-    """Of features too; a requirement alone is a scope."""
+    """Features too; a requirement alone is a scope."""
     assert replace(architecture("bert"), sdpa="torch>=2.1.1").has_sdpa("default")
     assert not replace(architecture("bert"), sdpa="").has_sdpa("default")
     only = replace(architecture("bert"), sdpa=Scope(features=("default",)))
@@ -176,7 +176,7 @@ def test_sdpa_has_a_scope():
     ],
 )
 def test_the_scope_of_a_fact_names_features_of_its_architecture(field):
-    """Others are refused with those that it has."""
+    """Other features are refused with the valid ones."""
     with pytest.raises(ValueError, match=r"bert: features of .*: got 'object-detection', should be"):
         replace(architecture("bert"), **field)
 
@@ -186,6 +186,6 @@ def test_the_scope_of_a_fact_names_features_of_its_architecture(field):
     [lambda: Relations("", opsets=(11,)), lambda: replace(architecture("bert"), sdpa=Scope(opsets=(11,)))],
 )
 def test_what_is_never_asked_at_one_opset_has_none(fact):
-    """Relations and sdpa are a float64 model's, as floors and traced axes are of no opset."""
+    """Relations and sdpa concern a float64 model, which has no opset, like floors and traced axes."""
     with pytest.raises(ValueError, match="opsets: got 11, should be empty"):
         fact()
