@@ -224,8 +224,7 @@ def environment(wheel_files, tmp_path_factory):
     """A function that makes a virtual environment with both wheels, once for each kind of the other package.
 
     torch and other dependencies are not downloaded again: a .pth file names their directory here. It adds their
-    modules,
-    but not an editable installation of parity in the same place.
+    modules, but not an editable installation of parity in the same place.
     """
 
     @functools.cache

@@ -176,10 +176,11 @@ def compile_generator(  # noqa: PLR0913 - the signature that users call
     """Compile an encoder-decoder of transformers, such as MarianMT, for generation.
 
     Args:
+        model: the encoder-decoder.
         output: a directory for encoder.pt and decoder.pt; None only compiles, in memory.
         batch, beams: the most rows of a request, and the most beams; the decoder has batch × beams rows.
         length, decoder_length: the most tokens of a request and of an answer.
-        The others are those of `parity.neuron.trace`.
+        package, emulate, allow_fallback, say, options: as in `parity.neuron.trace`.
 
     Raises:
         EnvironmentGap, ExportError, UsageError: see `parity.neuron.trace`.

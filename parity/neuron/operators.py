@@ -92,8 +92,7 @@ def coverage(module: torch.jit.ScriptModule) -> Coverage:
     """The operators of a traced ScriptModule, compared with AWS's list (`SOURCE`).
 
     aten::embedding is not on the list: AWS removed it, because it is faster on the CPU. The list has in-place forms
-    only
-    if it names them.
+    only if it names them.
 
     Args:
         module: what `torch.jit.trace` returns.

@@ -172,7 +172,13 @@ def trace(  # noqa: PLR0913 - the signature that users call
 
 
 def neuron_model_of(trace: TracedModel, tracer: sdk.Tracer, *, dynamic_batch: bool = False) -> NeuronModel:
-    """The trace with the facts of its compilation."""
+    """The trace with the facts of its compilation.
+
+    Args:
+        trace: from the tracer.
+        tracer: that compiled it.
+        dynamic_batch: whether the first axis of every input may have any size.
+    """
     partition = operators.partition(trace.module, tracer.marker)
     own = {each.name: getattr(trace, each.name) for each in fields(TracedModel)}
     return NeuronModel(

@@ -93,8 +93,7 @@ def test_good_file_has_no_warning(checkpoint, tmp_path):
 
 
 def test_json_is_one_object_on_standard_output(checkpoint, tmp_path, monkeypatch):
-    """--json prints one object there, the log goes to standard error; the object has the text of an axis that raises.
-    """
+    """--json prints one object there, the log goes to standard error; the object has an axis's error text."""
     from parity.architectures.deberta import DebertaOnnxConfig
 
     # Without the patch the trace fixes the length.

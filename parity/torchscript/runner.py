@@ -66,8 +66,7 @@ class Runner:
 
         Raises:
             UsageError: a name that the trace does not take or lacks, a value that is no tensor of its kind, or a
-                request
-                that is too long.
+                request that is too long.
             SessionError: the trace refuses the values, such as a token id that the model does not have.
         """
         if inputs is not None and not isinstance(inputs, Mapping):

@@ -353,6 +353,11 @@ def at_traced_shape(trace: TracedModel, model: torch.nn.Module, onnx_config: Onn
     """The trace at its own shape: on its example, on other values, on each padding, and on the example again.
 
     The first runs let torch optimise it, and a trace that ignores its mask is right without padding.
+
+    Args:
+        trace: the trace.
+        model: the model that was traced.
+        onnx_config: names inputs and outputs.
     """
     subject = TrialSetup.for_trace(trace, model, onnx_config=onnx_config)
     source = subject.source

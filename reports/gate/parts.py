@@ -117,9 +117,7 @@ def _divide(cell: str) -> tuple[str, str]:
 
 
 def fold(cells: Iterable[str]) -> list[str]:
-    """The ends of ids of cells after the model, with those that differ only in their opset as one:
-    `onnx11..13,17-sdpa`.
-    """
+    """The ends of cells' ids after the model, folded over opsets that differ: `onnx11..13,17-sdpa`."""
     opsets: dict[tuple[str, str], list[int]] = {}
     for cell in cells:
         match = _CELL.fullmatch(cell)

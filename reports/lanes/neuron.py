@@ -23,8 +23,7 @@ CHECKS = ("neuron_graph", "neuron_translation_graph")
 
 
 def rows(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(architecture, feature) → the smallest share of covered operators, and all uncovered or conditionally compiled
-    ones.
+    """(architecture, feature) → the smallest covered share, and all uncovered or conditionally compiled operators.
 
     Uses records that passed; records of several parts (an encoder and a decoder) are joined.
 

@@ -89,8 +89,7 @@ def is_intel() -> bool:
 
 @contextlib.contextmanager
 def emulate(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """The environment in which libraries choose as on that processor, and the computations that round differently in
-    it.
+    """The environment in which libraries choose as on that processor, and the computations that it changes.
 
     Raises:
         CannotEmulate: a prerequisite is missing, or nothing that torch computes changes.

@@ -76,6 +76,7 @@ def group_by_kind(lines: Iterable[Mapping[str, Any]], kinds: Mapping[str, str]) 
     """Kind of model → its architectures, the kind of most architectures first.
 
     Args:
+        lines: the records.
         kinds: architecture → its kind; those that have none are `OTHER`.
     """
     groups: dict[str, list[str]] = {}
@@ -106,9 +107,7 @@ def _finite(value: float | None) -> float | str | None:
 
 
 def reproducers(directories: Iterable[Path], cells: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Cell → name and text of the scripts that reproduce its failures; skip those of cells not in `cells`, from older
-    runs.
-    """
+    """Cell → name and text of the scripts that reproduce its failures; ignores scripts of older runs."""
     names = set(cells)
     texts: dict[str, list[tuple[str, str]]] = {}
     for path in sorted(path for directory in directories for path in directory.glob("*.py")):

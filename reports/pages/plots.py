@@ -42,7 +42,12 @@ class Plot:
 def all_plots(
     environment: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], history: Sequence[Run] = ()
 ) -> list[Plot]:
-    """Every plot of the page, in its order."""
+    """Every plot of the page, in its order.
+
+    Args:
+        environment, lines: of the run.
+        history: earlier runs, the oldest first.
+    """
     runs = [*history, (environment, lines)]
     return [ratios(lines), opsets(lines), verdicts(lines), costs(lines), past(runs)]
 

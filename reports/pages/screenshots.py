@@ -57,6 +57,7 @@ def open_page(
     """The rendered page in a window, which closes on exit.
 
     Args:
+        chromium: from `browser`.
         path: of the HTML file.
         scheme: the colours that the reader prefers, `light` or `dark`.
         width, height: of the window, in pixels.
