@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     outcome = act(args, console, workload)
     if args.json:
         summary = {
-            "status": "passed",  # also if it was compiled but never run, or emulated
+            "status": "passed",  # replaced by `outcome` if the file was only compiled, or emulated
             "checkpoint": str(workload[0]),
             "feature": args.feature,
             **outcome,

@@ -6,7 +6,7 @@ import pytest
 
 from parity.configs.lengths import Change, changes_of, lengths_to_try
 
-# Items of a configuration → (items → values, length at which the model changes → its item).
+# Kind → (items of a configuration, lengths at which the model changes → the item that says so).
 KINDS = {
     "nothing": ({}, {}),
     "a position table alone": ({"max_position_embeddings": 512}, {}),

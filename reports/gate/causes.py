@@ -22,9 +22,9 @@ COMMAND = "pytest --pyargs parity.architectures"
 _CELLS_OF = ("--architecture", "--neuron-emulate")
 # Follows the number of warnings.
 WARNED = "of upstream: no failures, but what the next releases may break"
-# So many causes are listed; the rest is counted.
+# Number of causes to list; the rest is counted.
 LISTED = 10
-# A line names up to so many pairs of architecture and feature; of more, it names the first and counts the rest.
+# Number of pairs of architecture and feature that a line names; if there are more, it names the first and counts.
 NAMED = 3
 _LONGEST = 400
 

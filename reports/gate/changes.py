@@ -22,7 +22,7 @@ KINDS = {
 # What to do about a failing change besides accepting it.
 ADVICE = {"xpassed": "a deviation passes again: remove it from the declaration"}
 
-# A line names up to so many checks; of more, it counts the rest.
+# Number of checks that a line names; if there are more, it counts the rest.
 NAMED = 6
 
 _ONNX = re.compile(r"(.+-onnx)(\d+)(-.+)?")

@@ -1,6 +1,6 @@
 """pytest plug-in: records warnings of upstream packages, which are no failures, and reports each once.
 
-The frame that calls `warnings.warn` decides who warns, not `stacklevel`, which names the caller that is meant. A
+The frame that calls `warnings.warn` decides who warns, not `stacklevel`, which points at the code to change. A
 warning of any other code, including parity, stays what the configuration makes of it: an error.
 """
 
@@ -31,7 +31,7 @@ FILTERS = (
     # transformers 4 has modules that script functions at import.
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 )
-# The end of a run lists so many kinds of warnings and counts the rest.
+# Number of kinds of warnings to list at the end of a run; the rest is counted.
 LISTED = 5
 # Decorators of these modules warn on behalf of the function that they decorate.
 _DECORATORS = ("typing_extensions", "warnings")
@@ -87,7 +87,7 @@ class _Summary:
 
 
 def _warn_function(own: Callable[..., None]) -> Callable[..., None]:
-    """Wrap `warnings.warn`: a warning of an upstream package gets its caller's place, whatever its `stacklevel`."""
+    """Wrap `warnings.warn`: an upstream package's warning gets the place of its own call, whatever its `stacklevel`."""
 
     def warn(
         message: Warning | str,
