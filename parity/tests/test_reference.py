@@ -1,11 +1,11 @@
-"""The float64 reference: weights are cast once for all samples, and the model is left as it was."""
+"""The float64 reference casts weights once for all samples, and leaves the model unchanged."""
 
 import numpy as np
 import pytest
 
 from parity.fixtures import subjects
 
-# Other float64 kernels differ by a thousandth of this; a single cast to float32 differs by a thousand times as much.
+# Other float64 kernels differ by a thousandth of this; a single float32 cast by a thousand times as much.
 ROUNDING = 1e-11
 NINE = 9
 
@@ -15,7 +15,7 @@ def tensors_of(model):
 
 
 def elements_cast(model, subject, samples):
-    """The elements of weights that become float64 for the answers to these samples, and those that the model has."""
+    """Elements of weights cast to float64 while answering these samples, and the number of the model's elements."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from parity import reference
@@ -25,7 +25,7 @@ def elements_cast(model, subject, samples):
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            # Before the call: a weight that is cast in place frees its memory.
+            # Before the call, because a weight cast in place frees its memory.
             is_weight = func.name() == "aten::_to_copy" and args[0].data_ptr() in weights
             result = func(*args, **(kwargs or {}))
             if is_weight and "float64" in str(result.dtype):
@@ -40,7 +40,7 @@ def elements_cast(model, subject, samples):
 
 @pytest.mark.parametrize("architecture", ["bert", "gpt2", "t5", "resnet"])
 def test_weights_are_cast_once_for_all_samples(architecture):
-    """Each weight becomes float64 once, however many samples there are."""
+    """Each weight becomes float64 once, for any number of samples."""
     subject = subjects.subject(architecture, "default")
     samples = [subject.source.generate(seed=seed) for seed in range(NINE)]
     for some in (samples[:1], samples):
@@ -49,7 +49,7 @@ def test_weights_are_cast_once_for_all_samples(architecture):
 
 
 def test_a_cast_for_each_sample_is_counted(monkeypatch):
-    """The control: a reference that casts its weights within a call casts them as often as it is called."""
+    """The control: a reference that casts its weights in each call casts them once per call."""
     import torch
 
     from parity import reference
@@ -79,7 +79,7 @@ def distance(exact, actual):
 
 @pytest.mark.parametrize("architecture", ["bert", "resnet", "deberta"])
 def test_the_model_comes_back_as_it_was(architecture):
-    """Afterwards every weight and buffer has the type and the bits that it had, also when the run raised."""
+    """Afterwards every weight and buffer has its former type and bits, also if the run raised."""
     import torch
 
     from parity import reference
@@ -102,7 +102,7 @@ def test_the_model_comes_back_as_it_was(architecture):
 
 
 def test_every_weight_moves_by_one_unit_in_the_last_place():
-    """Each of them, about half up and half down; the answers move with them."""
+    """Every weight changes, about half of them up and half down, and so do the answers."""
     import torch
 
     from parity import reference
@@ -121,7 +121,7 @@ def test_every_weight_moves_by_one_unit_in_the_last_place():
 
 
 def test_a_model_in_train_mode_answers_as_in_eval_mode():
-    """Dropout has no part in any of the reference's three sides, nor in a float64 backend; the mode comes back."""
+    """Dropout affects none of the reference's three sides, nor a float64 backend; the mode is restored."""
     from parity import reference
     from parity.validation import backend_inputs
 

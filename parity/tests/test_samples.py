@@ -196,7 +196,7 @@ def test_usual_ids_are_drawn_from_the_whole_vocabulary():
 
 
 def test_extreme_floats_are_large_in_every_second_row():
-    """A clamp of images, sounds or caches shows; of a key, one channel of the last token is large."""
+    """They reveal a clamp of images, sounds or caches; in a key, one channel of the last token is large."""
     image = subjects.subject("vit", "default").source
     pixels = image.resize({"batch": 8}, seed=1, extreme=True).inputs["pixel_values"]
     assert [bool(row.abs().max() > 10) for row in pixels] == [False, True] * 4
