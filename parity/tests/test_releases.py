@@ -128,7 +128,7 @@ def test_arguments_have_the_names_of_forward(release):
         ("4.49.0", True, "DynamicCache"),
         ("4.50.3", False, "DynamicCache"),
         ("4.55.4", False, "DynamicCache"),
-        # The installed release, because others lack the constructor added in 4.56.
+        # The installed release: the constructor added in 4.56 cannot be emulated in another.
         ("", False, "DynamicCache" if at_least("transformers", "4.50") else tuple),
     ],
 )

@@ -216,7 +216,7 @@ def test_extreme_boxes_go_to_the_ends_of_their_tables():
 
 
 def test_each_row_of_a_batch_is_padded_in_a_way_of_its_own():
-    """More than half on either side, holes, both sides, and one full row; no row is without padding."""
+    """More than half on either side, holes, both sides, and one row completely; no row is without padding."""
     source = subjects.subject("bert", "default").source
     sample = source.resize({"batch": 8, "sequence": 19}, padding="mixed", seed=1)
     mask = sample.inputs["attention_mask"]
