@@ -1,8 +1,11 @@
-"""The document's snippets on ONNX, with `parity.onnx` for `transformers.onnx` and a tiny checkpoint for the Hub's.
+"""The document's commands and snippets on ONNX, with `parity.onnx` for `transformers.onnx`.
 
-At the end configurations in the style of the two that the document points to as advanced examples.
+Tiny checkpoints stand for those of the Hub, under their names and with the files that these have. At the end
+configurations in the style of the two that the document points to as advanced examples.
 """
 
+import json
+import shlex
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +16,8 @@ import pytest
 
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.environment import at_least
-from parity.fixtures.checkpoints import save_checkpoint, tiny_model
+from parity.fixtures import published
+from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast, export, validate_model_outputs
@@ -21,12 +25,48 @@ from parity.onnx.__main__ import main
 from parity.onnx.features import FeaturesManager
 
 
+NAME = "distilbert/distilbert-base-uncased"
+FINETUNED = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+LOST_HEAD = (
+    "warning: feature default leaves out the head of {}, the class that the checkpoint was saved with; --feature {}"
+    " keeps it"
+)
+
+
+def publish(directory):
+    """The document's checkpoints, under their names: no file says which tokenizer they have, or what it makes."""
+    published.publish(directory / NAME, "distilbert", "masked-lm")
+    published.publish(directory / FINETUNED, "distilbert", "sequence-classification")
+    for name in (NAME, FINETUNED):
+        files = {path.name for path in (directory / name).iterdir()}
+        assert files == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
+        config = json.loads((directory / name / "tokenizer_config.json").read_text())
+        assert not {"tokenizer_class", "processor_class", "model_input_names"} & set(config)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A working directory in which the document's names are checkpoints."""
+    publish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """The directory that stands for `distilbert/distilbert-base-uncased`."""
-    directory = tmp_path_factory.mktemp("checkpoints") / "distilbert"
-    save_checkpoint(directory, "distilbert")
-    return str(directory)
+    directory = tmp_path_factory.mktemp("checkpoints")
+    publish(directory)
+    return str(directory / NAME)
+
+
+def run(command, capsys):
+    """What a command of the document prints on standard output and, but for the progress, on standard error."""
+    program, option, module, *arguments = shlex.split(command.replace("\\\n", " "))
+    assert (program, option, module) == ("python", "-m", "transformers.onnx")
+    capsys.readouterr()
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    return out.splitlines(), [line for line in err.splitlines() if line.startswith("warning")]
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +105,9 @@ def custom(checkpoint):
     return base_model, tokenizer, config, path, names
 
 
-def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkeypatch, capsys):
-    """`--model=… onnx/` prints the document's lines, verbatim but for the width of the model, and in their order."""
-    monkeypatch.chdir(tmp_path)
-    assert main([f"--model={checkpoint}", "onnx/"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+def test_the_first_command_prints_the_documents_log(hub, capsys):
+    """Word for word; its lines are the document's, verbatim but for the width of the model, and in their order."""
+    printed, warnings = run("python -m transformers.onnx --model=distilbert/distilbert-base-uncased onnx/", capsys)
     document = [
         "Validating ONNX model...",
         "        -[✓] ONNX model output names match reference model ({'last_hidden_state'})",
@@ -79,6 +117,7 @@ def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkey
         "All good, model saved at: onnx/model.onnx",
     ]
     assert [line for line in printed if line in document] == document
+    assert warnings == [LOST_HEAD.format("DistilBertForMaskedLM", "masked-lm")]
 
 
 def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoint, export_directory, monkeypatch):
@@ -109,16 +148,16 @@ def test_the_output_names_are_those_of_the_configuration(capsys):
     assert capsys.readouterr().out == "['last_hidden_state']\n"
 
 
-def test_a_checkpoint_saved_by_the_user_exports(checkpoint, tmp_path, monkeypatch):
+def test_a_checkpoint_saved_by_the_user_exports(hub, capsys):
     """Tokenizer and model saved side by side with save_pretrained are a checkpoint."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    monkeypatch.chdir(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    pt_model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
+    pt_model = AutoModelForSequenceClassification.from_pretrained("distilbert/distilbert-base-uncased")
     tokenizer.save_pretrained("local-pt-checkpoint")
     pt_model.save_pretrained("local-pt-checkpoint")
-    assert main(["--model=local-pt-checkpoint", "--quiet", "onnx/"]) == 0
+    _, warnings = run("python -m transformers.onnx --model=local-pt-checkpoint onnx/", capsys)
+    assert warnings == [LOST_HEAD.format("DistilBertForSequenceClassification", "sequence-classification")]
     assert [value.name for value in onnx.load("onnx/model.onnx").graph.output] == ["last_hidden_state"]
 
 
@@ -147,12 +186,13 @@ def test_every_feature_of_the_documents_table_has_its_auto_class():
         assert {FeaturesManager.get_model_class_for_feature(feature).__name__ for feature in features} == {name}
 
 
-def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
+def test_a_classifier_prints_the_documents_log(hub, capsys):
     """`--feature=sequence-classification` of a finetuned checkpoint prints the document's lines, all of them."""
-    monkeypatch.chdir(tmp_path)
-    save_checkpoint(tmp_path / "finetuned", "distilbert", "sequence-classification")
-    assert main(["--model=finetuned", "--feature=sequence-classification", "onnx/"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+    printed, warnings = run(
+        """python -m transformers.onnx --model=distilbert/distilbert-base-uncased-finetuned-sst-2-english \\
+                            --feature=sequence-classification onnx/""",
+        capsys,
+    )
     document = [
         "Validating ONNX model...",
         "        -[✓] ONNX model output names match reference model ({'logits'})",
@@ -162,6 +202,7 @@ def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
         "All good, model saved at: onnx/model.onnx",
     ]
     assert [line for line in printed if line in document] == document
+    assert warnings == []
 
 
 def test_a_custom_configuration_has_the_documents_opset(custom, capsys):
