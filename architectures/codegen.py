@@ -8,7 +8,7 @@ class CodeGenOnnxConfig(GPT2OnnxConfig):
     """Token ids and attention mask, like GPT-2."""
 
 
-VARIATIONS = (*omit(DECODER_VARIATIONS, *POSITIONS.items), ROTATED, Variation("rotary_dim", (2, 8)))
+VARIATIONS = (*omit(DECODER_VARIATIONS, *POSITIONS.items, "pad_token_id"), ROTATED, Variation("rotary_dim", (2, 8)))
 
 ARCHITECTURE = Architecture(
     model_type="codegen",

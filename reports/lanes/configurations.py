@@ -227,6 +227,7 @@ def run(draws: Sequence[Draw], processes: int, deadline: float | None = None) ->
 def answer(question: str) -> dict[str, Any]:
     """What becomes of the draw that a line of JSON describes."""
     from parity.fixtures import configurations
+    from parity.loading import quiet_transformers
 
     draw = Draw(**json.loads(question))
     options = {"count": draw.count, "seed": draw.seed}
@@ -235,7 +236,9 @@ def answer(question: str) -> dict[str, Any]:
     changes = own[draw.number % len(own)]
     outcome: dict[str, Any] = {"changes": changes, "status": PASSED, "error": ""}
     try:
-        if not configurations.judge_and_shrink(draw.architecture, draw.feature, changes, draw.opset, **options):
+        with quiet_transformers():
+            verdict = configurations.judge_and_shrink(draw.architecture, draw.feature, changes, draw.opset, **options)
+        if not verdict:
             outcome["status"] = REFUSED
     except Exception as error:  # whatever it is, it is a finding
         outcome.update(status=FAILED, error=str(error)[:4000])
