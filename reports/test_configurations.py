@@ -160,15 +160,24 @@ def test_what_fails_is_shrunk(monkeypatch):
             assert drawn.judge_and_shrink(*arguments, count=8, seed=7) == "verdict"
 
 
-def test_the_worker_judges(tmp_path):
+def test_the_worker_judges():
     """The real one: a file that is right, a refusal that is declared, and what is wrong."""
     refused = next(n for n, changes in enumerate(drawn.draw("ibert", "default", 8, 7)) if changes.get("quant_mode"))
+    cases = (("vit", "default", 0), ("ibert", "default", refused), ("vit", "telepathy", 0))
     worker = Worker()
-    outcomes = [worker.judge(Draw(name, "default", 17, number, 8, 7)) for name, number in (("vit", 0), ("ibert", refused))]
-    wrong = worker.judge(Draw("vit", "telepathy", 17, 0, 8, 7))
+    outcomes = [worker.judge(Draw(name, feature, 17, number, 8, 7)) for name, feature, number in cases]
     worker.stop()
-    assert [outcome["status"] for outcome in outcomes] == [PASSED, REFUSED]
-    assert [outcome["changes"] for outcome in outcomes] == [
-        json.loads(json.dumps(drawn.draw(name, "default", 8, 7)[number])) for name, number in (("vit", 0), ("ibert", refused))
-    ]
-    assert wrong["status"] == FAILED
+    assert [outcome["status"] for outcome in outcomes] == [PASSED, REFUSED, FAILED]
+    for (name, feature, number), outcome in zip(cases[:2], outcomes, strict=False):
+        assert outcome["changes"] == json.loads(json.dumps(drawn.draw(name, feature, 8, 7)[number]))
+
+
+def test_a_worker_whose_parent_is_gone_ends_without_a_word():
+    """It has an answer that nobody reads; the parent has said what is to be said."""
+    own = Worker()
+    process = own._start()
+    question, answers = process.stdin, process.stdout
+    answers.close()
+    question.write(json.dumps(vars(Draw("vit", "telepathy", 17, 0, 1, 7))) + "\n")
+    question.close()
+    assert process.wait() == 0

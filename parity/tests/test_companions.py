@@ -80,7 +80,9 @@ def tokenize(directory, names, *texts):
     inputs = dict(AutoTokenizer.from_pretrained(directory)(*texts, return_tensors="pt"))
     inputs.update({f"decoder_{name}": tensor for name, tensor in inputs.items() if f"decoder_{name}" in names})
     shape = inputs["input_ids"].shape
-    inputs.update({name: torch.zeros(*shape, *more, dtype=torch.int64) for name, more in ZEROS.items() if name in names})
+    inputs.update(
+        {name: torch.zeros(*shape, *more, dtype=torch.int64) for name, more in ZEROS.items() if name in names}
+    )
     return inputs
 
 

@@ -24,7 +24,6 @@ from parity.onnx import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPas
 from parity.onnx.__main__ import main
 from parity.onnx.features import FeaturesManager
 
-
 NAME = "distilbert/distilbert-base-uncased"
 FINETUNED = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 LOST_HEAD = (

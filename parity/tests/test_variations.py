@@ -112,7 +112,15 @@ REPORTED = (
 def values_of(declared, item):
     """All that is drawn of an item in this environment, and what is declared."""
     own = item_of(tiny_config(declared.name), item)
-    return [own, *(changes[item] for each in declared.variations for changes in map(each.changes, each.values) if item in changes)]
+    return [
+        own,
+        *(
+            changes[item]
+            for each in declared.variations
+            for changes in map(each.changes, each.values)
+            if item in changes
+        ),
+    ]
 
 
 @pytest.mark.parametrize(("names", "item", "values"), REPORTED, ids=lambda each: each if isinstance(each, str) else "")

@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -91,7 +92,9 @@ def draws(rounds: int, seed: int, architectures: Sequence[str] = ()) -> list[Dra
         if wanted and selection.has(cell) and not architecture(cell.architecture).gap_of(cell.feature):
             groups[cell.architecture].append((cell.architecture, cell.feature, cell.opset or 0))
     order = [each for row in zip_longest(*groups.values()) for each in row if each]
-    return [Draw(*each, number, rounds, seed) for number in range(rounds) for each in order]
+    return [
+        Draw(name, feature, opset, number, rounds, seed) for number in range(rounds) for name, feature, opset in order
+    ]
 
 
 class Ledger:
@@ -190,7 +193,8 @@ class Worker:
 
 
 def _pipes_of(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     return process.stdin, process.stdout
 
 
@@ -246,16 +250,21 @@ def answer(question: str) -> dict[str, Any]:
 
 
 def serve() -> int:
-    """Answer the lines of standard input, one by one; libraries that print do so on standard error."""
+    """Answer the lines of standard input, one by one, until their writer is gone.
+
+    Libraries that print do so on standard error.
+    """
     from parity.fixtures import profiles
 
+    # Ctrl-C reaches every process of a terminal: the parent ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[profiles.VARIABLE] = profiles.NIGHTLY
     profiles.load()
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    replies = os.dup(1)
     os.dup2(2, 1)
-    for question in sys.stdin:
-        replies.write(json.dumps(answer(question)) + "\n")
-        replies.flush()
+    with contextlib.suppress(BrokenPipeError):
+        for question in sys.stdin:
+            os.write(replies, f"{json.dumps(answer(question))}\n".encode())
     return 0
 
 
@@ -292,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.rounds < 1 or args.processes < 1:
         parser.error("--rounds and --processes: should be 1 or more")
-    return run_guarded(parser.prog, serve if args.worker else lambda: _run(args))
+    return serve() if args.worker else run_guarded(parser.prog, lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> int:
