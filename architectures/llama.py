@@ -89,18 +89,29 @@ _DYNAMIC = tuple(
     )
     for item in ("rope_parameters", "rope_scaling")
 )
+# Of those releases that were tried, the first that has it.
+_PROPORTIONAL = "5.16"
+
+
+def _items(*ropes: dict[str, Any]) -> tuple[tuple[int, dict[str, Any], int], ...]:
+    """Positions, rope and size of a head: the factors of longrope are as many as half of a head is wide."""
+    plain = {"rope_theta": 10000.0, "rope_type": "default"}
+    return (*((48, plain, size) for size in (12, 6)), *((9, {"rope_theta": 10000.0, **each}, 8) for each in ropes))
+
+
 VARIATIONS = (
     Variation("hidden_act", ("relu", "gelu")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("num_key_value_heads", (1, 4)),
-    # longrope has as many factors as half the width of a head.
     Variation(
         ("max_position_embeddings", "rope_parameters", "head_dim"),
-        (
-            *((48, {"rope_theta": 10000.0, "rope_type": "default"}, size) for size in (12, 6)),
-            *((9, {"rope_theta": 10000.0, **each}, 8) for each in _ROPES),
-        ),
-        versions="transformers>=5",
+        _items(*_ROPES),
+        versions=f"transformers>=5,<{_PROPORTIONAL}",
+    ),
+    Variation(
+        ("max_position_embeddings", "rope_parameters", "head_dim"),
+        _items(*_ROPES, {"rope_type": "proportional", "partial_rotary_factor": 0.5}),
+        versions=f"transformers>={_PROPORTIONAL}",
     ),
     Variation(
         ("max_position_embeddings", "rope_scaling", "head_dim"),

@@ -5,7 +5,7 @@ import pytest
 from parity.fixtures import configurations
 
 
-@pytest.mark.cells(varied=True, every_opset=False, every_feature=False, nightly=False)
+@pytest.mark.cells(varied=True, every_opset=False, nightly=False)
 def test_drawn_configurations(cell, measurements):
     """The file of each configuration that hypothesis draws is right and its trace is proven, or it is refused."""
     verdicts = configurations.judge_drawn(cell.architecture, cell.feature, cell.opset)

@@ -1,8 +1,11 @@
-"""The document's snippets on ONNX, with `parity.onnx` in place of `transformers.onnx` and a tiny checkpoint.
+"""The document's commands and snippets on ONNX, with `parity.onnx` for `transformers.onnx`.
 
-The last tests use configurations in the style of the document's two advanced examples.
+Tiny checkpoints stand for those of the Hub, under their names and with the files that these have. At the end
+configurations in the style of the two that the document points to as advanced examples.
 """
 
+import json
+import shlex
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +16,56 @@ import pytest
 
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.environment import at_least
-from parity.fixtures.checkpoints import save_checkpoint, tiny_model
+from parity.fixtures import published
+from parity.fixtures.checkpoints import tiny_model
 from parity.fixtures.preprocessors import preprocessor
 from parity.judge.contract import read
 from parity.onnx import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast, export, validate_model_outputs
 from parity.onnx.__main__ import main
 from parity.onnx.features import FeaturesManager
 
+NAME = "distilbert/distilbert-base-uncased"
+FINETUNED = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+LOST_HEAD = (
+    "warning: feature default leaves out the head of {}, the class that the checkpoint was saved with; --feature {}"
+    " keeps it"
+)
+
+
+def publish(directory):
+    """The document's checkpoints, under their names: no file says which tokenizer they have, or what it makes."""
+    published.publish(directory / NAME, "distilbert", "masked-lm")
+    published.publish(directory / FINETUNED, "distilbert", "sequence-classification")
+    for name in (NAME, FINETUNED):
+        files = {path.name for path in (directory / name).iterdir()}
+        assert files == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
+        config = json.loads((directory / name / "tokenizer_config.json").read_text())
+        assert not {"tokenizer_class", "processor_class", "model_input_names"} & set(config)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A working directory in which the document's names are checkpoints."""
+    publish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The directory that replaces `distilbert/distilbert-base-uncased`."""
-    directory = tmp_path_factory.mktemp("checkpoints") / "distilbert"
-    save_checkpoint(directory, "distilbert")
-    return str(directory)
+    """The directory that stands for `distilbert/distilbert-base-uncased`."""
+    directory = tmp_path_factory.mktemp("checkpoints")
+    publish(directory)
+    return str(directory / NAME)
+
+
+def run(command, capsys):
+    """What a command of the document prints on standard output and, but for the progress, on standard error."""
+    program, option, module, *arguments = shlex.split(command.replace("\\\n", " "))
+    assert (program, option, module) == ("python", "-m", "transformers.onnx")
+    capsys.readouterr()
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    return out.splitlines(), [line for line in err.splitlines() if line.startswith("warning")]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +91,11 @@ class CustomOnnxConfig(OnnxConfig):
 
 @pytest.fixture(scope="module")
 def custom(checkpoint):
-    """Model, tokenizer, custom configuration, file, and the result of `export`."""
+    """Model, tokenizer, custom configuration, file, and what `export` returned."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config = CustomOnnxConfig(AutoConfig.from_pretrained(checkpoint))
-    # The document's opset, 11, has no sdpa, which transformers 4 would fix when it builds the model.
+    # At the document's opset, 11, there is no sdpa, which transformers 4 chooses for good when it builds the model.
     options = {} if at_least("transformers", "5") else {"attn_implementation": "eager"}
     base_model = AutoModel.from_pretrained(checkpoint, **options)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -65,11 +104,9 @@ def custom(checkpoint):
     return base_model, tokenizer, config, path, names
 
 
-def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkeypatch, capsys):
-    """`--model=… onnx/` prints the document's lines in order, verbatim except for the width of the model."""
-    monkeypatch.chdir(tmp_path)
-    assert main([f"--model={checkpoint}", "onnx/"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+def test_the_first_command_prints_the_documents_log(hub, capsys):
+    """Word for word; its lines are the document's, verbatim but for the width of the model, and in their order."""
+    printed, warnings = run("python -m transformers.onnx --model=distilbert/distilbert-base-uncased onnx/", capsys)
     document = [
         "Validating ONNX model...",
         "        -[✓] ONNX model output names match reference model ({'last_hidden_state'})",
@@ -79,10 +116,11 @@ def test_the_first_command_prints_the_documents_log(checkpoint, tmp_path, monkey
         "All good, model saved at: onnx/model.onnx",
     ]
     assert [line for line in printed if line in document] == document
+    assert warnings == [LOST_HEAD.format("DistilBertForMaskedLM", "masked-lm")]
 
 
 def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoint, export_directory, monkeypatch):
-    """Tokenizer and session load from the directory, and the session answers like PyTorch."""
+    """Tokenizer and session come from the directory, and the session answers as PyTorch does."""
     import torch
     from onnxruntime import InferenceSession
     from transformers import AutoModel, AutoTokenizer
@@ -100,7 +138,7 @@ def test_the_onnx_runtime_example_runs_from_the_export_directory_alone(checkpoin
 
 
 def test_the_output_names_are_those_of_the_configuration(capsys):
-    """`print(list(onnx_config.outputs.keys()))` prints the single output of the default feature."""
+    """`print(list(onnx_config.outputs.keys()))` prints the one output of the default feature."""
     from transformers import DistilBertConfig
 
     config = DistilBertConfig()
@@ -109,21 +147,21 @@ def test_the_output_names_are_those_of_the_configuration(capsys):
     assert capsys.readouterr().out == "['last_hidden_state']\n"
 
 
-def test_a_checkpoint_saved_by_the_user_exports(checkpoint, tmp_path, monkeypatch):
-    """Tokenizer and model saved into one directory with save_pretrained are a checkpoint."""
+def test_a_checkpoint_saved_by_the_user_exports(hub, capsys):
+    """Tokenizer and model saved side by side with save_pretrained are a checkpoint."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    monkeypatch.chdir(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    pt_model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained("distilbert/distilbert-base-uncased")
+    pt_model = AutoModelForSequenceClassification.from_pretrained("distilbert/distilbert-base-uncased")
     tokenizer.save_pretrained("local-pt-checkpoint")
     pt_model.save_pretrained("local-pt-checkpoint")
-    assert main(["--model=local-pt-checkpoint", "--quiet", "onnx/"]) == 0
+    _, warnings = run("python -m transformers.onnx --model=local-pt-checkpoint onnx/", capsys)
+    assert warnings == [LOST_HEAD.format("DistilBertForSequenceClassification", "sequence-classification")]
     assert [value.name for value in onnx.load("onnx/model.onnx").graph.output] == ["last_hidden_state"]
 
 
 def test_the_features_of_distilbert_are_those_of_the_last_release(capsys):
-    """The list is that of 4.46.3; the document shows an older one."""
+    """The list is 4.46.3's; the one printed in the document is older."""
     distilbert_features = list(FeaturesManager.get_supported_features_for_model_type("distilbert").keys())
     print(distilbert_features)
     assert capsys.readouterr().out == (
@@ -133,7 +171,7 @@ def test_the_features_of_distilbert_are_those_of_the_last_release(capsys):
 
 
 def test_every_feature_of_the_documents_table_has_its_auto_class():
-    """The document's table of features and Auto classes is right."""
+    """The table of features and Auto classes holds."""
     table = {
         "AutoModelForCausalLM": ("causal-lm", "causal-lm-with-past"),
         "AutoModel": ("default", "default-with-past"),
@@ -147,12 +185,13 @@ def test_every_feature_of_the_documents_table_has_its_auto_class():
         assert {FeaturesManager.get_model_class_for_feature(feature).__name__ for feature in features} == {name}
 
 
-def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
-    """`--feature=sequence-classification` of a finetuned checkpoint prints all lines of the document."""
-    monkeypatch.chdir(tmp_path)
-    save_checkpoint(tmp_path / "finetuned", "distilbert", "sequence-classification")
-    assert main(["--model=finetuned", "--feature=sequence-classification", "onnx/"]) == 0
-    printed = capsys.readouterr().out.splitlines()
+def test_a_classifier_prints_the_documents_log(hub, capsys):
+    """`--feature=sequence-classification` of a finetuned checkpoint prints the document's lines, all of them."""
+    printed, warnings = run(
+        """python -m transformers.onnx --model=distilbert/distilbert-base-uncased-finetuned-sst-2-english \\
+                            --feature=sequence-classification onnx/""",
+        capsys,
+    )
     document = [
         "Validating ONNX model...",
         "        -[✓] ONNX model output names match reference model ({'logits'})",
@@ -162,10 +201,11 @@ def test_a_classifier_prints_the_documents_log(tmp_path, monkeypatch, capsys):
         "All good, model saved at: onnx/model.onnx",
     ]
     assert [line for line in printed if line in document] == document
+    assert warnings == []
 
 
 def test_a_custom_configuration_has_the_documents_opset(custom, capsys):
-    """`print(onnx_config.default_onnx_opset)` prints 11, and the file has that opset."""
+    """`print(onnx_config.default_onnx_opset)` prints 11, and that is the opset of the file."""
     _, _, onnx_config, path, _ = custom
     print(onnx_config.default_onnx_opset)
     assert capsys.readouterr().out == "11\n"
@@ -173,7 +213,7 @@ def test_a_custom_configuration_has_the_documents_opset(custom, capsys):
 
 
 def test_a_custom_configuration_has_the_documents_outputs(checkpoint, custom):
-    """`outputs` is an OrderedDict of names and axes that depends on the task."""
+    """`outputs` is an OrderedDict of names and axes that follows the task."""
     from transformers import AutoConfig
 
     _, _, onnx_config, _, _ = custom
@@ -206,7 +246,7 @@ def test_the_custom_export_validates(custom):
 
 
 def test_the_validation_of_another_model_fails(custom):
-    """The same call with a model of other weights raises, so the previous test can fail."""
+    """The same call with a model of other weights raises: the acceptance above means something."""
     from transformers import AutoModel
 
     base_model, tokenizer, onnx_config, onnx_path, (_, onnx_outputs) = custom
@@ -216,7 +256,7 @@ def test_the_validation_of_another_model_fails(custom):
 
 
 class LegacyDecoder(OnnxConfigWithPast):
-    """A decoder in the style of 4.46.3: its own dummy inputs, and past inputs named like the outputs' axis."""
+    """A decoder as 4.46.3 wrote them: its own dummy inputs, and past inputs under the name of the outputs' axis."""
 
     num_layers = property(lambda self: self._config.n_layer)
     num_attention_heads = property(lambda self: self._config.n_head)
@@ -252,7 +292,7 @@ class LegacyDecoder(OnnxConfigWithPast):
 
 
 class LegacyEncoderDecoder(OnnxSeq2SeqConfigWithPast):
-    """An encoder-decoder in the style of 4.46.3: with a past, one decoder token and a mask of floats."""
+    """An encoder-decoder as 4.46.3 wrote them: with a past the decoder takes one token, and its mask has floats."""
 
     @property
     def inputs(self):
@@ -288,7 +328,7 @@ class LegacyEncoderDecoder(OnnxSeq2SeqConfigWithPast):
 
 @pytest.mark.parametrize("task", ["causal-lm", "causal-lm-with-past"])
 def test_a_decoder_configuration_of_the_old_style_exports_and_validates(task, tmp_path):
-    """Its own dummy inputs and contradictory names of axes give a file that is right at other sizes."""
+    """Its own dummy inputs, and axes that contradict each other by name, make a file that is right at other sizes."""
     model = tiny_model("gpt2", task)
     make = LegacyDecoder.with_past if task.endswith("-with-past") else LegacyDecoder
     config = make(model.config, task=task.removesuffix("-with-past"))
@@ -301,7 +341,7 @@ def test_a_decoder_configuration_of_the_old_style_exports_and_validates(task, tm
 
 @pytest.mark.parametrize("task", ["seq2seq-lm", "seq2seq-lm-with-past"])
 def test_an_encoder_decoder_configuration_of_the_old_style_exports_and_validates(task, tmp_path):
-    """One decoder token and a mask of integers and floats give a file that is right at other sizes of the rest."""
+    """One decoder token, and a mask of integers and floats, make a file that is right at other sizes of the rest."""
     model = tiny_model("bart", task)
     make = LegacyEncoderDecoder.with_past if task.endswith("-with-past") else LegacyEncoderDecoder
     config = make(model.config, task=task.removesuffix("-with-past"))

@@ -8,6 +8,7 @@ import pytest
 from parity.architectures.conformance.fifty import FIFTY
 from parity.architectures.conformance.matrix import cells
 from parity.declaration import Variation, omit
+from parity.environment import at_least
 from parity.fixtures import configurations, profiles, selection
 from parity.fixtures.checkpoints import tiny_config
 from parity.registry import architecture, architectures
@@ -85,6 +86,60 @@ def test_a_value_without_effect_is_found():
     assert not configurations.has_effect("bert", "default", {"hidden_dropout_prob": 0.5})
     assert configurations.has_effect("bert", "default", {"hidden_act": "relu"})
     assert configurations.has_effect("bert", "default", {"max_position_embeddings": 9})
+
+
+# What people export: architectures, item, and the values that must be drawn, if they are not the declared one.
+REPORTED = (
+    (("t5", "longt5", "mt5"), "feed_forward_proj", ("gated-gelu", "relu")),
+    (("t5", "longt5", "mt5"), "d_kv", (7,)),
+    (("t5", "longt5", "mt5"), "num_decoder_layers", (1,)),
+    (("t5",), "tie_word_embeddings", (True, False)),
+    (("llama",), "num_key_value_heads", (1, 2, 4)),
+    (("bert",), "type_vocab_size", (1, 2)),
+    (("deberta", "deberta-v2"), "pos_att_type", ([], ["c2p"], ["p2c"])),
+    (("swin", "beit", "vit"), "image_size", ([24, 48],)),
+    (("swin", "beit", "vit", "resnet", "convnext", "segformer"), "num_channels", (1,)),
+    (("gpt2", "gptj", "gpt-neo", "bloom", "llama"), "pad_token_id", (None, -1)),
+    (("gpt2", "codegen", "gptj"), "n_positions", (6, 9, 16, 64)),
+    (("bert", "roberta", "gpt-neo", "bart"), "max_position_embeddings", (6, 9, 16, 64)),
+    pytest.param(
+        ("bert",),
+        "position_embedding_type",
+        ("relative_key",),
+        marks=pytest.mark.skipif(at_least("transformers", "5"), reason="transformers 5 has absolute positions only"),
+    ),
+)
+
+
+def values_of(declared, item):
+    """All that is drawn of an item in this environment, and what is declared."""
+    own = item_of(tiny_config(declared.name), item)
+    return [
+        own,
+        *(
+            changes[item]
+            for each in declared.variations
+            for changes in map(each.changes, each.values)
+            if item in changes
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("names", "item", "values"), REPORTED, ids=lambda each: each if isinstance(each, str) else "")
+def test_what_people_export_is_drawn(names, item, values):
+    """The values that reports of failed exports are about."""
+    for name in names:
+        present = values_of(architecture(name), item)
+        assert [value for value in values if value not in present] == [], name
+
+
+@pytest.mark.skipif(not at_least("transformers", "5.16"), reason="rope_type has fewer values before transformers 5.16")
+def test_each_rope_type_is_drawn():
+    """All that transformers has; one that a new release brings is missing here."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    ropes = [each for each in values_of(architecture("llama"), "rope_parameters") if each]
+    assert {each["rope_type"] for each in ropes} == {"default", *ROPE_INIT_FUNCTIONS}
 
 
 def test_the_fifty_are_among_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import types
@@ -300,7 +301,7 @@ def _trace(
     ):
         try:
             config.patch_ops()
-            return tracer(Traceable(model, config, layout, names), tensors)
+            return tracer(_with_argument_names(Traceable(model, config, layout, names)), tensors)
         except ExportError:
             raise
         except Exception as error:
@@ -308,6 +309,25 @@ def _trace(
             raise ExportError(f"torch.jit.trace failed: {type(error).__name__}: {text}") from error
         finally:
             config.restore_ops()
+
+
+def _with_argument_names(traceable: Traceable) -> Traceable:
+    """The same module, whose trace can be called by the names of its tensors, as a tokenizer makes them.
+
+    A cache's have dots, which TorchScript does not take: such a trace is called in order only.
+    """
+    names = ("self", *traceable.layout.names)
+    if all(map(str.isidentifier, names)):
+
+        def forward(self: Traceable, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return Traceable.forward(self, *tensors)
+
+        # The tracer reads it there.
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        own = {"forward": forward, "__module__": Traceable.__module__}
+        traceable.__class__ = type(Traceable.__name__, (Traceable,), own)
+    return traceable
 
 
 @shared
