@@ -13,9 +13,11 @@ from parity.causes import cause_of
 from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
-from parity.judge.contract import Value
+from parity.fixtures.controls.parts import write_part
+from parity.judge.contract import Contract, Value
 from parity.judge.findings import Finding
-from parity.judge.names import Known, is_generated, match_names
+from parity.judge.foreign import View
+from parity.judge.names import Known, Matching, is_generated, match_names
 from parity.onnx.__main__ import main as export_main
 
 run = functools.partial(commands.run, command=main)
@@ -237,11 +239,45 @@ def test_no_cause_where_nothing_explains():
 
 @pytest.mark.parametrize(
     ("name", "canonical"),
-    [("past_key_values_0_key", "past_key_values.0.key"), ("cache.1.values", "past_key_values.1.value")],
+    [
+        ("past_key_values_0_key", "past_key_values.0.key"),
+        ("cache.1.values", "past_key_values.1.value"),
+        ("cache.layers.1.values", "past_key_values.1.value"),
+        ("input.cache.cross_attention_cache.layers.0.keys", "past_key_values.0.encoder.key"),
+    ],
 )
 def test_caches_have_names_of_their_own(name, canonical):
     """Caches are matched by layer and part."""
     assert canonical_name(name, "input") == canonical
+
+
+def drop_output(name):
+    def change(model):
+        (value,) = [each for each in model.graph.output if each.name == name]
+        model.graph.output.remove(value)
+
+    return change
+
+
+def test_a_file_with_a_past_has_to_return_it(tmp_path):
+    """Whoever decodes with it reads every cache: one that is missing is named, and it is a failure."""
+    checkpoint = tmp_path / "gpt2"
+    save_checkpoint(checkpoint, "gpt2", "causal-lm-with-past")
+    model = onnx.load(write_part("gpt2", "causal-lm-with-past", "", tmp_path))
+    drop_output("present.1.key")(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    status, _, err = run(checkpoint, tmp_path / "model.onnx", "--feature", "causal-lm-with-past")
+    assert status == 1
+    assert err.splitlines()[0].startswith("error: output present.1.key: is missing, should be an output of the file")
+
+
+def test_outputs_that_can_be_spared_are_a_remark():
+    """What the feature is for has to be there; what the model returns besides need not, which is said."""
+    missing = ("logits", "encoder_last_hidden_state", "attentions.0")
+    contract = Contract(17, (), (), {})
+    view = View(contract, Matching({}), Matching({}, missing=missing), declared=frozenset(missing[:2]))
+    assert [each.subject for each in view.failures()] == ["logits"]
+    assert [each.message for each in view.remarks()] == ["output encoder_last_hidden_state: the file has none"]
 
 
 def test_generated_names():

@@ -35,12 +35,13 @@ class Work:
         return self.directory / f"checkpoints-{'peers' if case.source == 'optimum' else 'own'}" / case.checkpoint
 
     def file(self, case: Case) -> Path:
-        return self.directory / "files" / case.name / "model.onnx"
+        directory = self.directory / "files" / case.name
+        return directory if case.is_directory else directory / "model.onnx"
 
     def files(self) -> Iterator[tuple[Case, Path]]:
         """The cases that were made."""
         for case in cases():
-            if self.file(case).is_file():
+            if self.file(case).exists():
                 yield case, self.file(case)
 
     def known(self, step: str) -> dict[str, dict[str, Any]]:
@@ -61,7 +62,7 @@ def make(work: Work, sources: list[str]) -> None:
     from parity.reports.foreign import sources as makers
 
     for case in cases():
-        directory = work.file(case).parent
+        directory = work.file(case) if case.is_directory else work.file(case).parent
         if case.source not in sources or directory.exists():
             continue
         directory.parent.mkdir(parents=True, exist_ok=True)
