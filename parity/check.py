@@ -157,7 +157,6 @@ def _check_file(args: argparse.Namespace, own: _Source, checkpoint: Checkpoint, 
         return outcome
     if other:
         console.warn(f"{other}; it computes the same")
-    console.say(f"Decided by: {judgement.rule}")
     only = f", at {judgement.scope} only" if judgement.scope else ""
     console.say(f"All good: {own.file} computes what {f'the {part} of ' if part else ''}{checkpoint} computes{only}")
     return outcome
@@ -211,7 +210,8 @@ def _check_together(
     for finding in failed:
         complain(f"error: {finding.subject}: {finding.message}")
     if not failed:
-        console.say(f"Together, {' and '.join(part or 'model' for part in outcomes)}: {answer.note}")
+        names = dict.fromkeys(artifact.path.name for artifact in artifacts.values())
+        console.say(f"Together, {' and '.join(names)}: {answer.note}")
     failures = [{"check": each.check, "subject": each.subject, "message": each.line} for each in failed]
     return {
         "status": "failed" if failed else "passed",
@@ -374,6 +374,7 @@ def _report(
         console.say(line)
     for line in judgement.verdict.notes if judgement.verdict else ():
         console.say(f"        - {line}")
+    console.say(f"Decided by: {judgement.rule}")
 
 
 def _other_checkpoint(metadata: Mapping[str, str], checkpoint: Checkpoint) -> str:

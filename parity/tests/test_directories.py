@@ -152,7 +152,7 @@ def test_our_own_pair_runs_together(pair):
     status, verdicts, together, log = judge(*pair)
     assert (status, {place[0] for place in verdicts}) == (0, {"prefill.onnx", "model.onnx"})
     assert together[0]["together"] == ["prefill", "model"]
-    assert "Together, prefill and model: 32 greedy tokens" in log
+    assert "Together, prefill.onnx and model.onnx: 32 greedy tokens" in log
 
 
 def test_a_fault_in_our_prefill_is_rejected(pair, tmp_path):

@@ -60,11 +60,11 @@ def rename(kind, before, after):
     return change
 
 
-def spoil_bias(model):
-    """The last bias of the file, in its last norm, moved."""
-    bias = next(each for each in model.graph.initializer if each.name.endswith("1.output.LayerNorm.bias"))
+def spoil_bias(model, ending="1.output.LayerNorm.bias", change=0.1):
+    """The last bias of the file, in its last norm, or another one, moved."""
+    bias = next(each for each in model.graph.initializer if each.name.endswith(ending))
     values = numpy_helper.to_array(bias).copy()
-    values[3] += 0.1
+    values[3] += change
     bias.CopyFrom(numpy_helper.from_array(values, bias.name))
 
 
@@ -249,6 +249,38 @@ def test_no_cause_where_nothing_explains():
 def test_caches_have_names_of_their_own(name, canonical):
     """Caches are matched by layer and part."""
     assert canonical_name(name, "input") == canonical
+
+
+@pytest.fixture(scope="module")
+def pooling(tmp_path_factory):
+    """The file of the tiny BERT with the output of its pooler, which the feature does not have."""
+    return write_part("bert", "default", "", tmp_path_factory.mktemp("pooling"), {"pooler_output": {0: "batch"}})
+
+
+def test_an_output_that_the_model_also_returns_is_judged(tiny, pooling, tmp_path):
+    """It has an error ratio of its own; a fault in what it alone is made of is rejected."""
+    status, out, _ = run(tiny[0], pooling, "--json")
+    outputs = json.loads(out)["outputs"]
+    assert (status, [*outputs]) == (0, ["last_hidden_state", "pooler_output"])
+    assert outputs["pooler_output"]["ratio"] < 2
+    model = onnx.load(pooling)
+    spoil_bias(model, "pooler.dense.bias", 0.001)
+    onnx.save(model, tmp_path / "model.onnx")
+    status, out, _ = run(tiny[0], tmp_path / "model.onnx", "--json")
+    subjects = {each["subject"] for each in json.loads(out)["failures"] if each["check"] == "ratio"}
+    assert (status, subjects) == (1, {"pooler_output"})
+
+
+def test_a_file_of_another_model_is_told_as_that(tiny, foreign, tmp_path):
+    """Without a hash too: none of the weights is there, and nothing is right. One wrong bias is another cause."""
+    save_checkpoint(tmp_path / "other", "bert", seed=1)
+    status, _, err = run(tmp_path / "other", foreign())
+    assert status == 1
+    assert err.startswith("error: checkpoint: the file holds none of its ")
+    status, log, err = run(tiny[0], foreign(spoil_bias))
+    assert status == 1
+    assert "holds none of its" not in err
+    assert log.splitlines()[-1] == "Decided by: error ratio at most 4"
 
 
 def drop_output(name):

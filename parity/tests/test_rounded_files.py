@@ -13,6 +13,8 @@ from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.judge.precision import read_precision
+from parity.judge.roundings import Rounded, match_roundings, unit_in_the_last_place
+from parity.judge.weights import Weight
 from parity.onnx.__main__ import main as export_main
 
 run = functools.partial(commands.run, command=main)
@@ -23,6 +25,7 @@ NAMES = {
     "static": "static int8",
     "int4": "int4 blocks",
     "float16": "float16",
+    "mixed": "mixed",
 }
 
 
@@ -73,10 +76,10 @@ def to_int4(model, path):
     onnx.save(model, path)
 
 
-def to_float16(model, path):
+def to_float16(model, path, **options):
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(model), path)
+    onnx.save(convert_float_to_float16(model, **options), path)
 
 
 TOOLS = {
@@ -85,6 +88,7 @@ TOOLS = {
     "static": to_static,
     "int4": to_int4,
     "float16": to_float16,
+    "mixed": functools.partial(to_float16, op_block_list=["LayerNormalization", "Gather"]),
 }
 
 
@@ -121,7 +125,11 @@ def test_a_right_file_passes(rounded, kind):
     result = json.loads(out)
     assert (status, result["precision"], result["graph"]) == (0, NAMES[kind], "judged")
     assert result["outputs"]["logits"]["ratio"] < 2
-    assert 0 < result["drift"]["logits"]["relative"] < 0.35
+    drift = result["drift"]["logits"]
+    assert 0 < drift["relative"] < 0.35
+    assert drift["largest"] > 0
+    assert 0.9 < drift["cosine"] <= 1.0000001
+    assert 0.5 < drift["decisions"] <= 1
     assert f"- precision: {NAMES[kind]}" in log
     assert "are the roundings of the checkpoint's" in log
     assert ("clipping" in result, "of the values drawn are outside of their static range" in log) == (
@@ -215,6 +223,30 @@ def test_a_constant_in_half_precision_changes_no_rule(rounded):
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     matrices[0].CopyFrom(numpy_helper.from_array(np.ones(3, np.float16), matrices[0].name))
     assert read_precision(model).name == "float32"
+
+
+def test_a_file_whose_answer_is_not_finite_is_rejected(rounded, tmp_path):
+    """Halves end at 65,504: a table of 60,000 overflows in the sum after it, however large a drift is allowed."""
+    file = spoil(rounded[1]("float16"), tmp_path / "spoiled.onnx", is_half_matrix, lambda values: values * 0 + 6e4)
+    status, out, _ = run(rounded[0], file, "--json", "--max-drift", "1e9")
+    assert status == 1
+    assert "nonfinite" in {failure["check"] for failure in json.loads(out)["failures"]}
+
+
+def test_what_a_converter_clamps_is_excused():
+    """Numbers too small or too large for a half may be the nearest that the converter allows; others may not."""
+    values = np.array([1e-7, -1e-7, 1e4, 0.5])
+    tensor = Rounded("t", values, unit_in_the_last_place(values, "float16"), half="float16")
+
+    def error(*checkpoint):
+        weight = Weight(("w",), np.array(checkpoint, np.float32), needed=True)
+        ((match,), unmatched) = match_roundings([tensor], [weight])
+        assert unmatched == []
+        return match.error
+
+    assert error(2e-9, -3e-8, 1.7e4, 0.5) == 0
+    assert error(2e-9, -3e-8, 0.9e4, 0.5) > 1
+    assert error(2e-9, -3e-8, 1e4, 0.5 + 2**-11) == 1
 
 
 def is_bias(tensor):
@@ -311,7 +343,7 @@ def test_operators_without_a_twin_are_told(rounded, tmp_path):
     status, out, log = run(rounded[0], tmp_path / "operators.onnx", "--json")
     result = json.loads(out)
     assert (status, result["graph"], "ratio" in result["outputs"]["logits"]) == (0, "not judged", False)
-    assert "- graph: not judged, QLinear" in log
+    assert "- graph: not judged, QGemm, QLinearAdd, QLinearMatMul" in log
     assert "the graph not judged" in result["rule"]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ _PIXELS = {*IMAGES, *CALIBRATION[-3:-1]}
 def cases() -> list[Case]:
     """All of them."""
     found = [Case("optimum", *each) for each in (*TEXT, *IMAGES)]
-    found += [Case("optimum", name, "causal-lm-with-past") for name in ("gpt2", "gpt-neo", "opt")]
+    found += [Case("optimum", name, "causal-lm-with-past") for name in ("gpt2", "gpt-neo", "bloom", "llama")]
     found += [Case("optimum", name, "seq2seq-lm-with-past", "directory") for name in ("bart", "t5", "marian")]
     found += [Case("optimum", "gpt2", "causal-lm-with-past", "directory")]
     for source in ("transformers", "torch-export", "torchscript"):
@@ -96,13 +97,20 @@ def cases() -> list[Case]:
     return list(dict.fromkeys(found))
 
 
+# optimum gives the decoder's caches as many heads as the encoder has.
+_HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+_CHANGES = {"bart": _HEADS, "marian": _HEADS}
+
+
 def prepare(case: Case, directory: Path) -> Path:
     """The checkpoint of a case below that directory; made if it is not there."""
-    from parity.fixtures.checkpoints import save_checkpoint
+    from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 
     path = directory / case.checkpoint
     if not (path / "config.json").exists():
         save_checkpoint(path, case.architecture, case.feature)
+        if case.architecture in _CHANGES:
+            tiny_model(case.architecture, case.feature, changes=_CHANGES[case.architecture]).save_pretrained(path)
     return path
 
 
@@ -269,9 +277,17 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
 
 
 def _base(case: Case, checkpoint: Path, directory: Path) -> Path:
-    """The float file that a tool of onnxruntime is given."""
-    export = {"torchscript": _torchscript, "torch-export": _torch_export}[case.base]
-    export(Case(case.base, case.architecture, case.feature), checkpoint, directory / "base")
+    """The float file that a tool of onnxruntime is given; one that is there already is taken again."""
+    alike = (replace(case, source=source, variant=variant) for source, variant in (("quantiser", "int8"), ("float16", "")))
+    places = [directory.parent / Case(case.base, case.architecture, case.feature).name]
+    places += [directory.parent / each.name / "base" for each in alike]
+    found = next((place for place in places if (place / "model.onnx").is_file()), None)
+    if found:
+        (directory / "base").mkdir(parents=True)
+        shutil.copy(found / "model.onnx", directory / "base")
+    else:
+        export = {"torchscript": _torchscript, "torch-export": _torch_export}[case.base]
+        export(Case(case.base, case.architecture, case.feature), checkpoint, directory / "base")
     return directory / "base" / "model.onnx"
 
 
