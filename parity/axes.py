@@ -115,7 +115,9 @@ def role_of(name: str) -> Role:
 # Names of sentence-transformers.
 _ALIASES = {"token_embeddings": "last_hidden_state"}
 _CACHE = re.compile(
-    r"(?:past_key_values|past|present_key_values|present|cache)[._](\d+)[._]"
+    # transformers 5: `input.cache.cross_attention_cache.layers.0.keys`.
+    r"(?:input\.|output\.)?(?:past_key_values|past|present_key_values|present|cache)[._]"
+    r"(?:(self|cross)_attention_cache[._])?(?:layers[._])?(\d+)[._]"
     r"(?:(decoder|encoder|self|cross)[._])?(key|value)s?"
 )
 _SIDES = {"decoder": "decoder.", "self": "decoder.", "encoder": "encoder.", "cross": "encoder.", None: ""}
@@ -128,8 +130,8 @@ def canonical_name(name: str, kind: str) -> str:
         kind: `input` or `output`.
     """
     if match := _CACHE.fullmatch(name):
-        layer, side, part = match.groups()
-        return f"{'past_key_values' if kind == 'input' else 'present'}.{layer}.{_SIDES[side]}{part}"
+        before, layer, side, part = match.groups()
+        return f"{'past_key_values' if kind == 'input' else 'present'}.{layer}.{_SIDES[before or side]}{part}"
     return _ALIASES.get(name, name)
 
 

@@ -12,23 +12,29 @@ if TYPE_CHECKING:
     from parity.samples import Sample
 
 
+# Of fewer weights, all may be folded into something else.
+_MANY = 8
+
+
 def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Mapping[str, int], outputs: Axes) -> str:
     """What explains the failures, where one thing does; else empty: then the numbers speak.
 
-    In this order: an input or output that is missing or unknown, a weight, which nothing else explains, an axis that is
-    baked in, padding on the left, tokens from one on.
+    In this order: a file of another checkpoint, an input or output that is missing or unknown, a weight, which nothing
+    else explains, an axis that is baked in, padding on the left, tokens from one on.
 
     Args:
         traced: the size of every named axis at the export.
         outputs: their named axes.
     """
     failed = failures(findings)
+    bad = {each.where for each in failed if each.where}
+    if {str(sample) for sample in samples} <= bad and (sentence := _other_checkpoint(findings)):
+        return sentence
     if names := [each for each in failed if each.check == "names" and not each.where]:
         return names[0].line
     if weights := [each for each in failed if each.check in ("weights", "precision")]:
         return weights[0].line
     numbers = [each for each in failed if each.where]
-    bad = {each.where for each in numbers}
     right, wrong = ([sample for sample in samples if (str(sample) in bad) is fails] for fails in (False, True))
     if right and wrong:
         refuses = any(each.check in ("run", "shape") for each in numbers)
@@ -36,6 +42,19 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
         if sentence := _baked_axis(telling, wrong, traced) or _left_padding(right, wrong):
             return sentence
     return _first_token(numbers, samples, outputs)
+
+
+def _other_checkpoint(findings: Sequence[Finding]) -> str:
+    """The sentence for a file that holds none of the weights; a few may be folded into others, all are not."""
+    for each in findings:
+        if each.check == "weights" and each.subject == "file":
+            needed, found = each.measurements["needed"], each.measurements["found"]
+            if needed >= _MANY and not found:
+                return (
+                    f"checkpoint: the file holds none of its {needed} weights and is wrong at every input; it was"
+                    " exported from another checkpoint, give that one"
+                )
+    return ""
 
 
 def _is_one_token(sample: Sample) -> bool:

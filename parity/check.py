@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.judge.contract import Contract
     from parity.judge.names import Explicit
+    from parity.onnx.directories import PartFile
     from parity.onnx.foreign import Adaptation
+    from parity.onnx.proof import Artifact
     from parity.onnx.rounded import Verdict
     from parity.validation import Validation
 
@@ -87,108 +89,137 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     interruptions.limit_memory()
     source = opening.locate(args)
     console.progress("importing torch and transformers")
-    from parity.onnx import foreign, parts
+    from parity.onnx import directories, foreign
 
     explicit = foreign.read_names(args.names)
-    files = parts.find_files(args.file) if args.file.is_dir() else {"": args.file}
+    files = directories.find_files(args.file)
     checkpoint = opening.open_checkpoint(args, source, console)
-    results: list[dict[str, Any]] = []
-    for part, path in files.items():
-        results.append(_check_file(args, _Source(path, part, explicit), checkpoint, console))
-    if {"encoder", "decoder", "step"} <= {*files} and all(each["status"] == "passed" for each in results):
-        results.append(_check_together(args, files, checkpoint, console))
-    for sentence in parts.left_out(files) if args.file.is_dir() else ():
-        console.warn(sentence)
+    features = [args.feature] if args.feature else checkpoint.saved_features
+    if not args.file.is_dir() and not any(_has_part(checkpoint, each, files[0].part) for each in features):
+        # A file of a whole model may be called anything.
+        files = [directories.PartFile(args.file)]
+    outcomes = {file: _check_file(args, _Source(file, explicit), checkpoint, console) for file in files}
+    results = [outcome.result for outcome in outcomes.values()]
+    for group in directories.groups_of(files) if args.file.is_dir() else ():
+        own = {part: outcomes[file] for part, file in group.items()}
+        if all(outcome.passed for outcome in own.values()) and (found := _check_together(own, checkpoint, console)):
+            results.append(found)
     failed = [each for each in results if each["status"] == "failed"]
     if args.json:
         whole = {"status": "failed" if failed else "passed", "file": str(args.file), "files": results}
-        print_result(whole if args.file.is_dir() else results[0])
+        print_result(whole if args.file.is_dir() or len(files) > 1 else results[0])
     return 1 if failed else 0
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A file, which of `parts.PARTS` it is, and the table of `--names`."""
+    """A file, and the table of `--names`."""
 
-    path: Path
-    part: str
+    file: PartFile
     explicit: Explicit
 
 
-def _check_file(args: argparse.Namespace, own: _Source, checkpoint: Checkpoint, console: Console) -> dict[str, Any]:
-    """Judge one file, and log it."""
-    from parity import opening, sentences
-    from parity.judge import contract
-    from parity.onnx import parts
+@dataclass(frozen=True)
+class _Outcome:
+    """What came out of judging a file, and what running it together with others takes."""
 
-    path, part = own.path, own.part
+    result: dict[str, Any]
+    feature: str
+    judgement: _Judgement
+
+    @property
+    def passed(self) -> bool:
+        return self.result["status"] == "passed"
+
+
+def _check_file(args: argparse.Namespace, own: _Source, checkpoint: Checkpoint, console: Console) -> _Outcome:
+    """Judge one file, and log it."""
+    from parity import opening
+    from parity.judge import contract
+
+    path, part = own.file.path, own.file.part
     file = contract.read(path)
-    whole = checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}
-    if args.feature or whole:
-        name = args.feature or sentences.FEATURE
-    elif part:
-        name = _feature_of_parts(checkpoint)
-    else:
-        name = guess_feature(file, checkpoint.config, own.explicit.outputs)
-    feature = opening.choose_feature(checkpoint, name, console)
-    onnx_config = _config_of(path, file, checkpoint, feature)
-    target = _Target(own, file, feature, parts.config_of_part(onnx_config, part) if part else onnx_config)
+    feature = opening.choose_feature(checkpoint, args.feature or _feature_of(file, own, checkpoint), console)
+    target = _Target(own, file, feature, _config_of(own.file, file, checkpoint, feature))
     judgement = _judge(args, target, checkpoint, console)
     console.clear()
     _report(args, target, checkpoint, judgement, console)
     validation, other = judgement.validation, _other_checkpoint(file.metadata, checkpoint)
-    about = {"status": "passed" if validation.passed else "failed", "file": str(path), "feature": feature}
+    about: dict[str, Any] = {"status": "passed" if validation.passed else "failed", "file": str(path)}
+    about.update({"part": part} if part else {})
+    about.update({} if own.file.branch is None else {"use_cache_branch": own.file.branch})
     cause = {"cause": other} if other and not validation.passed else {}
-    result = {**about, "opset": file.opset, **judgement.as_json(), **cause}
+    result = {**about, "feature": feature, "opset": file.opset, **judgement.as_json(), **cause}
+    outcome = _Outcome(result, feature, judgement)
     if not validation.passed:
         lines = "\n".join(filter(None, [other, validation.message()]))
         complain(f"error: {lines}")
-        return result
+        return outcome
     if other:
         console.warn(f"{other}; it computes the same")
-    console.say(f"Decided by: {judgement.rule}")
     only = f", at {judgement.scope} only" if judgement.scope else ""
-    console.say(f"All good: {path} computes what {f'the {part} of ' if part else ''}{checkpoint} computes{only}")
-    return result
+    console.say(f"All good: {own.file} computes what {f'the {part} of ' if part else ''}{checkpoint} computes{only}")
+    return outcome
 
 
-def _feature_of_parts(checkpoint: Checkpoint) -> str:
-    """The feature with past that the checkpoint was saved for.
+def _has_part(checkpoint: Checkpoint, feature: str, part: str) -> bool:
+    from parity.onnx import parts
+
+    return bool(part) and parts.has_part(checkpoint.onnx_config(checkpoint.feature(feature)), part)
+
+
+def _feature_of(file: Contract, own: _Source, checkpoint: Checkpoint) -> str:
+    """The feature of a file, as its metadata, its outputs or the part of the model that it is tell.
 
     Raises:
-        UsageError: there is none, or several.
+        UsageError: they do not.
     """
-    saved = [feature for feature in checkpoint.saved_features if feature.endswith("-with-past")]
+    from parity import sentences
+
+    if checkpoint.modules and {value.name for value in file.outputs} == {*sentences.OUTPUTS}:
+        return sentences.FEATURE
+    if not own.file.part or file.metadata.get("feature"):
+        return guess_feature(file, checkpoint.config, own.explicit.outputs)
+    saved = [each for each in checkpoint.saved_features if _has_part(checkpoint, each, own.file.part)]
     if len(saved) != 1:
         raise UsageError(
-            f"feature: {checkpoint} was saved for {', '.join(checkpoint.saved_features) or 'none'}; name the one"
-            " with past with --feature"
+            f"feature: {checkpoint} was saved for {', '.join(checkpoint.saved_features) or 'none'}; name the one that"
+            f" has {own.file.path.name} with --feature"
         )
     return saved[0]
 
 
 def _check_together(
-    args: argparse.Namespace, files: Mapping[str, Path], checkpoint: Checkpoint, console: Console
-) -> dict[str, Any]:
-    """Run the parts together, and log it."""
-    from parity.onnx.together import NEW_TOKENS, judge_together
+    outcomes: Mapping[str, _Outcome], checkpoint: Checkpoint, console: Console
+) -> dict[str, Any] | None:
+    """Run files together, and log it; None if they are not what runs together."""
+    from parity.onnx import proof, together
 
-    feature = checkpoint.feature(args.feature or _feature_of_parts(checkpoint))
-    inputs = checkpoint.inputs(checkpoint.onnx_config(feature))
-    findings = judge_together(files, checkpoint.load(feature, inputs), inputs)
-    failed = [finding for finding in findings if not finding.passed]
+    feature = next(iter(outcomes.values())).feature
+    config = checkpoint.onnx_config(feature)
+    if not together.runs_together([*outcomes], config):
+        return None
+    artifacts = {part: outcome.judgement.artifact for part, outcome in outcomes.items()}
+    runs = {part: proof.load_artifact(artifact) for part, artifact in artifacts.items()}
+    drift = max(outcome.judgement.max_drift for outcome in outcomes.values())
+    inputs = checkpoint.inputs(config)
+    console.progress("running the files together")
+    answer = together.judge_together(together.Together(runs, drift), checkpoint.load(feature, inputs), inputs)
+    console.clear()
+    failed = [finding for finding in answer.findings if not finding.passed]
     for finding in failed:
         complain(f"error: {finding.subject}: {finding.message}")
     if not failed:
-        console.say(f"Together: {NEW_TOKENS} greedy tokens as generate gives them, for {_prompts()}")
+        names = dict.fromkeys(artifact.path.name for artifact in artifacts.values())
+        console.say(f"Together, {' and '.join(names)}: {answer.note}")
     failures = [{"check": each.check, "subject": each.subject, "message": each.line} for each in failed]
-    return {"status": "failed" if failed else "passed", "together": [*files], "failures": failures}
-
-
-def _prompts() -> str:
-    from parity.onnx.together import PROMPTS
-
-    return " and ".join(f"batch {rows}{f' padded {padding}' if padding else ''}" for rows, padding in PROMPTS)
+    return {
+        "status": "failed" if failed else "passed",
+        "together": [part or "model" for part in outcomes],
+        "files": [str(each.path) for each in artifacts.values()],
+        "compared": answer.note,
+        "failures": failures,
+    }
 
 
 @dataclass(frozen=True)
@@ -209,9 +240,11 @@ class _Judgement:
         adaptation: of a file of another exporter.
         verdict: of a file that does not compute in float32.
         expected_atol: that of the configuration.
+        artifact: the file as it was judged.
     """
 
     feature: str
+    artifact: Artifact
     validation: Validation
     adaptation: Adaptation | None
     verdict: Verdict | None
@@ -220,6 +253,11 @@ class _Judgement:
     @property
     def scope(self) -> str:
         return self.adaptation.scope if self.adaptation else ""
+
+    @property
+    def max_drift(self) -> float:
+        """The largest drift that passes; 0 for a file in float32."""
+        return self.verdict.max_drift if self.verdict else 0.0
 
     @property
     def rule(self) -> str:
@@ -231,41 +269,42 @@ class _Judgement:
         return {**self.validation.as_json(), **(self.verdict.as_json() if self.verdict else {}), **more}
 
 
-def _config_of(path: Path, file: Contract, checkpoint: Checkpoint, feature: str) -> OnnxConfig:
+def _config_of(own: PartFile, file: Contract, checkpoint: Checkpoint, feature: str) -> OnnxConfig:
     """The configuration of the file, if it is one that this release can judge.
 
     Raises:
         UsageError
     """
-    from parity.configs import OnnxSeq2SeqConfigWithPast
     from parity.dtypes import DTYPES
     from parity.exporters import EXPORTERS
     from parity.judge.foreign import OWN
+    from parity.onnx import parts
 
     for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
         if OWN in file.metadata and name in file.metadata and file.metadata[name] not in valid:
-            raise UsageError(f"file {path}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}")
-    onnx_config = checkpoint.onnx_config(feature)
-    if file.metadata.get("part") != "prefill":
-        return onnx_config
-    if not isinstance(onnx_config, OnnxSeq2SeqConfigWithPast) or not onnx_config.dead_inputs:
+            raise UsageError(
+                f"file {own.path}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}"
+            )
+    onnx_config, part = checkpoint.onnx_config(feature), file.metadata.get("part") or own.part
+    if part == "prefill" and not onnx_config.dead_inputs:
         raise UsageError(
-            f"file {path}: it fills cross-attention caches, which {checkpoint.model_type} {feature} does not have; name"
-            " the -with-past feature of an encoder-decoder with --feature"
+            f"file {own.path}: it fills cross-attention caches, which {checkpoint.model_type} {feature} does not have;"
+            " name the -with-past feature of an encoder-decoder with --feature"
         )
-    return onnx_config.prefill()
+    return parts.config_of_part(onnx_config, part) if part else onnx_config
 
 
 def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, console: Console) -> _Judgement:
     from parity.dtypes import DEFAULT_DTYPE
     from parity.judge import ratio
+    from parity.judge.branches import Branch
     from parity.judge.foreign import OWN
     from parity.onnx import foreign, parts, proof
     from parity.onnx.rounded import judge_rounded
     from parity.registry import architecture
     from parity.validation import Criteria
 
-    file, feature, onnx_config = target.contract, target.feature, target.onnx_config
+    file, feature, onnx_config, own = target.contract, target.feature, target.onnx_config, target.source.file
     dtype = dtype_of(file.metadata)
     inputs = checkpoint.inputs(onnx_config, dtype)
     checkpoint.report_inputs(inputs, console)
@@ -275,22 +314,25 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
 
     def load() -> PreTrainedModel:
         model = checkpoint.load(feature, inputs, attention=attention, dtype=dtype)
-        return parts.wrap(model, target.source.part) if target.source.part else model
+        return parts.wrap(model, checkpoint.onnx_config(feature), own.part) if own.part else model
 
     limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
     # In halves a row that sees nothing answers what its rounding leaves of the scores: each runtime something else.
     same_attention = attention == named and dtype == DEFAULT_DTYPE
     criteria = Criteria(args.atol, limit, same_attention=same_attention)
     with checkpoint.unchanged():
-        artifact, adaptation = proof.Artifact(target.source.path, file, foreign=True), None
+        artifact, adaptation = proof.Artifact(own.path, file, foreign=True), None
         # Tools that round a file of ours keep its metadata.
         is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
         if OWN not in file.metadata or is_rounded:
-            adaptation = foreign.adapt(file, inputs, load(), target.source.explicit)
+            branch = Branch(file, own.part, own.branch) if own.part in ("decoder", "step") else None
+            explicit = parts.with_names(target.source.explicit, own.part)
+            adaptation = foreign.adapt(branch.narrowed if branch else file, inputs, load(), explicit)
             inputs = checkpoint.inputs(adaptation.onnx_config)
-            artifact = proof.Artifact(target.source.path, adaptation.view.renamed, foreign=True, view=adaptation.view)
+            view = adaptation.view
+            artifact = proof.Artifact(own.path, view.renamed, foreign=True, view=view, branch=branch)
         fixed = adaptation.fixed if adaptation else {}
-        relations = () if target.source.part else checkpoint.relations_of(feature)
+        relations = () if own.part not in ("", "prefill") else checkpoint.relations_of(feature)
         reference = proof.Reference(load, inputs, relations, fixed=fixed, thorough=args.thorough)
         verdict = None
         if not is_rounded:
@@ -305,7 +347,7 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
                 progress=console.progress,
             )
             validation = verdict.validation
-    return _Judgement(feature, validation, adaptation, verdict, onnx_config.atol_for_validation)
+    return _Judgement(feature, artifact, validation, adaptation, verdict, onnx_config.atol_for_validation)
 
 
 def dtype_of(metadata: Mapping[str, str]) -> str:
@@ -326,12 +368,13 @@ def _report(
     unusual = [f"{name} {file.metadata[name]}" for name in ("exporter", "dtype") if name in file.metadata]
     note = checkpoint.cast_note(dtype_of(file.metadata), "compared")
     about = ", ".join([f"feature {judgement.feature}", f"opset {file.opset}", *unusual])
-    console.say(f"Judging {target.source.path}: {about}{note}")
+    console.say(f"Judging {target.source.file}: {about}{note}")
     console.say("Validating ONNX model...")
     for line in validation_lines(judgement.validation, atol=args.atol, expected_atol=judgement.expected_atol):
         console.say(line)
     for line in judgement.verdict.notes if judgement.verdict else ():
         console.say(f"        - {line}")
+    console.say(f"Decided by: {judgement.rule}")
 
 
 def _other_checkpoint(metadata: Mapping[str, str], checkpoint: Checkpoint) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _REMARKS = frozenset({"duplicates", "unused", "overridable"})
 # Inputs without which a file answers what the model answers without them, so that nothing is wrong with what it does.
 _OPTIONAL = frozenset({"token_type_ids"})
+# Outputs without which a file still has what its feature is for.
+_SPARE = frozenset({"pooler_output", "encoder_last_hidden_state"})
 # The key of a parity file's metadata that says which version wrote it.
 OWN = "parity"
 
@@ -33,11 +35,13 @@ class View:
     Args:
         contract: the file's own.
         inputs, outputs: the file's names and the model's.
+        declared: the outputs that whoever reads the feature may ask for.
     """
 
     contract: Contract
     inputs: Matching
     outputs: Matching
+    declared: frozenset[str] = frozenset()
     _types: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +112,9 @@ class View:
         for value in self.contract.inputs:
             if value.name in self.inputs.names and value.dtype in ("int32", "float16", "bfloat16"):
                 yield Finding("dtype", value.name, True, f"input {value.name}: is given as {value.dtype}, as declared")
+        for name in self.outputs.missing:
+            if name in self.declared & _SPARE:
+                yield Finding("names", name, True, f"output {name}: the file has none")
         for name in self.left_out:
             yield Finding("names", name, True, f"input {name}: the file has none; it answers for 0 throughout")
 
@@ -120,6 +127,10 @@ class View:
         for name in self.inputs.unknown:
             message = f"input {name}: is none of the model's; say with --names what to give to it"
             yield Finding("names", name, False, message)
+        for name in self.outputs.missing:
+            if name in self.declared - _SPARE:
+                message = f"output {name}: is missing, should be an output of the file; export it with one"
+                yield Finding("names", name, False, message)
         for name in self.outputs.unknown:
             message = f"output {name}: is none of the model's; say with --names what it is"
             yield Finding("names", name, False, message)

@@ -31,10 +31,15 @@ class Twin:
 
     Args:
         model: is changed by `build`.
+        ranges: tensor that is computed → the least and the largest value that its integers stand for, half a step
+            beyond the last included, if these are the same for every input.
+        nested: operators of integers in graphs that other operators hold: they have no twin.
     """
 
     model: onnx.ModelProto
     rounded: dict[str, Rounded] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    nested: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -46,6 +51,11 @@ class Twin:
         for node in self.model.graph.node:
             if node.op_type in _ALONE and (each := self._read(node)):
                 self.rounded.setdefault(each.name, each)
+        for node in self.model.graph.node:
+            if node.op_type == "QuantizeLinear" and node.input[0] not in self._tensors:
+                self.ranges.update(self._range(node))
+        inner = [node for graph in graphs_of(self.model.graph) for node in graph.node][len(self.model.graph.node) :]
+        self.nested = tuple(sorted({node.op_type for node in inner if node.op_type in _REPLACEMENTS}))
         for name, tensor in self._tensors.items():
             half = _HALVES.get(tensor.data_type)
             if half and math.prod(tensor.dims) > 1:
@@ -56,6 +66,19 @@ class Twin:
         import onnx
 
         return onnx.numpy_helper.to_array(self._tensors[name])
+
+    def _range(self, node: onnx.NodeProto) -> dict[str, tuple[float, float]]:
+        """The range of what a node quantises, with the name of that; empty if it has no scale of its own or several."""
+        scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
+        if scale not in self._tensors or (zero and zero not in self._tensors):
+            return {}
+        step = self._array(scale).astype(np.float64)
+        zeros = self._array(zero) if zero else np.zeros((), np.uint8)
+        if step.size != 1 or zeros.dtype.kind not in "iu":
+            return {}
+        ends, offset = np.iinfo(zeros.dtype), float(zeros.reshape(-1)[0])
+        low, high = (float((end - offset) * step.reshape(-1)[0]) for end in (ends.min - 0.5, ends.max + 0.5))
+        return {node.input[0]: (low, high)}
 
     def _read(self, node: onnx.NodeProto) -> Rounded | None:
         if node.op_type == "MatMulNBits":

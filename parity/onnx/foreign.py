@@ -74,13 +74,18 @@ def adapt(
     outputs = [_known(name, returned[name]) for name in sorted(returned, key=lambda name: name not in config.outputs)]
     matched_inputs = match_names(contract.inputs, inputs, "input", explicit.inputs)
     matched_outputs = match_names(contract.outputs, outputs, "output", explicit.outputs)
-    view = View(contract, _without_derived(matched_inputs, names), matched_outputs)
+    view = View(contract, _without_derived(matched_inputs, names), matched_outputs, _required(config))
     axes = {
         name: dict(config.outputs[name]) if name in config.outputs else _axes_of(name, returned[name], source)
         for name in matched_outputs.names.values()
     }
     narrowed = narrow(config, view.left_out, axes)
     return Adaptation(view, narrowed, view.fixed_sizes(narrowed))
+
+
+def _required(config: OnnxConfig) -> frozenset[str]:
+    """The outputs that a file of a feature has to have; of a tower any will do."""
+    return frozenset() if config.part in ("text", "vision") else frozenset(config.outputs)
 
 
 def _forward_order(model: PreTrainedModel, flat: Mapping[str, torch.Tensor]) -> list[str]:

@@ -1,23 +1,25 @@
-"""The halves of an encoder-decoder in files of their own, as optimum and transformers.js have them.
+"""Parts of a model in files of their own: halves of an encoder-decoder, a decoder's two steps, and towers.
 
 `encoder_model.onnx` answers with the encoder's states, `decoder_model.onnx` takes these and fills the caches, and
-`decoder_with_past_model.onnx` goes on from the caches.
+`decoder_with_past_model.onnx` goes on from the caches. A decoder without an encoder has the latter two.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from parity.axes import DECODER_TEXT, ENCODER_TEXT, Axes, Role, role_of
-from parity.configs import OnnxSeq2SeqConfigWithPast
+from parity.axes import DECODER_TEXT, ENCODER_TEXT, Axes, Role, parts, role_of
+from parity.configs import OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
 from parity.configs.past import prefill_class
 from parity.errors import UsageError
+from parity.judge.names import Explicit
+from parity.onnx import towers
 from parity.releases import PAST, arguments_of
 
 if TYPE_CHECKING:
@@ -25,54 +27,75 @@ if TYPE_CHECKING:
 
     from parity.configs import OnnxConfig
 
-# File → the part that it is; empty for a whole model.
-PARTS = {
-    "model.onnx": "",
-    "encoder_model.onnx": "encoder",
-    "decoder_model.onnx": "decoder",
-    "decoder_with_past_model.onnx": "step",
-}
-# Files that are found and not judged, with the reason.
-LEFT_OUT = {"decoder_model_merged.onnx": "it has both decoders in one graph, which parity cannot judge yet"}
-
-
-def find_files(directory: Path) -> dict[str, Path]:
-    """Part → its file in a directory, or in `onnx` below it, where transformers.js keeps them.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for place in (directory, directory / "onnx"):
-        if found := {part: place / name for name, part in PARTS.items() if (place / name).is_file()}:
-            return found
-    raise UsageError(f"file {directory}: is a directory without any of {', '.join(PARTS)}; give the ONNX file to judge")
-
-
-def left_out(files: Mapping[str, Path]) -> list[str]:
-    """A sentence for each file beside these that is not judged."""
-    place = next(iter(files.values())).parent
-    return [f"{place / name}: not judged, {why}" for name, why in LEFT_OUT.items() if (place / name).is_file()]
-
 
 def config_of_part(base: OnnxConfig, part: str) -> OnnxConfig:
-    """The configuration of a part, from that of the whole with past.
+    """The configuration of a part, from that of the whole.
 
     Raises:
-        UsageError: the model is no encoder-decoder with past.
+        UsageError: the model has no such part.
     """
-    if not isinstance(base, OnnxSeq2SeqConfigWithPast) or not base.dead_inputs:
+    classes = _classes(base)
+    if part not in classes:
+        there = f"has {', '.join(classes)}" if classes else "has no parts"
         raise UsageError(
-            f"{part}: is a part of an encoder-decoder with past, which {base.task} is not; name such a feature"
+            f"{part}: is {_MEANING[part]}, but {base.task} of {base._config.model_type} {there}; name another feature"
             " with --feature"
         )
-    return _CLASSES[part](type(base))(base._config, base.task, list(base._patching_specs), use_past=True)
+    build = classes[part]
+    if isinstance(base, OnnxConfigWithPast):
+        return build(type(base))(base._config, base.task, list(base._patching_specs), use_past=True)
+    return build(type(base))(base._config, base.task, list(base._patching_specs))
 
 
-def wrap(model: PreTrainedModel, part: str) -> Any:
-    """What of the model a part answers as."""
-    if part == "encoder":
-        return model.get_encoder()
-    return _Decoder(model)
+_MEANING = {
+    "encoder": "the encoder of an encoder-decoder",
+    "decoder": "the first step of a model with past",
+    "step": "a further step of a model with past",
+    "prefill": "the first step of a model with past",
+    "text": "the texts' encoder of a model of texts and images",
+    "vision": "the images' encoder of a model of texts and images",
+}
+
+
+def has_part(base: OnnxConfig, part: str) -> bool:
+    """Whether the model of a configuration has such a part."""
+    return part in _classes(base)
+
+
+# What transformers' exporter calls the inputs of a decoder, if nothing else has the name.
+_DECODER_INPUTS = {
+    "decoder_input_ids": "input_ids",
+    "encoder_outputs.last_hidden_state": "encoder_hidden_states",
+}
+
+
+def with_names(explicit: Explicit, part: str) -> Explicit:
+    """The table of `--names` with the names that other exporters give to what a part takes."""
+    if part not in ("decoder", "step"):
+        return explicit
+    return replace(explicit, inputs={**_DECODER_INPUTS, **explicit.inputs})
+
+
+def _classes(base: OnnxConfig) -> Mapping[str, Callable[[Any], Any]]:
+    """Part → what makes its configuration's class of the whole's."""
+    if isinstance(base, OnnxSeq2SeqConfigWithPast) and base.dead_inputs:
+        return {"encoder": _encoder, "decoder": _decoder, "step": _step, "prefill": prefill_class}
+    if isinstance(base, OnnxConfigWithPast) and base.use_past:
+        return {"decoder": _prompt, "prefill": _prompt, "step": lambda whole: whole}
+    return towers.CLASSES if towers.has_towers(base) else {}
+
+
+def wrap(model: PreTrainedModel, base: OnnxConfig, part: str) -> Any:
+    """What of the model a part answers as.
+
+    Args:
+        base: the configuration of the whole.
+    """
+    if part in towers.CLASSES:
+        return towers.Tower(model, part)
+    if not base.dead_inputs or part == "prefill":
+        return model
+    return model.get_encoder() if part == "encoder" else _Decoder(model)
 
 
 class _Decoder(torch.nn.Module):
@@ -97,8 +120,9 @@ class _Decoder(torch.nn.Module):
             key = self._first_cross_key(past_key_values)
             width = getattr(self.config, "d_model", None) or self.config.hidden_size
             encoder_hidden_states = key[:, 0, :, :1].expand(-1, -1, width)
+        mask = {} if encoder_attention_mask is None else {"attention_mask": encoder_attention_mask}
         inputs: dict[str, Any] = {
-            "attention_mask": encoder_attention_mask,
+            **mask,
             "encoder_outputs": BaseModelOutput(last_hidden_state=encoder_hidden_states),
             "decoder_input_ids": input_ids,
         }
@@ -137,6 +161,14 @@ def _encoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWit
 _MASK, _STATES = "encoder_attention_mask", "encoder_hidden_states"
 
 
+def _encoder_axes(inputs: Axes) -> tuple[dict[int, str], dict[str, Mapping[int, str]]]:
+    """The axes of the encoder's states and those of its mask, by the inputs of the whole."""
+    own = {name: axes for name, axes in inputs.items() if role_of(name) is not Role.CACHE}
+    long = any(ENCODER_TEXT in axes.values() for axes in own.values())
+    states = {0: "batch", **({1: ENCODER_TEXT} if long else {})}
+    return states, {_MASK: states} if "attention_mask" in own else {}
+
+
 def _decoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
     class Decoder(base):  # type: ignore[valid-type, misc]  # known at run time only
         part = "decoder"
@@ -144,8 +176,8 @@ def _decoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWit
 
         @property
         def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
-            text = {0: "batch", 1: ENCODER_TEXT}
-            return OrderedDict(input_ids={0: "batch", 1: DECODER_TEXT}, **{_STATES: text, _MASK: text})
+            states, mask = _encoder_axes(super().inputs)
+            return OrderedDict(input_ids={0: "batch", 1: DECODER_TEXT}, **{_STATES: states}, **mask)
 
         @property
         def outputs(self) -> OrderedDict[str, Mapping[int, str]]:
@@ -157,8 +189,10 @@ def _decoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWit
         def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
             whole = super().generate_dummy_inputs(*args, **kwargs)
             width = getattr(self._config, "d_model", None) or self._config.hidden_size
-            states = torch.randn((*whole["input_ids"].shape, width), generator=torch.Generator().manual_seed(0))
-            return {"input_ids": whole["decoder_input_ids"], _STATES: states, _MASK: whole["attention_mask"]}
+            rows, _, length, _ = whole[PAST][0][2].shape
+            states = torch.randn((rows, length, width), generator=torch.Generator().manual_seed(0))
+            mask = {_MASK: whole["attention_mask"]} if _MASK in self.inputs else {}
+            return {"input_ids": whole["decoder_input_ids"], _STATES: states, **mask}
 
     return Decoder
 
@@ -170,10 +204,8 @@ def _step(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPa
 
         @property
         def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
-            own: dict[str, Mapping[int, str]] = {
-                _MASK: {0: "batch", 1: ENCODER_TEXT},
-                "input_ids": {0: "batch", 1: DECODER_TEXT},
-            }
+            _, mask = _encoder_axes(super().inputs)
+            own: dict[str, Mapping[int, str]] = {**mask, "input_ids": {0: "batch", 1: DECODER_TEXT}}
             caches = {name: axes for name, axes in super().inputs.items() if role_of(name) is Role.CACHE}
             return OrderedDict({**own, **caches})
 
@@ -186,10 +218,38 @@ def _step(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPa
 
         def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
             whole = super().generate_dummy_inputs(*args, **kwargs)
-            own = {_MASK: whole["attention_mask"], "input_ids": whole["decoder_input_ids"]}
-            return {**own, PAST: whole[PAST]}
+            mask = {_MASK: whole["attention_mask"]} if _MASK in self.inputs else {}
+            return {**mask, "input_ids": whole["decoder_input_ids"], PAST: whole[PAST]}
 
     return Step
+
+
+def _prompt(base: type[OnnxConfigWithPast]) -> type[OnnxConfigWithPast]:
+    """The first step of a decoder without an encoder: no past comes in, the caches go out."""
+
+    class Prompt(base):  # type: ignore[valid-type, misc]  # known at run time only
+        part = "decoder"
+
+        @property
+        def inputs(self) -> OrderedDict[str, Mapping[int, str]]:
+            whole = super().inputs
+            return OrderedDict((name, _own(whole[name])) for name in whole if role_of(name) is not Role.CACHE)
+
+        @property
+        def outputs(self) -> OrderedDict[str, Mapping[int, str]]:
+            return OrderedDict((name, _own(axes)) for name, axes in super().outputs.items())
+
+        def generate_dummy_inputs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            whole = super().generate_dummy_inputs(*args, **kwargs)
+            length = whole["input_ids"].shape[1]
+            return {name: whole[name][:, -length:] for name in self.inputs}
+
+    return Prompt
+
+
+def _own(axes: Mapping[int, str]) -> dict[int, str]:
+    """The axes without the past."""
+    return {axis: parts(name)[-1] for axis, name in axes.items()}
 
 
 def _outputs(whole: Axes, length: str, sides: tuple[str, ...]) -> dict[str, Mapping[int, str]]:
@@ -200,10 +260,3 @@ def _outputs(whole: Axes, length: str, sides: tuple[str, ...]) -> dict[str, Mapp
         if role_of(name) is Role.CACHE and side:
             own[name] = {0: "batch", 2: length} if side == "decoder" else dict(axes)
     return own
-
-
-_CLASSES: Mapping[str, Callable[[type[OnnxSeq2SeqConfigWithPast]], type[OnnxSeq2SeqConfigWithPast]]] = {
-    "encoder": _encoder,
-    "decoder": _decoder,
-    "step": _step,
-}

@@ -17,11 +17,12 @@ from parity.configs.lengths import BIG_CHECKPOINT, Lengths, lengths_to_try
 from parity.dependence import weights_of
 from parity.errors import SessionError
 from parity.judge import artifact, contract, weights
+from parity.judge.branches import Branch
 from parity.judge.findings import Finding, failures
 from parity.judge.foreign import View, drop_fixed, soften
 from parity.judge.pool import Answers, Pool
 from parity.judge.relations import Run
-from parity.judge.stored import stored_tensors
+from parity.judge.stored import StoredTensor, stored_tensors
 from parity.onnx.foreign import DERIVED_INPUTS, at_fixed_sizes
 from parity.reference import answers, float64
 from parity.reruns import RerunClaims
@@ -41,6 +42,7 @@ class Artifact:
         foreign: whether another exporter may have written it: then names may stand in any order, and position ids may
             be an input, which is given to the file.
         view: its names as the model's, if they are others; `contract` is then by the model's.
+        branch: what of its inputs and outputs the part of the model has that is judged.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Artifact:
     opset: int | None = None
     foreign: bool = False
     view: View | None = None
+    branch: Branch | None = None
 
     @classmethod
     def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
@@ -79,7 +82,15 @@ class Artifact:
 
     def adapt(self, run: Run) -> Run:
         """A run of the file, by the model's names."""
-        return self.view.adapt(run) if self.view else run
+        whole = self.branch.complete(run) if self.branch else run
+        return self.view.adapt(whole) if self.view else whole
+
+    @property
+    def widened(self) -> Artifact:
+        """The same with inputs in float32 where they are halves."""
+        view = self.view and replace(self.view, contract=_widen(self.view.contract))
+        branch = self.branch and replace(self.branch, contract=_widen(self.branch.contract))
+        return replace(self, view=view, branch=branch)
 
     def judge_weights(self, model: PreTrainedModel, source: SampleSource) -> list[Finding]:
         """Findings on the weights of the file, against those of a model that nothing has changed; see `weights`."""
@@ -87,7 +98,18 @@ class Artifact:
             # They are not all there.
             return []
         needed = weights_of(model, source.onnx_config, source.dummy)
-        return weights.judge_weights(weights.account_weights(needed, stored_tensors(self.path)))
+        return weights.judge_weights(weights.account_weights(needed, self.tensors()))
+
+    def tensors(self) -> list[StoredTensor]:
+        """Those that it holds, or that the branch reads."""
+        tensors = stored_tensors(self.path)
+        return self.branch.choose_tensors(tensors, self.path) if self.branch else tensors
+
+
+def _widen(whole: contract.Contract) -> contract.Contract:
+    halves = ("float16", "bfloat16")
+    inputs = [replace(value, dtype="float32") if value.dtype in halves else value for value in whole.inputs]
+    return replace(whole, inputs=tuple(inputs))
 
 
 @dataclass(frozen=True)
@@ -183,12 +205,12 @@ def judge_file(
 
     pool = reference.pool(list(file.derived_inputs), progress, account)
     try:
-        session = load_isolated(file.path, file.contract.data)
+        run = load_artifact(file)
     except SessionError as error:
         shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         refusal = Finding("load", "session", False, str(error))
         return validation.Validation((), shapes, (*findings, refusal), source.axes)
-    criteria, run = criteria or validation.Criteria(), file.adapt(session.run)
+    criteria = criteria or validation.Criteria()
     whole = replace(criteria, claims=reference.claims(pool, file.derived_inputs))
     verdict = validation.compare(run, source.onnx_config, pool, whole, first=findings, progress=progress)
     if reference.thorough and verdict.passed:
@@ -235,6 +257,15 @@ def load_isolated(path: Path, names: Iterable[str]) -> OnnxSession:
             return OnnxSession(copy)
         except SessionError as error:
             raise SessionError(str(error).replace(str(copy), f"{path} (alone with the files that it names)")) from error
+
+
+def load_artifact(file: Artifact) -> Run:
+    """A run of a file, alone with the files that it names, by the model's names.
+
+    Raises:
+        SessionError: it does not load.
+    """
+    return file.adapt(load_isolated(file.path, file.contract.data).run)
 
 
 def free(alive: weakref.ReferenceType[PreTrainedModel]) -> None:

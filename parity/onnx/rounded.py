@@ -15,10 +15,12 @@ from parity.axes import Role, role_of
 from parity.dependence import weights_of
 from parity.errors import SessionError
 from parity.judge import precision, roundings, undefined, weights
+from parity.judge.branches import choose_branch
+from parity.judge.clipping import Clipping, count_clipping
 from parity.judge.findings import Finding
 from parity.judge.pool import Pool, rms
 from parity.judge.precision import Precision
-from parity.judge.stored import stored_tensors
+from parity.judge.stored import StoredTensor
 from parity.judge.twins import Twin
 from parity.onnx import proof
 from parity.sessions import OnnxSession
@@ -26,7 +28,6 @@ from parity.sessions import OnnxSession
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from parity.judge.relations import Run
 
 # Halves are judged in units of their own roundoff: a constant of the graph, such as √d, is rounded to it as well.
 _ROUNDOFF = {"float16": 2.0**-11, "mixed": 2.0**-11, "bfloat16": 2.0**-8}
@@ -44,6 +45,7 @@ class Verdict:
         drift: of each output: relative, largest difference, cosine, and the share of equal decisions.
         graph: whether the graph was judged.
         max_drift: the largest relative drift that passes.
+        clipping: the share of activations outside of their static ranges; see `Clipping`.
     """
 
     validation: validation.Validation
@@ -52,6 +54,7 @@ class Verdict:
     drift: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     graph: bool = True
     max_drift: float = 0.0
+    clipping: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def rule(self) -> str:
@@ -66,6 +69,7 @@ class Verdict:
             "precision": self.precision.name,
             "graph": "judged" if self.graph else "not judged",
             "drift": {name: dict(each) for name, each in self.drift.items()},
+            **({"clipping": dict(self.clipping)} if self.clipping else {}),
             "notes": list(self.notes),
             "rule": self.rule,
         }
@@ -90,7 +94,10 @@ def judge_rounded(
 
     source, tell = reference.source, progress or (lambda line: None)
     findings = file.judge(source)
-    twin = Twin(onnx.load(str(file.path)))
+    model = onnx.load(str(file.path))
+    if file.branch and file.branch.switch is not None:
+        choose_branch(model, file.branch.switch)
+    twin = Twin(model)
     state: dict[str, Any] = {}
 
     def account(model: PreTrainedModel) -> None:
@@ -100,31 +107,35 @@ def judge_rounded(
         state.update(matches=matches, unmatched=unmatched)
         findings.extend(match.finding() for match in matches)
         rounded = {match.weight for match in matches}
-        account = _account_full(own, file.path, rounded)
+        account = _account_full(own, file.tensors(), rounded)
         findings.extend(weights.judge_weights(account))
         findings.extend(roundings.judge_lost(unmatched, twin.rounded, own, rounded | {*account.found}))
 
     pool = reference.pool(list(file.derived_inputs), progress, account)
     notes = [f"precision: {kind.name}", _weights_note(state["matches"], state["unmatched"])]
-    judged = not kind.without_twin and (kind.is_half or not state["unmatched"])
+    without_twin, clipping = (*kind.without_twin, *twin.nested), Clipping()
+    judged = not without_twin and (kind.is_half or not state["unmatched"])
     if judged:
-        result = _judge_twin(twin, state["matches"], file, reference, pool, (kind, criteria, findings))
-        notes.append("graph: judged as its float twin")
+        own = _Twin(twin, state["matches"], clipping)
+        result = _judge_twin(own, file, reference, pool, (kind, criteria, findings))
+        notes += ["graph: judged as its float twin", *_clipping_note(clipping.as_json())]
     else:
         shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         result = validation.Validation(pool.samples, shapes, tuple(findings), source.axes)
-        why = f"{', '.join(kind.without_twin)} have no float twin" if kind.without_twin else "not every weight is found"
+        why = f"{', '.join(without_twin)} have no float twin" if without_twin else "not every weight is found"
         notes.append(f"graph: not judged, {why}")
     limit = precision.MAX_DRIFT[kind.name] if max_drift is None else max_drift
     own_findings, drift = _judge_itself(file, source.onnx_config, pool, criteria or validation.Criteria(), limit)
     notes += [_drift_note(name, each, limit) for name, each in drift.items()]
     result = replace(result, findings=(*result.findings, *own_findings))
-    return Verdict(result, kind, notes, drift, judged, limit)
+    return Verdict(result, kind, notes, drift, judged, limit, clipping.as_json())
 
 
-def _account_full(own: Sequence[weights.Weight], path: Path, rounded: Collection[str]) -> weights.Account:
+def _account_full(
+    own: Sequence[weights.Weight], tensors: Sequence[StoredTensor], rounded: Collection[str]
+) -> weights.Account:
     """What became of the weights that the file holds in float32."""
-    full = [tensor for tensor in stored_tensors(path) if tensor.dtype == np.float32]
+    full = [tensor for tensor in tensors if tensor.dtype == np.float32]
     rest = [weight for weight in own if weight.name not in rounded]
     return replace(weights.account_weights(rest, full), unexplained=())
 
@@ -142,9 +153,26 @@ def _weights_note(matches: Sequence[roundings.Match], unmatched: Sequence[str]) 
     return note
 
 
+def _clipping_note(clipping: Mapping[str, float | str]) -> list[str]:
+    if not clipping:
+        return []
+    return [
+        f"activations: {100 * float(clipping['share']):.2g} % of the values drawn are outside of their static range;"
+        f" most in {clipping['tensor']}, {100 * float(clipping['most']):.2g} %"
+    ]
+
+
+@dataclass(frozen=True)
+class _Twin:
+    """A twin that is not built yet, the weights that it holds, and what counts the activations that clip."""
+
+    twin: Twin
+    matches: Sequence[roundings.Match]
+    clipping: Clipping
+
+
 def _judge_twin(
-    twin: Twin,
-    matches: Sequence[roundings.Match],
+    own: _Twin,
     file: proof.Artifact,
     reference: proof.Reference,
     pool: Pool,
@@ -155,32 +183,22 @@ def _judge_twin(
 
     kind, criteria, findings = about
     source = reference.source
-    model = twin.build(roundings.by_tensor(matches))
+    ranges = own.twin.ranges
+    model = own.twin.build(roundings.by_tensor(own.matches))
+    count_clipping(model, ranges)
     with tempfile.TemporaryDirectory(prefix="parity-twin-") as directory:
         path = Path(directory) / "twin.onnx"
         large = model.ByteSize() >= 2**31 - 2**20
         onnx.save(model, str(path), save_as_external_data=large, location="twin.data")
         session = OnnxSession(path)
         claims = reference.claims(pool, file.derived_inputs)
-        own = replace(pool, roundoff=_ROUNDOFF.get(kind.name, 0.0))
         return validation.compare(
-            _twin_run(file, session.run),
+            file.widened.adapt(own.clipping.count(session.run)),
             source.onnx_config,
-            own,
+            replace(pool, roundoff=_ROUNDOFF.get(kind.name, 0.0)),
             replace(criteria or validation.Criteria(), claims=claims),
             first=findings,
         )
-
-
-def _twin_run(file: proof.Artifact, run: Run) -> Run:
-    """A run of the twin, whose inputs are float32 where those of the file are halves."""
-    if file.view is None:
-        return run
-    inputs = tuple(
-        replace(value, dtype="float32" if value.dtype in ("float16", "bfloat16") else value.dtype)
-        for value in file.view.contract.inputs
-    )
-    return replace(file.view, contract=replace(file.view.contract, inputs=inputs)).adapt(run)
 
 
 def _judge_itself(
@@ -188,7 +206,7 @@ def _judge_itself(
 ) -> tuple[list[Finding], dict[str, dict[str, float]]]:
     """Findings on the file as it is: finite, and not too far from the unquantised model at real tokens."""
     try:
-        run = file.adapt(proof.load_isolated(file.path, file.contract.data).run)
+        run = proof.load_artifact(file)
         answers = [run(inputs) for inputs in pool.inputs]
     except SessionError as error:
         return [Finding("load", "session", False, _refusal(str(error)))], {}

@@ -13,9 +13,11 @@ from parity.causes import cause_of
 from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
-from parity.judge.contract import Value
+from parity.fixtures.controls.parts import write_part
+from parity.judge.contract import Contract, Value
 from parity.judge.findings import Finding
-from parity.judge.names import Known, is_generated, match_names
+from parity.judge.foreign import View
+from parity.judge.names import Known, Matching, is_generated, match_names
 from parity.onnx.__main__ import main as export_main
 
 run = functools.partial(commands.run, command=main)
@@ -58,11 +60,11 @@ def rename(kind, before, after):
     return change
 
 
-def spoil_bias(model):
-    """Change the last bias of the file, in its last norm."""
-    bias = next(each for each in model.graph.initializer if each.name.endswith("1.output.LayerNorm.bias"))
+def spoil_bias(model, ending="1.output.LayerNorm.bias", change=0.1):
+    """The last bias of the file, in its last norm, or another one, moved."""
+    bias = next(each for each in model.graph.initializer if each.name.endswith(ending))
     values = numpy_helper.to_array(bias).copy()
-    values[3] += 0.1
+    values[3] += change
     bias.CopyFrom(numpy_helper.from_array(values, bias.name))
 
 
@@ -237,11 +239,77 @@ def test_no_cause_where_nothing_explains():
 
 @pytest.mark.parametrize(
     ("name", "canonical"),
-    [("past_key_values_0_key", "past_key_values.0.key"), ("cache.1.values", "past_key_values.1.value")],
+    [
+        ("past_key_values_0_key", "past_key_values.0.key"),
+        ("cache.1.values", "past_key_values.1.value"),
+        ("cache.layers.1.values", "past_key_values.1.value"),
+        ("input.cache.cross_attention_cache.layers.0.keys", "past_key_values.0.encoder.key"),
+    ],
 )
 def test_caches_have_names_of_their_own(name, canonical):
     """Caches are matched by layer and part."""
     assert canonical_name(name, "input") == canonical
+
+
+@pytest.fixture(scope="module")
+def pooling(tmp_path_factory):
+    """The file of the tiny BERT with the output of its pooler, which the feature does not have."""
+    return write_part("bert", "default", "", tmp_path_factory.mktemp("pooling"), {"pooler_output": {0: "batch"}})
+
+
+def test_an_output_that_the_model_also_returns_is_judged(tiny, pooling, tmp_path):
+    """It has an error ratio of its own; a fault in what it alone is made of is rejected."""
+    status, out, _ = run(tiny[0], pooling, "--json")
+    outputs = json.loads(out)["outputs"]
+    assert (status, [*outputs]) == (0, ["last_hidden_state", "pooler_output"])
+    assert outputs["pooler_output"]["ratio"] < 2
+    model = onnx.load(pooling)
+    spoil_bias(model, "pooler.dense.bias", 0.001)
+    onnx.save(model, tmp_path / "model.onnx")
+    status, out, _ = run(tiny[0], tmp_path / "model.onnx", "--json")
+    subjects = {each["subject"] for each in json.loads(out)["failures"] if each["check"] == "ratio"}
+    assert (status, subjects) == (1, {"pooler_output"})
+
+
+def test_a_file_of_another_model_is_told_as_that(tiny, foreign, tmp_path):
+    """Without a hash too: none of the weights is there, and nothing is right. One wrong bias is another cause."""
+    save_checkpoint(tmp_path / "other", "bert", seed=1)
+    status, _, err = run(tmp_path / "other", foreign())
+    assert status == 1
+    assert err.startswith("error: checkpoint: the file holds none of its ")
+    status, log, err = run(tiny[0], foreign(spoil_bias))
+    assert status == 1
+    assert "holds none of its" not in err
+    assert log.splitlines()[-1] == "Decided by: error ratio at most 4"
+
+
+def drop_output(name):
+    def change(model):
+        (value,) = [each for each in model.graph.output if each.name == name]
+        model.graph.output.remove(value)
+
+    return change
+
+
+def test_a_file_with_a_past_has_to_return_it(tmp_path):
+    """Whoever decodes with it reads every cache: one that is missing is named, and it is a failure."""
+    checkpoint = tmp_path / "gpt2"
+    save_checkpoint(checkpoint, "gpt2", "causal-lm-with-past")
+    model = onnx.load(write_part("gpt2", "causal-lm-with-past", "", tmp_path))
+    drop_output("present.1.key")(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    status, _, err = run(checkpoint, tmp_path / "model.onnx", "--feature", "causal-lm-with-past")
+    assert status == 1
+    assert err.splitlines()[0].startswith("error: output present.1.key: is missing, should be an output of the file")
+
+
+def test_outputs_that_can_be_spared_are_a_remark():
+    """What the feature is for has to be there; what the model returns besides need not, which is said."""
+    missing = ("logits", "encoder_last_hidden_state", "attentions.0")
+    contract = Contract(17, (), (), {})
+    view = View(contract, Matching({}), Matching({}, missing=missing), declared=frozenset(missing[:2]))
+    assert [each.subject for each in view.failures()] == ["logits"]
+    assert [each.message for each in view.remarks()] == ["output encoder_last_hidden_state: the file has none"]
 
 
 def test_generated_names():

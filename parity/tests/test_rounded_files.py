@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -12,6 +13,8 @@ from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.judge.precision import read_precision
+from parity.judge.roundings import Rounded, match_roundings, unit_in_the_last_place
+from parity.judge.weights import Weight
 from parity.onnx.__main__ import main as export_main
 
 run = functools.partial(commands.run, command=main)
@@ -22,6 +25,7 @@ NAMES = {
     "static": "static int8",
     "int4": "int4 blocks",
     "float16": "float16",
+    "mixed": "mixed",
 }
 
 
@@ -31,7 +35,7 @@ def to_int8(model, path, kind="QInt8"):
     quantize_dynamic(model, path, weight_type=getattr(QuantType, kind))
 
 
-def to_static(model, path):
+def to_static(model, path, **options):
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -43,7 +47,7 @@ def to_static(model, path):
         def get_next(self):
             return next(self.feeds, None)
 
-    quantize_static(model, path, Reader(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8)
+    quantize_static(model, path, Reader(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, **options)
 
 
 def to_int4(model, path):
@@ -73,10 +77,10 @@ def to_int4(model, path):
     onnx.save(model, path)
 
 
-def to_float16(model, path):
+def to_float16(model, path, **options):
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(model), path)
+    onnx.save(convert_float_to_float16(model, **options), path)
 
 
 TOOLS = {
@@ -85,6 +89,7 @@ TOOLS = {
     "static": to_static,
     "int4": to_int4,
     "float16": to_float16,
+    "mixed": functools.partial(to_float16, op_block_list=["LayerNormalization", "Gather"]),
 }
 
 
@@ -98,6 +103,8 @@ def rounded(tmp_path_factory):
 
     @functools.cache
     def make(kind):
+        if kind == "source":
+            return output / "model.onnx"
         model = onnx.load(output / "model.onnx")
         del model.metadata_props[:]
         TOOLS[kind](model, files / f"{kind}.onnx")
@@ -119,9 +126,16 @@ def test_a_right_file_passes(rounded, kind):
     result = json.loads(out)
     assert (status, result["precision"], result["graph"]) == (0, NAMES[kind], "judged")
     assert result["outputs"]["logits"]["ratio"] < 2
-    assert 0 < result["drift"]["logits"]["relative"] < 0.35
+    drift = result["drift"]["logits"]
+    assert 0 < drift["relative"] < 0.35
+    assert drift["largest"] > 0
+    assert 0.9 < drift["cosine"] <= 1.0000001
+    assert 0.5 < drift["decisions"] <= 1
     assert f"- precision: {NAMES[kind]}" in log
     assert "are the roundings of the checkpoint's" in log
+    assert ("clipping" in result, "of the values drawn are outside of their static range" in log) == (
+        (True, True) if kind == "static" else (False, False)
+    )
 
 
 def spoil(path, target, choose, change):
@@ -212,6 +226,30 @@ def test_a_constant_in_half_precision_changes_no_rule(rounded):
     assert read_precision(model).name == "float32"
 
 
+def test_a_file_whose_answer_is_not_finite_is_rejected(rounded, tmp_path):
+    """Halves end at 65,504: a table of 60,000 overflows in the sum after it, however large a drift is allowed."""
+    file = spoil(rounded[1]("float16"), tmp_path / "spoiled.onnx", is_half_matrix, lambda values: values * 0 + 6e4)
+    status, out, _ = run(rounded[0], file, "--json", "--max-drift", "1e9")
+    assert status == 1
+    assert "nonfinite" in {failure["check"] for failure in json.loads(out)["failures"]}
+
+
+def test_what_a_converter_clamps_is_excused():
+    """Numbers too small or too large for a half may be the nearest that the converter allows; others may not."""
+    values = np.array([1e-7, -1e-7, 1e4, 0.5])
+    tensor = Rounded("t", values, unit_in_the_last_place(values, "float16"), half="float16")
+
+    def error(*checkpoint):
+        weight = Weight(("w",), np.array(checkpoint, np.float32), needed=True)
+        ((match,), unmatched) = match_roundings([tensor], [weight])
+        assert unmatched == []
+        return match.error
+
+    assert error(2e-9, -3e-8, 1.7e4, 0.5) == 0
+    assert error(2e-9, -3e-8, 0.9e4, 0.5) > 1
+    assert error(2e-9, -3e-8, 1e4, 0.5 + 2**-11) == 1
+
+
 def is_bias(tensor):
     return tensor.name.endswith("output_layer_norm.bias") and tensor.data_type == 1
 
@@ -262,8 +300,52 @@ def test_a_wrong_range_of_activations_drifts(rounded, tmp_path):
     """A static range a hundred times too narrow clips activations: the file drifts, weights and twin are right."""
     file = spoil(rounded[1]("static"), tmp_path / "spoiled.onnx", is_range, lambda values: values / 100)
     status, out, _ = run(rounded[0], file, "--json")
+    result = json.loads(out)
     assert status == 1
-    assert {failure["check"] for failure in json.loads(out)["failures"]} == {"drift"}
+    assert {failure["check"] for failure in result["failures"]} == {"drift"}
+    assert result["clipping"]["tensor"].endswith("vocab_layer_norm/LayerNormalization_output_0")
+    assert result["clipping"]["most"] > 0.5
+
+
+def test_values_are_counted_where_they_leave_their_range(rounded):
+    """By hand: of four values two are outside of what the integers reach, one of them by less than half a step."""
+    from onnx import TensorProto, helper
+
+    from parity.judge.clipping import Clipping, count_clipping
+    from parity.judge.twins import Twin
+
+    scale, zero = (numpy_helper.from_array(np.array(v, t), n) for v, t, n in ((0.5, "f4", "s"), (10, "u1", "z")))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])]
+    nodes.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]))
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [scale, zero])
+    twin = Twin(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert twin.ranges == {"x": (-5.25, 122.75)}
+    ranges, model, clipping = twin.ranges, twin.build({}), Clipping()
+    count_clipping(model, ranges)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+
+    def run(inputs):
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    x = np.array([-6, -5.2, 122.7, 200], np.float32)
+    assert [*clipping.count(run)({"x": x})] == ["y"]
+    assert clipping.as_json() == {"share": 0.5, "most": 0.5, "tensor": "x"}
+    assert Clipping().as_json() == {}
+
+
+def test_operators_without_a_twin_are_told(rounded, tmp_path):
+    """QLinearMatMul is several operators at once: the graph is not judged, which is said, in --json too."""
+    from onnxruntime.quantization import QuantFormat
+
+    model = onnx.load(rounded[1]("source"))
+    to_static(model, tmp_path / "operators.onnx", quant_format=QuantFormat.QOperator)
+    status, out, log = run(rounded[0], tmp_path / "operators.onnx", "--json")
+    result = json.loads(out)
+    assert (status, result["graph"], "ratio" in result["outputs"]["logits"]) == (0, "not judged", False)
+    assert "- graph: not judged, QGemm, QLinearAdd, QLinearMatMul" in log
+    assert "the graph not judged" in result["rule"]
 
 
 def test_bfloat16_is_recognised_and_not_passed(rounded, tmp_path):

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from parity.reports.foreign.calibration import calibration_lines, parts_of
 from parity.reports.foreign.sources import SOURCES, Case, cases
 
 TABLE = Path(__file__).with_name("table.md")
@@ -35,12 +36,13 @@ class Work:
         return self.directory / f"checkpoints-{'peers' if case.source == 'optimum' else 'own'}" / case.checkpoint
 
     def file(self, case: Case) -> Path:
-        return self.directory / "files" / case.name / "model.onnx"
+        directory = self.directory / "files" / case.name
+        return directory if case.is_directory else directory / "model.onnx"
 
     def files(self) -> Iterator[tuple[Case, Path]]:
         """The cases that were made."""
         for case in cases():
-            if self.file(case).is_file():
+            if self.file(case).exists():
                 yield case, self.file(case)
 
     def known(self, step: str) -> dict[str, dict[str, Any]]:
@@ -61,7 +63,7 @@ def make(work: Work, sources: list[str]) -> None:
     from parity.reports.foreign import sources as makers
 
     for case in cases():
-        directory = work.file(case).parent
+        directory = work.file(case) if case.is_directory else work.file(case).parent
         if case.source not in sources or directory.exists():
             continue
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -84,22 +86,32 @@ def judge(work: Work) -> None:
 
 def faults(work: Work) -> None:
     """What it says of each file with a fault in it."""
-    import onnx
-
-    from parity.reports.foreign.faults import FAULTS
+    from parity.reports.foreign.faults import faults_of
     from parity.reports.foreign.judging import judge
 
     known = work.known("faults")
     for case, file in work.files():
-        for name, spoil in FAULTS.get(case.name, {}).items():
-            if f"{case.name}: {name}" in known:
-                continue
-            model = onnx.load(str(file))
-            spoil(model)
-            target = work.directory / "spoiled" / "model.onnx"
-            target.parent.mkdir(exist_ok=True)
-            onnx.save(model, str(target))
-            work.add("faults", {"name": f"{case.name}: {name}", **judge(work.checkpoint(case), target)})
+        for name, spoil in faults_of(case).items():
+            if f"{case.name}: {name}" not in known:
+                target = _spoil(case, file, work.directory / "spoiled", (name, spoil))
+                work.add("faults", {"name": f"{case.name}: {name}", **judge(work.checkpoint(case), target)})
+
+
+def _spoil(case: Case, file: Path, place: Path, fault: tuple[str, Any]) -> Path:
+    """A copy of a file, or of a directory of files, with a fault."""
+    import onnx
+
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    own = target = place / "model.onnx"
+    if case.is_directory:
+        shutil.copytree(file, place / "files")
+        target = place / "files"
+        file = own = target / f"{fault[0].split()[0]}.onnx"
+    model = onnx.load(str(file))
+    fault[1](model)
+    onnx.save(model, str(own))
+    return target
 
 
 def truth(work: Work) -> None:
@@ -130,10 +142,10 @@ def table(work: Work) -> None:
         if verdict is None or fact is None or fact["right"] is None:
             continue
         passed, right = verdict["status"] == 0, fact["right"]
-        outputs = verdict["result"].get("outputs", {})
-        ratios = [each["ratio"] for each in outputs.values() if "ratio" in each]
+        parts = parts_of(verdict)
+        ratios = [each["ratio"] for part in parts for each in part["outputs"].values() if "ratio" in each]
         if right:
-            comparisons += len(verdict["result"].get("validated_at", ())) * len(outputs)
+            comparisons += sum(len(part["validated_at"]) * len(part["outputs"]) for part in parts)
             alarms += not passed
         counts["right" if passed == right else "wrong"] += 1
         counts["unusable"] += verdict["status"] == 2
@@ -173,6 +185,7 @@ def table(work: Work) -> None:
         "|---|---|",
         *(f"| {name} | {each['error'].split(';')[0][:110] or 'passed'} |" for name, each in spoiled.items()),
         "",
+        *calibration_lines([(case, verdicts[case.name]) for case, _ in work.files() if case.name in verdicts], spoiled),
     ]
     TABLE.write_text("\n".join(lines).replace(str(work.directory), "…"), encoding="utf-8")
     print("\n".join(lines[4:5]))

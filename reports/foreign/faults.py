@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from parity.judge.subgraphs import nodes_of
+from parity.reports.foreign.sources import CALIBRATION, Case
 
 if TYPE_CHECKING:
     import onnx
@@ -47,9 +50,16 @@ def zero_row(model: onnx.ModelProto) -> None:
     _change(model, max(_tensors(model, FLOAT, 2), key=lambda tensor: tensor.dims[0]), zero)
 
 
+def drop_activation(model: onnx.ModelProto) -> None:
+    """The first activation passes on what it is given."""
+    node = next(node for node in nodes_of(model.graph.node) if node.op_type in ("Relu", "Erf", "Gelu", "Tanh"))
+    node.op_type, node.domain = "Identity", ""
+    del node.attribute[:]
+
+
 def turn_softmax(model: onnx.ModelProto) -> None:
     """The first softmax over queries instead of keys."""
-    node = next(node for node in model.graph.node if node.op_type == "Softmax")
+    node = next(node for node in nodes_of(model.graph.node) if node.op_type == "Softmax")
     for attribute in node.attribute:
         if attribute.name == "axis":
             attribute.i = 2
@@ -75,12 +85,14 @@ def drop_mask(model: onnx.ModelProto) -> None:
 
 def stretch_scale(model: onnx.ModelProto) -> None:
     """The scale of a weight × 1.05."""
-    tensor = next(each for each in model.graph.initializer if _is_scale(each))
+    names = {each.name for each in model.graph.initializer}
+    tensor = next(each for each in model.graph.initializer if _is_scale(each, names))
     _change(model, tensor, lambda values: values * 1.05)
 
 
-def _is_scale(tensor: onnx.TensorProto) -> bool:
-    is_weight = "weight_scale" in tensor.name or "MatMul" in tensor.name
+def _is_scale(tensor: onnx.TensorProto, names: Collection[str]) -> bool:
+    of_weight = f"{tensor.name.removesuffix('_scale')}_quantized" in names
+    is_weight = of_weight or "weight_scale" in tensor.name or "MatMul" in tensor.name
     return tensor.data_type == FLOAT and tensor.name.endswith(("_scale", "_scales")) and is_weight
 
 
@@ -128,8 +140,33 @@ INTEGER_FAULTS: Mapping[str, Callable[[onnx.ModelProto], None]] = {
     "softmax": turn_softmax,
 }
 HALF_FAULTS: Mapping[str, Callable[[onnx.ModelProto], None]] = {"half": move_half, "softmax": turn_softmax}
+# In the files of a directory, the first word of the name.
+HALVES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
+    "encoder_model bias": move_bias,
+    "encoder_model softmax": turn_softmax,
+    "decoder_model softmax": turn_softmax,
+    "decoder_with_past_model softmax": turn_softmax,
+    "decoder_model_merged softmax": turn_softmax,
+    "decoder_model_merged row": zero_row,
+}
+# Source → the faults of what tools that round are calibrated on: one of a weight, one of the graph.
+ROUNDED: Mapping[str, Mapping[str, Callable[[onnx.ModelProto], None]]] = {
+    "quantiser": {"scale": stretch_scale, "activation": drop_activation},
+    "float16": {"half": move_half, "activation": drop_activation},
+}
+
+
+def faults_of(case: Case) -> Mapping[str, Callable[[onnx.ModelProto], None]]:
+    """Name → the fault, of those that are made of a case."""
+    calibrates = (case.architecture, case.feature) in CALIBRATION and case.variant in ("int8", "")
+    return {**FAULTS.get(case.name, {}), **(ROUNDED.get(case.source, {}) if calibrates else {})}
+
+
 # Case → the faults of it that are made.
 FAULTS: Mapping[str, Mapping[str, Callable[[onnx.ModelProto], None]]] = {
+    "optimum-t5-seq2seq-lm-with-past-directory": HALVES,
+    "optimum-bart-seq2seq-lm-with-past-directory": HALVES,
+    "optimum-gpt2-causal-lm-with-past-directory": {"model softmax": turn_softmax},
     "optimum-bert-default": FLOAT_FAULTS,
     "optimum-gpt2-causal-lm-with-past": FLOAT_FAULTS,
     "transformers-bert-masked-lm": FLOAT_FAULTS,

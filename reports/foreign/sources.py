@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,26 @@ class Case:
     Args:
         source: the exporter, a key of `SOURCES`.
         architecture, feature: of the tiny checkpoint.
-        variant: what is special about it; empty where nothing is.
+        variant: what is special about it; empty where nothing is, `directory` where it is several files.
+        base: the exporter of the float file that a tool of onnxruntime is given.
     """
 
     source: str
     architecture: str
     feature: str = "default"
     variant: str = ""
+    base: str = "torchscript"
 
     @property
     def name(self) -> str:
         """The name of its directory."""
-        return "-".join(filter(None, [self.source, self.architecture, self.feature, self.variant]))
+        base = "" if self.base == "torchscript" else f"of-{self.base}"
+        return "-".join(filter(None, [self.source, self.architecture, self.feature, self.variant, base]))
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is several files."""
+        return self.variant == "directory"
 
     @property
     def checkpoint(self) -> str:
@@ -51,13 +60,24 @@ TEXT = (
     ("camembert", "question-answering"),
 )
 IMAGES = (("vit", "image-classification"), ("resnet", "default"))
+# What tools that round are calibrated on, each from the files of both exporters.
+CALIBRATION = (
+    *TEXT,
+    *IMAGES,
+    ("squeezebert", "default"),
+    ("deit", "image-classification"),
+    ("convnext", "image-classification"),
+    ("roformer", "token-classification"),
+)
+_PIXELS = {*IMAGES, *CALIBRATION[-3:-1]}
 
 
 def cases() -> list[Case]:
     """All of them."""
     found = [Case("optimum", *each) for each in (*TEXT, *IMAGES)]
-    found += [Case("optimum", name, "causal-lm-with-past") for name in ("gpt2", "gpt-neo", "opt")]
+    found += [Case("optimum", name, "causal-lm-with-past") for name in ("gpt2", "gpt-neo", "bloom", "llama")]
     found += [Case("optimum", name, "seq2seq-lm-with-past", "directory") for name in ("bart", "t5", "marian")]
+    found += [Case("optimum", "gpt2", "causal-lm-with-past", "directory")]
     for source in ("transformers", "torch-export", "torchscript"):
         found += [Case(source, *each) for each in (*TEXT[:6], *IMAGES)]
     found += [Case("transformers", "gpt2", "causal-lm-with-past"), Case("torch-export", "gpt2", "causal-lm")]
@@ -71,16 +91,26 @@ def cases() -> list[Case]:
         found.append(Case("float16", name, feature))
     found += [Case("quantiser", "bert", "default", "static"), Case("quantiser", "bert", "masked-lm", "int4")]
     found += [Case("float16", "vit", "image-classification"), Case("float16", "resnet", "default")]
-    return found
+    for base in ("torchscript", "torch-export"):
+        found += [Case("quantiser", *each, "int8", base) for each in CALIBRATION]
+        found += [Case("float16", *each, "", base) for each in CALIBRATION]
+    return list(dict.fromkeys(found))
+
+
+# optimum gives the decoder's caches as many heads as the encoder has.
+_HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+_CHANGES = {"bart": _HEADS, "marian": _HEADS}
 
 
 def prepare(case: Case, directory: Path) -> Path:
     """The checkpoint of a case below that directory; made if it is not there."""
-    from parity.fixtures.checkpoints import save_checkpoint
+    from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 
     path = directory / case.checkpoint
     if not (path / "config.json").exists():
         save_checkpoint(path, case.architecture, case.feature)
+        if case.architecture in _CHANGES:
+            tiny_model(case.architecture, case.feature, changes=_CHANGES[case.architecture]).save_pretrained(path)
     return path
 
 
@@ -119,7 +149,7 @@ def _inputs(case: Case, batch: int = 2, length: int = 8) -> dict[str, Any]:
 
     generator = torch.Generator().manual_seed(5)
     config = tiny_config(case.architecture)
-    if (case.architecture, case.feature) in IMAGES:
+    if (case.architecture, case.feature) in _PIXELS:
         size = getattr(config, "image_size", None) or 64
         return {"pixel_values": torch.randn((batch, config.num_channels, size, size), generator=generator)}
     ids = torch.randint(5, config.vocab_size - 1, (batch, length), generator=generator)
@@ -146,7 +176,9 @@ def _optimum(case: Case, checkpoint: Path, directory: Path) -> None:
         "seq2seq-lm-with-past": "text2text-generation-with-past",
     }
     task = tasks.get(case.feature, case.feature)
-    onnx_export_from_model(_load(case, checkpoint), directory, task=task, do_validation=False)
+    # The names of earlier releases, which transformers.js reads: a decoder alone is a directory too.
+    legacy = {"legacy": True} if case.is_directory and "causal" in case.feature else {}
+    onnx_export_from_model(_load(case, checkpoint), directory, task=task, do_validation=False, **legacy)
 
 
 def _transformers(case: Case, checkpoint: Path, directory: Path) -> None:
@@ -221,7 +253,7 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
     signature = Signature({}, {})
     if case.variant != "static":
         short = "classification" in case.feature and "token" not in case.feature
-        last = {0: "batch"} if short or case.architecture == "resnet" else text
+        last = {0: "batch"} if short or (case.architecture, case.feature) in _PIXELS else text
         signature = Signature(
             _dynamic(case, list(inputs)), {name: {0: "batch"} if name == "pooler_output" else last for name in outputs}
         )
@@ -245,8 +277,17 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
 
 
 def _base(case: Case, checkpoint: Path, directory: Path) -> Path:
-    """The float file that a tool of onnxruntime is given: from the TorchScript exporter."""
-    _torchscript(Case("torchscript", case.architecture, case.feature), checkpoint, directory / "base")
+    """The float file that a tool of onnxruntime is given; one that is there already is taken again."""
+    alike = (replace(case, source=source, variant=variant) for source, variant in (("quantiser", "int8"), ("float16", "")))
+    places = [directory.parent / Case(case.base, case.architecture, case.feature).name]
+    places += [directory.parent / each.name / "base" for each in alike]
+    found = next((place for place in places if (place / "model.onnx").is_file()), None)
+    if found:
+        (directory / "base").mkdir(parents=True)
+        shutil.copy(found / "model.onnx", directory / "base")
+    else:
+        export = {"torchscript": _torchscript, "torch-export": _torch_export}[case.base]
+        export(Case(case.base, case.architecture, case.feature), checkpoint, directory / "base")
     return directory / "base" / "model.onnx"
 
 

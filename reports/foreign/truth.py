@@ -24,6 +24,7 @@ AUTO = {
     "masked-lm": "AutoModelForMaskedLM",
     "causal-lm": "AutoModelForCausalLM",
     "causal-lm-with-past": "AutoModelForCausalLM",
+    "seq2seq-lm-with-past": "AutoModelForSeq2SeqLM",
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
@@ -53,6 +54,11 @@ def is_right(checkpoint: Path, file: Path, feature: str, kind: str) -> tuple[boo
     """
     model = getattr(transformers, AUTO[feature]).from_pretrained(checkpoint, attn_implementation="eager")
     model = model.eval().double()
+    if (file / "encoder_model.onnx").is_file():
+        worst = max(error_of_halves(model, file, ids, mask) for ids, mask in texts(model.config, {}))
+        return worst <= TOLERANCE[kind], worst
+    if file.is_dir():
+        file = file / "model.onnx"
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     worst = 0.0
     for arguments, feed, real in calls(model, session, feature):
@@ -69,6 +75,37 @@ def is_right(checkpoint: Path, file: Path, feature: str, kind: str) -> tuple[boo
                 return False, float("inf")
             worst = max(worst, min(error(answer, each, real) for each in like))
     return worst <= TOLERANCE[kind], worst
+
+
+def error_of_halves(model: Any, directory: Path, ids: np.ndarray, mask: np.ndarray) -> float:
+    """The largest error of an encoder and its decoders, at four tokens: three at once, and one after them."""
+    sessions = {
+        path.stem: onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        for path in directory.glob("*.onnx")
+    }
+    words = np.random.default_rng(2).integers(5, model.config.vocab_size - 1, (len(ids), 4))
+    with torch.no_grad():
+        answer = model(
+            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), decoder_input_ids=torch.from_numpy(words)
+        )
+    logits, exact = answer.logits.numpy(), answer.encoder_last_hidden_state.numpy()
+    (states,) = sessions["encoder_model"].run(None, {"input_ids": ids, "attention_mask": mask})
+    worst = error(states, exact, mask.astype(bool))
+    pairs = [("decoder_model", "decoder_with_past_model"), ("decoder_model_merged",) * 2]
+    for first, later in (pair for pair in pairs if {*pair} <= {*sessions}):
+        own: dict[str, np.ndarray] = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+        pasts = [each for each in sessions[first].get_inputs() if each.name.startswith("past_key_values")]
+        blank = {each.name: np.zeros((len(ids), each.shape[1], 1, each.shape[3]), np.float32) for each in pasts}
+        for name, words_here, caches in ((first, slice(0, 3), blank), (later, slice(3, 4), None)):
+            feed = {**own, **(own if caches is None else caches), "input_ids": words[:, words_here]}
+            feed["use_cache_branch"] = np.array([caches is None])
+            names = [each.name for each in sessions[name].get_inputs()]
+            outputs = [each.name for each in sessions[name].get_outputs()]
+            values = sessions[name].run(None, {each: feed[each] for each in names})
+            answers = dict(zip(outputs, values, strict=True))
+            worst = max(worst, error(answers["logits"], logits[:, words_here], None))
+            own.update({each.replace("present", "past_key_values"): answers[each] for each in outputs if "present" in each})
+    return worst
 
 
 def error(answer: np.ndarray, exact: np.ndarray, real: np.ndarray | None) -> float:
