@@ -282,10 +282,11 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     same_attention = attention == named and dtype == DEFAULT_DTYPE
     criteria = Criteria(args.atol, limit, same_attention=same_attention)
     with checkpoint.unchanged():
-        artifact, adaptation = proof.Artifact(target.source.path, file, foreign=True), None
         # Tools that round a file of ours keep its metadata.
         is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
-        if OWN not in file.metadata or is_rounded:
+        foreign_file = OWN not in file.metadata or is_rounded
+        artifact, adaptation = proof.Artifact(target.source.path, file, foreign=foreign_file), None
+        if foreign_file:
             adaptation = foreign.adapt(file, inputs, load(), target.source.explicit)
             inputs = checkpoint.inputs(adaptation.onnx_config)
             artifact = proof.Artifact(target.source.path, adaptation.view.renamed, foreign=True, view=adaptation.view)

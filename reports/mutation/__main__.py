@@ -127,8 +127,7 @@ def judge_fault(fault: Any, graph: Any, truth: Any, bench: Any, target: Path) ->
     if state != VISIBLE:
         return {"state": state, "detail": detail}
     target.write_bytes(changed.model.SerializeToString())
-    judges = {"one_shape": bench.one_shape, "command": bench.command, "suite": bench.suite}
-    reasons = {name: judge.judge(target).reason for name, judge in judges.items() if judge is not None}
+    reasons = bench.judge(target, contract=contract)
     if not contract and not all(reasons[name] for name in ("command", "suite") if name in reasons):
         _, detail = truth.judge(changed.model, contract=False, every=True)
     return {"state": state, "detail": detail, **reasons}
