@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "reports" / "results", ROOT / "docs" / "judge.md"
 SEED = 2026
 # How many faults a file gets: at the first setting, and at the others; MiniLM.
-_LIMITS = (40, 16, 40)
+_LIMITS = (24, 10, 30)
 
 
 class Work:
