@@ -321,10 +321,11 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
     same_attention = attention == named and dtype == DEFAULT_DTYPE
     criteria = Criteria(args.atol, limit, same_attention=same_attention)
     with checkpoint.unchanged():
-        artifact, adaptation = proof.Artifact(own.path, file, foreign=True), None
         # Tools that round a file of ours keep its metadata.
         is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
-        if OWN not in file.metadata or is_rounded:
+        foreign_file = OWN not in file.metadata or is_rounded
+        artifact, adaptation = proof.Artifact(own.path, file, foreign=foreign_file), None
+        if foreign_file:
             branch = Branch(file, own.part, own.branch) if own.part in ("decoder", "step") else None
             explicit = parts.with_names(target.source.explicit, own.part)
             adaptation = foreign.adapt(branch.narrowed if branch else file, inputs, load(), explicit)

@@ -151,7 +151,10 @@ def extreme_sizes(
     choices = [(_row(export_sizes, length, past, 0), "") for length in tokens]
     if past and tokens and tokens[-1] > _AFTER_PAST:
         choices.append((_row(export_sizes, tokens[-1], past, tokens[-1] - _AFTER_PAST), ""))
-    choices.append((_batch(export_sizes, limit, past), "mixed"))
+    choices.append((_batch(export_sizes, limit, past, len(WAYS), 2), "mixed"))
+    if texts:
+        # Two rows, padded at either end, for a mask that is right no further than some length.
+        choices.append((_batch(export_sizes, limit, past, 2, 4), "mixed"))
     allowed = allowed or {}
     return [
         ({name: nearest(size, allowed.get(name)) for name, size in sizes.items()}, padding)
@@ -170,16 +173,16 @@ def _row(export_sizes: Mapping[str, int], length: int, past: str | None, before:
     return sizes
 
 
-def _batch(export_sizes: Mapping[str, int], limit: int, past: str | None) -> dict[str, int]:
-    """A row for each way of padding, whose texts, or pasts, have more padding than the export has tokens."""
-    before = min(2 * export_sizes[past] + 3, max(0, limit - _AFTER_PAST)) if past else 0
+def _batch(export_sizes: Mapping[str, int], limit: int, past: str | None, rows: int, factor: int) -> dict[str, int]:
+    """Rows whose texts, or pasts, are by that factor longer than the export's, so that padding is as long as those."""
+    before = min(factor * export_sizes[past] + 3, max(0, limit - _AFTER_PAST)) if past else 0
     sizes = {}
     for name, size in export_sizes.items():
         if name in axes.TEXTS:
             has_past = past and axes.PAST_OF.get(name) == past
-            sizes[name] = min(_AFTER_PAST, limit) if has_past else min(2 * size + 3, limit)
+            sizes[name] = min(_AFTER_PAST, limit) if has_past else min(factor * size + 3, limit)
         elif name in axes.BATCHES:
-            sizes[name] = len(WAYS)
+            sizes[name] = rows
         else:
             sizes[name] = before if name == past else size
     return sizes

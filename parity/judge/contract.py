@@ -12,6 +12,7 @@ from parity.errors import ExportError
 from parity.judge import artifact, graph, sanity
 from parity.judge.findings import Finding
 from parity.judge.precision import Precision, read_precision
+from parity.judge.subgraphs import nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -39,6 +40,8 @@ class Contract:
     metadata: Mapping[str, str]
     training: tuple[str, ...] = ()
     """Nodes in training mode: runtimes differ in what they make of these."""
+    idle_domains: tuple[str, ...] = ()
+    """Domains of operators that it imports and has none of: runtimes that do not know them refuse the file."""
     data: tuple[str, ...] = ()
     """The files beside it that hold tensors, by the names that it gives them."""
     flaws: tuple[Finding, ...] = ()
@@ -69,10 +72,17 @@ def read(path: Path) -> Contract:
         outputs=tuple(_value(v) for v in model.graph.output),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         training=tuple(_training_nodes(model.graph)),
+        idle_domains=tuple(_idle_domains(model)),
         data=tuple(each.location for each in artifact.external_files(model)),
         precision=read_precision(model),
         flaws=(*artifact.judge_artifact(model, Path(path).parent), *graph.judge_graph(model)),
     )
+
+
+def _idle_domains(model: onnx.ModelProto) -> list[str]:
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    domains = {node.domain for body in bodies for node in nodes_of(body)} | {"", "ai.onnx"}
+    return sorted({entry.domain for entry in model.opset_import} - domains)
 
 
 def _training_nodes(graph: onnx.GraphProto) -> Iterator[str]:
@@ -139,8 +149,10 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
     """
     findings: list[Finding] = []
     if opset is not None:
-        right = contract.opset == opset
-        message = "" if right else f"opset: the file has {contract.opset}, should be {opset}"
+        message = "" if contract.opset == opset else f"opset: the file has {contract.opset}, should be {opset}"
+        if contract.idle_domains and not message:
+            message = f"opset: the file imports {', '.join(contract.idle_domains)}, which no node uses; should not"
+        right = not message
         findings.append(Finding("opset", "file", right, message, measurements={"opset": contract.opset}))
     if contract.training:
         nodes = f"{len(contract.training)} nodes are in training mode ({contract.training[0]}, …)"

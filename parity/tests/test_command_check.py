@@ -524,3 +524,13 @@ def test_another_order_of_inputs_is_a_remark(checkpoint, tmp_path):
     remark = "input names: are in the order attention_mask, input_ids; should be in the order input_ids, attention_mask"
     assert (status, json.loads(out)["remarks"]) == (0, [remark])
     assert f"        - {remark}" in log.splitlines()
+
+
+def test_another_order_in_a_file_of_ours_fails(checkpoint, good, tmp_path):
+    """It promises the declared one; the same file as it was written passes."""
+    model = onnx.load(str(good))
+    model.graph.input.insert(1, model.graph.input.pop(0))
+    onnx.save(model, str(tmp_path / "ordered.onnx"))
+    status, _, log = run(checkpoint(), tmp_path / "ordered.onnx")
+    assert (status, run(checkpoint(), good)[0]) == (1, 0)
+    assert "input names: the file has attention_mask, input_ids; should be input_ids, attention_mask" in log

@@ -270,7 +270,7 @@ def test_short_rows_keep_a_token():
 
 
 def test_long_rows_and_the_batch_are_chosen():
-    """The longest text without padding, one past each change, a past that leaves three tokens, and a batch of eight."""
+    """The longest text, one past each change, a past that leaves three tokens, the batch of eight, and two rows."""
     from parity.shapes import choose_samples
 
     def further(architecture, feature, **options):
@@ -281,6 +281,7 @@ def test_long_rows_and_the_batch_are_chosen():
     assert further("bert", "default") == [
         ({"batch": 1, "sequence": 40}, ""),
         ({"batch": 8, "sequence": 19}, "mixed"),
+        ({"batch": 2, "sequence": 35}, "mixed"),
     ]
     assert further("gpt2", "causal-lm-with-past")[:2] == [
         ({"batch": 1, "sequence": 48, "past_sequence": 0}, ""),

@@ -145,6 +145,7 @@ MASKS = {
     "filled with -100": (BERT, {"fill": -100.0}),
     "filled with -1e4": (BERT, {"fill": -1e4}),
     "open beyond the traced length": (BERT, {"padding": 8}),
+    "open beyond four times the traced length": (BERT, {"padding": 32}),
     "causal, open by one": (GPT2, {"hide": lambda queries, keys: keys > queries + 1}),
     "causal, and not its own": (GPT2, {"hide": lambda queries, keys: (keys >= queries) & (keys > 0)}),
     "a window of 32": (GPT2, {"hide": window(32)}),

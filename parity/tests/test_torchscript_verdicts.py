@@ -59,7 +59,7 @@ def test_right_sizes_of_a_frozen_branch_are_told():
     lines = table(BY_NAME["frozen-branch"].judgement()[1])
     line = next(index for index, text in enumerate(lines) if text.startswith("sequence"))
     assert lines[line].endswith("silently wrong")
-    assert lines[line + 1] == "    right at 1, 7, 9; wrong at 13, 17, 29, 40"
+    assert lines[line + 1] == "    right at 1, 7, 9, 10; wrong at 11, 13, 17, 29, 40"
     assert lines[line + 2].startswith("    last_hidden_state: error ratio")
     assert not lines[line + 3].startswith(" ")
 
@@ -165,6 +165,41 @@ def test_sizes_reach_the_ends_and_leave_the_traced_one_out(axis, sizes):
     model = tiny_model("gpt2", "causal-lm-with-past")
     source = SampleSource(constructor("gpt2", "causal-lm-with-past")(model.config), preprocessor("gpt2"), model.config)
     assert sizes_of(source, axis, 48) == sizes
+    compared = sizes_of(source, axis, 48, (24, 2048))
+    assert {*compared} - {*sizes} == {23, 24, 25}
+
+
+def test_comparisons_of_sizes_are_noted():
+    """While a model is traced its sizes are tensors; numbers that others are compared with are none of a branch."""
+    import torch
+
+    from parity.torchscript.comparisons import SizeComparisons
+
+    def forward(ids):
+        length = ids.shape[1]
+        longer = (length > 24) or (length == 7) or 5 <= length < 30 or ids.dim() == 11 or len([1]) == 13
+        return ids * 2 if longer else ids * (ids > 17)
+
+    with SizeComparisons() as comparisons:
+        torch.jit.trace(forward, torch.ones(2, 3, dtype=torch.long), check_trace=False)
+    assert comparisons.numbers == (24, 7, 5)
+    assert SizeComparisons().numbers == ()
+
+
+def test_a_branch_at_one_length_is_seen_by_its_number():
+    """No list of lengths has it; what the code compares its length with does, in the trace that is in memory."""
+    from dataclasses import replace
+
+    from parity.fixtures.controls.trace_specimens import SPECIMENS
+    from parity.torchscript import verdict
+    from parity.torchscript.verdicts import SILENTLY_WRONG
+
+    (specimen,) = [each for each in SPECIMENS if each.name == "frozen-at-a-number"]
+    trace, verdicts = specimen.judgement()
+    assert trace.compared == (27,)
+    assert [each.outcome for each in verdicts if each.axis == "sequence"] == [SILENTLY_WRONG]
+    blind = verdict(replace(trace, compared=()), specimen.model())
+    assert SILENTLY_WRONG not in [each.outcome for each in blind]
 
 
 def test_trace_that_ignores_its_mask_is_not_delivered(tmp_path):

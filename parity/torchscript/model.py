@@ -56,6 +56,7 @@ class TracedModel:
         padding: whether padding on the right leaves the model's answers unchanged; None if unknown.
         proof: the result of the comparison with the model at the traced shape; empty if there was none.
         checkpoint: the fingerprint of the checkpoint that the model was loaded from; empty if unknown.
+        compared: numbers that the model's code compared sizes with in the trace; empty after loading from a file.
     """
 
     module: Any = field(repr=False)
@@ -71,6 +72,7 @@ class TracedModel:
     padding: bool | None = None
     proof: str = ""
     checkpoint: str = ""
+    compared: tuple[int, ...] = ()
 
     @cached_property
     def sizes(self) -> dict[str, int]:

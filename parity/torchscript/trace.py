@@ -33,6 +33,7 @@ from parity.errors import (
 from parity.judge.findings import error_of
 from parity.publication import publish_file
 from parity.releases import PAST, parameters_of
+from parity.torchscript.comparisons import SizeComparisons
 from parity.torchscript.model import TracedModel, load_graph, nested_inputs, save
 from parity.torchscript.needs import minimum_torch
 from parity.torchscript.untying import tied_embeddings, twin, untie
@@ -196,8 +197,10 @@ def trace_model(
     reference = twin(model)
     names = _output_names(reference, config, nested, outputs)
     own = untie(model)
+    with SizeComparisons() as comparisons:
+        module = _trace(own, config, layout, names, tuple(flat.values()), tracer)
     trace = TracedModel(
-        module=_trace(own, config, layout, names, tuple(flat.values()), tracer),
+        module=module,
         inputs={name: dict(config.inputs[name]) for name in flat},
         outputs={name: dict({**_FURTHER, **config.outputs}.get(name, {})) for name in names},
         example=flat,
@@ -208,6 +211,7 @@ def trace_model(
         pad=padding_token(model.config),
         padding=_keeps_padding(getattr(model.config, "model_type", ""), feature),
         checkpoint=declared.checkpoint,
+        compared=comparisons.numbers,
     )
     trace = replace(trace, minimum_torch=minimum_torch(trace.module))
     if trace.untied:

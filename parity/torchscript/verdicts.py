@@ -133,7 +133,9 @@ def verdict(
     if not source.resizable:
         why = "name no axis" if not source.axes else "disagree about the size of an axis"
         raise UsageError(f"inputs: those that the trace was made with {why}, so no other size can be tried")
-    candidates: dict[str, Sequence[int]] = {axis: sizes_of(source, axis, subject.longest) for axis in source.axes}
+    candidates: dict[str, Sequence[int]] = {
+        axis: sizes_of(source, axis, subject.longest, traced.compared) for axis in source.axes
+    }
     candidates.update(sizes or {})
     verdicts = []
     for axis, others in candidates.items():
@@ -163,7 +165,7 @@ def outcome_of(trials: Sequence[Trial]) -> str:
     return GENERALISES if RIGHT in outcomes or not outcomes else FIXED
 
 
-def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
+def sizes_of(source: SampleSource, axis: str, longest: int | None, compared: Sequence[int] = ()) -> list[int]:
     """Sizes to try for one axis, ascending: the smallest, around the traced one, primes, twice it, the longest.
 
     For texts, also those of `lengths_to_try`. Sizes outside the declared `axis_sizes` are replaced by the nearest
@@ -173,18 +175,24 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None) -> list[int]:
         source: of samples.
         axis: its name.
         longest: the longest sequence that the model takes, in tokens.
+        compared: numbers that the model's code compares sizes with; these and their neighbours are tried too, unless
+            they are much larger than the others.
     """
     here = source.axes[axis]
     if axis in ("batch", "choice", "image_batch"):
         sizes = [1, here + 1, 2 * here + 1, max(_BATCH, 3 * here)]
+        largest = 4 * max(sizes)
     elif axis in ("height", "width"):
         sizes = [here // 2, here - 1, here + 1, 2 * here]
+        largest = max(sizes)
     else:
         sizes = [1, here - 1, here + 1, *_PRIMES, 2 * here + 1, longest or max(_LONG, 3 * here)]
         if axis in TEXTS:
             sizes += lengths_to_try(source.model_config, longest).tokens
+        largest = 8 * max(sizes)
         if axis in PASTS:
             sizes[0] = 0
+    sizes += [size for number in compared for size in (number - 1, number, number + 1) if size <= largest]
     allowed = source.axis_sizes.get(axis)
     smallest = 0 if axis in PASTS else 1
     room = _room(source.axes, axis, longest)

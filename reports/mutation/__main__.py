@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "reports" / "results", ROOT / "docs" / "judge.md"
 SEED = 2026
 # How many faults a file gets: at the first setting, and at the others; MiniLM.
-_LIMITS = (60, 24, 70)
+_LIMITS = (24, 10, 30)
 
 
 class Work:
@@ -127,8 +127,7 @@ def judge_fault(fault: Any, graph: Any, truth: Any, bench: Any, target: Path) ->
     if state != VISIBLE:
         return {"state": state, "detail": detail}
     target.write_bytes(changed.model.SerializeToString())
-    judges = {"one_shape": bench.one_shape, "command": bench.command, "suite": bench.suite}
-    reasons = {name: judge.judge(target).reason for name, judge in judges.items() if judge is not None}
+    reasons = bench.judge(target, contract=contract)
     if not contract and not all(reasons[name] for name in ("command", "suite") if name in reasons):
         _, detail = truth.judge(changed.model, contract=False, every=True)
     return {"state": state, "detail": detail, **reasons}

@@ -88,16 +88,25 @@ class _Artifact(Artifact):
 
 
 class Command:
-    """The verdict of `parity check` on a file of ours; the reference's answers are computed once."""
+    """The verdict of `parity check` on a file of ours; the reference's answers are computed once.
 
-    def __init__(self, reference: Reference) -> None:
+    Of a fault of the contract it is the verdict of the export command, which knows the opset that was asked for:
+    `parity check` takes a file of any.
+    """
+
+    def __init__(self, reference: Reference, opset: int) -> None:
         self._reference = _PooledReference(
             reference.load, reference.source, reference.relations, reference.answers, pools={}
         )
         self._needed: tuple[Weight, ...] | None = None
+        self._opset = opset
 
-    def judge(self, path: Path) -> Outcome:
-        """The first check that fails."""
+    def judge(self, path: Path, *, as_exported: bool = False) -> Outcome:
+        """The first check that fails.
+
+        Args:
+            as_exported: whether the opset is that which was asked for.
+        """
         from parity.dependence import weights_of
         from parity.errors import ParityError
 
@@ -105,7 +114,7 @@ class Command:
         if self._needed is None:
             self._needed = tuple(weights_of(self._reference.load(), source.onnx_config, source.dummy))
         try:
-            own = Artifact.read(path, foreign=True)
+            own = Artifact.read(path, opset=self._opset if as_exported else None)
         except ParityError as error:
             return Outcome(type(error).__name__)
         file = _Artifact(own.path, own.contract, own.opset, own.foreign, own.view, self._needed)
@@ -214,13 +223,14 @@ def _tests_of(cell: Cell) -> Iterator[tuple[str, Callable[..., None]]]:
 
 @dataclass
 class Bench:
-    """What one file is judged by.
+    """What one file is judged by; `judge` asks all.
 
     Args:
         bounds: name of an input of integers → one more than the largest it takes.
         torch_model: the model, where it takes the file's inputs by their names.
     """
 
+    case: Case
     reference: Reference
     bounds: Mapping[str, int]
     torch_model: Any
@@ -228,11 +238,23 @@ class Bench:
 
     @functools.cached_property
     def command(self) -> Command:
-        return Command(self.reference)
+        return Command(self.reference, self.case.opset)
 
     @functools.cached_property
     def one_shape(self) -> OneShape:
         return OneShape(self.reference)
+
+    def judge(self, path: Path, *, contract: bool) -> dict[str, str]:
+        """Judge → why it rejects a file; empty where it does not.
+
+        Args:
+            contract: whether the fault is one of the contract.
+        """
+        reasons = {
+            "one_shape": self.one_shape.judge(path).reason,
+            "command": self.command.judge(path, as_exported=contract).reason,
+        }
+        return {**reasons, **({"suite": self.suite.judge(path).reason} if self.suite else {})}
 
 
 def prepare(case: Case, path: Path) -> Bench:
@@ -262,7 +284,8 @@ def prepare(case: Case, path: Path) -> Bench:
     ]
     model = subject.fresh_model(case.attention)
     suite = Suite(cell, subject, path.parent)
-    return Bench(reference, bounds_of(model.config, subject.onnx_config), _direct(model, subject.onnx_config), suite)
+    bounds, direct = bounds_of(model.config, subject.onnx_config), _direct(model, subject.onnx_config)
+    return Bench(case, reference, bounds, direct, suite)
 
 
 def _prepare_minilm(case: Case, path: Path) -> Bench:
@@ -278,7 +301,7 @@ def _prepare_minilm(case: Case, path: Path) -> Bench:
         path.parent.mkdir(parents=True, exist_ok=True)
         export(checkpoint.preprocessor, reference.load(), config, case.opset, path)
     model = reference.load()
-    return Bench(reference, bounds_of(model.config, config), _direct(model, config), None)
+    return Bench(case, reference, bounds_of(model.config, config), _direct(model, config), None)
 
 
 def _direct(model: PreTrainedModel, onnx_config: OnnxConfig) -> Any:
