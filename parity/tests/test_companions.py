@@ -47,13 +47,8 @@ def publish(directory, name, family="", tokenizer_class=""):
     return model
 
 
-<<<<<<< HEAD
-def deliver(checkpoint, output):
-    """Export the default feature with its companions, without the proof."""
-=======
 def deliver(checkpoint, output, *, traced=False):
     """The file of the default feature, and its companions, without the proof; with a trace beside it on request."""
->>>>>>> 30e297a0829a02bb1b8b5a38ad155c30f42b63c6
     from parity.checkpoint import Checkpoint
     from parity.companions import Companions
     from parity.publication import Publication
@@ -77,13 +72,8 @@ def deliver(checkpoint, output, *, traced=False):
     return model
 
 
-<<<<<<< HEAD
-def ask(directory, model, *texts):
-    """The answer of the file in that directory to its own tokenizer's output, and the model's answer."""
-=======
 def tokenize(directory, names, *texts):
     """What the directory's own tokenizer makes of texts, as it is; other inputs among `names` are added."""
->>>>>>> 30e297a0829a02bb1b8b5a38ad155c30f42b63c6
     import torch
     from transformers import AutoTokenizer
 
@@ -144,12 +134,8 @@ def require_answers(place):
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_tokenizers_output_is_the_files_input(tmp_path, name):
-<<<<<<< HEAD
-    """`session.run(None, dict(tokenizer(text, return_tensors="np")))` answers like the model."""
-=======
     """`session.run(None, dict(tokenizer(text, return_tensors="np")))` and `traced(**tokenizer(text,
     return_tensors="pt"))` answer as the model does to the same."""
->>>>>>> 30e297a0829a02bb1b8b5a38ad155c30f42b63c6
     available(name)
     publish(tmp_path / "checkpoint", name)
     require_answers(tmp_path)
@@ -211,17 +197,8 @@ def test_lost_segments_are_told(tmp_path):
     assert "token_type_ids" not in {value.name for value in read(tmp_path / "onnx" / "model.onnx").inputs}
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("name", ["distilbert", "albert", "llama"])
-def test_the_tokenizers_output_is_a_traces_input(tmp_path, name):
-    """`traced(**tokenizer(text, return_tensors="pt"))` answers like the model, with a BertTokenizer too."""
-    import torch
-    from transformers import AutoTokenizer
-
-=======
 def test_the_command_makes_a_trace_that_takes_the_tokenizers_output(tmp_path):
     """`python -m parity.torchscript` of a Llama with a BertTokenizer; a name that is missing is refused."""
->>>>>>> 30e297a0829a02bb1b8b5a38ad155c30f42b63c6
     from parity.torchscript import load
 
     model = publish(tmp_path / "checkpoint", "llama", *STRANGERS["llama"])
