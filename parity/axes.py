@@ -112,8 +112,11 @@ def role_of(name: str) -> Role:
     return Role.TOKEN_TYPES if "token_type" in name else Role.OTHER
 
 
-# Names of sentence-transformers.
-_ALIASES = {"token_embeddings": "last_hidden_state"}
+# Names of sentence-transformers, and of transformers' own exporter.
+_ALIASES = {
+    "token_embeddings": "last_hidden_state",
+    "encoder_outputs.last_hidden_state": "encoder_hidden_states",
+}
 _CACHE = re.compile(
     # transformers 5: `input.cache.cross_attention_cache.layers.0.keys`.
     r"(?:input\.|output\.)?(?:past_key_values|past|present_key_values|present|cache)[._]"

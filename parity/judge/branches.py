@@ -50,8 +50,10 @@ class Branch:
         return name == SWITCH or own == _STATES
 
     def is_blank(self, name: str) -> bool:
-        """Whether an output of the file is empty in this graph: the caches that the first one has filled."""
+        """Whether an output of the file is none of the part's: caches that the first graph has filled, and states."""
         own = canonical_name(name, "output")
+        if self.part == "step" and own == "encoder_last_hidden_state":
+            return True
         return self.switch is True and role_of(own) is Role.CACHE and ".encoder." in own
 
     def choose_tensors(self, tensors: Sequence[StoredTensor], path: Path) -> list[StoredTensor]:

@@ -65,7 +65,7 @@ def has_part(base: OnnxConfig, part: str) -> bool:
 # What transformers' exporter calls the inputs of a decoder, if nothing else has the name.
 _DECODER_INPUTS = {
     "decoder_input_ids": "input_ids",
-    "encoder_outputs.last_hidden_state": "encoder_hidden_states",
+    "attention_mask": "encoder_attention_mask",
 }
 
 

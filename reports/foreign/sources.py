@@ -80,7 +80,8 @@ def cases() -> list[Case]:
     found += [Case("optimum", "gpt2", "causal-lm-with-past", "directory")]
     for source in ("transformers", "torch-export", "torchscript"):
         found += [Case(source, *each) for each in (*TEXT[:6], *IMAGES)]
-    found += [Case("transformers", "gpt2", "causal-lm-with-past"), Case("torch-export", "gpt2", "causal-lm")]
+    found.append(Case("transformers", "gpt2", "causal-lm-with-past", "directory"))
+    found.append(Case("torch-export", "gpt2", "causal-lm"))
     found += [Case("torch-export", "bert", "default", variant) for variant in ("static", "default-names", "int32")]
     found += [Case("torchscript", "bert", "default", variant) for variant in ("static", "default-names", "int32")]
     found += [Case("torchscript", "bert", "default", "more-outputs"), Case("torchscript", "gpt2", "causal-lm")]
@@ -185,7 +186,7 @@ def _transformers(case: Case, checkpoint: Path, directory: Path) -> None:
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     model, inputs = _load(case, checkpoint), _inputs(case)
-    if case.feature.endswith("-with-past"):
+    if case.is_directory:
         exported = OnnxExporter().export_for_generation(model, inputs, OnnxConfig(dynamic=True))
     else:
         exported = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True))

@@ -58,7 +58,7 @@ def is_right(checkpoint: Path, file: Path, feature: str, kind: str) -> tuple[boo
         worst = max(error_of_halves(model, file, ids, mask) for ids, mask in texts(model.config, {}))
         return worst <= TOLERANCE[kind], worst
     if file.is_dir():
-        file = file / "model.onnx"
+        file = next(file / name for name in ("model.onnx", "prefill.onnx") if (file / name).is_file())
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     worst = 0.0
     for arguments, feed, real in calls(model, session, feature):
