@@ -181,17 +181,17 @@ def sizes_of(source: SampleSource, axis: str, longest: int | None, compared: Seq
     here = source.axes[axis]
     if axis in ("batch", "choice", "image_batch"):
         sizes = [1, here + 1, 2 * here + 1, max(_BATCH, 3 * here)]
-        largest = 4 * max(sizes)
     elif axis in ("height", "width"):
         sizes = [here // 2, here - 1, here + 1, 2 * here]
-        largest = max(sizes)
+        # What an image is compared with is its channels.
+        compared = ()
     else:
         sizes = [1, here - 1, here + 1, *_PRIMES, 2 * here + 1, longest or max(_LONG, 3 * here)]
         if axis in TEXTS:
             sizes += lengths_to_try(source.model_config, longest).tokens
-        largest = 8 * max(sizes)
         if axis in PASTS:
             sizes[0] = 0
+    largest = 8 * max(sizes)
     sizes += [size for number in compared for size in (number - 1, number, number + 1) if size <= largest]
     allowed = source.axis_sizes.get(axis)
     smallest = 0 if axis in PASTS else 1

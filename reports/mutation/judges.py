@@ -117,7 +117,7 @@ class Command:
             own = Artifact.read(path, opset=self._opset if as_exported else None)
         except ParityError as error:
             return Outcome(type(error).__name__)
-        file = _Artifact(own.path, own.contract, own.opset, own.foreign, own.view, self._needed)
+        file = _Artifact(own.path, own.contract, own.opset, own.foreign, own.view, needed=self._needed)
         verdict = judge_file(file, self._reference)
         failed = verdict.failures
         compared = len(verdict.samples) * len(verdict.shapes)
