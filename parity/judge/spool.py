@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Bytes of one spool's arrays that stay in memory.
-IN_MEMORY = 1 << 27
+IN_MEMORY = 1 << 26
 # Elements that are computed with at once, where a result needs more memory than its operands.
 BLOCK = 1 << 22
 
