@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from parity.arguments import own_numerics
 from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
 from parity.judge.pool import Answers, Arrays
+from parity.judge.spool import Spool
 from parity.samples import Sample
 from parity.traceable import Layout, call, evaluation_mode
 from parity.turns import in_turn
@@ -50,16 +51,17 @@ def answers(
     tell = progress or (lambda line: None)
     dtype = dtype_name(_dtype_of(model))
     tell(f"PyTorch {dtype} on {len(samples)} inputs")
-    eager = _run(model, onnx_config, samples)
+    spool = Spool()
+    eager = _run(model, onnx_config, samples, spool)
     if not exact:
         return [Answers(values) for values in eager]
     own = model if consume else copy.deepcopy(model)
     tell(f"PyTorch float64 on {len(samples)} inputs")
     with float64_weights(own):
-        reference = _run(own, onnx_config, samples, torch.float64)
+        reference = _run(own, onnx_config, samples, spool, torch.float64)
     move_weights(own)
     tell(f"PyTorch {dtype} with moved weights on {len(samples)} inputs")
-    jittered = _run(own, onnx_config, samples)
+    jittered = _run(own, onnx_config, samples, spool)
     return [Answers(*parts) for parts in zip(eager, reference, jittered, strict=True)]
 
 
@@ -83,7 +85,7 @@ def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> 
         return {name: array_of(results[name]) for name in names if name in results}
 
     with evaluation_mode(model, onnx_config.values_override):
-        model.double()
+        _widen(model)
         yield run
 
 
@@ -95,11 +97,17 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
     each sample: samples cannot go through a module together, since some models change what they are during a call.
     """
     dtype = _dtype_of(model)
-    model.double()
+    _widen(model)
     try:
         yield
     finally:
         model.to(dtype)  # exact: every value was a `dtype` value before
+
+
+def _widen(model: torch.nn.Module) -> None:
+    # Weights that are views of the checkpoint's file stay in memory until the last of them is gone: not beside float64.
+    model._apply(torch.Tensor.clone)
+    model.double()
 
 
 def move_weights(model: torch.nn.Module, seed: int = 0) -> None:
@@ -118,8 +126,12 @@ def move_weights(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def _run(
-    model: PreTrainedModel, onnx_config: OnnxConfig, samples: Iterable[Sample], dtype: torch.dtype | None = None
-) -> list[dict[str, np.ndarray]]:
+    model: PreTrainedModel,
+    onnx_config: OnnxConfig,
+    samples: Iterable[Sample],
+    spool: Spool,
+    dtype: torch.dtype | None = None,
+) -> list[Arrays]:
     names = list(onnx_config.outputs)
     answers = []
     ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
@@ -128,7 +140,8 @@ def _run(
     with own_numerics(), evaluation_mode(model, onnx_config.values_override):
         for sample in samples:
             results = ask(sample.inputs)
-            answers.append({name: array_of(results[name]) for name in names if name in results})
+            answers.append(spool.keep({name: array_of(results[name]) for name in names if name in results}))
+            del results
     return answers
 
 

@@ -21,6 +21,7 @@ from parity.judge import relations, vacuity
 from parity.judge.findings import Finding, failures
 from parity.judge.pool import Arrays, Pool
 from parity.judge.relations import PaddedSignature, Run
+from parity.judge.spool import Spool
 from parity.judge.vacuity import Effects
 
 if TYPE_CHECKING:
@@ -164,9 +165,9 @@ def relation_answers(
         room: of which inputs it can be asked; of the others the direct answer stands. Empty means all.
     """
     ask = relations.RELATIONS[relation]
-    room = room or [True] * len(inputs)
+    room, spool = room or [True] * len(inputs), Spool()
     return [
-        ask(run, one, signature, answer) if fits else answer
+        spool.keep(ask(run, one, signature, answer)) if fits else answer
         for one, answer, fits in zip(inputs, first, room, strict=True)
     ]
 

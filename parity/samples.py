@@ -192,6 +192,14 @@ class SampleSource:
         """How many ids the tokens can have, those of the larger table if there are two; 0 where no input is a text."""
         return max((self._vocabulary_of(name) for name in TOKENS if name in self.layout.names), default=0)
 
+    def logits_of_row(self, sizes: Mapping[str, int]) -> int:
+        """How many logits over the vocabulary a row of these sizes has at most; 0 for a task without such logits."""
+        if not self.onnx_config.task.endswith("-lm"):
+            return 0
+        named = [sizes[name] for name in axes.TEXTS if name in sizes]
+        fixed = [self.dummy[name].shape[-1] for name in TOKENS if name in self.layout.names]
+        return self.vocabulary * max(named or fixed, default=0)
+
     def _generate(self, **sizes: Any) -> dict[str, Any]:
         from transformers.utils import TensorType
 

@@ -28,6 +28,8 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
+        # As fast, and it would keep as much memory as the largest run needs, twice.
+        options.enable_cpu_mem_arena = False
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors come as exceptions

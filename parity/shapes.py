@@ -11,6 +11,8 @@ from parity.samples import Sample, SampleSource
 
 # Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
 _FIRST = (1, 9)
+# The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
+LARGEST_ANSWER = 1 << 25
 # The tokens after a long past.
 _AFTER_PAST = 3
 
@@ -26,15 +28,18 @@ def choose_samples(
             needs axis names that do not contradict themselves.
         lengths: of the texts that are tried beside the usual ones; None means those of `lengths_to_try`.
     """
-    samples = [source.generate()]
+    samples = [_first_sample(source)]
     if resize and source.resizable:
         if lengths is None:
             lengths = lengths_to_try(source.model_config, longest)
         sizes = default_sizes(source.axes, longest, source.axis_sizes, source.masked)
         further = extreme_sizes(source.axes, longest, lengths.tokens, source.axis_sizes)
-        samples += [source.resize(each, padding=padding, seed=seed) for seed, (each, padding) in enumerate(sizes, 1)]
         samples += [
-            source.resize(each, padding=padding if source.masked else "", seed=seed, extreme=True)
+            source.resize(fit_batch(source, each), padding=padding, seed=seed)
+            for seed, (each, padding) in enumerate(sizes, 1)
+        ]
+        samples += [
+            source.resize(fit_batch(source, each), padding=padding if source.masked else "", seed=seed, extreme=True)
             for seed, (each, padding) in enumerate(further, len(samples))
         ]
         return samples
@@ -54,6 +59,22 @@ def choose_samples(
         for seed, (batch, length, padding) in enumerate(rows, start=1)
     ]
     return samples
+
+
+def fit_batch(source: SampleSource, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes, of a batch so small that the logits over a vocabulary have at most `LARGEST_ANSWER` values.
+
+    Only models whose texts are all of one length, a long one, have batches that are too large.
+    """
+    rows = max(1, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
+    return {name: min(size, rows) if name in axes.BATCHES else size for name, size in sizes.items()}
+
+
+def _first_sample(source: SampleSource) -> Sample:
+    sample = source.generate()
+    sizes = fit_batch(source, sample.sizes)
+    changed = [size for name, size in sizes.items() if size != sample.sizes[name]]
+    return source.generate(batch_size=changed[0]) if changed else sample
 
 
 def _sample_within(limit: int, source: SampleSource, batch: int, length: int, padding: str, seed: int) -> Sample:

@@ -18,6 +18,7 @@ from parity.judge import decisions, ratio, relations, undefined, vacuity, values
 from parity.judge.findings import Finding, error_of, failures, remarks
 from parity.judge.pool import Answers, Arrays, Pool
 from parity.judge.relations import Run
+from parity.judge.spool import Spool
 from parity.reruns import RerunClaims, padded_signature
 from parity.samples import Sample, SampleSource
 from parity.shapes import similar_sample
@@ -253,10 +254,11 @@ def compare(
     tell = progress or (lambda line: None)
     findings: list[Finding] = list(first)
     judgements: list[_Answer] = []
+    spool = Spool()
     for index, sample in enumerate(pool.samples):
         tell(f"ONNX Runtime at {sample}")
         try:
-            answer = _answer(run, onnx_config, pool, index, criteria)
+            answer = _answer(run, onnx_config, pool, index, criteria, spool)
         except SessionError as error:
             findings.append(Finding("run", "session", False, str(error), str(sample)))
             continue
@@ -307,11 +309,13 @@ class _Answer:
     masked: int
 
 
-def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria) -> _Answer:
+def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria, spool: Spool) -> _Answer:
     """Raises SessionError if the backend refuses the input."""
     inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.sizes[index]
-    actual = run(inputs)
-    repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
+    answers = run(inputs)
+    repeated = relations.judge_determinism(answers, run(inputs), sizes) if index == 0 else []
+    actual = spool.keep(answers)
+    del answers
     axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
     places = {} if criteria.same_attention else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
     reference, defined = _defined_answers(answer, places), undefined.blank_undefined(actual, places, answer.eager)

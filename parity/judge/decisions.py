@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from parity.axes import Role, role_of
+from parity.judge import spool
 from parity.judge.findings import Finding
-from parity.judge.pool import Pool
+from parity.judge.pool import Pool, finite_rms
 from parity.judge.ratio import LIMIT
 
 TOP = 5
@@ -29,8 +30,9 @@ def judge_decisions(pool: Pool, *, limit: float = LIMIT, eager: bool = True) -> 
     for name in (name for name in pool.exact[0] if role_of(name) is Role.LOGITS and name in noise):
         bad = []
         for exact, answer, actual, sizes in zip(pool.exact, pool.eager, pool.actual, pool.sizes, strict=True):
-            own = answer[name] if eager else None
-            message = _disagreement(name, exact[name], actual[name], limit * noise[name], own)
+            sides = exact[name], actual[name], answer[name] if eager else None
+            message = _disagreement(name, limit * noise[name], *sides)
+            del sides  # before those of the next input are read
             if message:
                 bad.append(Finding("decision", name, False, message, sizes))
         findings.append(bad[0] if bad else Finding("decision", name, True))
@@ -38,13 +40,13 @@ def judge_decisions(pool: Pool, *, limit: float = LIMIT, eager: bool = True) -> 
 
 
 def _disagreement(
-    name: str, exact: np.ndarray, actual: np.ndarray, allowed: float, eager: np.ndarray | None
+    name: str, allowed: float, exact: np.ndarray, actual: np.ndarray, eager: np.ndarray | None
 ) -> str | None:
     """The sentence for the worst rank that differs by more than `allowed` (in units of the rms), argmax first."""
-    finite = exact[np.isfinite(exact)].astype(np.float64)
-    if not finite.size:
+    scale = finite_rms(exact)
+    if scale is None:
         return None
-    noise = allowed * (float(np.sqrt(np.mean(np.square(finite)))) or 1.0)
+    noise = allowed * (scale or 1.0)
     reference, got = _leading(exact), _leading(actual)
     if np.array_equal(reference, got):
         return None
@@ -68,6 +70,16 @@ def _disagreement(
 
 def _leading(values: np.ndarray) -> np.ndarray:
     """Indices of the largest values along the last axis, the largest first; equal ones in the order they stand in."""
+    rows = values.reshape(-1, values.shape[-1]) if values.size else values
+    at_once = max(1, spool.BLOCK // max(1, values.shape[-1]))
+    if len(rows) <= at_once:
+        return _leading_at_once(values)
+    # A part is a view of all its indices.
+    parts = [_leading_at_once(rows[start : start + at_once]).copy() for start in range(0, len(rows), at_once)]
+    return np.concatenate(parts).reshape(*values.shape[:-1], -1)
+
+
+def _leading_at_once(values: np.ndarray) -> np.ndarray:
     count = min(TOP, values.shape[-1])
     if values.shape[-1] <= 1024:
         return np.argsort(-values, axis=-1, kind="stable")[..., :count]

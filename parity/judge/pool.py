@@ -6,11 +6,12 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.dtypes import is_floating, unit_roundoff
+from parity.judge.spool import blocks
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -148,19 +149,9 @@ class Pool:
             raise ValueError("pool: has no answers of a backend to measure; give them with `with_actual`")
         above = below = worst = 0.0
         for answer, outputs in zip(self.answers, self.actual, strict=True):
-            actual = outputs[name]
-            exact, eager, jittered = (side[name] for side in answer.sides())
-            finite = np.isfinite(exact)
-            if not finite.any():
-                continue
-            reference = exact[finite].astype(np.float64)
-            scale = rms(reference) or 1.0
-            u = max(unit_roundoff(eager.dtype), self.roundoff)
-            errors = [rms(array[finite].astype(np.float64) - reference) / scale for array in (actual, eager, jittered)]
-            above += errors[0] ** 2
-            below += max(errors[1] ** 2, errors[2] ** 2, u**2)
-            difference = actual[finite].astype(np.float64) - eager[finite].astype(np.float64)
-            worst = max(worst, float(np.max(np.abs(difference))))
+            errors = _errors(name, answer, outputs, self.roundoff)
+            if errors:
+                above, below, worst = above + errors.backend**2, below + errors.allowed**2, max(worst, errors.worst)
         ratio = math.sqrt(above / below) if below else 0.0
         return Measurement(ratio, worst, len(self), math.sqrt(below / len(self)))
 
@@ -171,6 +162,62 @@ class Pool:
             return self.unit
         itself = self.with_actual(self.eager)
         return {name: itself.measure(name).noise for name in self.floating}
+
+
+class _Errors(NamedTuple):
+    """Of one answer: the backend's error, what the error ratio divides it by, the largest difference from eager."""
+
+    backend: float
+    allowed: float
+    worst: float
+
+
+def _errors(name: str, answer: Answers, outputs: Arrays, roundoff: float) -> _Errors | None:
+    """None where the exact answer is finite nowhere."""
+    exact, eager, jittered = answer.sides()
+    reference = exact[name]
+    finite, size = np.isfinite(reference), finite_rms(reference)
+    if size is None:
+        return None
+    # One at a time: answers are on the disk if all sides of one are more than there is memory for.
+    errors = [rms_of_difference(side[name], reference, finite) / (size or 1.0) for side in (outputs, eager, jittered)]
+    del reference
+    own = eager[name]
+    allowed = max(errors[1], errors[2], unit_roundoff(own.dtype), roundoff)
+    return _Errors(errors[0], allowed, _largest_difference(outputs[name], own, finite))
+
+
+def finite_rms(values: np.ndarray) -> float | None:
+    """The root mean square of the finite values; None where there is none."""
+    squares, count = 0.0, 0
+    for (part,) in blocks(values):
+        finite = _choose(part, np.isfinite(part))
+        squares += float(np.sum(np.square(finite)))
+        count += finite.size
+    return math.sqrt(squares / count) if count else None
+
+
+def rms_of_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> float:
+    """The root mean square of the differences at these places, a boolean array; 0 where there are none."""
+    squares, count = 0.0, 0
+    for first, second, place in blocks(one, other, places):
+        difference = _choose(first, place) - _choose(second, place)
+        squares += float(np.sum(np.square(difference)))
+        count += difference.size
+    return math.sqrt(squares / count) if count else 0.0
+
+
+def _largest_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> float:
+    largest = 0.0
+    for first, second, place in blocks(one, other, places):
+        difference = np.abs(_choose(first, place) - _choose(second, place))
+        largest = max(largest, float(difference.max(initial=0.0)))
+    return largest
+
+
+def _choose(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The values at these places in float64; a copy is made only where one is needed."""
+    return (values if places.all() else values[places]).astype(np.float64, copy=False)
 
 
 def rms(values: np.ndarray) -> float:

@@ -8,7 +8,7 @@ Which relations a model has is for its float64 run to say: there both sides diff
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 from parity.axes import Axes, Role, Signature, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
-from parity.judge.pool import Arrays, Pool
+from parity.judge.pool import Arrays, Pool, finite_rms, rms_of_difference
+from parity.judge.spool import are_equal_in_bits
 
 Run = Callable[[Arrays], Arrays]
 
@@ -150,13 +151,12 @@ def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit
     ratio.require_size(pool)
     findings = []
     for name, unit in pool.noise.items():
-        reference, first, other = ([answers[name] for answers in side] for side in (pool.exact, pool.actual, second))
-        shapes = [(a.shape, b.shape) for a, b in zip(first, other, strict=True) if a.shape != b.shape]
-        if shapes:
-            message = f"{name}: {relation}: shape {shapes[0][1]}, should be {shapes[0][0]}"
-            findings.append(Finding("relation", name, False, message))
+        try:
+            distances = [_distance(name, *sides) for sides in zip(pool.exact, pool.actual, second, strict=True)]
+        except _OtherShape as error:
+            findings.append(Finding("relation", name, False, f"{name}: {relation}: {error}"))
             continue
-        times = _distance(reference, first, other) / unit
+        times = math.sqrt(sum(distance**2 for distance in distances) / len(pool)) / unit
         passed = times <= limit
         wrong = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
         message = "" if passed else f"{wrong}; over {len(pool)} inputs"
@@ -164,15 +164,16 @@ def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit
     return findings
 
 
-def _distance(exact: Sequence[np.ndarray], first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> float:
-    """The root mean square of the differences, each input's in units of the rms of its exact answer."""
-    squares = 0.0
-    for reference, array, other in zip(exact, first, second, strict=True):
-        finite = np.isfinite(reference)
-        if finite.any():
-            scale = float(np.mean(np.square(reference[finite].astype(np.float64)))) or 1.0
-            squares += float(np.mean(np.square(array[finite].astype(np.float64) - other[finite]))) / scale
-    return math.sqrt(squares / len(exact))
+class _OtherShape(Exception):
+    """The two sides cannot be compared."""
+
+
+def _distance(name: str, exact: Arrays, first: Arrays, second: Arrays) -> float:
+    """The root mean square of the differences between two answers, in units of the rms of the exact one."""
+    reference, one, other = exact[name], first[name], second[name]
+    if one.shape != other.shape:
+        raise _OtherShape(f"shape {other.shape}, should be {one.shape}")
+    return rms_of_difference(one, other, np.isfinite(reference)) / (finite_rms(reference) or 1.0)
 
 
 def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:
@@ -183,7 +184,7 @@ def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Fi
 def _same_bits(name: str, first: np.ndarray, second: np.ndarray | None, sizes: str) -> Finding:
     if second is not None and (first.shape, first.dtype) != (second.shape, second.dtype):
         second = None
-    if second is not None and first.tobytes() == second.tobytes():
+    if second is not None and are_equal_in_bits(first, second):
         return Finding("determinism", name, True)
     message = f"{name}: two runs on one input differ"
     if second is not None:

@@ -8,7 +8,7 @@ implementation, these places are judged for being finite alone: a NaN in a cache
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -68,18 +68,31 @@ def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], sh
     return np.broadcast_to(array.transpose(order).reshape(sizes), shape)
 
 
-def blank_undefined(answers: Arrays, places: Mapping[str, np.ndarray], instead: Arrays) -> dict[str, np.ndarray]:
-    """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN."""
-    blank = {}
-    for name, array in answers.items():
-        place = places.get(name)
-        if place is None or place.shape != array.shape or not place.any():
-            blank[name] = array
-        elif is_floating(array.dtype):
-            blank[name] = np.where(place, np.array(np.nan, array.dtype), array)
-        else:
-            blank[name] = np.where(place, instead[name], array)
-    return blank
+def blank_undefined(answers: Arrays, places: Mapping[str, np.ndarray], instead: Arrays) -> Arrays:
+    """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN.
+
+    An output is made when it is asked for: those of a pool may not be in memory together.
+    """
+    affected = {name: place for name, place in places.items() if name in answers and place.any()}
+    return _BlankArrays(answers, affected, instead) if affected else answers
+
+
+class _BlankArrays(Mapping[str, np.ndarray]):
+    def __init__(self, answers: Arrays, places: Mapping[str, np.ndarray], instead: Arrays) -> None:
+        self._answers, self._places, self._instead = answers, places, instead
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array, place = self._answers[name], self._places.get(name)
+        if place is None or place.shape != array.shape:
+            return array
+        blank = np.array(np.nan, array.dtype) if is_floating(array.dtype) else self._instead[name]
+        return np.where(place, blank, array)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._answers)
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
 
 def judge_undefined(actual: Arrays, places: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:

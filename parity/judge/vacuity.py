@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Arrays, rms
+from parity.judge.pool import Arrays, finite_rms, rms_of_difference
 from parity.judge.ratio import LIMIT
+from parity.judge.spool import blocks
 
 NEAR_ZERO = 1e-6
 # Where the exact answer moves by this many times the limit, one that is right within the limit moves too.
@@ -20,17 +21,27 @@ def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
     """One finding for each output of the reference over a pool: it is neither near zero nor the same everywhere."""
     findings = []
     for name in answers[0]:
-        values = np.concatenate([answer[name].ravel() for answer in answers]).astype(np.float64)
-        values = values[np.isfinite(values)]
-        size = rms(values)
-        spread = float(np.ptp(values)) if values.size else 0.0
+        size, low, high = _extent(answer[name] for answer in answers)
+        spread = max(0.0, high - low)
         message = ""
         if not size >= NEAR_ZERO:
             message = f"{name}: rms {size:.3g} over the pool, should be at least {NEAR_ZERO:g}: any file would pass"
         elif not spread >= NEAR_ZERO * size:
-            message = f"{name}: the same value {values[0]:.6g} everywhere, should differ from place to place"
+            message = f"{name}: the same value {low:.6g} everywhere, should differ from place to place"
         findings.append(Finding("vacuity", name, not message, message, measurements={"rms": size}))
     return findings
+
+
+def _extent(arrays: Iterable[np.ndarray]) -> tuple[float, float, float]:
+    """The root mean square, the smallest and the largest of the finite values of all arrays; 0 and no range of none."""
+    squares, count, low, high = 0.0, 0, np.inf, -np.inf
+    for array in arrays:
+        for (part,) in blocks(array):
+            values = part[np.isfinite(part)].astype(np.float64)
+            if values.size:
+                squares, count = squares + float(np.sum(np.square(values))), count + values.size
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return float(np.sqrt(squares / max(1, count))), low, high
 
 
 @dataclass(frozen=True)
@@ -113,5 +124,4 @@ def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float]
 
 def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:
     """How far an answer moves, in units of the rms of the exact answer."""
-    finite = np.isfinite(exact)
-    return rms(after[finite].astype(np.float64) - before[finite]) / (rms(exact[finite].astype(np.float64)) or 1.0)
+    return rms_of_difference(after, before, np.isfinite(exact)) / (finite_rms(exact) or 1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from parity.dtypes import is_floating
 from parity.judge.findings import Finding
+from parity.judge.spool import blocks
 
 
 def judge_values(
@@ -41,18 +42,38 @@ def _judge(name: str, reference: np.ndarray, actual: np.ndarray | None, atol: fl
     if actual.shape != reference.shape:
         return Finding("shape", name, False, f"{name}: shape {actual.shape}, should be {reference.shape}", sizes)
     if not is_floating(reference.dtype):
-        wrong = np.flatnonzero(actual.ravel() != reference.ravel())
-        return _values_finding(Finding("values", name, not wrong.size, "", sizes), wrong, reference, actual)
+        return _finding(name, sizes, reference, actual, _unequal(reference, actual))
     pattern = _pattern(name, reference, actual, sizes)
     if pattern is not None:
         return pattern
-    finite = np.isfinite(reference)
-    difference = np.zeros(reference.shape)
-    difference[finite] = np.abs(actual[finite].astype(np.float64) - reference[finite].astype(np.float64))
-    wrong = np.flatnonzero(difference > atol) if atol is not None else np.empty(0, int)
-    return _values_finding(
-        Finding("values", name, not wrong.size, "", sizes), wrong, reference, actual, difference, atol
-    )
+    return _finding(name, sizes, reference, actual, _differences(reference, actual, atol), atol)
+
+
+class _Wrong(NamedTuple):
+    """How many values are wrong, where the worst of them is in the flat array, and the largest difference of all."""
+
+    number: int
+    at: int
+    worst: float = 0.0
+
+
+def _unequal(reference: np.ndarray, actual: np.ndarray) -> _Wrong:
+    wrong = np.flatnonzero(actual.ravel() != reference.ravel())
+    return _Wrong(wrong.size, int(wrong[0]) if wrong.size else 0)
+
+
+def _differences(reference: np.ndarray, actual: np.ndarray, atol: float | None) -> _Wrong:
+    count, at, worst, start = 0, 0, 0.0, 0
+    for here, there in blocks(reference, actual):
+        finite = np.isfinite(here)
+        difference = np.zeros(here.shape)
+        difference[finite] = np.abs(there[finite].astype(np.float64) - here[finite].astype(np.float64))
+        count += int((difference > atol).sum()) if atol is not None else 0
+        largest = int(difference.argmax())
+        if difference[largest] > worst:
+            worst, at = float(difference[largest]), start + largest
+        start += here.size
+    return _Wrong(count, at, worst)
 
 
 def _pattern(name: str, reference: np.ndarray, actual: np.ndarray, sizes: str) -> Finding | None:
@@ -68,24 +89,18 @@ def _pattern(name: str, reference: np.ndarray, actual: np.ndarray, sizes: str) -
     return None
 
 
-def _values_finding(
-    finding: Finding,
-    wrong: np.ndarray,
-    reference: np.ndarray,
-    actual: np.ndarray,
-    difference: np.ndarray | None = None,
-    atol: float | None = None,
+def _finding(
+    name: str, sizes: str, reference: np.ndarray, actual: np.ndarray, wrong: _Wrong, atol: float | None = None
 ) -> Finding:
     """The finding with the largest difference, and the sentence on the wrong values if there are any."""
-    worst = float(difference.max()) if difference is not None and difference.size else 0.0
-    if finding.passed:
-        return replace(finding, measurements={"worst": worst})
-    at = int(difference.argmax()) if difference is not None else int(wrong[0])
-    index = tuple(int(i) for i in np.unravel_index(at, reference.shape))
+    if not wrong.number:
+        return Finding("values", name, True, "", sizes, {"worst": wrong.worst})
+    index = tuple(int(i) for i in np.unravel_index(wrong.at, reference.shape))
     limit = "" if atol is None else f" by more than {atol:g}"
     message = (
-        f"{finding.subject}: {wrong.size} of {reference.size} values differ{limit}"
-        f" ({100 * wrong.size / reference.size:.1f} %); worst difference {worst:.3g} at index {index}: got"
+        f"{name}: {wrong.number} of {reference.size} values differ{limit}"
+        f" ({100 * wrong.number / reference.size:.1f} %); worst difference {wrong.worst:.3g} at index {index}: got"
         f" {actual[index]:.6g}, should be {reference[index]:.6g}"
     )
-    return replace(finding, message=message, measurements={"worst": worst, "count": int(wrong.size), "index": index})
+    measurements = {"worst": wrong.worst, "count": wrong.number, "index": index}
+    return Finding("values", name, False, message, sizes, measurements)

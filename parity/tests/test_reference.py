@@ -20,13 +20,15 @@ def elements_cast(model, subject, samples):
 
     from parity import reference
 
-    weights = {tensor.data_ptr() for tensor in tensors_of(model)}
     cast = []
+
+    def places():
+        return {tensor.data_ptr() for tensor in tensors_of(model)}
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            # Before the call, because a weight cast in place frees its memory.
-            is_weight = func.name() == "aten::_to_copy" and args[0].data_ptr() in weights
+            # Before the call: a weight that is cast in place frees its memory.
+            is_weight = func.name() == "aten::_to_copy" and args[0].data_ptr() in places()
             result = func(*args, **(kwargs or {}))
             if is_weight and "float64" in str(result.dtype):
                 cast.append(result.numel())
@@ -49,24 +51,24 @@ def test_weights_are_cast_once_for_all_samples(architecture):
 
 
 def test_a_cast_for_each_sample_is_counted(monkeypatch):
-    """The control: a reference that casts its weights in each call casts them once per call."""
+    """The control: a reference that casts the model anew for each sample has as many casts more."""
     import torch
 
     from parity import reference
 
-    subject, own = subjects.subject("bert", "default"), reference.call
+    subject, own = subjects.subject("bert", "default"), reference._run
 
-    def call_with_own_cast(model, onnx_config, nested):
-        if next(model.parameters()).dtype == torch.float64:
-            for tensor in tensors:
-                tensor.double()
-        return own(model, onnx_config, nested)
+    def run_each_with_a_cast(model, onnx_config, samples, spool, dtype=None):
+        answers = []
+        for sample in samples:
+            if dtype == torch.float64:
+                model.float().double()
+            answers += own(model, onnx_config, [sample], spool, dtype)
+        return answers
 
-    monkeypatch.setattr(reference, "call", call_with_own_cast)
+    monkeypatch.setattr(reference, "_run", run_each_with_a_cast)
     samples = [subject.source.generate(seed=seed) for seed in range(NINE)]
-    model = subject.fresh_model()
-    tensors = [tensor.detach() for tensor in tensors_of(model)]
-    elements, count = elements_cast(model, subject, samples)
+    elements, count = elements_cast(subject.fresh_model(), subject, samples)
     assert elements == (1 + NINE) * count
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from parity import validation
@@ -24,9 +23,10 @@ from parity.errors import SessionError, UsageError
 from parity.judge import ratio
 from parity.judge.findings import Finding
 from parity.judge.pool import Answers, Arrays
+from parity.judge.spool import are_equal_in_bits
 from parity.reference import answers
 from parity.samples import PADDINGS, Sample, SampleSource
-from parity.shapes import nearest
+from parity.shapes import fit_batch, nearest
 from parity.torchscript.model import TracedModel, nested_inputs, operator_text
 from parity.torchscript.untying import twin
 
@@ -233,7 +233,7 @@ def _joint_samples(
             if axis in sizes and past in sizes and longest is not None:
                 sizes[past] = min(sizes[past], longest - 1)
                 sizes[axis] = min(sizes[axis], longest - sizes[past])
-        yield source.resize(sizes, padding=padding, seed=100 + turn)
+        yield source.resize(fit_batch(source, sizes), padding=padding, seed=100 + turn)
 
 
 def _meetings(source: SampleSource, candidates: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
@@ -387,13 +387,11 @@ def _eager(subject: TrialSetup, samples: Sequence[Sample], *, exact: bool = Fals
 
 def _equal(reference: Arrays, actual: Arrays) -> bool:
     return all(
-        actual[name].dtype == array.dtype and actual[name].shape == array.shape and _bits(actual[name]) == _bits(array)
+        actual[name].dtype == array.dtype
+        and actual[name].shape == array.shape
+        and are_equal_in_bits(actual[name], array)
         for name, array in reference.items()
     )
-
-
-def _bits(array: np.ndarray) -> bytes:
-    return np.ascontiguousarray(array).tobytes()
 
 
 def _pool_trial(subject: TrialSetup, sample: Sample, values: int) -> Trial:

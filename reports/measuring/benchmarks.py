@@ -1,4 +1,4 @@
-"""`parity benchmarks`: costs beside the bare exporter (`export`), a peer (`command`), per cell (`judge`)."""
+"""`parity benchmarks`: costs beside the bare exporter (`export`), a peer (`command`, `peers`), per cell (`judge`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from parity.console import run_guarded, whole_number
 from parity.errors import ParityError, UsageError
 from parity.fixtures import minilm
-from parity.reports.measuring import benchmark_attention, benchmark_matrix, benchmark_torchscript
+from parity.reports.measuring import benchmark_attention, benchmark_matrix, benchmark_sizes, benchmark_torchscript
 from parity.reports.measuring.measurements import (
     BARE,
     CONTROL,
@@ -75,7 +75,16 @@ def parser(prog: str = "python -m parity.reports.measuring.benchmarks") -> argpa
         "--rounds", type=whole_number, default=15, help="interleaved rounds (default: %(default)s)"
     )
     matrix = commands.add_parser("matrix", help="the whole matrix: CPU minutes, memory, one and two workers")
-    for each in (export, command, judge, attention, torchscript, matrix):
+    peers = commands.add_parser("peers", help="exports of base models and optimum-cli's: wall, CPU, peak memory")
+    peers.add_argument("--runs", type=whole_number, default=3, help="runs of each (default: %(default)s)")
+    memory = commands.add_parser("memory", help="the peak memory of every command, checkpoints up to 3.2 GB")
+    for each, names in ((peers, benchmark_sizes.PEERS), (memory, benchmark_sizes.MEMORY)):
+        each.add_argument(
+            "--checkpoints", nargs="+", choices=names, default=[*names], metavar="NAME", help="which ones"
+        )
+        each.add_argument("--peer-python", required=each is peers, type=Path, help="Python that has optimum-onnx")
+        each.add_argument("--python", default=Path(sys.executable), type=Path, help="Python of parity's environment")
+    for each in (export, command, judge, attention, torchscript, matrix, peers, memory):
         each.add_argument("--output", type=Path, default=OUTPUT, help="where results go (default: %(default)s)")
     return p
 
@@ -259,6 +268,8 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "attention": lambda args: benchmark_attention.measure(args.rounds),
     "torchscript": lambda args: benchmark_torchscript.measure(args.rounds),
     "matrix": lambda args: benchmark_matrix.measure(),
+    "peers": lambda args: benchmark_sizes.measure_peers(args.checkpoints, args.runs, _tools(args)),
+    "memory": lambda args: benchmark_sizes.measure_memory(args.checkpoints, _tools(args)),
 }
 
 
@@ -270,6 +281,17 @@ def command_rows(subject: str, runs: Mapping[str, Sequence[Mapping[str, float]]]
         rows.append(row(subject, "optimum-cli", theirs, None, figure=quantity))
         rows.append(row(subject, "parity", ours, ratio_verdict(of_medians(ours, theirs), budget), figure=quantity))
     return rows
+
+
+def _tools(args: argparse.Namespace) -> benchmark_sizes.Tools:
+    for option, path in {"--python": args.python, "--peer-python": args.peer_python}.items():
+        if path is not None and not path.exists():
+            raise UsageError(f"{option} {path}: no such file or directory")
+    versions = {"ours": _versions(args.python)}
+    if args.peer_python is None:
+        return benchmark_sizes.Tools(args.python, (), process, versions)
+    versions["peer"] = _versions(args.peer_python)
+    return benchmark_sizes.Tools(args.python, _peer(args.peer_python), process, versions)
 
 
 def _peer(python: Path) -> list[str]:

@@ -1,0 +1,119 @@
+"""Answers that are too large to be in memory together: beyond a limit they are on the disk until they are asked for."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+# Bytes of one spool's arrays that stay in memory.
+IN_MEMORY = 1 << 26
+# Elements that are computed with at once, where a result needs more memory than its operands.
+BLOCK = 1 << 22
+
+
+class Spool:
+    """Keeps arrays: in memory up to a number of bytes in all, the others in a temporary file.
+
+    The file has no name; it is gone with the last of its arrays.
+
+    Args:
+        memory: the bytes that stay in memory.
+    """
+
+    def __init__(self, memory: int | None = None) -> None:
+        self._room = IN_MEMORY if memory is None else memory
+        self._file: _File | None = None
+
+    def keep(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The arrays by the same names; one that is on the disk is read anew each time that it is asked for.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        if isinstance(arrays, _SpooledArrays):
+            return arrays
+        held: dict[str, np.ndarray | _Place] = {}
+        for name, array in arrays.items():
+            if array.nbytes <= self._room:
+                self._room -= array.nbytes
+                held[name] = array
+            else:
+                held[name] = self._write(array)
+        if all(isinstance(each, np.ndarray) for each in held.values()):
+            return dict(arrays)
+        return _SpooledArrays(held)
+
+    def _write(self, array: np.ndarray) -> _Place:
+        self._file = self._file or _File()
+        offset = self._file.append(_bytes(np.ascontiguousarray(array)))
+        return _Place(self._file, offset, array.dtype, array.shape)
+
+
+class _File:
+    """A temporary file, which is closed when nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self._stream = tempfile.TemporaryFile(prefix="parity-answers-")  # noqa: SIM115
+        weakref.finalize(self, self._stream.close)
+
+    def append(self, content: memoryview) -> int:
+        """Write at the end; returns where it begins."""
+        offset = self._stream.seek(0, 2)
+        self._stream.write(content)
+        return offset
+
+    def read_into(self, content: memoryview, offset: int) -> None:
+        """Fill the memory with what begins there."""
+        self._stream.seek(offset)
+        self._stream.readinto(content)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an array is in a file."""
+
+    file: _File
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def read(self) -> np.ndarray:
+        array = np.empty(self.shape, self.dtype)
+        self.file.read_into(_bytes(array), self.offset)
+        return array
+
+
+class _SpooledArrays(Mapping[str, np.ndarray]):
+    def __init__(self, held: Mapping[str, np.ndarray | _Place]) -> None:
+        self._held = held
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        held = self._held[name]
+        return held.read() if isinstance(held, _Place) else held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one shape as flat ones of at most `BLOCK` elements, side by side; none where there are no elements."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield tuple(each[start : start + BLOCK] for each in flat)
+
+
+def are_equal_in_bits(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two arrays of one type and shape have the same bits."""
+    one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (first, second))
+    return all(np.array_equal(here, there) for here, there in blocks(one, other))

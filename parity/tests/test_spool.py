@@ -1,0 +1,137 @@
+"""Answers that are too large for memory: on the disk they are what they were, and no judgement needs all of them."""
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from parity.fixtures import subjects
+from parity.judge import decisions, ratio, relations, spool, vacuity
+from parity.judge.pool import Pool
+
+ARRAYS = {
+    "matrix": np.arange(12.0).reshape(3, 4)[:, ::2],
+    "halves": np.arange(40).astype("float16"),
+    "ids": np.arange(50).reshape(5, 10),
+    "truths": np.array([True, False]),
+    "number": np.array(3.5),
+    "nothing": np.zeros((0, 3)),
+}
+
+
+def with_brain_floats():
+    import ml_dtypes
+
+    return {**ARRAYS, "brain": np.arange(9).astype(ml_dtypes.bfloat16)}
+
+
+@pytest.mark.parametrize("memory", [0, 100, 10**6])
+def test_arrays_come_back_as_they_were(memory):
+    """Values, types and shapes, whatever stays in memory, and in the order they were in."""
+    arrays = with_brain_floats()
+    kept = spool.Spool(memory).keep(arrays)
+    assert list(kept) == list(arrays)
+    for name, array in arrays.items():
+        assert (kept[name].dtype, kept[name].shape) == (array.dtype, array.shape)
+        assert kept[name].tobytes() == array.tobytes()
+    assert (kept["ids"] is kept["ids"]) == (memory == 10**6)
+
+
+def test_a_changed_array_is_seen():
+    """The control: the comparison by bits tells one element, and the sign of a zero."""
+    assert spool.are_equal_in_bits(ARRAYS["matrix"], ARRAYS["matrix"].copy())
+    other = ARRAYS["matrix"].copy()
+    other[2, 1] = np.nextafter(other[2, 1], 0)
+    assert not spool.are_equal_in_bits(ARRAYS["matrix"], other)
+    assert not spool.are_equal_in_bits(np.array([0.0]), np.array([-0.0]))
+
+
+def test_the_verdict_is_the_same(tmp_path, monkeypatch):
+    """All findings of a file, with every answer on the disk and every array computed with in parts."""
+    from parity.onnx.proof import Artifact, Reference, judge_file
+    from parity.registry import architecture
+    from parity.validation import Criteria
+
+    subject = subjects.subject("gpt2", "causal-lm")
+    path = tmp_path / "model.onnx"
+    subjects.artifact(subject, 17, path)
+    reference = Reference(subject.fresh_model, subject.source, architecture("gpt2").relations_of("causal-lm"))
+    whole = judge_file(Artifact.read(path), reference, criteria=Criteria(same_attention=False))
+    monkeypatch.setattr(spool, "IN_MEMORY", 0)
+    monkeypatch.setattr(spool, "BLOCK", 1000)
+    parts = judge_file(Artifact.read(path), reference, criteria=Criteria(same_attention=False))
+    assert whole.passed
+    assert outlines(parts) == outlines(whole)
+    assert parts.ratios() == pytest.approx(whole.ratios(), rel=1e-6)
+    assert parts.masked == whole.masked > 0
+
+
+def outlines(validation):
+    """What the findings are about, and their outcomes."""
+    return [(each.check, each.subject, each.where, each.passed) for each in validation.findings]
+
+
+@pytest.mark.parametrize(("length", "vocabulary", "rows"), [(1024, 30522, 1), (64, 30522, 8), (4096, 96, 8)])
+def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
+    """A batch loses rows where its logits have more values than a judge has memory for, and keeps one."""
+    from parity.shapes import fit_batch
+
+    source = subjects.subject("bert", "masked-lm").source
+    monkeypatch.setattr(type(source), "vocabulary", vocabulary)
+    sizes = {"batch": 8, "sequence": length}
+    assert fit_batch(source, sizes) == {**sizes, "batch": rows}
+
+
+def test_declared_models_keep_their_batches():
+    """No tiny model, and none without logits over a vocabulary, has a smaller batch than was chosen."""
+    from parity.shapes import fit_batch
+
+    for architecture, feature in (("bert", "masked-lm"), ("bert", "default"), ("t5", "seq2seq-lm"), ("vit", "default")):
+        source = subjects.subject(architecture, feature).source
+        sizes = {**source.axes, "batch": 8}
+        assert fit_batch(source, sizes) == sizes
+
+
+SHAPE = (4, 512, 256)
+ONE = 8 * SHAPE[0] * SHAPE[1] * SHAPE[2]  # bytes of a float64 answer
+
+
+def large_pool(memory):
+    """Eight answers of which each is half a million values; with a backend's."""
+    kept, generator = spool.Spool(memory), np.random.default_rng(0)
+    sides = {"exact": [], "eager": [], "jittered": [], "actual": []}
+    for _ in range(ratio.MINIMUM_POOL):
+        exact = generator.normal(size=SHAPE)
+        sides["exact"].append(kept.keep({"logits": exact}))
+        for name in ("eager", "jittered", "actual"):
+            moved = (exact * (1 + 1e-7 * generator.normal(size=SHAPE))).astype("float32")
+            sides[name].append(kept.keep({"logits": moved}))
+    return Pool.from_answers(**sides)
+
+
+def judge_all(pool):
+    """The checks that look at a whole pool."""
+    unit = dataclasses.replace(pool, unit=pool.noise)
+    return [
+        *ratio.judge_ratio(unit),
+        *decisions.judge_decisions(unit),
+        *relations.judge_relation("batch-permutation", unit, pool.eager),
+        *vacuity.judge_outputs(pool.exact),
+    ]
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_judging_has_one_input_in_memory(memory, monkeypatch):
+    """Of a pool on the disk, the judge holds the answers to one input at any time; the control is in memory, whole."""
+    monkeypatch.setattr(spool, "BLOCK", 1 << 14)
+    tracemalloc.start()
+    try:
+        pool = large_pool(memory)
+        tracemalloc.reset_peak()
+        findings = judge_all(pool)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(finding.passed for finding in findings)
+    assert (peak < 3 * ONE) == (memory == 0)
