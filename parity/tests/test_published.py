@@ -50,7 +50,9 @@ def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(checkpoint, tmp_p
         import torch
         from transformers import AutoTokenizer
 
-        tokens = AutoTokenizer.from_pretrained(tmp_path)("w7 w8", padding="max_length", max_length=8, return_tensors="pt")
+        tokens = AutoTokenizer.from_pretrained(tmp_path)(
+            "w7 w8", padding="max_length", max_length=8, return_tensors="pt"
+        )
         assert torch.jit.load(tmp_path / file)(**tokens)[0].shape == (1, 8, 32)
     if main is onnx:
         from parity.judge.contract import read
