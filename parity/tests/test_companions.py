@@ -178,10 +178,11 @@ def test_the_own_files_are_copied_byte_for_byte(tmp_path, name):
 def test_segments_of_pairs_are_kept(tmp_path, name):
     """transformers 5 makes them only on request: the file has the input, and the companion makes them by default."""
     publish(tmp_path / "checkpoint", name)
-    model = deliver(tmp_path / "checkpoint", tmp_path / "onnx")
+    model = deliver(tmp_path / "checkpoint", tmp_path / "onnx", traced=True)
     assert "token_type_ids" in {value.name for value in read(tmp_path / "onnx" / "model.onnx").inputs}
     answer, reference = ask(tmp_path / "onnx", model, "w7 w8 w9", "w10 w11")
     require_same(answer, reference)
+    require_traces_answer(tmp_path / "onnx", reference, "w7 w8 w9", "w10 w11")
     apart = ask(tmp_path / "onnx", model, "w7 w8 w9 w10 w11")
     assert answer.shape != apart[0].shape
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from parity.configs.lengths import Change, changes_of, lengths_to_try
+from parity.configs.lengths import Change, Lengths, changes_of, lengths_to_try
+from parity.registry import architecture as find
 
 # Kind → (items of a configuration, lengths at which the model changes → the item that says so).
 KINDS = {
@@ -121,3 +122,47 @@ def test_configurations_of_transformers_are_read(architecture, items):
     from parity.fixtures.checkpoints import tiny_config
 
     assert {change.item for change in changes_of(tiny_config(architecture))} >= items
+
+
+# Those whose variations name lengths.
+CHANGING = ("big-bird", "deberta", "deberta-v2", "gpt-neo", "llama", "longformer", "longt5", "modernbert", "t5")
+
+
+def drawn_subjects(name):
+    """The tiny model of each drawn value with which a configuration names lengths, for the first feature."""
+    from parity.fixtures.checkpoints import tiny_config
+    from parity.fixtures.subjects import fresh_subject
+
+    declared = find(name)
+    feature = declared.features[0]
+    for variation in declared.variations_of(feature):
+        for changes in map(variation.changes, variation.values):
+            config = tiny_config(name, changes)
+            if changes_of(config) != changes_of(tiny_config(name)) and not declared.refusal_of(config):
+                yield fresh_subject(name, feature, changes=changes)
+
+
+def unreached(subject, lengths=None):
+    """The changes that the model's texts are long enough for, and none of the samples is."""
+    from parity.shapes import choose_samples
+
+    tokens = max(each.tokens for each in choose_samples(subject.source, longest=subject.longest, lengths=lengths))
+    limit = subject.longest or 10**6
+    return [each for each in changes_of(subject.model.config) if tokens <= each.length < limit]
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_samples_of_drawn_configurations_reach_their_changes(name):
+    """Each length at which a model changes with a value that is drawn, as far as its position table goes."""
+    if gap := find(name).gap:
+        pytest.skip(gap)
+    subjects = list(drawn_subjects(name))
+    assert subjects
+    assert {str(dict(each.changes)): unreached(each) for each in subjects if unreached(each)} == {}
+
+
+def test_samples_of_the_usual_lengths_do_not():
+    """The control: without the rule, the longest distance of T5 and the windows of LongT5 are beyond all texts."""
+    short = Lengths((1,), {})
+    for name in ("t5", "longt5"):
+        assert any(unreached(each, short) for each in drawn_subjects(name)), name

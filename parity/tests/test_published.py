@@ -46,6 +46,14 @@ def test_what_the_tokenizer_makes_beyond_the_model_is_left_out(checkpoint, tmp_p
     lost = [] if "--feature" in options else [LOST_HEAD]
     assert (status, err.splitlines()) == (0, lost)
     assert (tmp_path / file).is_file()
+    if main is neuron:
+        import torch
+        from transformers import AutoTokenizer
+
+        tokens = AutoTokenizer.from_pretrained(tmp_path)(
+            "w7 w8", padding="max_length", max_length=8, return_tensors="pt"
+        )
+        assert torch.jit.load(tmp_path / file)(**tokens)[0].shape == (1, 8, 32)
     if main is onnx:
         from parity.judge.contract import read
 
