@@ -1,4 +1,4 @@
-"""Adapters of peft, which lie beside the weights of their base or name it: applied to it, or refused."""
+"""Adapters of peft, stored next to the weights of their base model or naming it: read, apply or refuse them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIGURATION = "adapter_config.json"
-# Of the names of an adapter's weights, what stands before those of the model's.
+# Prefix of the names in an adapter's file; the name of a weight of the model follows.
 _PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter says of itself.
+    """The facts in an adapter_config.json.
 
     Args:
-        directory: where its files are.
-        base: the directory or Hub id of the model that it was trained on; empty where it does not say.
+        directory: the directory of its files.
+        base: the directory or Hub id of the model that it was trained on; empty if it does not say.
         kind: such as `LORA`.
-        task_type: such as `SEQ_CLS`; empty where it does not say.
+        task_type: such as `SEQ_CLS`; empty if it does not say.
     """
 
     directory: Path
@@ -42,10 +42,10 @@ class Adapter:
 
     @classmethod
     def read(cls, path: Path) -> Adapter:
-        """That of an adapter_config.json.
+        """Read an adapter_config.json.
 
         Raises:
-            CheckpointError: it is no valid JSON, or says something else than peft writes.
+            CheckpointError: it is not valid JSON, or has values that peft does not write.
         """
         names = ("base_model_name_or_path", "peft_type", "task_type")
         schemas = dict.fromkeys(names, schema.maybe(schema.text(10_000)))
@@ -57,12 +57,12 @@ class Adapter:
 
 
 def gap() -> str:
-    """Why no adapter can be applied here; empty where one can."""
+    """The reason why adapters cannot be applied here; empty if they can."""
     return "" if version_of("peft") else "peft is not installed, which applies adapters: pip install peft"
 
 
 def require_peft(source: str) -> None:
-    """Refuse an adapter that cannot be applied here: its base alone is another model.
+    """Refuse an adapter that cannot be applied here, because its base alone is another model.
 
     Raises:
         EnvironmentGap
@@ -75,7 +75,7 @@ def require_peft(source: str) -> None:
 
 @contextlib.contextmanager
 def hidden(directory: Path) -> Iterator[str]:
-    """A directory that has all files of this one but the adapter's, which transformers would apply by itself."""
+    """A temporary directory with links to all files but the adapter's, which transformers would apply by itself."""
     with tempfile.TemporaryDirectory() as base:
         for path in directory.iterdir():
             if not path.name.startswith("adapter_"):
@@ -85,12 +85,12 @@ def hidden(directory: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Merge:
-    """What became of an adapter.
+    """The result of merging an adapter.
 
     Args:
         model: the base model with the adapter's weights merged into its own.
         replaced: names of the model's weights that the adapter holds whole, such as those of a new head.
-        lacking: names of weights that peft gave the adapter and its file does not have; they change nothing.
+        lacking: names of weights that peft adds and the adapter's file lacks; they change nothing.
     """
 
     model: PreTrainedModel
@@ -99,7 +99,7 @@ class Merge:
 
 
 def merge(model: PreTrainedModel, adapter: Adapter) -> Merge:
-    """The adapter applied to its base, which is given away.
+    """Merge an adapter into its base model, which is changed in place.
 
     Raises:
         CheckpointError: it cannot be merged into this model, or fits it only in part.

@@ -1,4 +1,4 @@
-"""What a TorchScript archive of ours says of itself, read as data: its graph is code, and is not loaded for this."""
+"""The declaration in a TorchScript archive of ours, read as data: the graph is code and is not loaded for this."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parity.aws import NEURON
 from parity.paths import require_regular
 from parity.schema import LARGEST_TENSOR, SchemaError
 
-# What a file says of itself, beside its code and weights.
+# Entry of the archive with its declaration, next to code and weights.
 FACTS = "parity.json"
 # The types of tensors that an input may have, by their names in PyTorch.
 TENSOR_TYPES = (
@@ -30,7 +30,7 @@ TENSOR_TYPES = (
     "bool",
 )
 EMULATION = "emulation"
-# What the library raises for an archive that is not what it should be, names that are no text among it.
+# Exceptions of the library for a damaged archive, such as names that are not text.
 _DAMAGES = (
     *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
@@ -79,15 +79,15 @@ _DECLARATION = schema.table(
 )
 
 
-# What tells whose file it is; all versions of parity have written that.
+# The facts that name the owner of a file; all versions of parity have written them.
 _OWNER = schema.table({"parity": schema.text(), "model_type": schema.text()}, {"checkpoint": schema.text()})
 
 
 def read_owner(path: Path) -> dict[str, Any]:
-    """What a file says of who wrote it and from what; empty where it is no file of parity.
+    """Who wrote a file and from what; empty if it is not a file of parity.
 
     Raises:
-        UsageError: the path leads to no regular file.
+        UsageError: the path is not that of a regular file.
     """
     try:
         content = _entry(path)
@@ -99,11 +99,11 @@ def read_owner(path: Path) -> dict[str, Any]:
 
 
 def read_declaration(path: Path) -> dict[str, Any] | None:
-    """What a file says of itself, as it was declared; None where it is an archive that says nothing.
+    """The declaration in a file; None if it is an archive that has none.
 
     Raises:
-        UsageError: the path leads to no regular file.
-        SchemaError: it is no archive, or says something that parity would not have written.
+        UsageError: the path is not that of a regular file.
+        SchemaError: it is not an archive, or its declaration has values that parity does not write.
     """
     content = _entry(path)
     if content is None:
@@ -115,7 +115,7 @@ def read_declaration(path: Path) -> dict[str, Any] | None:
 
 
 def _entry(path: Path) -> bytes | None:
-    """The bytes of the declaration; None where the archive has no such entry."""
+    """The bytes of the declaration; None if the archive has no such entry."""
     require_regular(path, "file")
     if not zipfile.is_zipfile(path):
         raise SchemaError("torch.jit.load cannot load it: it is no archive, or its end is missing")

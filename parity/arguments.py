@@ -1,4 +1,4 @@
-"""Arguments of the Python API, checked before any work: each refusal names the argument, what it is and should be."""
+"""Checks of the Python API's arguments before any work: an error names the argument, its value and a valid one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from parity.releases import dtype_option
 
 
 def transformers_model(model: Any) -> Any:
-    """The model of transformers in a PeftModel, its adapter active; any other model itself.
+    """The transformers model in a PeftModel, with its adapter active; any other model itself.
 
     Raises:
-        UsageError: the adapter is none of weights, so the model without peft is another one.
+        UsageError: the adapter adds tokens instead of weights, so that the model without peft is another one.
     """
-    # Nobody has one who has not imported it.
+    # Without an import of peft, the model is no PeftModel.
     peft = sys.modules.get("peft")
     if peft is None or not isinstance(model, peft.PeftModel):
         return model
@@ -37,7 +37,7 @@ def transformers_model(model: Any) -> Any:
 
 
 def require_model(model: Any) -> None:
-    """Refuse what cannot be traced as it is, and say what to give in its place.
+    """Refuse a model that cannot be traced as it is; the error says what to pass instead.
 
     Raises:
         UsageError
@@ -67,7 +67,7 @@ def require_model(model: Any) -> None:
 
 
 def require_dtype(model: torch.nn.Module) -> None:
-    """Refuse a model whose weights are of a type that is not exported, before anything is traced.
+    """Refuse a model whose weights have a type that is not exported, before anything is traced.
 
     transformers 5 loads a checkpoint in the type that it is stored in.
 
@@ -85,18 +85,18 @@ def require_dtype(model: torch.nn.Module) -> None:
 
 
 def require_config(config: Any, name: str = "config") -> None:
-    """Refuse what is no OnnxConfig, such as the configuration of the model.
+    """Refuse anything but an OnnxConfig, such as the configuration of the model.
 
     Raises:
         UsageError
     """
-    # Of the class: a property of the object may raise an AttributeError of its own.
+    # Ask the class: a property of the object may raise an AttributeError of its own.
     if not hasattr(type(config), "inputs") or not hasattr(type(config), "generate_dummy_inputs"):
         raise UsageError(f"{name}: got {type(config).__name__}, should be an OnnxConfig, which names inputs and axes")
 
 
 def require_path(path: Any, name: str = "output") -> None:
-    """Refuse what is no path.
+    """Refuse anything but a path.
 
     Raises:
         UsageError
@@ -106,7 +106,7 @@ def require_path(path: Any, name: str = "output") -> None:
 
 
 def require_opset(opset: Any) -> None:
-    """Refuse what is no number.
+    """Refuse anything but a whole number.
 
     Raises:
         UsageError
@@ -116,7 +116,7 @@ def require_opset(opset: Any) -> None:
 
 
 def require_tolerance(atol: Any) -> None:
-    """Refuse what is no finite number from 0 up.
+    """Refuse anything but a finite number ≥ 0.
 
     Raises:
         UsageError
@@ -126,7 +126,7 @@ def require_tolerance(atol: Any) -> None:
 
 
 def require_names(names: Any) -> None:
-    """Refuse what is no list of the names of outputs.
+    """Refuse anything but a list of the names of outputs.
 
     Raises:
         UsageError
@@ -136,7 +136,7 @@ def require_names(names: Any) -> None:
 
 
 def require_example(example: Any) -> None:
-    """Refuse an example that holds no tensors with values.
+    """Refuse an example without tensors that have values.
 
     Raises:
         UsageError
@@ -155,10 +155,10 @@ def require_example(example: Any) -> None:
 
 
 def device_of(device: Any) -> torch.device:
-    """The device of that name.
+    """The device with this name.
 
     Raises:
-        UsageError: there is none, or it is not here.
+        UsageError: the name is neither cpu nor cuda, or torch finds no such device here.
     """
     try:
         own = torch.device(device) if isinstance(device, (str, torch.device)) else None
@@ -173,7 +173,7 @@ def device_of(device: Any) -> torch.device:
 
 @contextlib.contextmanager
 def own_numerics() -> Iterator[None]:
-    """Inside, neither the caller's autocast nor its default dtype has a say in what a model computes."""
+    """Disable the caller's autocast and default dtype inside, so that they do not affect what a model computes."""
     before = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
         for kind in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):

@@ -1,4 +1,4 @@
-"""What this machine can do for AWS Neuron: nothing, compile, or run on a device; a gate that nothing fools."""
+"""The state of the AWS Neuron SDK on this machine: absent, able to compile, or able to run on a device."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pathlib import Path
 
 from parity.environment import version_of
 
-# The answers to the question what can be done for AWS Neuron here.
+# Possible states of the AWS Neuron SDK on this machine.
 ABSENT, PLACEHOLDER, NO_COMPILER, NO_DEVICE, DEVICE = "absent", "placeholder", "no compiler", "no device", "device"
-# The module that traces → its compiler's command, and the instances it is for.
+# The module that traces → its compiler's command, and the instances that it compiles for.
 NEURON = {"torch_neuron": ("neuron-cc", "Inf1"), "torch_neuronx": ("neuronx-cc", "Inf2 or Trn1")}
 _PAGE = "docs/neuron.md of the repository has the order of installation"
 
 
 @dataclass(frozen=True)
 class NeuronEvidence:
-    """What was found of the AWS Neuron SDK and of its devices; `classify` draws the conclusion.
+    """Evidence of the AWS Neuron SDK and its devices on this machine; `classify` draws the conclusion.
 
     Args:
         package: the module that traces, a key of `NEURON`.
-        version: of the installed distribution; None where none is.
-        refusal: what importing the module raised; empty where nothing was raised, or nothing imported.
-        tracer: whether the imported module has its `trace`.
-        compiler: where the compiler's command is; empty where there is none.
-        devices: character devices that the kernel's neuron driver has made.
-        cores: the NeuronCores that the runtime has opened, by a call that succeeded.
-        runtime: what the runtime said where none did.
+        version: of the installed distribution; None if it is missing.
+        refusal: the error that importing the module raised; empty if there was none, or no import.
+        tracer: whether the imported module has a `trace` that can be called.
+        compiler: path of the compiler's command; empty if it is missing.
+        devices: character devices of the kernel's neuron driver.
+        cores: number of NeuronCores that the runtime reported in a call that succeeded.
+        runtime: the runtime's message if it reported no cores.
     """
 
     package: str = "torch_neuron"
@@ -49,7 +49,7 @@ class NeuronEvidence:
 
 @dataclass(frozen=True)
 class Neuron:
-    """One of the five answers, with the sentence that says what to install or where to run."""
+    """One of the five states, with the sentence that says what to install or where to run."""
 
     state: str
     sentence: str
@@ -57,7 +57,7 @@ class Neuron:
 
     @property
     def imports(self) -> bool:
-        """Whether the SDK is there, so that compiled files can be loaded."""
+        """Whether the SDK is installed, so that compiled files can be loaded."""
         return self.state in (NO_COMPILER, NO_DEVICE, DEVICE)
 
     @property
@@ -67,16 +67,16 @@ class Neuron:
 
     @property
     def runs(self) -> bool:
-        """Whether what is compiled can be run."""
+        """Whether compiled models can be run."""
         return self.state == DEVICE
 
 
 def classify(evidence: NeuronEvidence) -> Neuron:
-    """The answer that the evidence allows; a working device needs the SDK, a character device and a runtime call."""
+    """The state that the evidence allows; a working device needs the SDK, a character device and a runtime call."""
     distribution, (compiler, instances) = evidence.package.replace("_", "-"), NEURON[evidence.package]
     name = f"{distribution} {evidence.version or 'of unknown version'}"
     if not evidence.tracer:
-        # The package index has a package of that name, which only says that it is the wrong one.
+        # The public package index has a package of this name that only reports that it is the wrong one.
         if "WRONG PACKAGE" in evidence.refusal or (distribution, evidence.version) == ("torch-neuron", "1.0"):
             return Neuron(
                 PLACEHOLDER,
@@ -112,7 +112,13 @@ def classify(evidence: NeuronEvidence) -> Neuron:
 def neuron_evidence(
     package: str = "torch_neuron", *, dev: Path = Path("/dev"), drivers: Path = Path("/proc/devices")
 ) -> NeuronEvidence:
-    """What this machine has of it. Nothing of the SDK is imported here: that is tried in a process of its own."""
+    """Collect the evidence on this machine; the SDK is imported in a child process only.
+
+    Args:
+        package: the module that traces, a key of `NEURON`.
+        dev: directory of the device nodes.
+        drivers: the kernel's list of drivers.
+    """
     version = version_of(package.replace("_", "-"))
     if version is None and not _is_importable(package):
         return NeuronEvidence(package)
@@ -127,7 +133,7 @@ def neuron_evidence(
 
 
 def neuron_devices(dev: Path = Path("/dev"), drivers: Path = Path("/proc/devices")) -> tuple[str, ...]:
-    """The nodes neuron0, neuron1, … that are character devices of the driver that the kernel knows as `neuron`.
+    """The nodes neuron0, neuron1, … that are character devices of the kernel's driver `neuron`.
 
     Files, FIFOs, links and nodes of other drivers with such a name do not count.
     """
@@ -146,18 +152,18 @@ def neuron_devices(dev: Path = Path("/dev"), drivers: Path = Path("/proc/devices
 
 @functools.cache
 def neuron(package: str = "torch_neuron") -> Neuron:
-    """The gate: which of the five answers holds on this machine."""
+    """The gate: the state of the SDK on this machine."""
     return classify(neuron_evidence(package))
 
 
 def _is_importable(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # a module that somebody made by hand
+    except ValueError:  # a loaded module without a `__spec__`
         return True
 
 
-# Prints nothing where the tracer is there, or why it is not.
+# Prints nothing if the tracer can be called, otherwise the reason.
 _IMPORT = """
 import importlib, sys
 try:
@@ -189,7 +195,7 @@ _CHILD_SECONDS = 120
 
 
 def _in_child(code: str, package: str) -> str:
-    """The last line that the code prints in a process of its own, or how that process ended."""
+    """The last line that the code prints in a child process, or how that process ended."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         process = subprocess.run(

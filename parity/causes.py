@@ -1,4 +1,4 @@
-"""Findings on a file → the one cause that explains them, as the sentence that is said first."""
+"""Findings on a file → the one cause that explains them, as the sentence to report first."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _MANY = 8
 
 
 def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Mapping[str, int], outputs: Axes) -> str:
-    """What explains the failures, where one thing does; else empty: then the numbers speak.
+    """The sentence that explains the failures; empty if there is no single cause, so that the numbers are reported.
 
     In this order: a file of another checkpoint, an input or output that is missing or unknown, a weight, which nothing
     else explains, an axis that is baked in, padding on the left, tokens from one on.
 
     Args:
+        findings: all findings on the file.
+        samples: the inputs that it ran on.
         traced: the size of every named axis at the export.
-        outputs: their named axes.
+        outputs: the named axes of its outputs.
     """
     failed = failures(findings)
     bad = {each.where for each in failed if each.where}
@@ -58,16 +60,16 @@ def _other_checkpoint(findings: Sequence[Finding]) -> str:
 
 
 def _is_one_token(sample: Sample) -> bool:
-    """Whether its texts have one token each: wherever attention is wrong, these are right, and explain nothing."""
+    """Whether its texts have one token each: such samples pass even if attention is wrong, so they explain nothing."""
     texts = [size for name, size in sample.sizes.items() if is_text(name)]
     return bool(texts) and max(texts) == 1
 
 
 def _baked_axis(right: Sequence[Sample], wrong: Sequence[Sample], traced: Mapping[str, int]) -> str:
-    """The sentence that names the axis when the file is right at one size of it only.
+    """The sentence that names the axis, if the file is right at one size of it only.
 
-    Of several axes that would explain it, one that is right at the size of our own export is told. Samples of one
-    padding are held against each other: what is wrong with padding alone is not baked in.
+    If several axes would explain it, prefer one that is right at the size of our own export. If right and wrong samples
+    share no padding, padding alone may be the cause.
     """
     common = {sample.padding for sample in right} & {sample.padding for sample in wrong}
     if not common:
@@ -98,7 +100,7 @@ def _left_padding(right: Sequence[Sample], wrong: Sequence[Sample]) -> str:
 
 
 def _first_token(numbers: Sequence[Finding], samples: Sequence[Sample], outputs: Axes) -> str:
-    """The sentence that names the token from which on every text is wrong, where shorter ones are right."""
+    """The sentence that names the first wrong token, if shorter texts are right and longer ones wrong from there on."""
     firsts: dict[str, int] = {}
     axis_name = ""
     for each in numbers:

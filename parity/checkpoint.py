@@ -1,4 +1,4 @@
-"""A checkpoint as the commands open it: its configuration, its preprocessor, and a fresh model on every call."""
+"""A checkpoint for the commands: its configuration, its preprocessor, and a fresh model on every call."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """What a directory or a Hub id holds; what it is used for, a feature, is an argument.
+    """A checkpoint in a directory or on the Hub; methods take the feature that it is used for as an argument.
 
     Args:
         source: directory of a checkpoint, or model id on the Hub.
-        framework: whose weights to read, `pt` or `tf`; None means those that are there.
-        cache_dir: where checkpoints from the Hub are kept.
-        preprocessor: its kind; see `loading.load_preprocessor`.
-        tokenizer: directory or Hub id whose tokenizer is taken in place of the checkpoint's own.
-        policy: what becomes of weights that the model of a feature does not use.
+        framework: framework of the weights, `pt` or `tf`; None means the one that the checkpoint has.
+        cache_dir: directory for checkpoints from the Hub.
+        preprocessor: kind of preprocessor; see `loading.load_preprocessor`.
+        tokenizer: directory or Hub id of a tokenizer that replaces the checkpoint's own.
+        policy: what to do about weights that the model of a feature does not use.
 
     Raises:
-        UsageError, CheckpointError: there is no such checkpoint, or its configuration cannot be loaded.
+        UsageError, CheckpointError: the checkpoint is missing, or its configuration cannot be loaded.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Checkpoint:
         from parity.features import FeaturesManager
 
         self.source, self.cache_dir = source, cache_dir
-        # As messages and logs call it.
+        # The name in messages and logs.
         self.name = source
-        # Where its configuration and weights lie.
+        # The source of its configuration and weights.
         self.base = loading.base_of(source, cache_dir)
         own = loading.kinds_of_preprocessor(source, cache_dir) or self.base == source
         self.preprocessor_source = source if own else self.base
@@ -66,7 +66,7 @@ class Checkpoint:
         self.config = loading.load_config(source, cache_dir)
         self.framework = FeaturesManager.determine_framework(self.base, framework)
         self._kind, self._tokenizer = preprocessor, tokenizer
-        # What the files take that it is exported to.
+        # The inputs of all files that it is exported to.
         self.input_names: tuple[str, ...] = ()
         self._policy = policy or unused.Policy()
         if getattr(self.config, "auto_map", None):
@@ -82,12 +82,12 @@ class Checkpoint:
 
     @property
     def model_type(self) -> str:
-        """As transformers names it."""
+        """The model type, as transformers names it."""
         return self.config.model_type
 
     @property
     def saved_as(self) -> str:
-        """The class as which it was saved; empty where config.json does not name one."""
+        """The class that was saved; empty if config.json does not name it."""
         adapter = self.adapter
         if adapter is not None and adapter.task_type in ADAPTER_TASKS:
             return f"an adapter for {adapter.task_type}"
@@ -95,7 +95,7 @@ class Checkpoint:
 
     @functools.cached_property
     def adapter(self) -> Adapter | None:
-        """The adapter of peft that it holds, if any."""
+        """The adapter of peft in the checkpoint, if any."""
         return loading.adapter_of(self.source, self.cache_dir)
 
     @functools.cached_property
@@ -109,7 +109,7 @@ class Checkpoint:
         return features_saved(self.config)
 
     def feature(self, name: str) -> str:
-        """The feature of that name, or of another name for it; `auto` is the one that the checkpoint was saved for.
+        """The feature with this name or alias; `auto` is the feature that the checkpoint was saved for.
 
         Raises:
             UsageError: the architecture is not supported; or `auto`, and no feature loads the class of the checkpoint.
@@ -134,7 +134,7 @@ class Checkpoint:
 
     @functools.cached_property
     def _modules_place(self) -> tuple[str, Path] | None:
-        """The directory or Hub id that has a modules.json, and that file: itself, or what it is the transformer of."""
+        """The directory or Hub id whose modules.json lists this checkpoint (itself or its parent), and that file."""
         here = Path(self.source).expanduser()
         if path := loading.has_file(self.source, sentences.MODULES, self.cache_dir):
             return self.source, path
@@ -145,7 +145,7 @@ class Checkpoint:
 
     @functools.cached_property
     def modules(self) -> list[tuple[str, str]]:
-        """The modules of sentence-transformers that its directory lists, with their places; empty where there are none.
+        """The modules of sentence-transformers in its modules.json, with their directories; empty if there is none.
 
         Raises:
             CheckpointError: see `sentences.module_names`.
@@ -154,7 +154,7 @@ class Checkpoint:
 
     @functools.cached_property
     def _directories(self) -> dict[str, Path]:
-        """Where the files lie that it is read from: its own, those of an adapter's base, those of further modules."""
+        """Prefix → directory of files that are read: the checkpoint's own, an adapter's base, further modules."""
         places = {"": self.source, **({f"{self.base}/": self.base} if self.base != self.source else {})}
         directories = {prefix: loading.directory_of_files(source, self.cache_dir) for prefix, source in places.items()}
         if self._modules_place:
@@ -163,7 +163,7 @@ class Checkpoint:
         return {prefix: directory for prefix, directory in directories.items() if directory}
 
     def provenance(self, feature: str) -> dict[str, str]:
-        """What the metadata of a file says of where it comes from: the fingerprint, and that of modules that it has."""
+        """Metadata on the origin of a file: the fingerprint, and that of the modules that the file includes."""
         facts = {"checkpoint": self.fingerprint}
         if feature == sentences.FEATURE and self._modules_place:
             place = self._modules_place[0]
@@ -173,18 +173,18 @@ class Checkpoint:
         return facts
 
     def declared_feature(self, feature: str) -> str:
-        """The feature of the architecture that a feature is made of: `default` for that of sentence-transformers."""
+        """The feature of the architecture behind a feature: `default` for that of sentence-transformers."""
         return "default" if feature == sentences.FEATURE else feature
 
     @property
     def automatic_choice(self) -> str:
-        """What `auto` chooses, and why, as a line of the log."""
+        """The feature that `auto` chooses, and why, as a line of the log."""
         first, *others = self.saved_features
         more = f"; {', '.join(others)} {'fits' if len(others) == 1 else 'fit'} too" if others else ""
         return f"Feature {first}, because the checkpoint was saved as {self.saved_as}{more}"
 
     def warn_of_lost_head(self, feature: str) -> None:
-        """Say so if the checkpoint was saved with a head that the feature leaves out."""
+        """Warn if the checkpoint was saved with a head that the feature leaves out."""
         if self._loses_head(feature):
             features = " or ".join(keeping_past(feature, self.saved_features))
             self._policy.warn(
@@ -198,15 +198,15 @@ class Checkpoint:
 
     @functools.cached_property
     def stored_dtype(self) -> str:
-        """The type of its weights, as far as known; see `loading.stored_dtype`."""
+        """The type of its weights, if known; see `loading.stored_dtype`."""
         return loading.stored_dtype(self.source, self.config, self.cache_dir)
 
     def cast_note(self, dtype: str = DEFAULT_DTYPE, act: str = "exported") -> str:
-        """That its weights are stored in another type than they are used in, for a line of the log; else empty.
+        """A note for the log if the weights are stored in another type than they are used in; else empty.
 
         Args:
             dtype: the type that they are loaded in.
-            act: what is done with them, `exported` or `compared`.
+            act: the verb for their use, `exported` or `compared`.
         """
         stored = self.stored_dtype
         return f", stored as {stored}, {act} as {dtype}" if stored not in ("", dtype) else ""
@@ -215,7 +215,7 @@ class Checkpoint:
         """The configuration of a feature.
 
         Raises:
-            UsageError: it is not supported, or not by the installed transformers, or not with this configuration.
+            UsageError: it is not supported: at all, by the installed transformers, or with this configuration.
         """
         build = constructor_of(self.model_type, self.declared_feature(feature))
         require_exportable(self.config)
@@ -230,7 +230,7 @@ class Checkpoint:
 
     @functools.cached_property
     def preprocessor(self) -> Preprocessor:
-        """The checkpoint's own tokenizer, image processor, feature extractor, both, or what draws token ids.
+        """The checkpoint's own tokenizer, image processor, feature extractor or processor, or a generator of token ids.
 
         Raises:
             UsageError, CheckpointError: see `open_preprocessor`.
@@ -240,7 +240,7 @@ class Checkpoint:
         )
 
     def inputs(self, onnx_config: OnnxConfig, dtype: str = DEFAULT_DTYPE) -> SampleSource:
-        """What makes inputs for a configuration and a model of that type."""
+        """The source of inputs for a configuration and a model of this type."""
         preprocessor = self.preprocessor
         task = self.declared_feature(onnx_config.task)
         require_texts(preprocessor, self.preprocessor_source, self.model_type, task)
@@ -251,7 +251,7 @@ class Checkpoint:
         return source
 
     def report_inputs(self, inputs: SampleSource, console: Console) -> None:
-        """Log what the preprocessor makes in vain, and warn of what it cannot make."""
+        """Log inputs that only the preprocessor makes, and warn of inputs that it cannot make."""
         log, warnings = remarks(self.preprocessor, self.config, inputs.onnx_config.inputs, inputs.left_out)
         for line in log:
             console.say(line)
@@ -265,10 +265,10 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Inside, the checkpoint's files must stay as they were when it was opened, whatever else fails.
+        """Require inside that the checkpoint's files stay as they were when it was opened, whatever else fails.
 
         Raises:
-            CheckpointError: names those that have changed; what an export or a comparison says is worth nothing then.
+            CheckpointError: names the files that changed; results of an export or a comparison are void then.
         """
         try:
             yield
@@ -292,12 +292,12 @@ class Checkpoint:
         """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
 
         Args:
-            feature: what it is loaded for.
-            inputs: makes what the outputs are asked with; its configuration says which these are.
+            feature: the feature that it is loaded for.
+            inputs: source of the inputs that show which weights matter; its configuration names the outputs.
             attention, dtype: the attention implementation of the model, and the type of its weights.
 
         Raises:
-            UsageError, CheckpointError: see `loading.load_model`; and the feature needs weights that are not there.
+            UsageError, CheckpointError: see `loading.load_model`; or the feature needs weights that are missing.
         """
         from parity.features import model_class
 
@@ -327,10 +327,10 @@ class Checkpoint:
         return model
 
     def _account_unused(self, model: PreTrainedModel, names: Sequence[str], feature: str) -> None:
-        """Report weights that the model does not use, once.
+        """Report once the weights that the model does not use.
 
         Raises:
-            CheckpointError: these are whole layers.
+            CheckpointError: they are whole layers.
         """
         if self._reported:
             return
@@ -341,7 +341,7 @@ class Checkpoint:
             layers = unused.whole_layers(names, model.state_dict(), prefix, bare=bare)
             unused.require_layers(str(self), own, layers)
         if self._loses_head(feature):
-            # Of the head there is a warning already.
+            # The lost head has a warning already.
             names = [name for name in names if name.startswith(f"{prefix}.")]
         if modules := unused.modules_of(names):
             heads = [each for each in features_of(self.model_type) if task_of(each) != "default"]
@@ -400,7 +400,7 @@ def constructor_of(model_type: str, feature: str) -> Constructor:
     """The OnnxConfig constructor of an architecture and feature.
 
     Raises:
-        UsageError: one of them is not supported, and the message lists what is; or not by the installed transformers.
+        UsageError: one of them is unknown (the message lists the valid ones), or the installed transformers lacks it.
     """
     from parity.features import constructor
     from parity.registry import architecture

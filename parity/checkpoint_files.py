@@ -1,4 +1,4 @@
-"""The files of a checkpoint as they lie on the disk, and its name: what is wrong with them, before or after loading."""
+"""Checks of a checkpoint's name and of its files on disk: their faults, before or after loading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.errors import CheckpointError, UsageError
 from parity.paths import kind_of, short
 from parity.schema import SchemaError, parse_json
 
-# Items of a configuration that are sizes; none of them can be 0, and no model has one that is larger.
+# Items of a configuration that are sizes, from 1 to `_LARGEST` in every model.
 _SIZES = frozenset(
     (
         *("vocab_size", "hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "intermediate_size"),
@@ -21,17 +21,17 @@ _SIZES = frozenset(
     )
 )
 _LARGEST = 100_000_000
-# Up to here a JSON file is looked into when something is wrong with one of them.
+# Bytes of the largest JSON file that is parsed to explain a failure.
 _LARGEST_JSON = 1 << 28
 _FIELD = re.compile(r"Field '(?P<field>[\w.]+)' expected (?P<type>.+?), got \S+ \(value: (?P<value>.*?)\)", re.DOTALL)
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 
 def directory_of(source: str) -> Path:
-    """The path that a checkpoint's name would be, whether or not anything is there.
+    """The path of a checkpoint with this name, which need not exist.
 
     Raises:
-        UsageError: it can be none, nor a Hub id.
+        UsageError: the name can be neither a path nor a Hub id.
     """
     if not isinstance(source, str):
         raise UsageError(f"--model: got {type(source).__name__}, should be the directory of a checkpoint or a Hub id")
@@ -72,7 +72,7 @@ def require_hub_id(source: str) -> None:
 
 
 def require_configuration(directory: Path) -> None:
-    """Refuse a config.json that is none, or that names a size which nothing can have.
+    """Refuse a config.json that is not valid, or has a size that no model can have.
 
     Raises:
         CheckpointError
@@ -108,7 +108,7 @@ def _in_words(error: SchemaError) -> str:
 
 
 def _sizes(configuration: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The sizes in a configuration and in those inside it; what is no number is left to transformers to refuse."""
+    """The sizes in a configuration and in those inside it; transformers itself refuses values that are no numbers."""
     stack = [configuration]
     while stack:
         for name, value in stack.pop().items():
@@ -119,7 +119,7 @@ def _sizes(configuration: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def broken_json(directory: Path) -> str:
-    """Which JSON file of a directory is broken, and how; empty where none is."""
+    """The first broken JSON file of a directory and its fault; empty if there is none."""
     for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
         try:
             kind = kind_of(os.stat(path).st_mode)
@@ -135,7 +135,7 @@ def broken_json(directory: Path) -> str:
 
 
 def wrong_item(text: str) -> str:
-    """What a validation class of transformers says of an item of config.json, in words; empty where it says nothing."""
+    """An error of a validation class of transformers about an item of config.json, in words; empty for others."""
     match = _FIELD.search(text)
     if match is None:
         return ""

@@ -1,4 +1,4 @@
-"""The command `parity`: one word more, and the command of that name."""
+"""The command `parity`, which runs the subcommands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SUPERVISED = ("onnx", "torchscript", "neuron", "check")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `parity COMMAND …`; returns its exit status."""
+    """Run `parity COMMAND …` and return its exit status."""
     from parity.console import complain, prepare_streams, print_text
 
     prepare_streams()
@@ -63,7 +63,7 @@ def _versions() -> Iterator[str]:
     yield f"parity {facts['parity']}"
     yield f"Python {facts['python']}, {facts['platform']}"
     yield from (f"{name} {version or 'is not installed'}" for name, version in facts["packages"].items())
-    # Each of these adds something, and nothing needs it.
+    # Optional packages, listed if they are installed.
     optional = ("peft", "sentencepiece", "pytest", "torch-neuron", "torch-neuronx")
     yield from (f"{name} {version_of(name)}" for name in optional if version_of(name))
 
@@ -72,7 +72,7 @@ def run() -> None:
     """The installed console script."""
     from parity.supervision import run_process
 
-    # The others end no process by their libraries, and some have workers of their own.
+    # The libraries of the others do not end the process, and some of these commands have workers of their own.
     if sys.argv[1:2] and sys.argv[1] in _SUPERVISED:
         run_process(f"parity {sys.argv[1]}", main)
     from parity.console import leave

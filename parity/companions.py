@@ -1,4 +1,4 @@
-"""What goes beside a model file: the configuration and the preprocessor's files, so that its directory works alone."""
+"""Files next to a model file: the configuration and the preprocessor's, so that its directory works on its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# Those that any tokenizer may have; its class names its vocabulary's.
+# Files that any tokenizer may have; its class names the vocabulary's.
 _TOKENIZER_FILES = (
     TOKENIZER_CONFIG,
     "tokenizer.json",
@@ -46,11 +46,11 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "chat_t
 
 @dataclass(frozen=True)
 class Companions:
-    """The configuration and the preprocessor's files, with which the directory of a model file can be used alone.
+    """The configuration and the preprocessor's files, which make the directory of a model file usable on its own.
 
     Args:
-        stage: where they are until the model file is there; None where the checkpoint's own directory has them.
-        directory: where they go.
+        stage: their directory until the model file is written; None if the checkpoint's own directory has them.
+        directory: their destination.
     """
 
     stage: Path | None
@@ -67,15 +67,18 @@ class Companions:
         overwrite: bool = False,
         say: Callable[[str], None] = print,
     ) -> Companions:
-        """Write them into `stage`.
+        """Write the companions of a checkpoint into `stage`.
 
         Args:
-            models: the model files that will stand beside them.
-            instead: those that are kept where they fail.
+            checkpoint: the checkpoint that is exported.
+            stage: a temporary directory.
+            models: the model files that they accompany, all of one directory.
+            instead: model files that replace those if they fail, without companions.
             overwrite: replace files that are not ours.
+            say: gets the list of files that `overwrite` replaces.
 
         Raises:
-            UsageError: one of `models`, or of them, would replace a file that is not ours.
+            UsageError: a file of `models`, of `instead` or a companion would replace a file that is not ours.
         """
         own = models[0].parent.resolve() == Path(checkpoint.source).expanduser().resolve()
         companions = None if own else _save_companions(checkpoint, stage)
@@ -83,7 +86,7 @@ class Companions:
         return cls(companions, models[0].parent)
 
     def add_to(self, publication: Publication) -> None:
-        """Have them moved to their place, together with the model files."""
+        """Add them to a publication, which moves them to their place together with the model files."""
         for path in sorted(self.stage.iterdir()) if self.stage else ():
             publication.add(path, path.name)
 
@@ -103,7 +106,7 @@ def _save_companions(checkpoint: Checkpoint, stage: Path) -> Path:
 
 
 def _own_files(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    """Where each file may be that the model's own preprocessor is read from, and its name."""
+    """The possible sources of each file that the model's own preprocessor is read from, and its name."""
     preprocessor = checkpoint.preprocessor
     tokenizer = tokenizer_of(preprocessor)
     if tokenizer is not None:
@@ -115,15 +118,15 @@ def _own_files(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, path: Path) -> None:
-    """Let the tokenizer make by itself what the file takes, if it would make something else; all else stays as it is.
+    """Make the file's inputs the tokenizer's default, if they differ from it; all else stays as it is.
 
-    A tokenizer of another directory also needs the name of its class, which the model's configuration does not tell.
+    A tokenizer of another directory also needs the name of its class, which the model's configuration lacks.
     """
     made = list(tokenizer.model_input_names)
     taken = [name for name in made if name in checkpoint.input_names]
     taken += requested_inputs(tokenizer, checkpoint.input_names)
     changes: dict[str, Any] = {}
-    # What reads a text under another name (a decoder, Perceiver) is no reason to change anything.
+    # If the text has another name in the file (a decoder, Perceiver), the names stay.
     if taken != made and any(role_of(name) is Role.TOKENS for name in taken):
         changes["model_input_names"] = taken
     try:
@@ -138,7 +141,7 @@ def _name_inputs(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint, pat
 
 
 def _without_place(config: PretrainedConfig) -> PretrainedConfig:
-    """A copy of the configuration that does not tell where it was loaded from; transformers 4 writes that down."""
+    """A copy of the configuration without the path that it was loaded from, which transformers 4 saves."""
     duplicate = copy.deepcopy(config)
     for each in (duplicate, *vars(duplicate).values()):
         if getattr(each, "_name_or_path", None):

@@ -1,4 +1,4 @@
-"""What all commands share: arguments that are checked, progress, one-line errors, exit statuses, clean interruption."""
+"""Parts that all commands share: checked arguments, progress, one-line errors, exit statuses, interruption."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def tolerance(text: str) -> float:
     return value
 
 
-# No size is larger: what a larger one would take is not there on any machine.
+# No machine has the memory for a larger size.
 _LARGEST_SIZE = 1_000_000
 
 
 def whole_number(text: str) -> int:
-    """An argument that is a whole number from 1 up, of a size that something can have."""
+    """An argument that is a whole number from 1 to `_LARGEST_SIZE`."""
     digits = text.isascii() and text.isdecimal() and len(text) < 20
     if not digits or not 1 <= int(text) <= _LARGEST_SIZE:
         raise argparse.ArgumentTypeError(f"got {text[:30]}, should be a whole number from 1 to {_LARGEST_SIZE}")
@@ -49,10 +49,12 @@ def whole_number(text: str) -> int:
 
 
 def feature_option(p: argparse.ArgumentParser, purpose: str, default: str | None = "default") -> None:
-    """Add `--feature`, and `--task` as optimum calls it.
+    """Add `--feature` and its alias `--task`, the name in optimum.
 
     Args:
+        p: the parser.
         purpose: the help, without the default.
+        default: the feature if the option is missing.
     """
     names = "auto: the task it was saved for; task names of optimum and of pipelines work too"
     p.add_argument("--feature", "--task", metavar="NAME", default=default, help=f"{purpose} ({names})")
@@ -64,7 +66,7 @@ def model_option(p: argparse.ArgumentParser) -> None:
 
 
 def checkpoint_options(p: argparse.ArgumentParser) -> None:
-    """Add what says where the checkpoint and its tokenizer lie, and how much of it must be used."""
+    """Add the options that locate the checkpoint and its tokenizer, and `--allow-unused`."""
     p.add_argument("--cache_dir", metavar="DIR", help="directory for checkpoints that are downloaded from the Hub")
     p.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub (default: main)")
     p.add_argument("--subfolder", help="folder of the checkpoint within the directory or the Hub's repository")
@@ -105,17 +107,17 @@ def thorough_option(p: argparse.ArgumentParser) -> None:
 
 
 class _Streams:
-    """Lines go to standard output and standard error as far as these take them; what they refuse stops no export.
+    """Print lines on standard output and standard error; a stream that refuses a line does not stop an export.
 
     Attributes:
-        refusal: why standard output has not taken a line; empty where it has taken all.
+        refusal: why standard output did not take a line; empty if it took all.
     """
 
     def __init__(self) -> None:
         self.refusal = ""
 
     def prepare(self) -> None:
-        """Begin anew; letters that the encoding of a stream lacks are written as escapes from here on."""
+        """Begin anew; characters that the encoding of a stream lacks are written as escapes from here on."""
         self.refusal = ""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
@@ -137,43 +139,43 @@ _STREAMS = _Streams()
 
 
 def print_result(outcome: Mapping[str, Any]) -> None:
-    """The one JSON object of a command, on standard output."""
+    """Print the one JSON object of a command on standard output."""
     _STREAMS.emit(json.dumps(outcome), sys.stdout)
 
 
 def print_text(text: str, *, end: str = "\n") -> None:
-    """A text that is the result of a command, on standard output; what that does not take makes the status 1."""
+    """Print the result of a command on standard output; if the stream refuses it, the exit status is 1."""
     _STREAMS.emit(text, sys.stdout, end=end)
 
 
 def prepare_streams() -> None:
-    """Have letters that the encoding of a stream lacks written as escapes, those of `--help` too."""
+    """Write characters that the encoding of a stream lacks as escapes, in `--help` too."""
     _STREAMS.prepare()
 
 
 def complain(line: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     _STREAMS.emit(line, sys.stderr)
 
 
 class Console:
-    """Where a command's lines go.
+    """The destination of a command's lines.
 
     Args:
-        quiet: only errors and warnings are shown.
-        as_json: standard output is left to one JSON object; log lines go to standard error.
+        quiet: show only errors and warnings.
+        as_json: keep standard output for one JSON object; log lines go to standard error.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self._quiet = quiet
         self._as_json = as_json
         self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
-        # A stream that a caller in this process has put there gets errors and warnings alone.
+        # If a caller in this process replaced the stream, it gets only errors and warnings.
         self._steps = not quiet and not self._live and sys.stderr is sys.__stderr__
         self._step = ""
 
     def say(self, line: str) -> None:
-        """A line of the log."""
+        """Print a line of the log."""
         if not self._quiet:
             self.clear()
             if self._as_json:
@@ -182,14 +184,14 @@ class Console:
                 _STREAMS.emit(line, sys.stdout)
 
     def warn(self, line: str) -> None:
-        """A warning, on standard error, however quiet the command is."""
+        """Print a warning on standard error, also if the command is quiet."""
         self.clear()
         complain(f"warning: {line}")
 
     def progress(self, line: str) -> None:
-        """What is being done now; on a terminal each line takes the place of the one before.
+        """Report the current step; on a terminal each line replaces the one before.
 
-        In a file or a pipe there is one line a step, which may take place at many sizes: `STEP at SIZES`.
+        In a file or a pipe, each step has one line, although it may run at many sizes: `STEP at SIZES`.
         """
         if self._live:
             self._clear()
@@ -210,9 +212,14 @@ class Console:
 
 
 def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:
-    """Run a command's body; its exit status: 0, 1 for a failure, 2 for usage, 130, 143 and 129 when interrupted.
+    """Run a command's body; return its exit status: 0, 1 (failure), 2 (usage), or 130, 143, 129 (interrupted).
 
     Set PARITY_TRACEBACK to see where an error comes from.
+
+    Args:
+        command: its name, which begins each error.
+        main: the body, which returns 0 or 1.
+        as_json: print the outcome of a failure as one JSON object too.
     """
     # Many short calls on few threads: threads that spin while they wait take the cores from those that work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -223,7 +230,7 @@ def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False)
             try:
                 status = _with_note(_run(command, main, guard, as_json))
                 guard.settle()
-                # One that a library has dropped.
+                # A library may have swallowed the interruption.
                 return _end(command, guard.interruption, as_json) if guard.interruption else status
             except Exception as error:
                 if os.environ.get("PARITY_TRACEBACK") and guard.interruption is None:
@@ -236,7 +243,7 @@ def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False)
 
 
 def _run(command: str, main: Callable[[], int], guard: interruptions.Guard, as_json: bool) -> int:
-    """The status of the body; of one that has succeeded, but could not print what it has done, 1."""
+    """The status of the body, or 1 if it succeeded but could not print its result."""
     _require_directory()
     status = main()
     if status == 0 and _STREAMS.refusal:
@@ -274,8 +281,8 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 def _with_note(status: int) -> int:
-    """The status; that of a failure, after the line on packages that are newer than any that was tried."""
-    # What has failed has been told: where there is no memory for the note, it is left out.
+    """The status; after a failure, print a note if packages are newer than the tested ones."""
+    # The failure is reported already: if memory does not suffice for the note, leave it out.
     with contextlib.suppress(MemoryError, OSError, ImportError):
         if status == 1 and (note := newer_than_tested()):
             complain(f"note: {note}")
@@ -283,7 +290,7 @@ def _with_note(status: int) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with that status, without a second of taking torch apart."""
+    """End the process with this status at once: tearing torch down takes a second."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -291,7 +298,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _end(command: str, error: BaseException, as_json: bool) -> int:
-    """The exit status of an error, after its one line."""
+    """Print the one line of an error and return its exit status."""
     if isinstance(error, KeyboardInterrupt):
         word = getattr(error, "word", "interrupted")
         return fail(command, interruptions.ending(word), getattr(error, "status", 130), "interrupted", as_json)
@@ -305,7 +312,15 @@ def _end(command: str, error: BaseException, as_json: bool) -> int:
 
 
 def fail(command: str, message: str, status: int, stage: str, as_json: bool) -> int:
-    """The exit status of a failure, after its one line and, if that was asked for, its JSON object."""
+    """Print the one line of a failure and return its exit status.
+
+    Args:
+        command: its name, which begins the line.
+        message: what failed, and what to do.
+        status: the exit status.
+        stage: of the failure, for the JSON object.
+        as_json: print the failure as one JSON object too.
+    """
     complain(f"{command}: error: {message}")
     if as_json:
         print_result({"status": "failed", "stage": stage, "error": message})

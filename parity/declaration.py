@@ -1,4 +1,4 @@
-"""The vocabulary of a declaration: what one architecture claims. Data only; imports neither torch nor transformers."""
+"""The vocabulary of a declaration: facts about one architecture. Data only; imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from parity.words import KINDS, TRACE_OUTCOMES
 FEATURE_TASKS = tuple(TASKS)
 
 _BATCH = "batch-permutation batch-of-one"
-# What a model of each kind has unless its declaration says otherwise. Padding on the left shifts absolute positions.
+# Relations of a kind unless a declaration says otherwise. Padding on the left shifts absolute positions.
 RELATIONS = {
     "encoder": f"{_BATCH} padding-right",
     "decoder": f"{_BATCH} padding-right padding-left",
@@ -34,7 +34,7 @@ EITHER_PADDING = f"{_BATCH} padding-right padding-left"
 
 
 class Cell(Protocol):
-    """What a deviation reads of a cell; `parity.architectures.conformance.matrix.Cell` has it."""
+    """The attributes of a cell that a deviation reads; `parity.architectures.conformance.matrix.Cell` has them."""
 
     @property
     def architecture(self) -> str: ...
@@ -57,12 +57,12 @@ class Cell(Protocol):
 
 @dataclass(frozen=True)
 class Floor(Scope):
-    """The lowest opset that works, when it is above the exporter's own, and why the one below does not.
+    """The lowest opset that works, if it is above the exporter's own, and why the opset below does not.
 
     Args:
-        reason, issue: what the opset below lacks, and where that is written.
-        error: what the failure one opset below says of it.
-        features, versions, …: where it holds; see `Scope`. It is about every opset: `opsets` stays empty.
+        reason, issue: what the opset below lacks, and the source for it.
+        error: text in the message of the failure at the opset below.
+        features, versions, …: its scope; see `Scope`. A floor concerns every opset: `opsets` stays empty.
     """
 
     opset: int
@@ -77,21 +77,21 @@ class Floor(Scope):
 
 @dataclass(frozen=True)
 class Deviation(Scope):
-    """A tracked upstream bug: cells that are expected to fail with that exception, in the test or in its fixtures.
+    """A tracked upstream bug: cells that are expected to fail with this exception, in the test or in its fixtures.
 
-    Strictly: without a `message` every check in the scope must fail so, and each that passes turns red. With one, the
-    checks that fail so are found by it, wherever they are in the scope; when all of the scope has run and none did, the
-    run turns red.
+    Strict: without a `message`, every check in the scope must fail like this, and a check that passes fails the run.
+    With a `message`, the checks that fail like this may be anywhere in the scope; if the whole scope ran and no check
+    failed, the run fails.
 
     Args:
-        raises: the exception's class: one of `parity.errors`, or of Python, such as `TypeError`.
+        raises: the exception's class: a class of `parity.errors`, or a built-in such as `TypeError`.
         reason: what goes wrong, in one sentence.
         issue: the upstream thread.
         checks: the tests of the matrix that fail, among `words.TESTS`; empty means all.
-        message: a regular expression that is found in the message of the exception; empty for any message.
-        architectures: their names; empty means all, and those of an architecture are about itself.
-        versions: the requirement that the environment must meet for it, such as `transformers>=5`.
-        features, opsets, attention, …: where it holds; see `Scope`.
+        message: a regular expression to find in the message of the exception; empty for any message.
+        architectures: their names; empty means all. A deviation in an architecture's declaration concerns only itself.
+        versions: the requirement that the environment must meet, such as `transformers>=5`.
+        features, opsets, attention, …: its scope; see `Scope`.
     """
 
     raises: str
@@ -119,16 +119,16 @@ class Deviation(Scope):
         """Whether this check of this cell is in the scope, in this environment."""
         where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
         of_cell = self.covers(**where) and (not self.architectures or cell.architecture in self.architectures)
-        # A cell without an opset is none of those that are listed.
+        # If opsets are listed, a cell without an opset is not in the scope.
         return of_cell and (not self.opsets or cell.opset is not None) and (not self.checks or check in self.checks)
 
     def explains(self, error: BaseException) -> bool:
-        """Whether a failure is the one that is expected."""
+        """Whether a failure is the expected one."""
         kind = getattr(errors, self.raises, None) or getattr(builtins, self.raises)
         return isinstance(error, kind) and re.search(self.message, str(error)) is not None
 
 
-# For every encoder-decoder that has no `prepare_inputs_for_generation` of its own.
+# For every encoder-decoder without a `prepare_inputs_for_generation` of its own.
 GENERATE_WITHOUT_MASK = Deviation(
     raises="ValueMismatch",
     reason="generate hands the mask of the encoder's inputs to no decoder, so that padding is attended to",
@@ -141,14 +141,14 @@ GENERATE_WITHOUT_MASK = Deviation(
 
 @dataclass(frozen=True)
 class TracedAxis(Scope):
-    """What becomes of an axis of a TorchScript trace at other sizes than its own, where it does not generalise.
+    """The outcome of an axis of a TorchScript trace at other sizes than its own, if it does not generalise.
 
     Args:
         axis: as the OnnxConfig names it.
         outcome: `raises`, `fixed by the model` or `silently wrong`.
-        text: how the error, or what is told of the difference, begins.
-        issue: the upstream thread; what is silently wrong needs one.
-        features, versions, …: where it holds; see `Scope`. A trace has no opset: `opsets` stays empty.
+        text: the beginning of the error, or of the description of the difference.
+        issue: the upstream thread; required for `silently wrong`.
+        features, versions, …: its scope; see `Scope`. A trace has no opset: `opsets` stays empty.
     """
 
     axis: str
@@ -169,11 +169,11 @@ class TracedAxis(Scope):
 
 @dataclass(frozen=True)
 class Relations(Scope):
-    """Where a model has which metamorphic relations.
+    """The metamorphic relations of a model in a scope.
 
     Args:
-        names: of those that the float64 model has, among `words.RELATIONS`, with spaces between them.
-        features, versions, …: where it holds; see `Scope`. A float64 model has no opset: `opsets` stays empty.
+        names: relations of the float64 model, among `words.RELATIONS`, separated by spaces.
+        features, versions, …: its scope; see `Scope`. A float64 model has no opset: `opsets` stays empty.
     """
 
     names: str
@@ -185,7 +185,7 @@ class Relations(Scope):
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str | tuple[str, str], str]) -> tuple[Relations, ...]:
-        """Those of feature → names: `*` is every feature that is not named, `(feature, requirement)` goes first."""
+        """Read feature → names: `*` is every feature that is not a key, and `(feature, requirement)` goes first."""
         declared = [
             cls(names, features=(feature,) if feature != "*" else (), versions=versions)
             for key, names in entries.items()
@@ -196,11 +196,11 @@ class Relations(Scope):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A configuration that transformers runs and parity does not export: it is refused in one sentence.
+    """A configuration that transformers runs and parity refuses to export, in one sentence.
 
     Args:
-        item, value: the item of the model's configuration, and the value with which it is refused; an item of another
-            is named as in `rope_parameters.rope_type`.
+        item, value: the item of the model's configuration, and its value that is refused; an item of a nested
+            configuration is written as in `rope_parameters.rope_type`.
         reason: why, and what to do.
         issue: the upstream thread that makes it necessary.
     """
@@ -225,15 +225,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Variation(Scope):
-    """An item of a configuration that users set in different ways, and the values that are tried.
+    """An item of a configuration that users set in different ways, and the values to try.
 
     Args:
-        item: its name; an item of a nested configuration is named as in `text_config.hidden_act`. Several names are
+        item: its name; an item of a nested configuration is written as in `text_config.hidden_act`. Several names are
             those of items that change together.
-        values: other values than the declaration's own, the plainest first; of several items, tuples of one for each.
-        silent: why neither the weights nor any answer of the model depends on it, if nothing does.
-        features, versions: where it is tried; see `Scope`. A family shares its variations, so that features that an
-            architecture lacks are no mistake. A configuration has no opset: `opsets` stays empty.
+        values: other values than the declaration's own, the plainest first; for several items, tuples of one for each.
+        silent: why neither the weights nor any output depends on it; empty if some do.
+        features, versions: its scope; see `Scope`. A family shares its variations, so that features that an
+            architecture lacks are allowed. A configuration has no opset: `opsets` stays empty.
     """
 
     item: str | tuple[str, ...]
@@ -267,12 +267,12 @@ class Variation(Scope):
 
 @dataclass(frozen=True)
 class Absence(Scope):
-    """Weights that our own files do not hold as they are, because they are computed with before the file is written.
+    """Weights that our own files do not hold unchanged, because the exporter computes with them.
 
     Args:
-        weights: patterns of their names, such as `*.normalization.*`, of which each is that of an absent weight.
-        reason: what becomes of them.
-        features, opsets, …: where it holds; see `Scope`.
+        weights: patterns of the names of absent weights, such as `*.normalization.*`.
+        reason: how the exporter changes them.
+        features, opsets, …: its scope; see `Scope`.
     """
 
     weights: tuple[str, ...]
@@ -292,29 +292,29 @@ class Architecture:
     Args:
         model_type: as transformers names it.
         kind: one of `KINDS`.
-        kinds: feature → its kind, where it is another than the architecture's.
+        kinds: feature → its kind, if it is not the architecture's.
         onnx_config: the class that users import.
-        features: the features claimed, in the order in which they are listed to users.
+        features: the declared features, in the order of lists for users.
         tiny: arguments of the model's configuration class for a checkpoint of a few thousand weights.
-        preprocessor: which tiny preprocessor goes with it, a name in `parity.fixtures.preprocessors`, or the dotted
-            name of a function without arguments that makes it.
-        preprocessors: feature → the one that goes with it, where it is another.
-        heads: task → the class of transformers that has it, where the task's Auto class does not know the model type;
-            the dotted name of a class of another package.
-        config: the dotted name of the configuration class, where transformers has none for the model type.
-        floors: the lowest opsets, where they are above the exporter's own; the highest that applies counts.
+        preprocessor: its tiny preprocessor: a name in `parity.fixtures.preprocessors`, or the dotted name of a function
+            without arguments that makes it.
+        preprocessors: feature → its preprocessor, if it is another.
+        heads: task → the class of transformers that has the head, or the dotted name of a class of another package, if
+            the task's Auto class does not know the model type.
+        config: the dotted name of the configuration class, if transformers has none for the model type.
+        floors: the lowest opsets, if they are above the exporter's own; the highest that applies counts.
         deviations: tracked upstream bugs.
         traces: the axes of a TorchScript trace that do not generalise; all others do.
         smoke: features that `pytest -m smoke` tries.
-        relations: the metamorphic relations that its float64 model has, where they are not `RELATIONS` of the kind;
-            of those that apply the first counts. A mapping is read by `Relations.from_mapping`.
-        sdpa: where the model has scaled_dot_product_attention: a Scope, or only the requirement that the environment
-            must meet; empty where it never has.
-        versions: the requirement that the environment must meet for the architecture to be there at all.
-        needs: feature → the requirement that the environment must meet for it, where it is more than that.
+        relations: the metamorphic relations of its float64 model, if they are not `RELATIONS` of the kind; the first
+            that applies counts. A mapping is read by `Relations.from_mapping`.
+        sdpa: the scope in which the model has scaled_dot_product_attention: a Scope, or only the requirement that the
+            environment must meet; empty if it never has.
+        versions: the requirement that the environment must meet for the architecture to exist.
+        needs: feature → the requirement that the environment must meet for it, if it needs more.
         refusals: configurations that are not exported.
-        variations: the configuration items that its users set in different ways, each once.
-        absences: the weights that our own files do not hold as they are; they hold all others.
+        variations: the configuration items that users set in different ways, each once.
+        absences: the weights that our own files do not hold unchanged; they hold all others.
     """
 
     model_type: str
@@ -372,7 +372,7 @@ class Architecture:
             words.require(f"{self.model_type}: features of {name}", features, self.features)
 
     def relations_of(self, feature: str) -> list[str]:
-        """The metamorphic relations on record for a feature; losing one, or gaining one, fails."""
+        """The declared metamorphic relations of a feature; a relation that is lost or gained fails."""
         declared = (each.names for each in _relations(self.relations) if each.covers(feature=feature))
         return next(declared, RELATIONS[self.kind_of(feature)]).split()
 
@@ -392,7 +392,7 @@ class Architecture:
         exporter: str = DEFAULT_EXPORTER,
         dtype: str = DEFAULT_DTYPE,
     ) -> Floor | None:
-        """The floor that applies to a feature in this environment; None where the exporter's own does.
+        """The floor that applies to a feature in this environment; None if the exporter's own does.
 
         Args:
             feature: such as `masked-lm`.
@@ -430,11 +430,11 @@ class Architecture:
         }
 
     def has_sdpa(self, feature: str) -> bool:
-        """Whether its model has scaled_dot_product_attention in this environment; transformers asks for torch 2.1.1."""
+        """Whether its model has scaled_dot_product_attention in this environment; transformers needs torch 2.1.1."""
         return at_least("torch", "2.1.1") and any(scope.covers(feature=feature) for scope in _sdpa(self.sdpa))
 
     def refusal_of(self, config: object) -> str:
-        """Why a model's configuration is not exported; empty where it is."""
+        """Why a model's configuration is not exported; empty if it is."""
         for each in self.refusals:
             if each.applies(config):
                 return f"{self.name}: {each.item} is {str(each.value).lower()}: {each.reason} ({each.issue})"
@@ -445,31 +445,31 @@ class Architecture:
         return tuple(each for each in self.variations if each.covers(feature=feature))
 
     def absent_weights(self, cell: Cell) -> tuple[str, ...]:
-        """The patterns of the names of the weights that a cell's file does not hold as they are."""
+        """The name patterns of the weights that a cell's file does not hold unchanged."""
         where = {name: getattr(cell, name) for name in ("feature", "opset", "attention", "exporter", "dtype")}
         return tuple(pattern for each in self.absences if each.covers(**where) for pattern in each.weights)
 
     @property
     def gap(self) -> str:
-        """Why the architecture is not there in this environment; empty where it is."""
+        """Why the architecture is missing in this environment; empty if it exists."""
         return _gap(self.name, self.versions)
 
     def gap_of(self, feature: str) -> str:
-        """Why a feature is not there in this environment; empty where it is."""
+        """Why a feature is missing in this environment; empty if it exists."""
         return self.gap or _gap(f"{self.name} {feature}", self.needs.get(feature, "transformers"))
 
     @property
     def name(self) -> str:
-        """The architecture in ids and tables: the model type with `-`."""
+        """The name of the architecture in ids and tables: the model type with `-`."""
         return self.model_type.replace("_", "-")
 
 
 def omit(variations: Iterable[Variation], *items: str) -> tuple[Variation, ...]:
-    """Those of a family without the ones of these items."""
+    """The variations of a family without those of these items."""
     return tuple(each for each in variations if not set(items) & set(each.items))
 
 
-# Model type → declaration: the registry puts itself here, for a model that is made of two.
+# Functions model type → declaration: the registry adds its own, for a model that is made of two.
 FINDERS: list[Callable[[str], Architecture]] = []
 
 
@@ -533,5 +533,5 @@ ENCODER_FEATURES = (
     "question-answering",
 )
 
-# Those of an encoder that has no head for generation.
+# The features of an encoder without a head for generation.
 BIDIRECTIONAL_FEATURES = tuple(feature for feature in ENCODER_FEATURES if feature != "causal-lm")

@@ -1,4 +1,4 @@
-"""A model and inputs → its weights, and which of them its outputs depend on: followed from operator to operator."""
+"""The weights of a model, and which of them its outputs depend on, followed from operator to operator."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 def weights_of(model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[str, Any]) -> list[Weight]:
     """Every parameter and buffer of the model, as views of its memory; tied ones are one weight.
 
-    One counts as needed if it is in a checkpoint (its `state_dict`) and a declared output depends on its values for
+    A weight is needed if it is in a checkpoint (its `state_dict`) and a declared output depends on its values for
     these inputs: not on its shape alone, nor through a number of Python, which no file can follow either.
 
     Args:
+        model: the model; it runs once.
+        onnx_config: names the declared outputs.
         nested: arguments of the model, such as the dummy inputs of the export.
     """
     persistent = model.state_dict(keep_vars=True)
@@ -60,13 +62,13 @@ def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
 
 
 class _Flow(TorchDispatchMode):
-    """Inside, every operator's result is said to depend on whatever its arguments depend on.
+    """Record inside that the result of every operator depends on everything that its arguments depend on.
 
     It works below autograd, so that it sees the same with and without gradients, and integers as well as floats.
-    What a tensor depends on is kept by its memory, which views share; bit n stands for weight n.
+    The dependence is stored per memory, which views share; bit n stands for weight n.
 
     Attributes:
-        normalizing: the numbers of the weights that a batch norm reads.
+        normalizing: indices of the weights that a batch norm reads.
     """
 
     def __init__(self, weights: Sequence[torch.Tensor]) -> None:
@@ -91,12 +93,12 @@ class _Flow(TorchDispatchMode):
             for tensor in arguments:
                 sources |= self._sources_of(tensor)
         if _is_batch_norm(func):
-            # The first argument is what is normalized.
+            # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
         own = {_memory(tensor) for tensor in arguments}
         for tensor in _tensors((results,)):
             memory = _memory(tensor)
-            # A view, or a change in place, has a part in what its memory already depends on.
+            # A view, or a change in place, keeps the dependence of its memory.
             before = self._sources.get(memory, 0) if memory in own else 0
             self._sources[memory] = sources | before
         return results
@@ -109,7 +111,7 @@ class _Flow(TorchDispatchMode):
         return self._sources.get(_memory(tensor), 0)
 
     def sources_of(self, tensors: Iterable[torch.Tensor]) -> set[int]:
-        """The numbers of the weights that these tensors depend on."""
+        """The indices of the weights that these tensors depend on."""
         sources = functools.reduce(int.__or__, map(self._sources_of, tensors), 0)
         return {index for index in range(sources.bit_length()) if sources >> index & 1}
 
@@ -121,7 +123,7 @@ def _extent(tensor: torch.Tensor) -> int:
 
 
 def _memory(tensor: torch.Tensor) -> int:
-    """Where the memory begins that a tensor is a view of."""
+    """The address of the memory that a tensor is a view of."""
     return tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
 
 
@@ -135,7 +137,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 @functools.cache
 def _reads_no_values(func: Any) -> bool:
-    """Whether an operator takes of its arguments no more than their shapes; `lift_fresh` is given what is new."""
+    """Whether an operator reads only the shapes of its arguments; the argument of `lift_fresh` is a new constant."""
     name = func._schema.name.removeprefix("aten::")
     return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
 

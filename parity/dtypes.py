@@ -1,4 +1,4 @@
-"""Element types: which are floating point, how exact they are, what float64 widens, and tensors of a type."""
+"""Element types: which are floating point, their precision, which float64 replaces, and conversions of tensors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_DTYPE = "float32"
-# The types that models are exported in, by their names in PyTorch. One entry is all that a new one takes.
+# The types that models are exported in, by their names in PyTorch. A new type needs one entry.
 DTYPES: dict[str, str] = {"float32": "single precision"}
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """PyTorch's type of that name."""
+    """PyTorch's type with this name."""
     import torch
 
     return getattr(torch, name)
@@ -28,12 +28,12 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def float64_replaces() -> frozenset[torch.dtype]:
-    """PyTorch's types that are float64 while a model runs in float64: the floating ones that models are exported in."""
+    """PyTorch's types that become float64 when a model runs in float64: the floating types of `DTYPES`."""
     return frozenset(dtype for dtype in map(torch_dtype, DTYPES) if dtype.is_floating_point)
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:
-    """Nested tensors, those of floating point in that type."""
+    """Nested tensors, the floating-point ones cast to this type."""
     if isinstance(value, Mapping):
         return {name: cast_floats(item, dtype) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -60,7 +60,7 @@ def unit_roundoff(dtype: np.dtype) -> float:
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor of PyTorch as an array of its own type; bfloat16, which numpy lacks, as that of ml_dtypes."""
+    """A PyTorch tensor as an array of its own type; bfloat16, which numpy lacks, becomes that of ml_dtypes."""
     import torch
 
     tensor = tensor.detach()

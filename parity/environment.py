@@ -1,4 +1,4 @@
-"""Every fact about the machine and the installed packages, asked in one place."""
+"""Facts about the machine and the installed packages, read in one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "numpy", "tokenizers
 
 @functools.cache
 def version_of(package: str) -> str | None:
-    """The installed version of a distribution, read from its metadata without importing it; None when absent."""
+    """The installed version of a distribution, read from its metadata without importing it; None if it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -33,9 +33,9 @@ def at_least(package: str, minimum: str) -> bool:
 
 @functools.cache
 def meets(requirements: str) -> bool:
-    """Whether the installed versions satisfy requirements: all of those that `;` joins, one of those that `or` does.
+    """Whether the installed versions satisfy requirements: `;` means that all must hold, `or` that one must.
 
-    Such as `transformers>=5; torch<2.14`, or `transformers<5 or transformers>=5.14`.
+    Examples: `transformers>=5; torch<2.14`, `transformers<5 or transformers>=5.14`.
     """
     from packaging.requirements import Requirement
 
@@ -47,7 +47,7 @@ def meets(requirements: str) -> bool:
 
 
 def threads() -> int:
-    """Threads for each torch or ONNX Runtime call: 0 lets them choose. The suite's workers set PARITY_THREADS=1."""
+    """Threads for each torch or ONNX Runtime call; 0 lets them choose. The suite's workers set PARITY_THREADS=1."""
     return int(os.environ.get("PARITY_THREADS", "0"))
 
 
@@ -56,7 +56,7 @@ NEWEST_TESTED = {"torch": "2.15.0", "transformers": "5.24.0", "onnx": "1.23.2", 
 
 
 def newer_than_tested() -> str:
-    """One line that names the installed packages that are newer than any that was tried; empty where none is."""
+    """One line that names the installed packages that are newer than the tested ones; empty if there are none."""
     from packaging.version import Version
 
     newer = [

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class FailedCheck(Protocol):
-        """What a handler may read from a failure; `parity.judge.findings.Finding` has it."""
+        """The attributes of a failure that a handler may read; `parity.judge.findings.Finding` has them."""
 
         @property
         def check(self) -> str: ...
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 
 class ParityError(Exception):
-    """Base of everything parity raises on purpose; its text is one message for a person."""
+    """Base of all exceptions that parity raises on purpose; its text is one message for a person."""
 
     exit_status = 1
     stage = "parity"
 
 
 class UsageError(ParityError, ValueError):
-    """What was asked for cannot be right: an unknown feature, an opset out of range, a missing path."""
+    """The request cannot be right: an unknown feature, an opset out of range, a missing path."""
 
     exit_status = 2
     stage = "usage"
 
 
 class CheckpointError(ParityError, OSError):
-    """A checkpoint that is there but cannot be loaded whole: no weights, truncated, needing code to run."""
+    """A checkpoint exists but cannot be loaded whole: no weights, truncated, needing code to run."""
 
     stage = "load"
 
 
 class EnvironmentGap(ParityError, RuntimeError):
-    """What was asked for needs a package, or a version of one, that is not installed."""
+    """The request needs a package, or a version of a package, that is not installed."""
 
     stage = "environment"
 
 
 class ExportError(ParityError, RuntimeError):
-    """The exporter raised, or did not deliver the file that was asked for."""
+    """The exporter raised, or did not write the file that was requested."""
 
     stage = "export"
 
@@ -60,13 +60,13 @@ class OutputError(ParityError, OSError):
 
 
 class SessionError(ParityError, RuntimeError):
-    """The backend refuses to load the artifact, or raises while running it."""
+    """The runtime refuses to load the artifact, or raises while running it."""
 
     stage = "session"
 
 
 class Mismatch(ParityError, ValueError):
-    """The artifact disagrees with the claim or with the reference; `findings` holds what was found."""
+    """The artifact disagrees with its contract or with the reference; `findings` holds the failed checks."""
 
     stage = "comparison"
 
@@ -76,7 +76,7 @@ class Mismatch(ParityError, ValueError):
 
 
 class ContractMismatch(Mismatch):
-    """Opset, names, order, ranks or dynamic axes read back from the file are not those asked for."""
+    """Opset, names, order, ranks or dynamic axes read back from the file are not those requested."""
 
     stage = "contract"
 

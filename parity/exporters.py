@@ -1,4 +1,4 @@
-"""The exporters to ONNX, by name. One entry is all that a new exporter takes."""
+"""The exporters to ONNX, by name. A new exporter needs one entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_EXPORTER = "trace"
 
 @dataclass(frozen=True)
 class Entry:
-    """The class of an exporter, by its name in `parity.onnx.exporter`, which loads it; and the opsets it can write."""
+    """The name of an exporter's class in `parity.onnx.exporter`, which loads it, and the opsets that it can write."""
 
     class_name: str
     opsets: range

@@ -1,4 +1,4 @@
-"""What a set of samples covers: the shortest and the longest text, the smallest and the largest id."""
+"""The range of a set of samples: the shortest and the longest text, the smallest and the largest id."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from parity.samples import Sample
 
 @dataclass(frozen=True)
 class Extent:
-    """The least and the most tokens of a text, its past included, and the least and the largest id; None without."""
+    """The least and most tokens of a text, its past included, and the smallest and largest id; None without any."""
 
     tokens: tuple[int, int] | None = None
     ids: tuple[int, int] | None = None
 
     @classmethod
     def of_samples(cls, samples: Iterable[Sample]) -> Extent:
-        """That of these samples."""
+        """The extent of these samples."""
         tokens, ids = [], []
         for sample in samples:
             tensors = [sample.inputs[name] for name in TOKENS if name in sample.inputs]
@@ -28,7 +28,7 @@ class Extent:
         return cls(*((min(values), max(values)) if values else None for values in (tokens, ids)))
 
     def as_json(self) -> dict[str, list[int]]:
-        """Both ends of what has any."""
+        """Both ends of each range that exists."""
         return {name: list(ends) for name, ends in (("tokens", self.tokens), ("ids", self.ids)) if ends}
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from parity.loading import ModelLoader
 
-    # Of an OnnxConfig.
+    # Makes an OnnxConfig.
     Constructor: TypeAlias = Callable[[PretrainedConfig], OnnxConfig]
 
 logger = logging.getLogger("parity")
@@ -48,7 +48,7 @@ class _AutoModels(Mapping[str, "ModelLoader"]):
 
 
 class _ModelTypes(dict[str, "dict[str, Constructor]"]):
-    """Model type → features; `big-bird` and `big_bird` name the same."""
+    """Model type → features; `big-bird` and `big_bird` are the same key."""
 
     @staticmethod
     def _key(model_type: str) -> str:
@@ -71,10 +71,10 @@ def supported_features_mapping(
 
     Args:
         onnx_config_cls: the OnnxConfig class, or its dotted name (`parity.architectures.bert.BertOnnxConfig`; names of
-            the old package, `models.bert.BertOnnxConfig`, are found there too).
+            the old package, `models.bert.BertOnnxConfig`, work too).
 
     Raises:
-        UsageError (a ValueError): no class is given, or the old name of one that there is not.
+        UsageError: no class is given, or an old name of a class that does not exist (a ValueError).
     """
     if onnx_config_cls is None:
         raise UsageError("onnx_config_cls: is missing, should be an OnnxConfig class or its dotted name")
@@ -96,7 +96,7 @@ def supported_features_mapping(
 
 
 def _class_in_old_module(model: str, name: str) -> type[OnnxConfig]:
-    """The class that the old package had in `models.<model>`, where one module could be about several models."""
+    """The class of `models.<model>` in the old package, where one module could be about several models."""
     from parity.registry import architectures
 
     for architecture in architectures():
@@ -163,12 +163,12 @@ class FeaturesManager:
 
         Args:
             feature: such as `masked-lm`.
-            framework: `pt` or `tf`: whose weights are read.
+            framework: framework of the weights, `pt` or `tf`.
 
         Raises:
             KeyError: no such feature.
             UsageError: `framework` is neither pt nor tf (a ValueError).
-            EnvironmentGap: the installed packages do not have the feature or the framework (a RuntimeError).
+            EnvironmentGap: the installed packages lack the feature or the framework (a RuntimeError).
         """
         FeaturesManager._validate_framework_choice(framework)
         task = FeaturesManager.feature_to_task(feature)
@@ -178,7 +178,7 @@ class FeaturesManager:
 
     @staticmethod
     def determine_framework(model: str, framework: str | None = None) -> str:
-        """`framework` itself when given, else that of a local checkpoint's weights, else `pt`.
+        """`framework` itself if it is given, else the framework of a local checkpoint's weights, else `pt`.
 
         Args:
             model: directory of a checkpoint, or Hub id.
@@ -208,9 +208,9 @@ class FeaturesManager:
         """The checkpoint as the model of a feature, in float32, with eager attention, in eval mode.
 
         Args:
-            feature: what the model is loaded for, such as `masked-lm`.
+            feature: the feature that the model is loaded for, such as `masked-lm`.
             model: directory of a checkpoint, or Hub id.
-            framework: `pt` or `tf`: whose weights are read; None takes those that exist.
+            framework: framework of the weights, `pt` or `tf`; None takes the one that exists.
             cache_dir: directory for checkpoints that are downloaded from the Hub.
 
         Raises:
@@ -285,13 +285,13 @@ def heads(config: PretrainedConfig, feature: str) -> tuple[ModelLoader, ...]:
 
 
 def features_saved(config: PretrainedConfig) -> list[str]:
-    """The features that load the class as which the checkpoint of a configuration was saved, in the declared order.
+    """The features that load the class that the checkpoint of a configuration was saved as, in the declared order.
 
     Raises:
         KeyError: the model type is not supported.
     """
     features = FeaturesManager.get_supported_features_for_model_type(config.model_type)
-    # TensorFlow's classes have the names of PyTorch's, with TF before them.
+    # TensorFlow's classes have the names of PyTorch's, with the prefix TF.
     saved = {name.removeprefix("TF") for name in config.architectures or []}
     if not saved:
         return []

@@ -1,4 +1,4 @@
-"""Writing an artifact so that a reader sees the old file or the whole new one, never a part."""
+"""Write an artifact so that a reader sees the old file or the whole new one, never a part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from parity.paths import kind_of, require_replaceable, short
 logger = logging.getLogger("parity.files")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What a disk may answer to a write besides.
+# Other errors of a disk on a write.
 _REFUSALS = (errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -30,9 +30,9 @@ def output_file(output: Path) -> Path:
 
 @contextlib.contextmanager
 def staging_directory(destination: Path) -> Iterator[Path]:
-    """A fresh directory beside `destination`, gone afterwards whatever happens; missing parents are made.
+    """A fresh directory next to `destination`, always removed afterwards; missing parents are made.
 
-    What dead processes have left beside it is ended or removed first: see `publication.complete`.
+    Exports that dead processes left next to it are completed or removed first: see `publication.complete`.
 
     Raises:
         UsageError: the destination is a link, a device or the like.
@@ -82,10 +82,10 @@ def staging_directory(destination: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write a small file that takes the place of `path` when it is whole; a link to a file is followed.
+    """The path for a small file that replaces `path` once it is whole; a link to a file is followed.
 
     Raises:
-        UsageError: it leads to what is no regular file.
+        UsageError: `path` leads to something other than a regular file.
     """
     with contextlib.suppress(FileNotFoundError):
         if kind := kind_of(os.stat(path).st_mode):
@@ -111,7 +111,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _disk_reason(error: Exception) -> str:
-    """What the disk has answered to a write of ours, and what to do; empty for errors of other kinds."""
+    """The disk's error on a write of ours, and what to do; empty for other errors."""
     number = getattr(error, "errno", None)
     if number in _FULL or "No space left" in str(error):
         return "its disk has no space left; free some, or give another place"
@@ -121,12 +121,12 @@ def _disk_reason(error: Exception) -> str:
 
 
 def require_room(path: Path, size: int) -> None:
-    """Refuse to begin a file of that size where the disk, a quota or a limit of the process has no room for it.
+    """Refuse to begin a file of that size if the disk, a quota or a limit of the process has no room for it.
 
     For writers that end the process when a write fails, as torch's does for TorchScript files.
 
     Raises:
-        OSError: of the errno that writing would have.
+        OSError: with the errno that writing would have.
     """
     if not hasattr(os, "posix_fallocate"):
         if shutil.disk_usage(path.parent).free < size:
@@ -142,15 +142,15 @@ def require_room(path: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
-    """The model in a fresh directory with the files of these names, as far as they are there, and nothing else.
+    """The model in a fresh directory, with those files of these names that exist, and nothing else.
 
-    They are links, which cost nothing; copies where the disk has none.
+    The files are links, which cost nothing, or copies if the disk has no links.
 
     Args:
-        names: relative to the model's directory; others than in or below that are left out.
+        names: relative to the model's directory; names outside of it are left out.
     """
     with contextlib.ExitStack() as stack:
-        # Below the fresh directory, which has a lock in it.
+        # Below the fresh directory, because a lock file is in that.
         copy = _place_to_link(model, stack) / "copy" / model.name
         copy.parent.mkdir()
         for name in (model.name, *names):
@@ -162,7 +162,7 @@ def isolated_copy(model: Path, names: Iterable[str]) -> Iterator[Path]:
 
 
 def _place_to_link(model: Path, stack: contextlib.ExitStack) -> Path:
-    """A fresh directory on the model's own disk where one can be made, else any."""
+    """A fresh directory on the model's own disk if possible, else on any."""
     temporary = Path(tempfile.gettempdir())
     for parent in (temporary, model.parent):
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ _ENDINGS = {
     **({signal.SIGHUP: (129, "hung up")} if hasattr(signal, "SIGHUP") else {}),
 }
 NUMBERS = tuple(_ENDINGS)
-# Seconds in which a repeated signal is taken for an impatient hand; later ones count, should the first be lost.
+# Seconds in which a repeated signal is taken for impatience; later ones count, in case the first was lost.
 _PATIENCE = 5.0
 
 
@@ -37,10 +37,10 @@ class Interruption(KeyboardInterrupt):
 
 
 class Guard:
-    """Inside, the first signal raises an `Interruption`, and those that follow at once do nothing.
+    """Raise an `Interruption` on the first signal inside; signals that follow at once do nothing.
 
     Attributes:
-        interruption: what was raised last.
+        interruption: the last one raised.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Guard:
     def __enter__(self) -> Guard:
         if threading.current_thread() is threading.main_thread():
             for number in _ENDINGS:
-                # Who started the command, such as nohup, may have asked for a signal to be ignored.
+                # The process that started the command, such as nohup, may have set a signal to be ignored.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._previous[number] = signal.signal(number, self._raise)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._send_again
@@ -60,16 +60,16 @@ class Guard:
     def __exit__(self, *exception: object) -> None:
         sys.unraisablehook = self._hook
         for number, handler in self._previous.items():
-            # Of a process that is the command only its status is left to be told.
+            # If the process is the command, only its exit status is left to report.
             own = signal.SIG_IGN if handler is _end else handler
             signal.signal(number, own)  # type: ignore[arg-type]  # what it was
 
     def settle(self) -> None:
-        """From here to the end no signal raises: the one that came is being told."""
+        """Raise on no further signal: the one that came is being reported."""
         self._since = float("inf")
 
     def _send_again(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Python drops what is raised while an object is deleted; the signal comes again a moment later."""
+        """Python drops an exception that is raised while an object is deleted; send the signal again a moment later."""
         if not isinstance(unraisable.exc_value, Interruption):
             self._hook(unraisable)
             return
@@ -85,7 +85,7 @@ class Guard:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, signals wait; they come at the end. For what takes milliseconds and must not be left half done."""
+    """Delay signals to the end, for work that takes milliseconds and must not be left half done."""
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers run in the main thread only
         return
@@ -111,22 +111,22 @@ _news: int | None = None
 
 
 def announce_to(descriptor: int) -> None:
-    """Have a parent process told, through a pipe, what it would have to tell or to clear."""
+    """Report to a parent process, through a pipe, the files that it would have to report or to clear."""
     global _news
     _news = descriptor
 
 
 def limit_time(seconds: float) -> None:
-    """Have this process ended after so long, in whatever library it is then; only where a parent tells why."""
+    """End this process after this time, in whatever library it is then; only if a parent reports why."""
     if _news is not None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def limit_memory() -> None:
-    """Have what asks for more memory than this machine has free refused, before the system ends other programs.
+    """Refuse allocations of more memory than this machine has free, before the system ends other programs.
 
-    Only where a parent tells why, and where the system says how much is free: Linux.
+    Only if a parent reports why, and on Linux, which reports how much is free.
     """
     if _news is None:
         return
@@ -140,54 +140,54 @@ def limit_memory() -> None:
 
 
 def _kilobytes(table: str) -> dict[str, int]:
-    """Name → number of a table of the system that has lines such as `VmData: 1024 kB`."""
+    """Name → number in a table of the system with lines such as `VmData: 1024 kB`."""
     lines = (line.split() for line in Path(table).read_text(encoding="utf-8").splitlines())
     return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def announce(kind: str, path: Path) -> None:
-    """Tell the parent process, if it listens, of a file that is delivered or a directory that was made."""
+    """Report a file that is delivered or a directory that was made to the parent process, if it listens."""
     if _news is not None:
         with contextlib.suppress(OSError):
             os.write(_news, os.fsencode(f"{kind}:{path.absolute()}\0"))
 
 
 def deliver(paths: Iterable[Path]) -> None:
-    """Remember files that stand under their final names, for what an interruption tells."""
+    """Remember files under their final names, for the message of an interruption."""
     for path in paths:
         _delivered[path] = None
         announce("delivered", path)
 
 
 def forget() -> None:
-    """Begin anew: another command begins."""
+    """Begin anew for another command."""
     _delivered.clear()
     _kept.clear()
 
 
 def keep(text: str) -> None:
-    """From here on an interruption leaves what the text names: `what was run is kept`."""
+    """Say from here on what an interruption leaves, such as `what was run is kept`."""
     _kept[:] = [text]
 
 
 def delivered() -> list[str]:
-    """The remembered files that are there."""
+    """The remembered files that exist."""
     return [str(path) for path in _delivered if path.exists()]
 
 
 def what_is_left() -> str:
-    """Which files an interruption or a crash has left under their final names, or what else is kept."""
+    """The files that an interruption or a crash has left under their final names, or else the text of `keep`."""
     files = delivered()
     return f"already written: {', '.join(files)}" if files else (_kept or ["nothing was written"])[0]
 
 
 def ending(word: str) -> str:
-    """The sentence of an interruption."""
+    """The message of an interruption."""
     return f"{word}; {what_is_left()}"
 
 
 def begin() -> None:
-    """End the process with one line when a signal comes: from the first line of a command until it has its own guard.
+    """End the process with one line on a signal: from the first line of a command until it has its own guard.
 
     Only for a process that is a command: handlers belong to the process.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
-    # What has `from_pretrained`.
+    # Classes with `from_pretrained`.
     ModelLoader: TypeAlias = type[PreTrainedModel] | type[_BaseAutoModelClass]
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -69,10 +69,16 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def resolve(
     source: str, cache_dir: str | None = None, *, revision: str | None = None, subfolder: str | None = None
 ) -> str:
-    """Where a checkpoint lies: a directory or a Hub id. A revision or a subfolder of the Hub is fetched into its cache.
+    """The source of a checkpoint, a directory or a Hub id; a revision or subfolder on the Hub is downloaded.
+
+    Args:
+        source: directory of a checkpoint, or Hub id.
+        cache_dir: directory for checkpoints from the Hub.
+        revision: branch, tag or commit on the Hub.
+        subfolder: folder of the checkpoint within the directory or the Hub's repository.
 
     Raises:
-        UsageError, CheckpointError: see `locate`; a revision of a directory, a subfolder that is not there.
+        UsageError, CheckpointError: see `locate`; or a revision of a directory, or a subfolder that is missing.
     """
     path = checkpoint_files.directory_of(source)
     if source and path.is_dir():
@@ -91,10 +97,10 @@ def resolve(
 
 
 def _fetch(source: str, cache_dir: str | None, revision: str | None, prefix: str) -> str:
-    """Where the files are, in the Hub's cache, that `from_pretrained` would read of a checkpoint on the Hub.
+    """The directory in the Hub's cache of the files that `from_pretrained` would read of a checkpoint on the Hub.
 
     Args:
-        prefix: the subfolder with a slash behind it; empty for none.
+        prefix: the subfolder with a slash at the end; empty for none.
     """
     from huggingface_hub import snapshot_download
 
@@ -113,7 +119,7 @@ def _fetch(source: str, cache_dir: str | None, revision: str | None, prefix: str
 
 
 def directories_below(directory: Path) -> list[str]:
-    """The directories below one, up to two levels, that hold a configuration and weights."""
+    """The directories below this one, up to two levels, that hold a configuration and weights."""
     weights = SAFE_WEIGHTS + PICKLED_WEIGHTS + TENSORFLOW_WEIGHTS
     candidates = [path.parent for pattern in ("*/config.json", "*/*/config.json") for path in directory.glob(pattern)]
     holding = [each for each in candidates if any((each / name).is_file() for name in weights)]
@@ -121,7 +127,7 @@ def directories_below(directory: Path) -> list[str]:
 
 
 def _directories_note(directory: Path) -> str:
-    """The end of a message: which directories hold a checkpoint; empty where none does."""
+    """The end of a message: the directories that hold a checkpoint; empty if there are none."""
     below = directories_below(directory)
     if not below:
         return ""
@@ -133,7 +139,7 @@ def locate(source: str, cache_dir: str | None = None) -> Path | None:
     """The directory of a local checkpoint, or of an adapter that names its base; None for a Hub id.
 
     Raises:
-        EnvironmentGap: there is an adapter, and nothing that applies it.
+        EnvironmentGap: there is an adapter, and peft is not installed.
         UsageError: neither a directory nor a Hub id in the cache or within reach.
         CheckpointError: the directory has no configuration or no weights.
     """
@@ -175,7 +181,7 @@ def adapter_of(source: str, cache_dir: str | None = None) -> adapters.Adapter | 
     """The adapter of a checkpoint, if it has one.
 
     Raises:
-        EnvironmentGap: nothing that applies it is installed.
+        EnvironmentGap: there is an adapter, and peft is not installed.
     """
     path = _adapter_configuration(source, cache_dir)
     if path is None:
@@ -191,16 +197,16 @@ def _adapter_configuration(source: str, cache_dir: str | None) -> Path | None:
 
 @functools.cache
 def _once_from_hub(source: str, name: str, cache_dir: str | None) -> Path | None:
-    """The Hub would be asked for a file that most checkpoints do not have again and again."""
+    """Cached, because most checkpoints lack the file and the Hub would be asked for it again and again."""
     return has_file(source, name, cache_dir)
 
 
 def base_of(source: str, cache_dir: str | None = None) -> str:
-    """Where a checkpoint's configuration and weights lie: itself, or the base that its adapter names.
+    """The source of a checkpoint's configuration and weights: itself, or the base that its adapter names.
 
     Raises:
         EnvironmentGap: see `adapter_of`.
-        CheckpointError: the base is not there.
+        CheckpointError: the base cannot be located.
     """
     adapter = adapter_of(source, cache_dir)
     names = ("config.json", *SAFE_WEIGHTS, *PICKLED_WEIGHTS, *TENSORFLOW_WEIGHTS)
@@ -221,7 +227,7 @@ def base_of(source: str, cache_dir: str | None = None) -> str:
 def _require_hub(
     source: str, cache_dir: str | None, revision: str | None = None, configuration: str = "config.json"
 ) -> None:
-    """Refuse at once what the Hub cannot be asked for; its client would try again for half a minute."""
+    """Refuse a name at once if the Hub cannot be reached; its client would try again for half a minute."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(source, configuration, cache_dir=cache_dir, revision=revision), str):
@@ -240,16 +246,16 @@ def _require_hub(
 
 
 def framework_of(directory: Path) -> str:
-    """`pt` or `tf`, by the weights that the directory holds; PyTorch's are preferred."""
+    """`pt` or `tf`, by the weights in the directory; PyTorch's are preferred."""
     pytorch = any((directory / name).exists() for name in SAFE_WEIGHTS + PICKLED_WEIGHTS)
     return "pt" if pytorch else "tf"
 
 
 def class_by_name(name: str) -> type[Any]:
-    """The class of transformers of that name, or that of another package by its dotted name.
+    """The class of transformers with this name, or a class of another package by its dotted name.
 
     Raises:
-        ImportError, AttributeError: there is none.
+        ImportError, AttributeError: there is no such class.
     """
     module, _, own = name.rpartition(".")
     return getattr(importlib.import_module(module or "transformers"), own)
@@ -264,7 +270,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     with _load_errors(source, "its configuration"), quiet_transformers():
         config = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         path = has_file(source, "config.json") if directory else None
-        # transformers 4 guesses it from the name of the directory.
+        # transformers 4 guesses it from the directory's name.
         if path and "model_type" not in schema.read_json(path, _CONFIGURATION, constants=True):
             raise ValueError("config.json should have a `model_type` key")
     _require_unquantised(source, config)
@@ -288,13 +294,13 @@ def _require_unquantised(source: str, config: PretrainedConfig) -> None:
 
 
 class Loading(NamedTuple):
-    """A model as it was loaded.
+    """A loaded model, and the weights that it and its checkpoint do not share.
 
     Attributes:
         model: in eval mode.
         missing: names of the model's weights that the checkpoint lacks; they are random.
         unused: names of the checkpoint's weights that the model does not have.
-        lacking: names of weights that its adapter lacks, and that change nothing.
+        lacking: names of weights that its adapter lacks; they change nothing.
     """
 
     model: PreTrainedModel
@@ -313,15 +319,21 @@ def load_model(
     attention: str = "eager",
     dtype: str = DEFAULT_DTYPE,
 ) -> Loading:
-    """The model in that dtype and in eval mode, and the weights that the checkpoint lacks or holds for nothing.
+    """Load the model in this dtype and in eval mode, and list the weights that only it or only the checkpoint has.
 
-    An adapter is merged into its base.
+    An adapter is merged into its base. Weights are loaded without executing pickles. Weights that the checkpoint lacks
+    are initialised at random, as transformers does: the caller must make sure that no output depends on them.
 
-    Weights are loaded without executing pickles. Weights that the checkpoint lacks are initialised at random, as
-    transformers does: a caller that goes on must know that no output depends on them.
+    Args:
+        source: directory of a checkpoint or an adapter, or Hub id.
+        model_class: a class with `from_pretrained`.
+        framework: framework of the weights, `pt` or `tf`; None takes the one that exists.
+        cache_dir: directory for checkpoints from the Hub.
+        attention: the implementation of attention, `eager` or `sdpa`.
+        dtype: the type of the model's weights, a name in `parity.dtypes`.
 
     Raises:
-        UsageError, CheckpointError: see `locate`; and weights that are truncated, do not fit, or want code to run.
+        UsageError, CheckpointError: see `locate`; or weights that are truncated, do not fit, or need code to run.
     """
     adapter = adapter_of(source, cache_dir)
     if adapter is not None:
@@ -354,7 +366,7 @@ def load_model(
 
 @contextlib.contextmanager
 def _base_alone(source: str, cache_dir: str | None) -> Iterator[str]:
-    """The base of an adapter, in a directory that does not have the adapter's files."""
+    """The base of an adapter, in a directory without the adapter's files."""
     base = base_of(source, cache_dir)
     path = _adapter_configuration(base, cache_dir)
     with adapters.hidden(path.parent) if path else contextlib.nullcontext(base) as alone:
@@ -362,7 +374,7 @@ def _base_alone(source: str, cache_dir: str | None) -> Iterator[str]:
 
 
 def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
-    """Refuse weights of other sizes than the configuration says: the model's would be random."""
+    """Refuse weights of other sizes than the configuration's: the model's would be random."""
     texts = [f"{name} is {tuple(there)}, should be {tuple(here)}" for name, there, here in sorted(mismatches)]
     if texts:
         more = f" and {len(texts) - 2} more" if len(texts) > 2 else ""
@@ -373,7 +385,7 @@ def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], S
 
 
 def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | None, attention: str) -> Loading:
-    """TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 leaves it empty."""
+    """Load TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 does not."""
     gap = tensorflow_gap()
     if gap:
         raise EnvironmentGap(f"{source}: holds TensorFlow weights: {gap}")
@@ -392,9 +404,12 @@ def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | Non
 
 
 def stored_dtype(source: str, config: PretrainedConfig, cache_dir: str | None = None) -> str:
-    """The type of most weights of a checkpoint, as PyTorch names it: what its files say, else what config.json says.
+    """The PyTorch name of the type of most weights, from the checkpoint's files or else config.json; empty if unknown.
 
-    Empty where nothing says it.
+    Args:
+        source: directory of a checkpoint, or Hub id.
+        config: its configuration.
+        cache_dir: directory for checkpoints from the Hub.
     """
     source = base_of(source, cache_dir)
     for name in SAFE_WEIGHTS:
@@ -418,10 +433,10 @@ def _read(path: Path, form: schema.Schema) -> Any:
 
 
 def _header(path: Path) -> Mapping[str, Any]:
-    """What a safetensors file says of its tensors.
+    """The description of the tensors in a safetensors file.
 
     Raises:
-        CheckpointError: it says nothing of that form.
+        CheckpointError: its header has another form.
     """
     require_regular(path, "file")
     try:
@@ -436,7 +451,7 @@ def _header(path: Path) -> Mapping[str, Any]:
 
 @shared
 def quiet_transformers() -> Iterator[None]:
-    """Loading bars and reports are for training; what matters of them is raised or returned."""
+    """Silence transformers' progress bars and reports, which are for training; problems are raised or returned."""
     from transformers.utils import logging as transformers_logging
 
     logger = logging.getLogger("transformers")
@@ -454,7 +469,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _load_errors(source: str, part: str) -> Iterator[None]:
-    """Any exception of a loader becomes one CheckpointError that names the checkpoint and what to do."""
+    """Turn any exception of a loader into one CheckpointError that names the checkpoint and what to do."""
     try:
         yield
     except ParityError:
@@ -464,7 +479,7 @@ def _load_errors(source: str, part: str) -> Iterator[None]:
 
 
 def _explanation(error: Exception, source: str) -> str:
-    """What is wrong and what to do; transformers 4 puts its own guess before the error that says it."""
+    """The fault and what to do; transformers 4 raises a guess, whose cause names the fault."""
     found = checkpoint_files.wrong_item(str(error)) or checkpoint_files.broken_json(Path(source).expanduser())
     if found:
         return found
@@ -523,12 +538,12 @@ _PACKAGE = re.compile(
     r"pip install `?([a-z]\w+)\b(?!\+)|requires the `?(\w+)`? library|No module named '(\w+)|`(\w+)` is required"
     r"|You need to install (\w+)"
 )
-# What transformers takes some packages' names for.
+# Names of packages in messages of transformers → their names for pip.
 _PACKAGE_NAMES = {"SentencePiece": "sentencepiece", "PIL": "pillow", "rjieba": "rjieba"}
 
 
 def missing_package(error: BaseException) -> str | None:
-    """The package that a loader asks for, None if it fails for another reason."""
+    """The package that a loader needs; None if it fails for another reason."""
     match = _PACKAGE.search(str(error)) if isinstance(error, (ImportError, ValueError)) else None
     name = next(filter(None, match.groups()), None) if match else None
     if name is None:
@@ -538,12 +553,18 @@ def missing_package(error: BaseException) -> str | None:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name can be one on the Hub."""
+    """Whether a name can be a Hub id."""
     return bool(_HUB_ID.fullmatch(name)) and not name.startswith(".")
 
 
 def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | None:
-    """Where the file `name` of a checkpoint lies, None when the checkpoint has none."""
+    """The path of the file `name` of a checkpoint; None if the checkpoint lacks it.
+
+    Args:
+        source: directory of a checkpoint, or Hub id.
+        name: relative to the checkpoint.
+        cache_dir: directory for checkpoints from the Hub.
+    """
     directory = Path(source).expanduser()
     if directory.is_dir():
         return directory / name if (directory / name).is_file() else None
@@ -561,7 +582,7 @@ def has_file(source: str, name: str, cache_dir: str | None = None) -> Path | Non
 
 
 def kinds_of_preprocessor(source: str, cache_dir: str | None = None) -> list[str]:
-    """The kinds that the checkpoint has files of; `image_processor` is a feature extractor, too."""
+    """The kinds of preprocessor that the checkpoint has files of; `image_processor` includes feature extractors."""
     automatic = {kind: names for kind, names in _PREPROCESSOR_FILES.items() if kind != "feature_extractor"}
     return [kind for kind, names in automatic.items() if any(has_file(source, name, cache_dir) for name in names)]
 
@@ -569,15 +590,17 @@ def kinds_of_preprocessor(source: str, cache_dir: str | None = None) -> list[str
 def load_preprocessor(
     source: str, kind: str = "auto", cache_dir: str | None = None, config: PretrainedConfig | None = None
 ) -> Any:
-    """The checkpoint's tokenizer, image processor, feature extractor or processor; None when `auto` finds none.
+    """The checkpoint's tokenizer, image processor, feature extractor or processor; None if `auto` finds none.
 
     Args:
+        source: directory of a checkpoint, or Hub id.
         kind: `auto`, `tokenizer`, `image_processor`, `feature_extractor` or `processor`.
-        config: the model's configuration, if the files have none beside them that tells the class.
+        cache_dir: directory for checkpoints from the Hub.
+        config: the model's configuration, which gives the tokenizer's class if there is no config.json.
 
     Raises:
         UsageError: `auto` finds a tokenizer and an image processor, but nothing that joins them.
-        CheckpointError: the files are there and cannot be read, or are not there and `kind` names them.
+        CheckpointError: the files cannot be read, or are missing although `kind` names them.
     """
     if kind == "auto":
         kinds = kinds_of_preprocessor(source, cache_dir)
@@ -616,7 +639,7 @@ def load_preprocessor(
         try:
             return getattr(transformers, classes[kind]).from_pretrained(source, **options)
         except ValueError:
-            # Published files say either, whatever the class that reads them today.
+            # Published files have either kind, whatever class reads them today.
             other = {"image_processor": "feature_extractor", "feature_extractor": "image_processor"}.get(kind)
             if other is None:
                 raise
@@ -624,7 +647,7 @@ def load_preprocessor(
 
 
 def _require_sentencepiece(source: str, cache_dir: str | None) -> None:
-    """Say what is missing; transformers names tiktoken, or a configuration class."""
+    """Name the missing package; transformers names tiktoken, or a configuration class."""
     if importlib.util.find_spec("sentencepiece") or has_file(source, "tokenizer.json", cache_dir):
         return
     files = [name for name in SENTENCE_PIECES if has_file(source, name, cache_dir)]
@@ -636,31 +659,31 @@ def _require_sentencepiece(source: str, cache_dir: str | None) -> None:
 
 
 def joint_processor(source: str, cache_dir: str | None) -> ProcessorMixin | None:
-    """The processor that joins tokenizer and image processor of a checkpoint without a file of its own for it.
+    """The processor that joins tokenizer and image processor of a checkpoint without a processor's file.
 
-    Older checkpoints of clip and layoutlmv3 have none; the model's type tells its class. None where there is no such,
-    or where it cannot read the files.
+    Older checkpoints of clip and layoutlmv3 have none; the model's type gives its class. None if there is no such
+    class, or if it cannot read the files.
     """
     import transformers
 
-    # Before transformers 4.54 Whisper's takes a tokenizer.json for no tokenizer, and opens a vocabulary named None.
+    # Before transformers 4.54 Whisper's does not recognise tokenizer.json, and opens a vocabulary named None.
     with quiet_transformers(), contextlib.suppress(ImportError, KeyError, OSError, TypeError, ValueError):
         processor = transformers.AutoProcessor.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
-        # Where a model type has none, transformers hands out the tokenizer.
+        # If a model type has no processor, transformers returns the tokenizer.
         return processor if isinstance(processor, transformers.ProcessorMixin) else None
     return None
 
 
-# What a checkpoint is read from, whatever its architecture.
+# The files that a checkpoint is read from, whatever its architecture.
 _READ = ("*.json", "*.safetensors", "pytorch_model*", "tf_model*", "adapter_*", "*.txt", "*.model")
-# Those of them that hold a model, with the configuration.
+# The files that hold a model, together with the configuration.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model*", "adapter_*")
-# Name → size, time of the last change, and number of the file.
+# Name → size, time of the last change, and inode number.
 Snapshot: TypeAlias = dict[str, tuple[int, int, int]]
 
 
 def directory_of_files(source: str, cache_dir: str | None = None) -> Path | None:
-    """Where the files of a checkpoint or an adapter lie, for a Hub id in its cache; None where there is none."""
+    """The directory of a checkpoint's or an adapter's files, for a Hub id in its cache; None if there is none."""
     directory = Path(source).expanduser()
     if directory.is_dir():
         return directory
@@ -669,10 +692,10 @@ def directory_of_files(source: str, cache_dir: str | None = None) -> Path | None
 
 
 def snapshot(directories: Mapping[str, Path]) -> Snapshot:
-    """What the files of a checkpoint are now, without reading them.
+    """The state of a checkpoint's files, without reading them.
 
     Args:
-        directories: what stands before the names of the files of each → where they are.
+        directories: prefix of the names of a directory's files → the directory.
     """
     files: Snapshot = {}
     for prefix, directory in directories.items():
@@ -700,12 +723,12 @@ def fingerprint(source: str, cache_dir: str | None = None) -> str:
 
 
 def require_numbers(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are NaN, as a training that diverged leaves them.
+    """Refuse weights that are NaN, such as those of a training that diverged.
 
     Raises:
         CheckpointError
     """
-    # A sum is NaN if any part is, and takes no memory; it also is if both infinities are among them.
+    # A sum is NaN if any value is, and takes no memory; it also is if both infinities are among them.
     doubtful = [(name, each) for name, each in model.named_parameters() if bool(each.detach().sum().isnan())]
     wrong = [(name, int(each.isnan().sum()), each.numel()) for name, each in doubtful if bool(each.isnan().any())]
     if wrong:
@@ -720,9 +743,10 @@ def require_numbers(source: str, model: PreTrainedModel) -> None:
 def random_weights_reach_outputs(
     model: PreTrainedModel, missing: Sequence[str], outputs: Callable[[], Iterable[torch.Tensor]]
 ) -> list[str]:
-    """Which of the `missing` weights the outputs depend on: filled with NaN, they show. Ends with zeros there.
+    """The `missing` weights, if the outputs depend on any: NaN in the weights reaches them. Sets the weights to zero.
 
     Args:
+        model: the loaded model.
         missing: names from `load_model`.
         outputs: a function without arguments that runs the model and returns its output tensors.
     """

@@ -1,4 +1,4 @@
-"""An ONNX file and the data file beside it: joining, naming, publishing, and metadata."""
+"""An ONNX file and the data file next to it: joining, naming, publishing, and metadata."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 REJECTED = ".rejected"
 
 
-# The metadata of a model that names its data: the layout of the tensors, and the hash of the bytes.
+# The metadata key for the data of a model: the layout of the tensors, and the hash of the bytes.
 DATA = "data"
-_ALIGNMENT = 4096  # what memory-mapping readers of external data want
+_ALIGNMENT = 4096  # needed by readers that map external data into memory
 
 
 def data_file(model: Path) -> Path:
-    """Where the weights of a model over 2 GB stand, beside it."""
+    """The path of the weights of a model over 2 GB, next to it."""
     return model.with_name(model.name + "_data")
 
 
 def rejected_path(model: Path) -> Path:
-    """Where a model that failed its validation is kept, beside where it would have been."""
+    """The path of a model that failed its validation, next to its destination."""
     return model.with_name(f"{model.stem}{REJECTED}{model.suffix}")
 
 
 def publish(staged_model: Path, destination: Path) -> None:
-    """Move a finished model, and its data file if it has one, to where it was asked for.
+    """Move a finished model, and its data file if it has one, to its destination.
 
     Raises:
         UsageError, OutputError: see `publication.Publication.commit`.
@@ -44,7 +44,13 @@ def publish(staged_model: Path, destination: Path) -> None:
 
 
 def add_model(publication: Publication, staged_model: Path, name: str) -> None:
-    """A finished model under that name, with its data file if it has one; else one that stands there goes."""
+    """Add a finished model, with its data file if it has one; otherwise an old data file of that name is removed.
+
+    Args:
+        publication: moves the files.
+        staged_model: the path of the finished model.
+        name: its name at the destination.
+    """
     data, data_name = data_file(staged_model), data_file(Path(name)).name
     if not data.exists():
         publication.remove(data_name)
@@ -56,7 +62,7 @@ def add_model(publication: Publication, staged_model: Path, name: str) -> None:
 
 
 def remove_model(publication: Publication, name: str) -> None:
-    """A model and its data file are gone afterwards."""
+    """Remove a model and its data file."""
     publication.remove(name)
     publication.remove(data_file(Path(name)).name)
 
@@ -71,9 +77,9 @@ def _rename_data(path: Path, name: str) -> None:
 
 
 def external_tensors(path: Path) -> tuple[onnx.ModelProto | None, list[onnx.TensorProto]]:
-    """The file's protocol buffer without its external data, and the tensors whose data stands outside.
+    """The file's protocol buffer without its external data, and the tensors whose data is external.
 
-    Files are read only as far as needed: one larger than 64 MB that stands alone holds its own data.
+    A file larger than 64 MB is not read, because it holds its own data.
     """
     if path.stat().st_size > 64 << 20:
         return None, []
@@ -94,12 +100,12 @@ def _external_tensors_of(model: onnx.ModelProto) -> list[onnx.TensorProto]:
 
 
 def gather_external_data(path: Path, name: str) -> str:
-    """Join the data files that the exporter scattered beside the model at `path` into one, called `name`.
+    """Join the data files that the exporter scattered next to the model at `path` into one file `name`.
 
-    Works a tensor at a time: memory stays bounded however large the model is.
+    Works tensor by tensor, so that memory stays bounded, however large the model is.
 
     Returns:
-        What the model's metadata should say of its data, see `DATA`; empty where there is none outside.
+        The value of the metadata key `DATA`; empty if there is no external data.
     """
     model, tensors = external_tensors(path)
     if model is None or not tensors:
@@ -135,9 +141,9 @@ def gather_external_data(path: Path, name: str) -> str:
 
 
 def foreign_data(model: onnx.ModelProto, directory: Path) -> str:
-    """Why the data beside a model of ours is not its own; empty where it is, or where the model says nothing of it.
+    """Why the data next to a model of ours is not its own; empty if it is, or if the metadata does not say.
 
-    A tool that writes the data anew keeps the metadata, but not the places of the tensors: then nothing is said.
+    A tool that rewrites the data keeps the metadata, but not the offsets of the tensors: then nothing is reported.
     """
     claim = next((entry.value for entry in model.metadata_props if entry.key == DATA), "")
     layout, _, digest = claim.partition(" ")
@@ -153,7 +159,7 @@ def foreign_data(model: onnx.ModelProto, directory: Path) -> str:
 
 
 def require_own_data(path: Path) -> None:
-    """Refuse a model beside which another one's data stands.
+    """Refuse a model that has another model's data next to it.
 
     Raises:
         SessionError
@@ -164,7 +170,7 @@ def require_own_data(path: Path) -> None:
 
 
 def _layout(tensors: Iterable[onnx.TensorProto]) -> str:
-    """A short name for which tensor stands where in the data."""
+    """A short hash of the place of each tensor in the data."""
     places = []
     for tensor in tensors:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -172,7 +178,7 @@ def _layout(tensors: Iterable[onnx.TensorProto]) -> str:
     return hashlib.sha256(repr(sorted(places, key=str)).encode()).hexdigest()[:16]
 
 
-# What a file is, whatever its name (a judge runs a link to it) → the hash of its bytes.
+# Identity of a file, whatever its name (a judge runs a link to it) → the hash of its bytes.
 _DIGESTS: dict[tuple[int, ...], str] = {}
 
 

@@ -1,4 +1,4 @@
-"""The opening lines of the commands: where the checkpoint lies, what it holds, and what it is exported for."""
+"""The first steps of the commands: locate and open the checkpoint, and choose the feature."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def locate(args: argparse.Namespace) -> str:
-    """The checkpoint of `--model`, `--revision` and `--subfolder`; a cheap look, before torch is imported.
+    """Locate the checkpoint of `--model`, `--revision` and `--subfolder`, before torch is imported.
 
     Raises:
         UsageError, CheckpointError: see `loading.resolve`.
@@ -25,7 +25,12 @@ def locate(args: argparse.Namespace) -> str:
 
 
 def open_checkpoint(args: argparse.Namespace, source: str, console: Console) -> Checkpoint:
-    """The checkpoint at `source`, which `locate` has returned; its warnings go to the console.
+    """Open the checkpoint at `source`; its warnings go to the console.
+
+    Args:
+        args: the options of the command.
+        source: from `locate`.
+        console: prints the warnings.
 
     Raises:
         UsageError, CheckpointError: see `Checkpoint`.
@@ -48,7 +53,12 @@ def open_checkpoint(args: argparse.Namespace, source: str, console: Console) -> 
 
 
 def choose_feature(checkpoint: Checkpoint, name: str, console: Console) -> str:
-    """The feature of the option; what `auto` chooses and what the feature leaves out is said.
+    """The feature of the option; log the choice of `auto`, and what the feature leaves out.
+
+    Args:
+        checkpoint: the checkpoint.
+        name: of the option `--feature`.
+        console: prints the log.
 
     Raises:
         UsageError: see `Checkpoint.feature`.

@@ -1,4 +1,4 @@
-"""Which opsets can be asked for; imports no torch, so that a wrong one is refused at once."""
+"""The opsets that can be requested; imports no torch, so that a wrong opset is refused at once."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from parity.environment import at_least
 from parity.errors import UsageError
 
 MINIMUM_OPSET = 11
-# The exporter of torch 1.13, the last that the SDK of AWS Inf1 supports, ends there.
+# The exporter of torch 1.13, the last torch that the SDK of AWS Inf1 supports, ends there.
 MAXIMUM_OPSET = 20 if at_least("torch", "2") else 17
-# Neither scaled_dot_product_attention nor triu and tril have a lowering below.
+# Below, neither scaled_dot_product_attention nor triu and tril have a lowering.
 SDPA_MINIMUM_OPSET = 14
 TRILU_MINIMUM_OPSET = 14
 
 
-# Those of the tracing exporter.
+# The opsets of the tracing exporter.
 OPSETS = range(MINIMUM_OPSET, MAXIMUM_OPSET + 1)
 
 
 def check_opset(opset: int, opsets: range = OPSETS, subject: str = "this exporter", reason: str = "") -> None:
-    """Refuse an opset that the exporter, or the model, cannot deliver.
+    """Refuse an opset that the exporter, or the model, does not support.
 
     Args:
-        opsets: those that can be delivered.
-        subject: what delivers them, for the message.
-        reason: why none is below.
+        opset: the requested opset.
+        opsets: the supported opsets.
+        subject: the exporter or model, for the message.
+        reason: why lower opsets are not supported.
 
     Raises:
         UsageError

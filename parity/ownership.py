@@ -1,4 +1,4 @@
-"""Whose the files are that a command would replace: of an earlier export of the same model, or somebody else's."""
+"""The owner of the files that a command would replace: an earlier export of the same model, or somebody else."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ def require_own(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Refuse to replace files that no earlier export of this model has written.
+    """Refuse to replace files that no earlier export of this model wrote.
 
-    Ours is a model file that says that parity wrote it from a model of this type, with the data and the companions
-    beside it. A file that would be replaced by the same bytes is no conflict.
+    A model file is ours if it says that parity wrote it from a model of this type; the data and the companions next to
+    it are then ours too. Replacing a file by the same bytes is no conflict.
 
     Args:
         models: the model files that will be written, all into one directory.
-        companions: a directory with the files that will be written beside them.
-        checkpoint: what is exported; its fingerprint is asked for if another export's companions would be replaced.
-        instead: model files that are written in the place of those where they fail, without companions.
-        overwrite: replace them all the same; `say` gets their list.
+        companions: a directory with the files that will be written next to them.
+        checkpoint: the exported checkpoint; its fingerprint is computed if other exports' companions would be replaced.
+        instead: model files that replace those if they fail, without companions.
+        overwrite: replace foreign files all the same.
+        say: gets their list.
 
     Raises:
-        UsageError: names every such file; or one is a link, no file at all, or the checkpoint's own, which nothing
-            overwrites.
+        UsageError: names every foreign file; or a path is a link, not a file at all, or the checkpoint's own, which
+            nothing overwrites.
     """
     for path in (*models, *instead, *(models[0].parent / each.name for each in _files_of(companions))):
         require_replaceable(path)
@@ -77,7 +78,7 @@ def _files_of(companions: Path | None) -> list[Path]:
 
 
 def _require_output(path: Path, checkpoint: Checkpoint) -> None:
-    """Refuse to write what the checkpoint itself is read from, such as its configuration or its weights."""
+    """Refuse to write a file that the checkpoint itself is read from, such as its configuration or its weights."""
     if path.suffix in _MODELS or not os.path.lexists(path):
         return
     for source in dict.fromkeys((checkpoint.source, checkpoint.base)):
@@ -87,7 +88,7 @@ def _require_output(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def others(models: Sequence[Path], model_type: str) -> list[Path]:
-    """The model files among them that stand there and are not ours, and data files without a model."""
+    """The model files among these that exist and are not ours, and data files without a model."""
     foreign: list[Path] = []
     for path in models:
         if os.path.lexists(path):
@@ -102,12 +103,12 @@ def is_ours(path: Path, model_type: str) -> bool:
     facts = facts_of(path)
     if "parity" not in facts:
         return False
-    # Until 0.1 only the configuration beside an ONNX file told the type.
+    # Until 0.1 only the configuration next to an ONNX file had the type.
     return (facts.get("model_type") or _type_beside(path)) == model_type
 
 
 def facts_of(path: Path) -> Mapping[str, str]:
-    """What a model file says of itself: the metadata of an ONNX file, or what is in a TorchScript archive of ours."""
+    """The metadata of an ONNX file, or the owner's facts in a TorchScript archive of ours; empty for other files."""
     if not path.is_file():
         return {}
     if zipfile.is_zipfile(path):
@@ -117,7 +118,7 @@ def facts_of(path: Path) -> Mapping[str, str]:
 
         model = onnx.load(str(path), load_external_data=False)
     except Exception:
-        return {}  # no ONNX file, or a host that has no onnx and writes none
+        return {}  # no ONNX file, or a host without onnx, which writes none
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
@@ -136,7 +137,7 @@ def _differs(new: Path, old: Path) -> bool:
 
 
 def _is_theirs(directory: Path, checkpoint: Checkpoint) -> bool:
-    """Whether the companions are of other exports of this very checkpoint, which stay there."""
+    """Whether the companions belong to other exports of this very checkpoint, which stay."""
     outputs = [path for path in directory.iterdir() if path.suffix in _MODELS and not path.stem.endswith(REJECTED)]
     exports = [path for path in outputs if is_ours(path, checkpoint.model_type)]
     known = {facts_of(path).get("checkpoint") for path in exports} - {None}

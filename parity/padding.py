@@ -12,10 +12,10 @@ class Way:
     """A way to pad a row.
 
     Args:
-        front, back: how many tokens at either end are padding.
-        half: at which of the ends it is more than half of the row instead.
-        step: of the tokens between the ends, each that many is masked too, though it is no padding; 0 masks none.
-        whole: whether all are masked.
+        front, back: the number of padding tokens at either end.
+        half: the end, `front` or `back`, that has more than half of the row as padding instead.
+        step: every step-th token between the ends is masked too, though it is no padding; 0 masks none.
+        whole: whether all tokens are masked.
     """
 
     front: int = 0
@@ -25,14 +25,14 @@ class Way:
     whole: bool = False
 
     def ends(self, length: int) -> tuple[int, int]:
-        """The tokens at either end that are padding, of a row of that length, of which one stays."""
+        """The numbers of padding tokens at either end of a row of this length; one token stays."""
         most = min(length - 1, length // 2 + 1)
         front = most if self.half == "front" else min(self.front, max(0, length - 1))
         back = most if self.half == "back" else min(self.back, max(0, length - 1 - front))
         return front, back
 
 
-# No row is without padding, which tokenizers never make; and the last sees nothing.
+# Every row has padding, while tokenizers pad to the longest row; the last way masks all tokens.
 WAYS = (
     Way(half="front"),
     Way(half="back"),
@@ -49,9 +49,10 @@ def pad_mixed(ids: torch.Tensor, mask: torch.Tensor, pad: int, turn: int = 0) ->
     """Tokens and their mask, each row padded in the next of `WAYS`.
 
     Args:
-        ids: (…, length); what stands at the ends is replaced by `pad`, the rest of the row keeps its end.
+        ids: (…, length); `pad` is put at the ends, and as many of the first tokens are dropped.
         mask: (…, length), or longer by a past, which is padded first.
-        turn: which of the ways comes first.
+        pad: the id of the padding token.
+        turn: the index of the first row's way.
     """
     ids, mask = ids.clone(), mask.clone()
     rows, masks = ids.view(-1, ids.shape[-1]), mask.view(-1, mask.shape[-1])
@@ -74,7 +75,7 @@ def row_mask(way: Way, length: int) -> torch.Tensor:
     front, back = way.ends(length)
     mask = torch.ones(length, dtype=torch.long)
     if way.step:
-        # Neither the first nor the last of the tokens: a summary may be read there.
+        # Keep the first and the last of the tokens: a summary may be read there.
         mask[front + 1 : length - back - 1 : way.step] = 0
     mask[:front] = 0
     mask[length - back :] = 0

@@ -1,4 +1,4 @@
-"""What a path leads to, asked before anything is opened or replaced."""
+"""The kind of file that a path leads to, checked before anything is opened or replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from parity.errors import UsageError
 
-# What a path may lead to that is no regular file, as people call it.
+# Kinds of files that are not regular, in words.
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -20,19 +20,20 @@ _KINDS = (
 
 
 def kind_of(mode: int) -> str:
-    """What a file of that `st_mode` is; empty for a regular one."""
+    """The kind of a file with this `st_mode`; empty for a regular file."""
     return next((words for holds, words in _KINDS if holds(mode)), "")
 
 
 def require_regular(path: Path, role: str, advice: str = "give the path of one that exists") -> None:
-    """Refuse, unopened, to read what is no regular file when links are followed.
+    """Refuse to read anything but a regular file, without opening it; links are followed.
 
     Args:
-        role: what the path stands for in messages, such as `file`.
-        advice: what to do where there is nothing.
+        path: the path.
+        role: its name in messages, such as `file`.
+        advice: what to do if nothing exists there.
 
     Raises:
-        UsageError: it is something else, or nothing.
+        UsageError: the file is of another kind, or missing.
     """
     try:
         kind = kind_of(os.stat(path).st_mode)
@@ -43,10 +44,10 @@ def require_regular(path: Path, role: str, advice: str = "give the path of one t
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse to put a file in the place of a link, which may lead to somebody else's, or of what is no file.
+    """Refuse to replace a link, which may lead to somebody else's file, or anything but a file.
 
     Raises:
-        UsageError: says what it is.
+        UsageError: names its kind.
     """
     try:
         kind = kind_of(os.lstat(path).st_mode)
@@ -62,6 +63,6 @@ def require_replaceable(path: Path) -> None:
 
 
 def short(path: Path) -> str:
-    """The path as a message shows it: printable, and not thousands of characters."""
+    """The path for a message: printable, and at most 300 characters long."""
     text = str(path) if str(path).isprintable() else ascii(str(path))[1:-1]
     return text if len(text) <= 300 else f"{text[:140]}…{text[-140:]}"

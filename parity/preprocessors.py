@@ -1,4 +1,4 @@
-"""What makes a model's inputs: the checkpoint's own files, as published ones have them, or drawn token ids."""
+"""Preprocessors, which make a model's inputs: the checkpoint's own, or generators of token ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from parity.configs.base import Preprocessor
 
-# Kinds of models, as declarations name them, that take a text alone, and those that take one beside something else.
+# Kinds of models, as declarations name them, that take only a text, and those that take more than a text.
 TEXT_KINDS = ("encoder", "decoder", "encoder-decoder")
 JOINED_KINDS = ("multimodal", "speech")
 
@@ -36,15 +36,15 @@ class JoinedPreprocessor:
         self._parts = (first, tokenizer)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write both beside each other."""
+        """Write both into one directory."""
         for part in self._parts:
             part.save_pretrained(directory)
 
 
 class DrawnTokens:
-    """Stands for the tokenizer of a text model that has none: a text has an id for each character, and an end.
+    """Replaces the tokenizer of a text model without one: a text has an id for each character, and an end.
 
-    The ids are the lowest that are no padding; whoever varies them draws others.
+    The ids are the lowest that are not padding; a caller that varies them draws others.
     """
 
     unk_token = "0"
@@ -55,7 +55,7 @@ class DrawnTokens:
         size = vocabulary_of(config) or 2
         self.pad_token_id = padding_token(config)
         end = getattr(text_config(config), "eos_token_id", None)
-        # Some heads look for it.
+        # Some heads search the ids for it.
         self.all_special_ids = [end] if isinstance(end, int) and 0 <= end < size else []
         self._words = [word for word in range(size) if word not in (self.pad_token_id, end)] or [0]
 
@@ -87,17 +87,20 @@ class DrawnTokens:
         return BatchEncoding(data, tensor_type=options.get("return_tensors"))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """There are no files."""
+        """Write nothing: there are no files."""
 
 
 def open_preprocessor(
     source: str, config: PretrainedConfig, kind: str = "auto", *, tokenizer: str | None = None, cache_dir: str | None
 ) -> Preprocessor:
-    """What makes the inputs of a checkpoint's model.
+    """The preprocessor for the inputs of a checkpoint's model.
 
     Args:
-        kind: see `loading.load_preprocessor`; `auto` takes what the architecture needs.
-        tokenizer: directory or Hub id whose tokenizer is taken in place of the checkpoint's own.
+        source: directory or Hub id of its files.
+        config: the model's configuration.
+        kind: see `loading.load_preprocessor`; `auto` takes the kind that the architecture needs.
+        tokenizer: directory or Hub id of a tokenizer that replaces the checkpoint's own.
+        cache_dir: directory for checkpoints from the Hub.
 
     Raises:
         UsageError, CheckpointError: it cannot be loaded, has fewer tokens than its files, or lacks a part that the
@@ -115,7 +118,7 @@ def open_preprocessor(
     if both and (kind == "processor" or (kind == "auto" and needs in JOINED_KINDS)):
         return _joined(source, config, cache_dir)
     if both and kind == "auto":
-        # The other belongs to another model of the same directory.
+        # The other part belongs to another model of the same directory.
         kind = "image_processor" if needs == "vision" else "tokenizer"
     if kind not in ("auto", "processor") and needs in JOINED_KINDS and getattr(config, "visual_embed", True):
         raise UsageError(
@@ -174,7 +177,7 @@ def _tokenizer_from(tokenizer: str, config: PretrainedConfig, cache_dir: str | N
 
 
 def _require_parts(preprocessor: Preprocessor, source: str, config: PretrainedConfig) -> None:
-    """Refuse one half of what a model of texts and images, or of sounds, takes."""
+    """Refuse a preprocessor for only one of the two kinds of inputs that the model takes."""
     has_text = getattr(preprocessor, "tokenizer", None) is not None
     if has_text or not getattr(config, "visual_embed", True):
         return
@@ -187,7 +190,7 @@ def _require_parts(preprocessor: Preprocessor, source: str, config: PretrainedCo
 
 
 def _require_words(preprocessor: Preprocessor, source: str, config: PretrainedConfig, cache_dir: str | None) -> None:
-    """Refuse a tokenizer that transformers has rebuilt with fewer tokens than its files list and the model has."""
+    """Refuse a tokenizer that transformers rebuilt with fewer tokens than its files list and the model has."""
     tokenizer = tokenizer_of(preprocessor)
     if tokenizer is None:
         return
@@ -218,7 +221,7 @@ def require_texts(preprocessor: Preprocessor, source: str, model_type: str, task
 
 
 def _words_of(path: Path) -> set[str]:
-    """The tokens that a vocabulary lists; none if it has another form."""
+    """The tokens in a vocabulary's file; empty if it has another form."""
     try:
         text = schema.read_text(path)
         if path.suffix == ".txt":
@@ -229,18 +232,20 @@ def _words_of(path: Path) -> set[str]:
         return set()
     if isinstance(words, dict) and all(isinstance(index, int) for index in words.values()):
         return {word.strip() for word in words} - {""}
-    # Pieces with their scores.
+    # A list of pieces with their scores.
     return {piece[0].strip() for piece in words if isinstance(piece, list)} - {""} if isinstance(words, list) else set()
 
 
 def remarks(
     preprocessor: Preprocessor | None, config: PretrainedConfig, declared: Collection[str], left_out: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """What a user should know of the inputs: lines for the log, and warnings.
+    """Remarks on the inputs for the user: lines for the log, and warnings.
 
     Args:
+        preprocessor: of the checkpoint.
+        config: the model's configuration.
         declared: the inputs that the model's file can have.
-        left_out: what the preprocessor makes and the file does not take.
+        left_out: inputs that the preprocessor makes and the file does not take.
     """
     log, warnings = [], []
     tokenizer = tokenizer_of(preprocessor)

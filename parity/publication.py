@@ -1,9 +1,9 @@
-"""Files of one directory that take the place of others together: at every moment the old set or the new one is whole.
+"""Replace several files of one directory together: at every moment the old set or the new one is whole.
 
-Files that are run (graphs, TorchScript files) are *entries*; what they need, data and companions, stands beside them.
-A set of one file is one rename. A larger one is written down in a journal, and then: the old entries are moved into the
-stage, the rest is moved to its place, and last come the new entries. So no new entry ever stands beside old data, or an
-old one beside new. A rename that fails is followed by the way back; what a crash has left, the next run ends.
+Files that are run (graphs, TorchScript files) are *entries*; the data and companions that they need lie next to them.
+A set of one file is one rename. A larger set is written to a journal first; then the old entries are moved into the
+stage, the other files to their place, and last the new entries. So no new entry ever lies next to old data, nor an
+old entry next to new data. If a rename fails, the moves are undone; after a crash, the next run completes them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _JOURNAL = schema.table(
 
 
 class Publication:
-    """What is to be moved from a stage into its directory.
+    """Files to move from a stage into its directory.
 
     Args:
         stage: a directory in `directory`, of `files.staging_directory`.
-        directory: where the files go.
+        directory: their destination.
     """
 
     def __init__(self, stage: Path, directory: Path) -> None:
@@ -51,25 +51,25 @@ class Publication:
         self._removals: list[str] = []
 
     def add_entry(self, staged_file: Path, name: str) -> None:
-        """A finished file that is run, and the name that it gets."""
+        """Add a finished file that is run, under this name."""
         self._moves[name] = staged_file
         self._entries.append(name)
 
     def add(self, staged_file: Path, name: str) -> None:
-        """A finished file that entries need; one that is there already, with the same bytes, stays."""
+        """Add a finished file that entries need; a file of the same bytes at its destination stays."""
         if not _is_same(staged_file, self._directory / name):
             self._moves[name] = staged_file
 
     def remove(self, name: str) -> None:
-        """A file that is gone afterwards, if it was there."""
+        """Remove a file, if it exists."""
         self._removals.append(name)
 
     def commit(self) -> None:
         """Move everything.
 
         Raises:
-            UsageError: a name belongs to a link or to what is no file.
-            OutputError: a move fails; what stood there is still there, or the message says where it is.
+            UsageError: a name belongs to a link or to something other than a file.
+            OutputError: a move fails; the old files are in their place, or the message says where they are.
         """
         destinations = [self._directory / name for name in self._entries or self._moves]
         for name in (*self._moves, *self._removals):
@@ -126,7 +126,7 @@ class Publication:
             raise
         deliver(self._directory / name for name in self._entries)
         with contextlib.suppress(OSError):
-            _unlink(self._stage / JOURNAL)  # else the next run finds nothing left to move
+            _unlink(self._stage / JOURNAL)  # if this fails, the next run finds nothing left to move
 
     def _go_back(self, steps: _Steps, reason: BaseException) -> None:
         try:
@@ -141,7 +141,7 @@ class Publication:
 
 
 class _Steps:
-    """The moves of a journal, each of which is skipped where it has been made."""
+    """The moves of a journal; a move that was made already is skipped."""
 
     def __init__(self, stage: Path, directory: Path, journal: dict[str, list]) -> None:
         self._stage, self._directory = stage, directory
@@ -188,7 +188,7 @@ class _Steps:
 
 
 def complete(directory: Path) -> list[str]:
-    """End what dead processes have left in the directory: a publication that had begun, and stages; the names moved."""
+    """Complete publications that dead processes began in the directory, and remove stages; the names moved."""
     names: list[str] = []
     for stage in stages.abandoned(directory):
         if (stage / JOURNAL).exists():
@@ -214,7 +214,7 @@ def complete(directory: Path) -> list[str]:
 
 
 def publish_file(staged_file: Path, destination: Path) -> None:
-    """Move one finished file to where it was asked for.
+    """Move one finished file to its destination.
 
     Raises:
         UsageError, OutputError: see `Publication.commit`.
@@ -232,7 +232,7 @@ def _is_same(new: Path, old: Path) -> bool:
 
 
 def _write_journal(stage: Path, journal: dict[str, list]) -> None:
-    """Whole or not at all: from its rename on, the publication is carried out."""
+    """Write the journal whole or not at all: from its rename on, the publication is carried out."""
     path = stage / f"{JOURNAL}.part"
     _write(path, json.dumps(journal))
     _sync(path)
@@ -243,12 +243,12 @@ def _write_journal(stage: Path, journal: dict[str, list]) -> None:
 
 
 def _read_journal(stage: Path) -> dict[str, list]:
-    """Raises OSError, SchemaError."""
+    """Read the journal of a stage; raises OSError, SchemaError."""
     journal = schema.parse_json((stage / JOURNAL).read_bytes())
     _JOURNAL(journal, JOURNAL)
     names = [*journal["entries"], *journal["removals"], *(name for _, name in journal["moves"])]
     places = [place for place, _ in journal["moves"]]
-    # Others may write into the directory, too.
+    # Other users may write into the directory, too.
     if any(Path(name).name != name for name in names) or any(
         Path(place).is_absolute() or ".." in Path(place).parts for place in places
     ):
@@ -260,7 +260,7 @@ def _directories(stage: Path, moves: Iterable[list[str]]) -> set[Path]:
     return {(stage / place).parent for place, _ in moves} | {stage, stage / _OLD}
 
 
-# What touches the disk, each in one place: tests let every call fail, and stop at every one.
+# Each operation on the disk is in one place: tests let every call fail, and stop at every call.
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
@@ -274,7 +274,7 @@ def _unlink(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what was written; directories can be synced on POSIX only."""
+    """Make the disk hold what was written; directories can be synced on POSIX only."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

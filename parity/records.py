@@ -1,9 +1,9 @@
 """Records of a run as JSON lines: the environment first, then one line for each check of each cell.
 
 Line 1, `Environment`: kind `environment`, schema, parity, python, platform, cpus, packages (name → version), arguments
-of pytest, workers (CPU seconds and peak memory in MiB of each that ended well), date of the run's end, of a run with
-`--shard` which one it is, and, of a run of a part of the matrix, `selection`: the options that chose it, and which
-checks it left out (see `parity.reports.gate.parts`). Every other line has the fields of `FIELDS` and may have those of
+of pytest, workers (CPU seconds and peak memory in MiB of each that ended well), date of the run's end, for a run with
+`--shard` its shard, and, for a run of a part of the matrix, `selection`: the options that chose it, and the checks
+that it left out (see `parity.reports.gate.parts`). Every other line has the fields of `FIELDS` and may have those of
 `OPTIONAL`.
 """
 
@@ -26,10 +26,10 @@ from parity.schema import Schema, SchemaError
 SCHEMA = 4
 # The suffix of a file whose run has not ended.
 PARTIAL = ".partial"
-# Fields of schema 3 that have another name now.
+# Fields of schema 3 that were renamed.
 _RENAMED = {3: {"engine": "runtime"}}
 
-# Stages of what is no error of ours: any other exception, and the end of the process.
+# Stages of failures that are no error of ours: any other exception, and the end of the process.
 TEST, CRASH = "test", "crash"
 _ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, ParityError)]
 STAGES = (*dict.fromkeys(error.stage for error in _ERRORS), TEST, CRASH)
@@ -43,12 +43,12 @@ _COUNTS = schema.entries(_WORDS, _COUNT)
 _GRAPH = schema.table({"share": schema.number(0, 1), "operators": _COUNT, "outside": _COUNTS, "limited": _COUNTS})
 
 
-# Beside the graphs: where the tolerances come from, and what was measured of each output.
+# Next to the graphs: the source of the tolerances, and the measurements of each output.
 _MEASURED = {"tolerances": _WORDS, "outputs": schema.entries(_WORDS, schema.entries(_WORDS, schema.measured))}
 
 
 def _neuron(value: Any, place: str) -> None:
-    """What AWS's list says of one graph, or of several by their names; or measurements by output."""
+    """Facts about one graph by AWS's list, or about several by their names; or measurements by output."""
     if not isinstance(value, dict) or "share" in value:
         return _GRAPH(value, place)
     for name, item in value.items():
@@ -110,7 +110,7 @@ FIELDS: dict[str, tuple[Schema, str]] = {
     ),
 }
 
-# What not every machine can tell, and not every format has.
+# Fields that some machines or formats do not have.
 OPTIONAL: dict[str, tuple[Schema, str]] = {
     "cause": (
         schema.table({"exception": _WORDS, "place": _WORDS}),
@@ -132,7 +132,7 @@ OPTIONAL: dict[str, tuple[Schema, str]] = {
 
 
 def _version(value: Any, place: str) -> None:
-    """A version that packaging can compare, and a file's name can have."""
+    """A version that packaging can compare, and that a file's name can contain."""
     schema.pattern(r"[\w.!+-]{1,80}", "a version")(value, place)
     try:
         Version(value)
@@ -140,7 +140,7 @@ def _version(value: Any, place: str) -> None:
         raise SchemaError(f"{place}: is {value}, should be a version") from None
 
 
-# What follows a model in the ids of cells that a selection has left out: opsets are numbers of few digits.
+# The rest of a cell's id after the model, in the cells that a selection left out: opsets have few digits.
 _OPSETS = r"\d{1,3}(\.\.\d{1,3})?"
 _FOLDED = schema.pattern(
     rf"onnx{_OPSETS}(,{_OPSETS}){{0,50}}(-[^\0-\x1f\ud800-\udfff]{{1,200}})?|(?!onnx\d)[^\0-\x1f\ud800-\udfff]{{0,200}}",
@@ -190,7 +190,7 @@ def validate(line: dict[str, Any]) -> None:
     """Refuse a record that does not follow the schema.
 
     Raises:
-        SchemaError (a ValueError): names the field, what it is, and what it should be.
+        SchemaError: names the field, its value, and what it should be (a ValueError).
     """
     if line.get("kind") == "environment":
         _ENVIRONMENT(line, "environment")
@@ -223,21 +223,21 @@ def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any
 
 
 def partial_of(path: Path) -> Path:
-    """Where the records of a run stand line by line until it ends; a run that is broken off leaves them there."""
+    """The path of the records of a run until it ends; an interrupted run leaves them there."""
     return path.with_suffix(PARTIAL)
 
 
 def printable(text: str) -> str:
-    """A text as a record can hold it."""
+    """A text in a form that a record can hold."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Stream:
-    """Records that are written as they come: each line is on the disk before the next one is made.
+    """Records that are written as they come: each line is on the disk before the next record.
 
     Args:
-        path: of the records file of the whole run; see `partial_of`.
-        environment: the first line's.
+        path: the records file of the whole run; see `partial_of`.
+        environment: the facts of the first line.
     """
 
     def __init__(self, path: Path, environment: Mapping[str, Any]) -> None:
@@ -256,18 +256,18 @@ class Stream:
         self._file.flush()
 
     def remove(self) -> None:
-        """Remove the file, as the records of the whole run are written."""
+        """Remove the file, once the records of the whole run are written."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The environment and the records of a file, those of an older schema by today's names.
+    """The environment and the records of a file; fields of an older schema get today's names.
 
     Raises:
-        SchemaError (a ValueError): it is no regular file, is empty or of another schema, or a line does not follow it.
+        SchemaError: it is not a regular file, is empty or of another schema, or has a bad line (a ValueError).
     """
-    # Not splitlines: a message may have one of the other characters that end a line.
+    # Not splitlines: a message may have other characters that end a line there.
     whole = schema.read_text(path)
     if path.suffix == PARTIAL:
         # Its writer may have ended in the middle of a line.
@@ -286,7 +286,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not lines:
             names = _names(path, line)
             line = {**line, "schema": SCHEMA}
-            line.pop("baseline", None)  # that is known of a baseline alone; see `reports.gate.runs`
+            line.pop("baseline", None)  # only a baseline has it; see `reports.gate.runs`
         elif line.get("kind") == "environment":
             raise SchemaError(f"{place}: is a second environment, should be a check; join files with --merge")
         line = {names.get(name, name): value for name, value in line.items()}
@@ -314,10 +314,10 @@ def _names(path: Path, first: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """As `read`, for commands.
+    """Read a records file for a command; see `read`.
 
     Raises:
-        UsageError: the file is not there, or no whole records file.
+        UsageError: the file is missing, or not a whole records file.
     """
     if not os.path.exists(path):
         partial = partial_of(path)
@@ -334,7 +334,7 @@ def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def load_latest(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, those of a run of the same name that was broken off since in the place of older ones.
+    """The records of a file, updated with those of a later run of the same name that was interrupted.
 
     Raises:
         UsageError: see `load`.

@@ -1,6 +1,6 @@
 """Finds declarations: modules in `parity/architectures`, entry points of other packages, and named modules.
 
-One that cannot be loaded is refused, and keeps no other from being found.
+A declaration that cannot be loaded is refused; all others are still found.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ ENTRY_POINT = "parity.architectures"
 # Modules that were named on a command line.
 _extra_modules: list[str] = []
 
-# Where a declaration should be, and what loads it.
+# The place of a declaration, and the function that loads it.
 _Source = tuple[str, Callable[[], object]]
 
 
 def architectures() -> tuple[Architecture, ...]:
-    """All declarations, by name, but those that are refused. A module is one file: it needs no other edit."""
+    """All declarations by name, except refused ones. A module is one file: it needs no other edit."""
     return _load()[0]
 
 
 def refusals() -> dict[str, str]:
-    """Module or entry point whose declaration is refused → why, in one sentence."""
+    """Module or entry point of a refused declaration → the reason, in one sentence."""
     return dict(_load()[1])
 
 
@@ -45,7 +45,7 @@ def _load() -> tuple[tuple[Architecture, ...], dict[str, str]]:
             if declarations.setdefault(architecture.name, architecture) is not architecture:
                 raise ValueError(f"{source}: declares {architecture.model_type}, which is already declared")
         except Exception as error:
-            # Whatever a module raises when it is imported: the others are declared all the same.
+            # An import may raise anything: the others are declared all the same.
             refusals[source] = why_refused(source, error)
     return tuple(declarations[name] for name in sorted(declarations)), refusals
 
@@ -57,10 +57,10 @@ def _require_architecture(source: str, declaration: object) -> Architecture:
 
 
 def why_refused(source: str, error: Exception) -> str:
-    """One sentence: the module and the line that raised, and what is wrong there.
+    """One sentence: the module and the line that raised, and the error.
 
     Args:
-        source: the module that was to be loaded; it may be refused for another that it imports.
+        source: the module to load; the error may come from a module that it imports.
     """
     kind = "" if type(error) in (ValueError, UsageError) else f"{type(error).__name__}: "
     text = f"{kind}{' '.join(str(error).split())}"
@@ -69,7 +69,7 @@ def why_refused(source: str, error: Exception) -> str:
 
 
 def _innermost_module(trace: TracebackType | None) -> str:
-    """Name and line of the module that was being imported; empty where none was."""
+    """Name and line of the module that was being imported; empty if there was none."""
     place = ""
     while trace is not None:
         if trace.tb_frame.f_code.co_name == "<module>":
@@ -91,15 +91,15 @@ def architecture(model_type: str) -> Architecture:
 
 
 def refused() -> str:
-    """What a message that lists the declared architectures has to add: those that are refused."""
+    """The end of a message that lists the declared architectures: those that are refused."""
     return "".join(f"; refused: {sentence}" for sentence in dict.fromkeys(refusals().values()))
 
 
 def include(name: str) -> Architecture:
-    """The declaration of that name; one that is not declared yet is looked for in the module of that name, and joins.
+    """The declaration with this name; if there is none, that of the module with this name is added.
 
     Raises:
-        ValueError: there is neither such a declaration nor such a module, or the module has none.
+        ValueError: there is neither such a declaration nor such a module, or the module has no declaration.
     """
     if name.lower().replace("_", "-") in _by_name():
         return architecture(name)
@@ -126,7 +126,7 @@ def _by_name() -> dict[str, Architecture]:
 
 def _from_package() -> Iterator[_Source]:
     for module in pkgutil.iter_modules(package.__path__):
-        # Packages are none.
+        # A package is no declaration.
         if not module.ispkg:
             name = f"{package.__name__}.{module.name}"
             yield name, functools.partial(_of_module, name)

@@ -1,8 +1,8 @@
-"""What releases of transformers call the same thing by: one fact a function, with the release in which it came.
+"""Names that differ between releases of transformers: one fact a function, with the release that brought it.
 
-Files and the API of parity have one set of names throughout: arguments and outputs of a model are the names of
-`transformers.onnx`, and past key values are tuples of tensors, one for each layer. This is the only module of the
-library that asks which transformers is installed.
+Files and the API of parity have one set of names throughout: arguments and outputs of a model have the names of
+`transformers.onnx`, and past key values are tuples of tensors, one tuple for each layer. This is the only module of
+the library that checks which transformers is installed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, EncoderDecoderCache
     from transformers.cache_utils import Cache
 
-# The name of the caches in our API and, with a number and a part behind it, in files; that of outputs is `present`.
+# The name of the caches in our API and, followed by a number and a part, in files; that of outputs is `present`.
 PAST = "past_key_values"
-# 5.24: arguments and outputs have this name in its place.
+# Since 5.24 arguments and outputs have this name instead.
 _CACHE = "cache"
 
 
 @functools.lru_cache(maxsize=64)
 def parameters_of(model_class: type) -> tuple[str, ...]:
-    """The names that the model's `forward` takes, in its order; its caches as `past_key_values`."""
+    """The parameters of the model's `forward`, in its order; its caches are called `past_key_values`."""
     names = [name for name in _names_in_forward(model_class) if name != "self"]
     return tuple(PAST if name == _CACHE and _takes_cache(model_class) else name for name in names)
 
@@ -41,7 +41,7 @@ def _names_in_forward(model_class: type[torch.nn.Module]) -> tuple[str, ...]:
 
 
 def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by our names → by those of the model's `forward`, past key values as what it takes."""
+    """Arguments by our names → by those of the model's `forward`, past key values in the form that it takes."""
     arguments = dict(inputs)
     past = arguments.pop(PAST, None)
     if past is not None:
@@ -52,7 +52,7 @@ def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _asks_none_for_its_length(model_class: type) -> bool:
-    """4.54 to 4.57: ImageGPT without a cache fails, one that is empty is none: huggingface/transformers#40811."""
+    """In 4.54 to 4.57 ImageGPT fails without a cache, and an empty one does no harm: huggingface/transformers#40811."""
     concerned = at_least("transformers", "4.54") and not at_least("transformers", "5")
     return concerned and model_class.__name__.startswith("ImageGPT")
 
@@ -67,7 +67,7 @@ def _past_of(
 
 @functools.lru_cache(maxsize=64)
 def _takes_cache(model_class: type) -> bool:
-    """Since 5.24; a model of one's own may still have the old name in its `forward`."""
+    """Since 5.24; a user's own model may still have the old name in its `forward`."""
     if not at_least("transformers", "5.24"):
         return False
     names = _names_in_forward(model_class)
@@ -75,7 +75,7 @@ def _takes_cache(model_class: type) -> bool:
 
 
 def with_our_names(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs that a user names as the installed transformers does → by our names."""
+    """Inputs by the names of the installed transformers → by our names."""
     by_our_names = dict(inputs)
     if _CACHE in inputs and PAST not in inputs and at_least("transformers", "5.24"):
         by_our_names[PAST] = by_our_names.pop(_CACHE)
@@ -83,16 +83,16 @@ def with_our_names(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def outputs_of(returned: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The outputs of a model by our names; caches, whatever they are called and made of, as `present`, in tuples."""
+    """The outputs of a model by our names; caches, whatever their name and class, are `present`, in tuples."""
     for name, value in returned.items():
         holds_cache = name == PAST or (name == _CACHE and is_cache(value))
         yield "present" if holds_cache else name, from_cache(value) if is_cache(value) else value
 
 
 def _takes_objects(model_class: type) -> bool:
-    """Before 4.48 no model needs Cache objects and some take tuples only; from 4.50 on all take objects.
+    """Before 4.48 no model needs Cache objects and some take tuples only; since 4.50 all take objects.
 
-    In between, those that say so take nothing else, and the others tuples.
+    In between, models with `_supports_cache_class` take only objects, and the others tuples.
     """
     if at_least("transformers", "4.50"):
         return True
@@ -114,8 +114,9 @@ def to_cache(past: Iterable[Sequence[torch.Tensor]]) -> DynamicCache | EncoderDe
 
 
 def _dynamic_cache(layers: Sequence[Sequence[torch.Tensor]]) -> DynamicCache:
-    """One of the given keys and values. Before 4.56 the constructor takes none (in 4.54 and 4.55 it puts an empty
-    layer before them).
+    """A DynamicCache of these keys and values.
+
+    Before 4.56 the constructor takes none (in 4.54 and 4.55 it puts an empty layer before them).
     """
     from transformers import DynamicCache
 
@@ -133,7 +134,7 @@ def is_cache(value: object) -> bool:
 
 
 def from_cache(cache: Cache) -> list[tuple[torch.Tensor, ...]]:
-    """A Cache object → per-layer tuples, as `to_cache` takes them."""
+    """A Cache object → per-layer tuples: the inverse of `to_cache`."""
     if hasattr(cache, "self_attention_cache"):
         own, cross = from_cache(cache.self_attention_cache), from_cache(cache.cross_attention_cache)
         return [a + b for a, b in zip(own, cross, strict=True)]
@@ -157,8 +158,8 @@ def traceable_masks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _masks_by_broadcasting(masking: ModuleType) -> Iterator[None]:
-    """From 4.53 on masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
-    # The mode that turns look-ups into calls which can be mapped is not needed either.
+    """Since 4.53 masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
+    # Without mapping, the mode that makes look-ups mappable is not needed either.
     patches = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": contextlib.nullcontext}
     # Older torch has no such mode.
     own = {name: getattr(masking, name) for name in patches if hasattr(masking, name)}
@@ -173,7 +174,7 @@ def _masks_by_broadcasting(masking: ModuleType) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lengths_as_positions(masking: ModuleType) -> Iterator[None]:
-    """5.4 to 5.8 take the length of a text that is traced for its positions: huggingface/transformers#45735."""
+    """In 5.4 to 5.8 a traced length of a text is taken for its positions: huggingface/transformers#45735."""
     import torch
 
     functions = masking.ALL_MASK_ATTENTION_FUNCTIONS
@@ -192,11 +193,11 @@ def _lengths_as_positions(masking: ModuleType) -> Iterator[None]:
         yield
     finally:
         for name in own:
-            del functions[name]  # the class's own is seen again
+            del functions[name]  # uncovers the class's own
 
 
 def _broadcast(mask_function: Callable[..., torch.Tensor], bh_indices: bool = True) -> Callable[..., torch.Tensor]:
-    """What `_vmap_for_bhqkv` makes of a mask function, as one call on indices of all four axes (or of the last two)."""
+    """The result of `_vmap_for_bhqkv` on a mask function, as one call on indices of all four axes (or the last two)."""
 
     def mask(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         if not bh_indices:
@@ -213,7 +214,7 @@ def dtype_option(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def tensorflow_gap() -> str | None:
-    """Why TensorFlow weights cannot be read here and what to install; None where they can. 5.0 reads none."""
+    """Why TensorFlow weights cannot be read here and what to install; None if they can. 5.0 and later read none."""
     if at_least("transformers", "5"):
         return (
             f"transformers {version_of('transformers')} reads no TensorFlow weights; install transformers<5 with"

@@ -1,4 +1,4 @@
-"""What data that a file hands over must look like; a `SchemaError` says where it does not, and what it should be.
+"""Schemas of the data in files; a `SchemaError` names the place, the value, and what it should be.
 
 A schema is a function of a value and its place. Written here because the hosts that read our files (AWS Inf1, the gate
 of a workflow) have no schema library.
@@ -20,9 +20,9 @@ from parity.paths import kind_of, short
 # Refuses a value at a place, or returns.
 Schema = Callable[[Any, str], None]
 
-# Elements that a tensor may have which is made only because a file says so.
+# The most elements of a tensor that is made only because a file says so.
 LARGEST_TENSOR = 1 << 28
-# Bytes of a file that is read as a whole.
+# The most bytes of a file that is read as a whole.
 _LARGEST_FILE = 1 << 30
 
 
@@ -37,7 +37,7 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
         constants: take NaN and Infinity, which Python writes and JSON does not have.
 
     Raises:
-        SchemaError: it is none, in words and without the text of Python's exception.
+        SchemaError: it is not valid JSON; the message has no text of Python's exception.
     """
     try:
         return json.loads(text, parse_constant=float if constants else _no_constant)
@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        SchemaError: links followed, it is no regular file, and is not opened; or it cannot be read, or is no UTF-8.
+        SchemaError: it is not a regular file (links are followed, nothing is opened), cannot be read, or is not UTF-8.
     """
     name = short(path)
     try:
@@ -78,7 +78,8 @@ def read_json(path: Path, schema: Schema | None = None, *, constants: bool = Fal
     """The value of a JSON file.
 
     Args:
-        schema: what it must be; None takes any value.
+        path: of the file.
+        schema: of the value; None takes any value.
         constants: see `parse_json`.
 
     Raises:
@@ -108,7 +109,7 @@ def read_table(path: Path, columns: Mapping[str, Schema]) -> list[dict[str, str]
     """
     name, heading = short(path), list(columns)
     try:
-        # Not splitlines: other characters than these end lines there.
+        # Not splitlines, which ends lines at other characters too.
         rows = list(csv.reader(read_text(path).split("\n"), strict=True))
     except csv.Error:
         raise SchemaError(f"{name}: is no CSV file") from None
@@ -136,7 +137,7 @@ def text(longest: int = 1000) -> Schema:
 
 
 def prose(longest: int = 100_000) -> Schema:
-    """A string of several lines, as a message of somebody else is, that can be encoded."""
+    """A string of several lines that can be encoded, such as the message of another program."""
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, str) or len(value) > longest or "\0" in value or not _is_unicode(value):
@@ -146,7 +147,7 @@ def prose(longest: int = 100_000) -> Schema:
 
 
 def _is_unicode(value: str) -> bool:
-    """Whether it has no half of a character, which JSON can write and no file hold."""
+    """Whether it has no half of a character, which JSON can write and no file can hold."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -181,7 +182,7 @@ def number(lowest: float, highest: float) -> Schema:
 
 
 def digits(lowest: float, highest: float) -> Schema:
-    """A string that is a finite number between two, as a table has it."""
+    """A string with a finite number between two, as in a table."""
     check_number = number(lowest, highest)
 
     def check(value: Any, place: str) -> None:
@@ -195,13 +196,13 @@ def digits(lowest: float, highest: float) -> Schema:
 
 
 def measured(value: Any, place: str) -> None:
-    """A number that came out of a computation: NaN and the infinities are taken, too."""
+    """A computed number: NaN and the infinities are valid, too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (abs(value) > 1e300 and math.isfinite(value)):
         _refuse(value, place, "a number")
 
 
 def anything(value: Any, place: str) -> None:
-    """Whatever it is; what follows it must not depend on that."""
+    """Any value; nothing may depend on it."""
 
 
 def whole(lowest: int, highest: int = (1 << 63) - 1) -> Schema:
@@ -231,7 +232,7 @@ def choice(*values: str) -> Schema:
 
 
 def maybe(schema: Schema) -> Schema:
-    """`null`, or what the schema takes."""
+    """`null`, or a value that the schema takes."""
 
     def check(value: Any, place: str) -> None:
         if value is not None:
@@ -241,7 +242,7 @@ def maybe(schema: Schema) -> Schema:
 
 
 def either(*schemas: Schema) -> Schema:
-    """What one of several takes; what none takes is refused as by the last."""
+    """A value that one of several schemas takes; the last schema refuses all others."""
 
     def check(value: Any, place: str) -> None:
         for schema in schemas[:-1]:
@@ -282,10 +283,12 @@ def entries(key: Schema, schema: Schema, *, largest: int = 10_000) -> Schema:
 def table(
     schemas: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, *, closed: bool = False
 ) -> Schema:
-    """An object with these keys; keys that are not named are ignored, since a newer parity may have written them.
+    """An object with these keys; other keys are ignored, since a newer parity may have written them.
 
     Args:
-        closed: they are refused.
+        schemas: key → schema of its value.
+        optional: the same, for keys that may be missing.
+        closed: refuse other keys.
     """
 
     def check(value: Any, place: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a fact holds: for which features, opsets, attention implementations, exporters, dtypes and versions."""
+"""The scope of a fact: features, opsets, attention implementations, exporters, dtypes and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parity.tasks import TASKS, task_of
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The cells and environments that a fact is about; what is empty leaves nothing out.
+    """The cells and environments that a fact is about; an empty field excludes nothing.
 
     Args:
         features, opsets: any of these.
@@ -38,7 +38,7 @@ class Scope:
             words.require_versions(subject, self.versions)
 
     def require_no_opsets(self) -> None:
-        """Refuse opsets in the scope of a fact that is never asked at one opset.
+        """Refuse opsets in the scope of a fact that does not depend on the opset.
 
         Raises:
             ValueError
@@ -56,7 +56,7 @@ class Scope:
         exporter: str | None = None,
         dtype: str | None = None,
     ) -> bool:
-        """Whether the fact holds there, in this environment; what is not given is not asked for.
+        """Whether the fact holds there, in this environment; arguments that are None are not compared.
 
         Args:
             feature: such as `masked-lm`.

@@ -1,6 +1,6 @@
 """Directories of sentence-transformers: their modules after the transformer, as part of the model that is exported.
 
-What each module computes is that of `sentence_transformers.sentence_transformer.modules`; the package is not needed.
+Each module computes the same as in `sentence_transformers.sentence_transformer.modules`, which is not needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES = "modules.json"
 _EMBEDDING = "sentence_embedding"
 OUTPUTS = {"token_embeddings": {0: "batch", 1: "sequence"}, _EMBEDDING: {0: "batch"}}
 
-# Key of a pooling's configuration → the mode; of several, the embeddings stand one after the other in this order.
+# Key of a pooling's configuration → the mode; several modes are concatenated in this order.
 _MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -39,7 +39,7 @@ _MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Keeps a text without tokens from being divided by 0.
+# Prevents a division by 0 for a text without tokens.
 _LEAST = 1e-9
 
 _MODULES = schema.items(schema.table({"idx": schema.whole(0), "type": schema.text(), "path": schema.text()}))
@@ -57,7 +57,7 @@ def module_names(path: Path) -> list[tuple[str, str]]:
     """(kind, directory) of the modules that a modules.json lists, such as `("Pooling", "1_Pooling")`.
 
     Raises:
-        CheckpointError: it is no list of modules.
+        CheckpointError: it is not a list of modules.
     """
     try:
         entries = sorted(schema.read_json(path, _MODULES), key=lambda entry: entry["idx"])
@@ -80,14 +80,15 @@ def embedding_config(default: OnnxConfig) -> OnnxConfig:
 
 
 def with_modules(transformer: PreTrainedModel, modules: Sequence[tuple[str, str]], find: FindFile) -> torch.nn.Module:
-    """A model with the arguments of the transformer that answers with its token embeddings and the text's embedding.
+    """A model with the transformer's arguments, whose outputs are its token embeddings and the text's embedding.
 
     Args:
+        transformer: the model; it becomes part of the result.
         modules: from `module_names`, the transformer first.
-        find: where a file of the directory lies, by its path there.
+        find: path in the directory → the file, or None if it is missing.
 
     Raises:
-        CheckpointError: a module that is not known, or settings of one.
+        CheckpointError: a module, or a setting of a module, is unknown.
     """
     makers = {"Pooling": _pooling, "Normalize": _normalize, "Dense": _dense, "Dropout": _nothing}
     kinds = [kind for kind, _ in modules]
@@ -109,7 +110,7 @@ def with_modules(transformer: PreTrainedModel, modules: Sequence[tuple[str, str]
 
 
 def fingerprint(modules: Sequence[tuple[str, str]], find: FindFile) -> str:
-    """SHA-256 over the kinds of the modules and the files of those behind the transformer, as `sha256:…`."""
+    """SHA-256 over the kinds of the modules and the files of those after the transformer, as `sha256:…`."""
     digest = hashlib.sha256()
     for index, (kind, place) in enumerate(modules):
         digest.update(f"{kind}\0".encode())
@@ -120,7 +121,7 @@ def fingerprint(modules: Sequence[tuple[str, str]], find: FindFile) -> str:
 
 
 class _SentenceEmbedding(torch.nn.Module):
-    """A transformer and the modules behind it, with what exporters ask a model of transformers."""
+    """A transformer and the modules after it, with the attributes that exporters read from a model of transformers."""
 
     def __init__(self, transformer: PreTrainedModel) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ def _embed(model: torch.nn.Module, args: Sequence[Any], options: Mapping[str, An
 
 
 class _Pooling(torch.nn.Module):
-    """One vector of all tokens of a text; of several modes, one after the other."""
+    """One vector of all tokens of a text; several modes are concatenated."""
 
     def __init__(self, modes: Sequence[str]) -> None:
         super().__init__()
@@ -191,10 +192,10 @@ def _settings(name: str, find: FindFile, known: Sequence[str], form: schema.Sche
 
     Args:
         known: the keys that it may have.
-        form: what their values must be.
+        form: the schema of their values.
 
     Raises:
-        CheckpointError: there is none, or it asks for something that is not known.
+        CheckpointError: it is missing, or has an unknown setting.
     """
     path = find(f"{name}/config.json")
     if path is None:
@@ -203,7 +204,7 @@ def _settings(name: str, find: FindFile, known: Sequence[str], form: schema.Sche
         settings: dict[str, Any] = schema.read_json(path, form)
     except SchemaError as error:
         raise CheckpointError(f"{error}; copy or download it again") from None
-    # What is off, or as it is without saying, asks for nothing.
+    # A setting that is off, or has its default, changes nothing.
     unknown = [key for key, value in settings.items() if key not in known and value not in (False, None, _EMBEDDING)]
     if unknown:
         raise CheckpointError(

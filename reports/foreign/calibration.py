@@ -50,7 +50,9 @@ class Row:
         """Count a fault: the largest distance of each kind that was seen of it; a weight's hides the graph's."""
         self.spoiled += 1
         for check, pattern in _FAULT.items():
-            values = [float(text) for each in failures if each["check"] == check for text in pattern.findall(each["message"])]
+            values = [
+                float(text) for each in failures if each["check"] == check for text in pattern.findall(each["message"])
+            ]
             if values:
                 self.faults[check] = min(max(values), self.faults.get(check, float("inf")))
                 return
@@ -86,7 +88,17 @@ def calibration_lines(
     ]
     for name, row in sorted(rows.items()):
         least = [f"{row.faults[check]:.3g}" if check in row.faults else "" for check in _FAULT]
-        healthy = [f"{row.healthy[each]:.6g}" if each == "steps" else f"{row.healthy[each]:.2g}" for each in row.healthy]
-        cells = [name, row.files, len(row.architectures), ", ".join(sorted(row.exporters)), *healthy, row.spoiled, *least]
+        healthy = [
+            f"{row.healthy[each]:.6g}" if each == "steps" else f"{row.healthy[each]:.2g}" for each in row.healthy
+        ]
+        cells = [
+            name,
+            row.files,
+            len(row.architectures),
+            ", ".join(sorted(row.exporters)),
+            *healthy,
+            row.spoiled,
+            *least,
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return [*lines, ""]

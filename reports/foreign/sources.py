@@ -279,7 +279,9 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
 
 def _base(case: Case, checkpoint: Path, directory: Path) -> Path:
     """The float file that a tool of onnxruntime is given; one that is there already is taken again."""
-    alike = (replace(case, source=source, variant=variant) for source, variant in (("quantiser", "int8"), ("float16", "")))
+    alike = (
+        replace(case, source=source, variant=variant) for source, variant in (("quantiser", "int8"), ("float16", ""))
+    )
     places = [directory.parent / Case(case.base, case.architecture, case.feature).name]
     places += [directory.parent / each.name / "base" for each in alike]
     found = next((place for place in places if (place / "model.onnx").is_file()), None)

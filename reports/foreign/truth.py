@@ -86,7 +86,9 @@ def error_of_halves(model: Any, directory: Path, ids: np.ndarray, mask: np.ndarr
     words = np.random.default_rng(2).integers(5, model.config.vocab_size - 1, (len(ids), 4))
     with torch.no_grad():
         answer = model(
-            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), decoder_input_ids=torch.from_numpy(words)
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(mask),
+            decoder_input_ids=torch.from_numpy(words),
         )
     logits, exact = answer.logits.numpy(), answer.encoder_last_hidden_state.numpy()
     (states,) = sessions["encoder_model"].run(None, {"input_ids": ids, "attention_mask": mask})
@@ -104,7 +106,9 @@ def error_of_halves(model: Any, directory: Path, ids: np.ndarray, mask: np.ndarr
             values = sessions[name].run(None, {each: feed[each] for each in names})
             answers = dict(zip(outputs, values, strict=True))
             worst = max(worst, error(answers["logits"], logits[:, words_here], None))
-            own.update({each.replace("present", "past_key_values"): answers[each] for each in outputs if "present" in each})
+            own.update(
+                {each.replace("present", "past_key_values"): answers[each] for each in outputs if "present" in each}
+            )
     return worst
 
 
