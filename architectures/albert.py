@@ -14,7 +14,8 @@ VARIATIONS = (
     Variation("num_attention_heads", (1, 4)),
     Variation("embedding_size", (32, 8)),
     Variation("num_hidden_groups", (1,)),
-    Variation("inner_group_num", (2,)),
+    # Earlier releases raise if a group has more inner layers than turns.
+    Variation("inner_group_num", (2,), versions="transformers>=5"),
     Variation("tie_word_embeddings", (False,), features=("masked-lm",)),
 )
 

@@ -97,7 +97,7 @@ VARIATIONS = (
     Variation("encoder.hidden_act", ("relu", "silu")),
     Variation("encoder.num_channels", (1,)),
     Variation("encoder.patch_size", (4, 16)),
-    Variation("encoder.hidden_size", (32, 48)),
+    Variation("encoder.hidden_size", (36, 48)),
     Variation("decoder.hidden_act", ("relu", "silu")),
     Variation("decoder.max_position_embeddings", (64, 16, 9, 6)),
     Variation("decoder.num_hidden_layers", (1, 3)),

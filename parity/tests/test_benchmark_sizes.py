@@ -17,7 +17,7 @@ SIZE = 1 << 20  # bytes of the weights of a checkpoint that the fake writes
 
 
 class Fake:
-    """Takes the place of running commands: what it was given, in order; ours take twice the wall time of the peer."""
+    """Takes the place of running commands: what it was options, in order; ours take twice the wall time of the peer."""
 
     def __init__(self, peak=100.0):
         self.commands, self._peak = [], peak
@@ -109,7 +109,9 @@ def test_six_checkpoints_with_one_between_one_and_two_gigabytes():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["peers"], ["memory", "--checkpoints", "none"], ["peers", "--runs", "0"]], ids=lambda given: given[0]
+    "arguments",
+    [["peers"], ["memory", "--checkpoints", "none"], ["peers", "--runs", "0"]],
+    ids=lambda options: options[0],
 )
 def test_bad_arguments_are_refused(arguments):
     """No peer, an unknown checkpoint, no runs."""
