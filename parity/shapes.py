@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from parity import axes
-from parity.configs.lengths import Lengths, lengths_to_try
+from parity.configs.lengths import USUAL_ROW, Lengths, lengths_to_try
 from parity.padding import WAYS
 from parity.samples import Sample, SampleSource
 
@@ -170,8 +170,10 @@ def extreme_sizes(
     past = next((name for name in axes.PASTS if name in export_sizes), None)
     tokens = sorted({min(length, limit) for length in lengths}) if texts else []
     choices = [(_row(export_sizes, length, past, 0), "") for length in tokens]
-    if past and tokens and tokens[-1] > _AFTER_PAST:
-        choices.append((_row(export_sizes, tokens[-1], past, tokens[-1] - _AFTER_PAST), ""))
+    # A cache is tried at a usual length, however short the texts are at which the model changes.
+    whole = min(limit, max([*tokens, USUAL_ROW]))
+    if past and tokens and whole > _AFTER_PAST:
+        choices.append((_row(export_sizes, whole, past, whole - _AFTER_PAST), ""))
     choices.append((_batch(export_sizes, limit, past, len(WAYS), 2), "mixed"))
     if texts:
         # Two rows, padded at either end, for a mask that is right no further than some length.

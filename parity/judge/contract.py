@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # In the place of a symbol, where an axis is dynamic and has none.
 UNKNOWN = "?"
+# What exporter and shape inference write where they do not know a size of an output: a claim of nobody.
+_UNNAMED = re.compile(r"^\?$|_dim_\d+$|^unk__")
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, order
         for value in values:
             if value.name in declared:
                 findings.append(_dtype_and_rank(kind, value, claim.dtypes.get(value.name), claim.ranks.get(value.name)))
-                findings.append(_axes(kind, value, declared[value.name]))
+                findings.append(_axes(kind, value, declared[value.name], exact=opset is not None))
     findings += _judge_symbols(contract, claim)
     return [*findings, *contract.flaws]
 
@@ -211,16 +214,21 @@ def _dtype_and_rank(kind: str, value: Value, dtype: str | None, rank: int | None
     return Finding("dtype", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")
 
 
-def _axes(kind: str, value: Value, declared: Mapping[int, str]) -> Finding:
+def _axes(kind: str, value: Value, declared: Mapping[int, str], *, exact: bool) -> Finding:
+    """A finding on the axes of one value.
+
+    Args:
+        exact: whether an output, too, may have no name for an axis but the declared ones.
+    """
     wrong = [
         f"axis {axis} ({name}) is fixed to {value.axes[axis]}, should be dynamic"
         for axis, name in declared.items()
         if axis < len(value.axes) and isinstance(value.axes[axis], int)
     ]
-    if kind == "input":
+    if kind == "input" or exact:
         wrong += [
             f"axis {axis} is dynamic ({size}), should be fixed: nothing is claimed for other sizes there"
             for axis, size in enumerate(value.axes)
-            if isinstance(size, str) and axis not in declared
+            if isinstance(size, str) and axis not in declared and (kind == "input" or not _UNNAMED.search(size))
         ]
     return Finding("axes", value.name, not wrong, f"{kind} {value.name}: {'; '.join(wrong)}" if wrong else "")

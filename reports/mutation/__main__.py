@@ -60,7 +60,8 @@ def mutate(work: Work, case: Case, args: argparse.Namespace, uses: Counter[str])
 
     started = time.perf_counter()
     path = work.directory / "files" / case.name / "model.onnx"
-    bench = judges.prepare(case, path)
+    # What is needed to judge takes seconds, and nothing may be left to judge.
+    bench = None if path.is_file() else judges.prepare(case, path)
     graph = Graph(onnx.load(str(path)))
     faults = catalogue.faults_of(graph, case, args.seed)
     draw = catalogue.random_for(case, args.seed + 1)
@@ -70,6 +71,7 @@ def mutate(work: Work, case: Case, args: argparse.Namespace, uses: Counter[str])
     todo = [fault for fault in chosen if _must_judge(known.get(f"{case.name}: {fault.group}: {fault.kind}"), args)]
     if not todo and case.name in work.known("originals"):
         return
+    bench = bench or judges.prepare(case, path)
     truth = Truth(graph.model, bench.bounds, args.seed, bench.torch_model, 70 if case.is_tiny else 12)
     if case.name not in work.known("originals"):
         work.add("originals", {"name": case.name, **about(case), **original(bench, path), "torch": truth.original})
