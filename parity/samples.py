@@ -200,6 +200,12 @@ class SampleSource:
         fixed = [self.dummy[name].shape[-1] for name in TOKENS if name in self.layout.names]
         return self.vocabulary * max(named or fixed, default=0)
 
+    @property
+    def sound_of_row(self) -> int:
+        """How many values the sound of a row has in the dummy inputs; 0 without sounds."""
+        flat = self.layout.flatten(self.dummy)
+        return max((math.prod(flat[name].shape[1:]) for name in flat if role_of(name) is Role.SOUND), default=0)
+
     def _generate(self, **sizes: Any) -> dict[str, Any]:
         from transformers.utils import TensorType
 

@@ -13,6 +13,8 @@ from parity.samples import Sample, SampleSource
 _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
+# Of sounds whose features have more values than this, some thousand tokens attend to each other: so few rows at once.
+LONG_SOUND, ROWS_OF_LONG_SOUND = 1 << 17, 3
 # The tokens after a long past.
 _AFTER_PAST = 3
 
@@ -62,11 +64,14 @@ def choose_samples(
 
 
 def fit_batch(source: SampleSource, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes, of a batch so small that the logits over a vocabulary have at most `LARGEST_ANSWER` values.
+    """The sizes, of a batch so small that the judge needs no more memory than for other models of that size.
 
-    Only models whose texts are all of one length, a long one, have batches that are too large.
+    Rows are lost where the logits over a vocabulary have more than `LARGEST_ANSWER` values, which are those of models
+    whose texts are all of one length, a long one; and where each has a long sound.
     """
     rows = max(1, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
+    if source.sound_of_row > LONG_SOUND:
+        rows = min(rows, ROWS_OF_LONG_SOUND)
     return {name: min(size, rows) if name in axes.BATCHES else size for name, size in sizes.items()}
 
 

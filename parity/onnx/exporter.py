@@ -15,6 +15,7 @@ from parity.axes import Signature
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
 from parity.exporters import EXPORTERS
+from parity.onnx.deferred import deferred_weights
 from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
@@ -48,7 +49,7 @@ class TraceExporter:
         """
         # Below 2.5 there is no choice.
         options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-        with without_warnings(), self._patches(traceable, tensors, opset):
+        with without_warnings(), self._patches(traceable, tensors, opset), deferred_weights(traceable.model, path):
             try:
                 torch.onnx.export(
                     traceable,

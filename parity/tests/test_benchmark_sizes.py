@@ -33,7 +33,7 @@ class Fake:
 
 
 def test_both_exports_are_measured_in_turn():
-    """The peer and ours run in turn, into new directories each time; the first round is dropped."""
+    """The checkpoint is written, then the peer and ours run, each into a new directory; the first round is dropped."""
     fake = Fake()
     result = benchmark_sizes.measure_peers(["bert-base"], 2, fake.tools())
     written, *rounds = fake.commands

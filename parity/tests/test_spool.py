@@ -83,6 +83,17 @@ def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
     assert fit_batch(source, sizes) == {**sizes, "batch": rows}
 
 
+@pytest.mark.parametrize(("values", "rows"), [(80 * 3000, 3), (8 * 20, 8)])
+def test_long_sounds_cost_rows(values, rows, monkeypatch):
+    """A batch of sounds of half a minute has three rows, one of short sounds all."""
+    from parity.shapes import fit_batch
+
+    source = subjects.subject("whisper", "speech2seq-lm").source
+    assert source.sound_of_row == 8 * 20
+    monkeypatch.setattr(type(source), "sound_of_row", values)
+    assert fit_batch(source, {**source.axes, "batch": 8})["batch"] == rows
+
+
 def test_declared_models_keep_their_batches():
     """No tiny model, and none without logits over a vocabulary, has a smaller batch than was chosen."""
     from parity.shapes import fit_batch

@@ -1,0 +1,75 @@
+"""Weights that are written into a file one at a time: the file is, byte for byte, the one that torch writes."""
+
+import pytest
+
+from parity.fixtures import subjects
+
+CELLS = [
+    ("bert", "default", 17),
+    ("gpt2", "causal-lm", 13),
+    ("t5", "seq2seq-lm-with-past", 17),
+    ("resnet", "default", 11),
+]
+
+
+def export(architecture, feature, opset, path):
+    from parity.onnx import export as export_model
+
+    subject = subjects.subject(architecture, feature)
+    export_model(subject.source.preprocessor, subject.fresh_model(), subject.onnx_config, opset, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
+def test_the_file_is_the_one_that_torch_writes(architecture, feature, opset, tmp_path, monkeypatch):
+    """Every byte of it, though torch is handed back a message without weights."""
+    from parity.onnx import deferred
+
+    own, sizes = deferred.insert_weights, []
+
+    def insert(path, weights):
+        sizes.append((path.stat().st_size, sum(w.numel() * w.element_size() for w in weights.values())))
+        own(path, weights)
+
+    monkeypatch.setattr(deferred, "insert_weights", insert)
+    whole = export(architecture, feature, opset, tmp_path / "whole.onnx")
+    assert not sizes
+    monkeypatch.setattr(deferred, "SMALLEST", 0)
+    assert export(architecture, feature, opset, tmp_path / "parts.onnx") == whole
+    ((without, weights),) = sizes
+    # The control: what torch wrote itself has none of the weights.
+    assert weights > 0.9 * len(whole) - without
+    assert without < len(whole) - 0.9 * weights
+
+
+def test_torch_is_as_it_was(tmp_path, monkeypatch):
+    """After an export, also one that fails."""
+    import torch
+
+    from parity.errors import ExportError
+    from parity.onnx import deferred
+
+    own = torch._C.Graph._export_onnx
+    monkeypatch.setattr(deferred, "SMALLEST", 0)
+    export("bert", "default", 17, tmp_path / "model.onnx")
+    assert torch._C.Graph._export_onnx is own
+
+    def fail(*arguments):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(torch._C.Graph, "_export_onnx", fail)
+    with pytest.raises(ExportError):
+        export("bert", "default", 17, tmp_path / "other.onnx")
+    assert torch._C.Graph._export_onnx is fail
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16384, 2**31 - 1])
+def test_fields_begin_as_protocol_buffers_say(length):
+    """The number of the field and the length of what follows, seven bits a byte, read back by the walker of files."""
+    from parity.judge.stored import _varint
+    from parity.onnx.deferred import _field
+
+    content = _field(5, length)
+    tag, place = _varint(content, 0)
+    assert (tag >> 3, tag & 7) == (5, 2)
+    assert _varint(content, place) == (length, len(content))
