@@ -85,7 +85,7 @@ class Branch:
         def complete(inputs: Arrays) -> dict[str, np.ndarray]:
             sizes = _sizes(self.contract, inputs)
             more = {value.name: self._array(value, sizes) for value in idle}
-            return run({**inputs, **more})
+            return dict(run({**inputs, **more}))
 
         return complete
 

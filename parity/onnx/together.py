@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from parity import reference
-from parity.axes import Role, role_of
+from parity.axes import Role, is_past, role_of
 from parity.configs import OnnxConfigWithPast
 from parity.dtypes import array_of
 from parity.errors import SessionError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.samples import Sample, SampleSource
 
+ENCODER = "encoder"
 NEW_TOKENS = 32
 # (rows, whether the shorter ones are padded) of the prompts.
 PROMPTS = ((1, False), (3, True))
@@ -71,8 +72,12 @@ def runs_together(names: Sequence[str], base: OnnxConfig) -> bool:
     """
     if "text" in names:
         return True
-    has_past = isinstance(base, OnnxConfigWithPast) and base.use_past and "logits" in base.outputs
-    return has_past and (not base.dead_inputs or bool({"encoder", "prefill"} & {*names}))
+    generates = (
+        isinstance(base, OnnxConfigWithPast)
+        and base.use_past
+        and any(role_of(name) is Role.LOGITS for name in base.outputs)
+    )
+    return generates and (not base.dead_inputs or bool({ENCODER, "prefill"} & {*names}))
 
 
 def judge_together(files: Together, model: PreTrainedModel, source: SampleSource) -> Outcome:
@@ -164,7 +169,7 @@ _Dialogue: TypeAlias = "Generator[Any, tuple[np.ndarray, int], None]"
 def _steps(runs: Mapping[str, Run], source: SampleSource, prompt: Mapping[str, torch.Tensor]) -> Step:
     """A function of the tokens so far and a place → the files' logits for the token there; to be asked in order."""
     arrays = {name: array_of(tensor) for name, tensor in prompt.items()}
-    if "encoder" in runs:
+    if ENCODER in runs:
         dialogue = _encoder_decoder(runs, arrays)
     elif _has_encoder(source):
         dialogue = _after_prefill(runs, source, arrays)
@@ -175,7 +180,7 @@ def _steps(runs: Mapping[str, Run], source: SampleSource, prompt: Mapping[str, t
 
 
 def _encoder_decoder(runs: Mapping[str, Run], prompt: Mapping[str, np.ndarray]) -> _Dialogue:
-    states = runs["encoder"](prompt)["last_hidden_state"]
+    states = runs[ENCODER](prompt)["last_hidden_state"]
     own: dict[str, np.ndarray] = {"encoder_hidden_states": states}
     if "attention_mask" in prompt:
         own["encoder_attention_mask"] = prompt["attention_mask"]
@@ -228,7 +233,7 @@ def _blank_past(source: SampleSource, rows: int) -> dict[str, np.ndarray]:
     blank = {}
     for name, tensor in flat.items():
         if role_of(name) is Role.CACHE and ".encoder." not in name:
-            (axis,) = [axis for axis, axis_name in source.onnx_config.inputs[name].items() if "past" in axis_name]
+            (axis,) = [axis for axis, axis_name in source.onnx_config.inputs[name].items() if is_past(axis_name)]
             shape = [0 if each == axis else size for each, size in enumerate(tensor.shape)]
             blank[name] = np.zeros([rows, *shape[1:]], np.float32)
     return blank

@@ -63,7 +63,7 @@ def similarities(model: PreTrainedModel) -> Callable[[Arrays, Arrays], np.ndarra
 
     The scale is a parameter of the whole, and in no tower's file.
     """
-    scale = float(model.logit_scale.detach().double().exp())  # type: ignore[operator, union-attr]  # a tensor
+    scale = float(model.logit_scale.detach().double().exp())
     bias = getattr(model, "logit_bias", None)
     offset = 0.0 if bias is None else float(bias.detach())
 
