@@ -283,6 +283,22 @@ def test_old_files_of_image_processors_are_read(tmp_path, name):
     assert set(source.left_out) <= {"pixel_mask"}
 
 
+@pytest.mark.parametrize("name", published.FEATURE_EXTRACTORS)
+def test_old_files_of_two_kinds_of_inputs_are_joined(tmp_path, name):
+    """Tokenizer and feature extractor whose files name no processor make all inputs that the model declares."""
+    from parity.samples import SampleSource
+
+    published.write_processor(tmp_path, name)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"preprocessor_config.json", "tokenizer_config.json"} <= names
+    assert "processor_config.json" not in names
+    config = tiny_config(name)
+    config.save_pretrained(tmp_path)
+    own = open_preprocessor(str(tmp_path), config, cache_dir=None)
+    source = SampleSource(constructor(name, "default")(config), own, config)
+    assert source.layout.names == tuple(source.onnx_config.inputs)
+
+
 def test_images_of_detrs_own_size(tmp_path):
     """facebook/detr-resnet-50 scales the shorter side to 800 pixels, and the longer to at most 1,333."""
     import torch
