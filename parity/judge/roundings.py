@@ -53,7 +53,7 @@ class Match:
         tensor: of the file.
         weight: the weight's name.
         values: the checkpoint's, arranged like the tensor's.
-        error: the largest distance of a value from the checkpoint's, in steps; values that the type's ends excuse count 0.
+        error: the largest distance of a value from the checkpoint's, in steps; 0 for values excused by the type's ends.
         index: the place of that value.
     """
 
