@@ -120,7 +120,7 @@ class RerunClaims:
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
     def _has_room(self, relation: str, inputs: Arrays, sample: Sample) -> bool:
-        """Whether the relation applies to an input: padding needs an unpadded input, and a model that takes it longer."""
+        """Whether the relation applies to an input: padding needs an unpadded input, and room for its length."""
         if not relation.startswith("padding"):
             return True
         if sample.padding:

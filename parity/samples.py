@@ -251,7 +251,7 @@ class SampleSource:
             padding: one of `PADDINGS`.
             seed: of the drawn values; None keeps the dummy values.
             whole_vocabulary: whether tokens run through all ids, from `seed` on, instead of being drawn.
-            extreme: whether to draw extreme values: ids come from the whole vocabulary, the first and the last included,
+            extreme: whether to draw extreme values: ids from the whole vocabulary, the first and the last included,
                 the first box is the page, and floats of every second row, keys apart, are much larger.
         """
         unknown = sorted(set(sizes) - set(self._sizes.traced))
