@@ -1,4 +1,4 @@
-"""What names of axes, inputs and outputs mean, said once: kinds of axes, sums of axes, roles, and a signature."""
+"""The meaning of the names of axes, inputs and outputs: kinds of axes, sums of axes, roles, and a signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Axes = Mapping[str, Mapping[int, str]]
 
 BATCHES = ("batch", "image_batch")
 ENCODER_TEXT, DECODER_TEXT = "encoder_sequence", "decoder_sequence"
-# The texts that `seq_length` of `generate_dummy_inputs` is the length of.
+# The texts whose length is `seq_length` of `generate_dummy_inputs`.
 FIRST_TEXTS = ("sequence", ENCODER_TEXT)
 TEXTS = (*FIRST_TEXTS, DECODER_TEXT)
 # Text → the past before it.
@@ -26,7 +26,7 @@ KNOWN = (*BATCHES, *TEXTS, *PASTS, *IMAGES, CHOICE, SOUND)
 
 
 def parts(axis: str) -> tuple[str, ...]:
-    """The axes that a name adds up: `a + b` is as long as `a` and `b` together."""
+    """The parts of an axis's name: `a + b` is as long as `a` and `b` together."""
     return tuple(part.strip() for part in axis.split("+"))
 
 
@@ -41,7 +41,7 @@ def is_text(axis: str) -> bool:
 
 
 def is_past(axis: str) -> bool:
-    """Whether the axis counts tokens of a past, be it together with those of a text."""
+    """Whether the axis counts tokens of a past, alone or together with those of a text."""
     return "past" in axis
 
 
@@ -51,12 +51,12 @@ def text_of_output(name: str) -> str:
 
 
 def size_of(axis: str, sizes: Mapping[str, int]) -> int | None:
-    """The size of an axis by those of its parts; None if one of them is not known."""
+    """The size of an axis from those of its parts; None if one of these is unknown."""
     return sum(sizes[part] for part in parts(axis)) if all(part in sizes for part in parts(axis)) else None
 
 
 class Role(Enum):
-    """What an input or an output is to the model."""
+    """The meaning of an input or output for the model."""
 
     TOKENS = "tokens"
     MASK = "mask"
@@ -76,12 +76,12 @@ _ROLES = {
     "input_features": Role.SOUND,
     "input_values": Role.SOUND,
     "bbox": Role.BOXES,
-    # The encoder's answer, which a decoder in a file of its own is given.
+    # The encoder's output, which is an input of a decoder in a file of its own.
     "encoder_hidden_states": Role.STATES,
-    # Perceiver's: ids of a vocabulary, or the pixels of an image if they are floating point.
+    # Perceiver's input: ids of a vocabulary, or the pixels of an image if they are floating point.
     "inputs": Role.TOKENS,
 }
-# The mask that tells which of an input's tokens, or pixels, are padding.
+# Input → the mask that marks its padding tokens or pixels.
 MASK_OF = {
     "input_ids": "attention_mask",
     "inputs": "attention_mask",
@@ -92,13 +92,13 @@ MASK_OF = {
 PADDING_MASKS = tuple(dict.fromkeys(MASK_OF.values()))
 PIXEL_MASK = MASK_OF["pixel_values"]
 STATES_MASK = MASK_OF["encoder_hidden_states"]
-# Longformer's mask of global attention: it tells no padding, so any of its values may be 0 or 1.
+# Longformer's mask of global attention: it marks no padding, so any of its values may be 0 or 1.
 GLOBAL_MASK = "global_attention_mask"
 TOKENS = ("input_ids", "decoder_input_ids", "inputs")
 
 
 def role_of(name: str) -> Role:
-    """The role of an input or an output of that name."""
+    """The role of an input or output with this name."""
     if name in _ROLES:
         return _ROLES[name]
     if name.startswith(("past_key_values.", "present.")):
@@ -127,7 +127,7 @@ _SIDES = {"decoder": "decoder.", "self": "decoder.", "encoder": "encoder.", "cro
 
 
 def canonical_name(name: str, kind: str) -> str:
-    """The name that parity's files have for what another exporter gives this name.
+    """The name in parity's files for a name in another exporter's file.
 
     Args:
         kind: `input` or `output`.
@@ -157,11 +157,11 @@ class Signature:
 
     @classmethod
     def from_config(cls, onnx_config: HasAxes, names: Sequence[str] | None = None) -> Signature:
-        """That of a configuration; of its inputs those of `names`, in that order, or all."""
+        """The signature of a configuration, with the inputs in `names` in that order, or with all."""
         inputs = onnx_config.inputs
         return cls({name: dict(inputs[name]) for name in names or inputs}, onnx_config.outputs)
 
     @property
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
-        """Name → axis → name of the axis, as `torch.onnx.export` takes it."""
+        """Name → axis → name of the axis, in the form for `torch.onnx.export`."""
         return {name: dict(axes) for side in (self.inputs, self.outputs) for name, axes in side.items()}

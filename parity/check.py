@@ -74,7 +74,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m parity.check") -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
     return run_guarded(prog, lambda: _check(args, console), as_json=args.json)
@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     checkpoint = opening.open_checkpoint(args, source, console)
     features = [args.feature] if args.feature else checkpoint.saved_features
     if not args.file.is_dir() and not any(_has_part(checkpoint, each, files[0].part) for each in features):
-        # A file of a whole model may be called anything.
+        # The file of a whole model may have any name.
         files = [directories.PartFile(args.file)]
     outcomes = {file: _check_file(args, _Source(file, explicit), checkpoint, console) for file in files}
     results = [outcome.result for outcome in outcomes.values()]
@@ -121,7 +121,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came out of judging a file, and what running it together with others takes."""
+    """The result of judging a file, and the values for running it together with others."""
 
     result: dict[str, Any]
     feature: str
@@ -133,7 +133,7 @@ class _Outcome:
 
 
 def _check_file(args: argparse.Namespace, own: _Source, checkpoint: Checkpoint, console: Console) -> _Outcome:
-    """Judge one file, and log it."""
+    """Judge one file and log the outcome."""
     from parity import opening
     from parity.judge import contract
 
@@ -169,10 +169,10 @@ def _has_part(checkpoint: Checkpoint, feature: str, part: str) -> bool:
 
 
 def _feature_of(file: Contract, own: _Source, checkpoint: Checkpoint) -> str:
-    """The feature of a file, as its metadata, its outputs or the part of the model that it is tell.
+    """The feature of a file, from its metadata, its outputs or its part of the model.
 
     Raises:
-        UsageError: they do not.
+        UsageError: these do not determine it.
     """
     from parity import sentences
 
@@ -192,7 +192,7 @@ def _feature_of(file: Contract, own: _Source, checkpoint: Checkpoint) -> str:
 def _check_together(
     outcomes: Mapping[str, _Outcome], checkpoint: Checkpoint, console: Console
 ) -> dict[str, Any] | None:
-    """Run files together, and log it; None if they are not what runs together."""
+    """Run files together and log the outcome; None if these parts do not run together."""
     from parity.onnx import proof, together
 
     feature = next(iter(outcomes.values())).feature
@@ -224,7 +224,7 @@ def _check_together(
 
 @dataclass(frozen=True)
 class _Target:
-    """What is judged: a file, what was read of it, and the configuration for it."""
+    """A file to judge, its contract, and its configuration."""
 
     source: _Source
     contract: Contract
@@ -234,12 +234,12 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Judgement:
-    """What came out.
+    """The judgement of a file.
 
     Args:
-        adaptation: of a file of another exporter.
-        verdict: of a file that does not compute in float32.
-        expected_atol: that of the configuration.
+        adaptation: for a file of another exporter.
+        verdict: for a file that does not compute in float32.
+        expected_atol: of the configuration.
         artifact: the file as it was judged.
     """
 
@@ -270,7 +270,7 @@ class _Judgement:
 
 
 def _config_of(own: PartFile, file: Contract, checkpoint: Checkpoint, feature: str) -> OnnxConfig:
-    """The configuration of the file, if it is one that this release can judge.
+    """The configuration of the file, if this release can judge it.
 
     Raises:
         UsageError
@@ -317,11 +317,11 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
         return parts.wrap(model, checkpoint.onnx_config(feature), own.part) if own.part else model
 
     limit = ratio.LIMIT if args.max_ratio is None else args.max_ratio
-    # In halves a row that sees nothing answers what its rounding leaves of the scores: each runtime something else.
+    # In halves, a row that attends to nothing returns the rounding errors of its scores, which differ between runtimes.
     same_attention = attention == named and dtype == DEFAULT_DTYPE
     criteria = Criteria(args.atol, limit, same_attention=same_attention)
     with checkpoint.unchanged():
-        # Tools that round a file of ours keep its metadata.
+        # Tools that round our files keep their metadata.
         is_rounded = not file.precision.is_full and dtype == DEFAULT_DTYPE
         foreign_file = OWN not in file.metadata or is_rounded
         artifact, adaptation = proof.Artifact(own.path, file, foreign=foreign_file), None
@@ -352,7 +352,7 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
 
 
 def dtype_of(metadata: Mapping[str, str]) -> str:
-    """The type in which a file of ours computes; that of others is read from their tensors, not from what they say."""
+    """The dtype of a file of ours, by its metadata; float32 for other files, whose tensors show their types."""
     from parity.dtypes import DEFAULT_DTYPE
     from parity.judge.foreign import OWN
 
@@ -362,7 +362,7 @@ def dtype_of(metadata: Mapping[str, str]) -> str:
 def _report(
     args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, judgement: _Judgement, console: Console
 ) -> None:
-    """The log of a judgement, without its last lines."""
+    """Log a judgement, without its last lines."""
     from parity.onnx.log import validation_lines
 
     file = target.contract
@@ -379,7 +379,7 @@ def _report(
 
 
 def _other_checkpoint(metadata: Mapping[str, str], checkpoint: Checkpoint) -> str:
-    """That the file says that it was made of another checkpoint; empty if it names this one or none."""
+    """A sentence if the file was made from another checkpoint; empty if it names this one or none."""
     named = metadata.get("checkpoint")
     if not named or named == checkpoint.fingerprint:
         return ""
@@ -390,15 +390,17 @@ def _other_checkpoint(metadata: Mapping[str, str], checkpoint: Checkpoint) -> st
 
 
 def guess_feature(file: Contract, config: PretrainedConfig, names: Mapping[str, str] | None = None) -> str:
-    """The feature of a file: what its metadata says, else the one whose outputs it has and that the model was saved as.
+    """The feature of a file: by its metadata, else by its outputs and the class that the model was saved as.
 
-    A file of another exporter may have more outputs than the feature, or names that the exporter has generated.
+    A file of another exporter may have more outputs than the feature, or generated names.
 
     Args:
-        names: what outputs of the file are, by the table of `--names`.
+        file: its contract.
+        config: the model's configuration.
+        names: the file's outputs → the model's, by the table of `--names`.
 
     Raises:
-        UsageError: no feature of the architecture has the file's outputs, or several have and nothing decides.
+        UsageError: no feature of the architecture has the file's outputs, or several have them and nothing decides.
     """
     from parity import features
     from parity.checkpoint import features_of

@@ -1,4 +1,4 @@
-"""What the PyTorch model answers: in its own dtype, in float64, and in its own after every weight moved by one ulp."""
+"""Answers of the PyTorch model: in its own dtype, in float64, and in its own with every weight moved by one ulp."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def answers(
     consume: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[Answers]:
-    """The model's answers to the samples, restricted to the outputs that the configuration declares.
+    """The model's answers to the samples, for the outputs that the configuration declares.
 
     Args:
         model: a model that no exporter has touched.
+        onnx_config: names the outputs.
+        samples: the inputs.
         exact: whether to compute the float64 and the jittered answers too.
-        consume: the caller gives the model away; its weights are changed in place instead of in a copy.
+        consume: whether to change the model's weights in place instead of in a copy; the caller must not use it again.
         progress: called with one line for each stage.
     """
     tell = progress or (lambda line: None)
@@ -71,10 +73,12 @@ def _dtype_of(model: torch.nn.Module) -> torch.dtype:
 
 @contextlib.contextmanager
 def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> Iterator[Run]:
-    """The model, which is given away, as a backend in float64: flat named arrays in, named arrays out.
+    """The model in float64 as a backend, flat named arrays in, named arrays out; the caller must not use it again.
 
     Args:
-        layout: where the flat inputs stand among the model's arguments.
+        model: the model, which is changed in place.
+        onnx_config: names the outputs.
+        layout: the places of the flat inputs in the model's arguments.
     """
     names = list(onnx_config.outputs)
     ask = _Float64Call(model, onnx_config)
@@ -91,10 +95,11 @@ def float64(model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout) -> 
 
 @contextlib.contextmanager
 def float64_weights(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, every weight and buffer is float64; each is cast once, in the place of the other.
+    """Inside, every weight and buffer is float64; each is cast once, in place.
 
-    That takes twice the memory of a float32 model. One module at a time would take less, and a cast of everything for
-    each sample: samples cannot go through a module together, since some models change what they are during a call.
+    This takes twice the memory of a float32 model. One module at a time would take less memory, but a cast of
+    everything for each sample: samples cannot go through a module together, since some models change themselves during
+    a call.
     """
     dtype = _dtype_of(model)
     _widen(model)
@@ -105,7 +110,7 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _widen(model: torch.nn.Module) -> None:
-    # Weights that are views of the checkpoint's file stay in memory until the last of them is gone: not beside float64.
+    # Clone first: weights that are views of the checkpoint's file keep all of it in memory beyond the cast to float64.
     model._apply(torch.Tensor.clone)
     model.double()
 
@@ -113,7 +118,7 @@ def _widen(model: torch.nn.Module) -> None:
 def move_weights(model: torch.nn.Module, seed: int = 0) -> None:
     """Move every weight by one unit in the last place, up or down at random, in place."""
     generator = torch.Generator().manual_seed(seed)
-    # One period of random directions serves all: drawing one for each of many million weights takes longer than
+    # One period of random directions serves all: drawing a direction for each of many million weights takes longer than
     # running the model. A prime length keeps it from repeating with the rows of a matrix.
     period = torch.where(torch.rand(65521, generator=generator) < 0.5, float("inf"), float("-inf"))
     with torch.no_grad():
@@ -147,9 +152,9 @@ def _run(
 
 @contextlib.contextmanager
 def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """Inside, tensors that a model makes without naming a dtype have this one; None leaves the default.
+    """Inside, tensors that a model makes without a dtype have this one; None leaves the default.
 
-    With float64, what a model casts to a type of `float64_replaces` is float64 too.
+    With float64, casts to a type of `float64_replaces` become float64 too.
     """
     with _default_dtype(dtype), _Widening() if dtype == torch.float64 else contextlib.nullcontext():
         yield
@@ -166,13 +171,13 @@ def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 class _Widening(TorchFunctionMode):
-    """Inside, float64 stands wherever a model asks for float32, or another type of `float64_replaces`.
+    """Inside, a model gets float64 if it requests float32 or another type of `float64_replaces`.
 
-    Attention often computes its softmax in float32: the float64 mask of a row that sees nothing is infinite there, and
+    Attention often computes its softmax in float32: the float64 mask of a fully masked row is infinite there, and
     the row NaN.
 
     Attributes:
-        acted: whether anything has asked.
+        acted: whether any request was replaced.
     """
 
     acted = False
@@ -207,10 +212,10 @@ class _Widening(TorchFunctionMode):
 
 
 class _Float64Call:
-    """Calls of a model in float64; to widen what it casts costs half as much again as the call.
+    """Calls of a model in float64; replacing its casts makes a call one and a half times as long.
 
-    So a call is made without where one like it had nothing to widen: of equal shapes, and where masks and token types
-    have one value throughout, of the same one.
+    So a call runs without this if nothing was replaced in a similar call: with equal shapes and, for masks and token
+    types that are constant, equal values.
     """
 
     def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig) -> None:
@@ -230,7 +235,7 @@ class _Float64Call:
 
     @contextlib.contextmanager
     def _without_upcasting(self) -> Iterator[None]:
-        """Inside, attention that insists on float32 scores is computed in the order of the rest, in float64."""
+        """Inside, attention that requires float32 scores is computed like other attention, in float64."""
         try:
             for module in self._upcasting:
                 setattr(module, UPCAST, False)

@@ -1,7 +1,7 @@
 """Checks that run the file again on changed inputs: metamorphic relations, and that every input affects some output.
 
-The file alone is judged, in units of the noise that the error ratio is measured in. If it fails, the float64 model is
-asked too: a property that the model lacks is no fault of the file.
+The file is judged on its own answers, in units of the error ratio's noise. If it fails, the float64 model is tested
+too: a property that the model lacks is no fault of the file.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 def padded_signature(
     onnx_config: OnnxConfig, preprocessor: Preprocessor | None, also: Axes | None = None
 ) -> PaddedSignature:
-    """The named axes of inputs and outputs, and the token that padding is made of.
+    """The named axes of inputs and outputs, and the id of the padding token.
 
     Args:
+        onnx_config: names the axes.
+        preprocessor: its tokenizer has the padding token, if the model's configuration has not.
         also: further inputs of the file, with their axes.
     """
     pad = padding_token(onnx_config._config, getattr(preprocessor, "tokenizer", preprocessor))
@@ -44,17 +46,17 @@ def padded_signature(
 
 @dataclass(frozen=True)
 class RerunClaims:
-    """What is claimed of one file.
+    """The claims on one file.
 
     Args:
         signature: its axes.
-        exactly: gives the float64 model as a backend; it is loaded when it is asked for, which it rarely is.
+        exactly: returns a context with the float64 model as a backend; called only if a check needs it, which is rare.
         relations: the relations on record; see `relations.RELATIONS`.
         dead: the inputs that are declared dead.
-        place: which input of the pool is changed to see what has an effect; None leaves that out.
-        others: gives inputs as large as that one, whose tensors take its tensors' places.
+        place: the index of the pool's input that is changed to find effects; None leaves that out.
+        others: returns inputs as large as that one, whose tensors replace its tensors.
         longest: the longest sequence that the model takes, in tokens.
-        allowed: the sizes that an axis takes, where these are not all from 1 up.
+        allowed: axis → valid sizes, if these are not all sizes from 1 up.
     """
 
     signature: PaddedSignature
@@ -71,7 +73,7 @@ class RerunClaims:
 
         Args:
             run: the file.
-            pool: with its inputs, and what the file and the float64 model answer to them; the samples are `Sample`s.
+            pool: with its inputs, and the file's and the float64 model's answers; the samples are `Sample`s.
         """
         with contextlib.ExitStack() as stack:
             model = _LazyBackend(self.exactly, stack)
@@ -84,7 +86,7 @@ class RerunClaims:
             return findings
 
     def _judge_relation(self, relation: str, run: Run, model: Run, pool: Pool) -> list[Finding]:
-        """Findings on one relation; an output fails only where the float64 model has the relation."""
+        """Findings on one relation; an output fails only if the float64 model has the relation."""
         room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
 
         def ask(backend: Run, answers: Sequence[Arrays]) -> list[Arrays]:
@@ -104,7 +106,7 @@ class RerunClaims:
         return [finding for finding in findings if finding.passed or finding.subject not in lacking]
 
     def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool) -> list[Finding]:
-        """Findings on inputs that move the model and not the file, and on outputs that nothing moves."""
+        """Findings on inputs that affect the model and not the file, and on outputs that nothing affects."""
         first, noise = pool.inputs[place], pool.noise
         changes = single_changes(first, self.others())
         try:
@@ -118,7 +120,7 @@ class RerunClaims:
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
     def _has_room(self, relation: str, inputs: Arrays, sample: Sample) -> bool:
-        """Whether the relation can be asked of an input: a padding of one without any, if the model takes it longer."""
+        """Whether the relation applies to an input: padding needs an unpadded input, and room for its length."""
         if not relation.startswith("padding"):
             return True
         if sample.padding:
@@ -138,7 +140,7 @@ class RerunClaims:
 
 
 class _LazyBackend:
-    """A backend that is made at its first run."""
+    """A backend that is created at its first run."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[Run]], stack: contextlib.ExitStack) -> None:
         self._make, self._stack = make, stack
@@ -158,11 +160,15 @@ def relation_answers(
     first: Sequence[Arrays],
     room: Sequence[bool] = (),
 ) -> list[Arrays]:
-    """A backend's answers to the pool, asked in the relation's way.
+    """A backend's answers to the pool, by way of the relation.
 
     Args:
-        first: its answers to the pool asked directly.
-        room: of which inputs it can be asked; of the others the direct answer stands. Empty means all.
+        signature: the axes of the file.
+        relation: a key of `relations.RELATIONS`.
+        run: the backend.
+        inputs: of the pool.
+        first: the backend's direct answers to the pool.
+        room: whether the relation applies to each input; for the others the direct answer is used. Empty means all.
     """
     ask = relations.RELATIONS[relation]
     room, spool = room or [True] * len(inputs), Spool()
@@ -181,10 +187,10 @@ def _raises(action: Callable[[], object]) -> bool:
 
 
 def single_changes(first: Arrays, others: Sequence[Arrays]) -> dict[str, dict[str, np.ndarray]]:
-    """For each tensor of an input the same input with that one changed.
+    """For each tensor of an input, the same input with that tensor changed.
 
-    A mask loses its second place, that of an image two thirds of its width, all else takes the values of the first of
-    `others` that has different ones; where none has, the tensor is left out.
+    A mask loses its second position, that of an image two thirds of its width; any other tensor takes the values of the
+    first of `others` that differs, and is left out if none does.
     """
     changes = {}
     for name, array in first.items():

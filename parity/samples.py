@@ -1,4 +1,4 @@
-"""Inputs to compare on: sizes for every axis that a configuration names, token values, padding on either side."""
+"""Inputs for comparisons: sizes for every axis that a configuration names, token values, padding on either side."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
 
-# Inputs whose floats are drawn; perceiver's `inputs` are tokens or pixels, by their dtype.
+# Inputs with drawn floats; perceiver's `inputs` are tokens or pixels, by their dtype.
 _DRAWN = (Role.PIXELS, Role.SOUND, Role.STATES, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
-# What tokenizers give to the first and second text of a pair.
+# The number of token types that tokenizers use for a pair of texts.
 _TOKEN_TYPES = 2
 
-# How rows are padded: none, some of them on one side, the whole last row, or each row in a way of its own.
+# How rows are padded: not at all, some of them on one side, the whole last row, or each row in a way of its own.
 PADDINGS = ("", "left", "right", "whole", "mixed")
-# How much larger than others the extreme values of floats are: a clamp shows.
+# The factor of extreme values of floats, which reveals a clamp.
 _LARGE = 16
-# By how many rows the ways in which a decoder's text is padded are behind those of the encoder's.
+# The number of rows by which the ways to pad a decoder's text lag behind those of the encoder's.
 _TURN_OF_DECODER = 3
 
 
@@ -49,7 +49,7 @@ class Sample:
 
     @property
     def tokens(self) -> int:
-        """The tokens of the longest row, its past included; 0 where no input is a text."""
+        """The tokens of the longest row, its past included; 0 if no input is a text."""
         ids = [self.inputs[name] for name in TOKENS if name in self.inputs]
         tokens = [tensor.shape[-1] for tensor in ids if not tensor.is_floating_point()]
         past = self.inputs.get("past_key_values")
@@ -67,9 +67,9 @@ class Sample:
 
 
 class Sizes:
-    """The sizes of named axes, read off tensors and imposed on tensors; `a + b` is as long as `a` and `b` together.
+    """The sizes of named axes, read from tensors and imposed on tensors; `a + b` is as long as `a` and `b` together.
 
-    Names of the old package contradict themselves in places (one name, two sizes); `consistent` tells.
+    Names of the old package contradict each other in places (one name, two sizes); then `consistent` is false.
     """
 
     def __init__(self, declaration: axes.Axes, flat: Mapping[str, torch.Tensor]) -> None:
@@ -92,7 +92,7 @@ class Sizes:
         """The tensors cut (their ends kept) or repeated along every axis, to the target sizes.
 
         Raises:
-            KeyError: an axis is as long as others together that the inputs do not have.
+            KeyError: an axis is the sum of axes that the inputs do not all have.
         """
         sizes = {**self.traced, **targets}
         resized = {}
@@ -108,7 +108,7 @@ class Sizes:
 
 
 def _resize(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
-    """Cut to the last `size` entries, or grown by repeating what stands between the first entry and the last."""
+    """Cut to the last `size` entries, or extended by repeating the entries between the first and the last."""
     have = tensor.shape[axis]
     if size <= have:
         return tensor.narrow(axis, have - size, size)
@@ -124,7 +124,7 @@ class SampleSource:
 
     Args:
         onnx_config: an OnnxConfig.
-        preprocessor: what its `generate_dummy_inputs` wants.
+        preprocessor: the argument of its `generate_dummy_inputs`.
         model_config: the model's configuration, for the sizes of its vocabularies.
         dtype: the type of the model's weights, and so of images, sounds and caches.
     """
@@ -141,7 +141,7 @@ class SampleSource:
         self.model_config = model_config
         self.dtype = dtype
         self.dummy = self._generate()
-        # What is generated and not declared is no input of the file: the reference does not get it either.
+        # An input that is generated but not declared is not in the file: the reference does not get it either.
         made = Layout.from_inputs(onnx_config, self.dummy)
         self.layout = made.select(onnx_config.inputs)
         self.left_out = tuple(name for name in made.names if name not in onnx_config.inputs)
@@ -149,7 +149,7 @@ class SampleSource:
         text = text_config(model_config)
         self._vocabulary = vocabulary_of(model_config)
         self._decoder_vocabulary = vocabulary_of(model_config, decoder=True)
-        # A model without a table of token types (xlm) looks them up in that of its tokens.
+        # A model without a table of token types (xlm) looks them up in the table of its tokens.
         self._token_types = getattr(text, "type_vocab_size", None) or _TOKEN_TYPES
         self._page = min(_PAGE, (getattr(text, "max_2d_position_embeddings", None) or _PAGE + 1) - 1)
         tokenizer = getattr(preprocessor, "tokenizer", preprocessor)
@@ -164,12 +164,12 @@ class SampleSource:
 
     @property
     def axis_sizes(self) -> Mapping[str, range]:
-        """The sizes that an axis takes, where these are not all from 1 up."""
+        """Axis → valid sizes, if these are not all sizes from 1 up."""
         return self.onnx_config.axis_sizes
 
     @property
     def resizable(self) -> bool:
-        """Whether the axis names agree with the dummy inputs, so that other sizes can be imposed on these."""
+        """Whether the axis names agree with the dummy inputs, so that these can be resized."""
         return self._sizes.consistent and bool(self._sizes.traced)
 
     @property
@@ -184,16 +184,16 @@ class SampleSource:
 
     @property
     def token_types(self) -> int:
-        """How many token types the inputs can mix; 0 where these are no input."""
+        """The number of token types that the inputs can mix; 0 if they are no input."""
         return self._token_types if any(role_of(name) is Role.TOKEN_TYPES for name in self.layout.names) else 0
 
     @property
     def vocabulary(self) -> int:
-        """How many ids the tokens can have, those of the larger table if there are two; 0 where no input is a text."""
+        """The number of ids that the tokens can have, by the larger table if there are two; 0 if no input is a text."""
         return max((self._vocabulary_of(name) for name in TOKENS if name in self.layout.names), default=0)
 
     def logits_of_row(self, sizes: Mapping[str, int]) -> int:
-        """How many logits over the vocabulary a row of these sizes has at most; 0 for a task without such logits."""
+        """The most logits over the vocabulary for a row of these sizes; 0 for a task without such logits."""
         if not self.onnx_config.task.endswith("-lm"):
             return 0
         named = [sizes[name] for name in axes.TEXTS if name in sizes]
@@ -226,7 +226,14 @@ class SampleSource:
         seed: int | None = None,
         extreme: bool = False,
     ) -> Sample:
-        """What `generate_dummy_inputs` makes at these sizes; with a seed its values are varied."""
+        """The result of `generate_dummy_inputs` at these sizes.
+
+        Args:
+            batch_size, seq_length: rows, and tokens in a row; -1 for the defaults.
+            padding: one of `PADDINGS`.
+            seed: of the drawn values; None keeps the dummy values.
+            extreme: see `resize`.
+        """
         sizes = {"batch_size": batch_size, "seq_length": seq_length}
         options = {name: size for name, size in sizes.items() if size > 0}
         nested = self._generate(**options) if options else self.dummy
@@ -246,10 +253,12 @@ class SampleSource:
         """The dummy inputs cut or repeated to any sizes of the named axes, with varied values.
 
         Args:
+            sizes: the sizes to change, by axis.
             padding: one of `PADDINGS`.
-            whole_vocabulary: the tokens run through all ids instead of being drawn.
-            extreme: what is drawn goes to the ends: ids come from the whole vocabulary, the first and the last among
-                them, the first box is the page, and floats of every second row, keys apart, are much larger.
+            seed: of the drawn values; None keeps the dummy values.
+            whole_vocabulary: whether tokens run through all ids, from `seed` on, instead of being drawn.
+            extreme: whether to draw extreme values: ids from the whole vocabulary, the first and the last included,
+                the first box is the page, and floats of every second row, keys apart, are much larger.
         """
         unknown = sorted(set(sizes) - set(self._sizes.traced))
         if unknown:
@@ -268,7 +277,7 @@ class SampleSource:
     def _varied(
         self, flat: Mapping[str, torch.Tensor], seed: int | None, *, whole_vocabulary: bool = False, extreme: bool
     ) -> dict[str, torch.Tensor]:
-        """The tensors with drawn values; without a seed as they are."""
+        """The tensors with drawn values, or unchanged without a seed."""
         tensors = dict(flat)
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
@@ -289,7 +298,7 @@ class SampleSource:
             if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
                 if extreme and name.endswith(".key"):
-                    # One channel of one token: larger keys would give one token of a past all the attention.
+                    # One channel of one token: with larger keys one token of a past would get all the attention.
                     end = flat[name][1::2, ..., -1:, :1]
                     end.copy_(end.sign() * _LARGE)
                 elif extreme:
@@ -299,10 +308,10 @@ class SampleSource:
                 for special in self._special:
                     keep |= tensor == special
                 if bool(keep.all()) and not self._ends_counted(name, flat):
-                    # Too short for anything else: kept, they would make every input of a pool the same.
+                    # Too short for anything else: if they were kept, every input of a pool would be the same.
                     keep = torch.zeros_like(keep)
                 if extreme:
-                    # Padding is tried where it is masked: elsewhere it shortens what some models count.
+                    # Padding ids are used only if they are masked: elsewhere they shorten texts for some models.
                     left_out = {*tensor[keep].tolist(), *([self._pad] if self.masked else [])}
                     ids = _spread(_all_but(left_out, vocabulary), tensor.shape, generator)
                 elif first is None:
@@ -325,18 +334,18 @@ class SampleSource:
                     flat[name][..., 0, :] = torch.tensor([0, 0, self._page, self._page], dtype=tensor.dtype)
 
     def _vocabulary_of(self, name: str) -> int:
-        """How many ids the tokens of that input can have; 0 where nobody knows."""
+        """The number of ids that the tokens of this input can have; 0 if unknown."""
         return (self._decoder_vocabulary if name.startswith("decoder_") else self._vocabulary) or 0
 
     def _ends_counted(self, name: str, flat: Mapping[str, torch.Tensor]) -> bool:
-        """Whether the head looks for the end token: an encoder-decoder classifies its first text there."""
+        """Whether the head searches for the end token: an encoder-decoder classifies its first text there."""
         classifies = getattr(self.onnx_config, "task", None) == "sequence-classification"
         return name == "input_ids" and "decoder_input_ids" in flat and classifies
 
     def _pad_rows(self, flat: dict[str, torch.Tensor], padding: str) -> None:
-        """The first row stays whole, the last loses about half of its tokens, those between them a few.
+        """Pad rows: the first stays whole, the last loses about half of its tokens, those between them a few.
 
-        `whole` instead masks the last row from end to end, its past too. An image is padded as processors do it,
+        `whole` instead masks all of the last row, its past too. An image is padded as processors do it,
         below and to the right.
         """
         if axes.PIXEL_MASK in flat:
@@ -357,7 +366,7 @@ class SampleSource:
                 flat[mask] = masks.view(ones.shape)
                 continue
             if padding == "mixed":
-                # A row whose encoder sees nothing has a decoder that sees something.
+                # A row that is masked in the encoder is not in the decoder.
                 turn = _TURN_OF_DECODER if mask.startswith("decoder_") else 0
                 flat[tokens], flat[mask] = pad_mixed(ids, ones, self._pad, turn)
                 continue
@@ -366,7 +375,7 @@ class SampleSource:
                 if count == 0:
                     continue
                 if masks.shape[-1] != length:
-                    # With a past the padding stands in front of it, whichever side was asked for.
+                    # With a past the padding is in front of the past, whichever side was requested.
                     masks[index, :count] = 0
                     continue
                 blank, kept = rows.new_full((count,), self._pad), rows[index, count:].clone()
@@ -376,7 +385,7 @@ class SampleSource:
 
 
 def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Ids in random order, none twice before all are there, and the first and the last in any case."""
+    """Ids in random order, without repeats until all are used; the first and the last are always among them."""
     count, inner = math.prod(shape), allowed[1:-1]
     ids = torch.cat([allowed[[0, -1]], inner[torch.randperm(len(inner), generator=generator)]])
     ids = ids.repeat(-(-count // len(ids)))[:count]
@@ -384,7 +393,7 @@ def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator
 
 
 def _mask_states(mask: torch.Tensor, padding: str) -> torch.Tensor:
-    """The last text of the encoder shorter by half, or masked from end to end; if mixed, each in its turn."""
+    """The mask with the last text of the encoder shorter by half, or fully masked; if mixed, rows alternate."""
     mask, half = mask.clone(), mask.shape[-1] // 2
     places = {"left": slice(None, half), "right": slice(mask.shape[-1] - half, None), "whole": slice(None)}
     if padding in places:
@@ -403,7 +412,7 @@ def _all_but(ids: Iterable[int], vocabulary: int) -> torch.Tensor:
 
 
 def _pad_images(pixels: torch.Tensor, mask: torch.Tensor, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last image of the batch smaller by a third, or masked from end to end."""
+    """The last image of the batch smaller by a third, or fully masked."""
     pixels, mask = pixels.clone(), mask.clone()
     height, width = (0, 0) if whole else (size - size // 3 for size in mask.shape[-2:])
     mask[-1, height:] = 0

@@ -16,10 +16,11 @@ class OnnxSession:
     """An ONNX file in ONNX Runtime, on the CPU.
 
     Args:
+        path: the file.
         optimise: whether ONNX Runtime may rewrite the graph; all of its optimisations, or none.
 
     Raises:
-        SessionError: ONNX Runtime refuses the file, or one run of it; the data beside it is another model's.
+        SessionError: ONNX Runtime refuses the file, or one run of it; or the data next to it is another model's.
     """
 
     def __init__(self, path: Path, *, optimise: bool = True) -> None:
@@ -28,7 +29,7 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
-        # As fast, and it would keep as much memory as the largest run needs, twice.
+        # Runs are as fast without it, and with it twice the memory of the largest run would be kept.
         options.enable_cpu_mem_arena = False
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

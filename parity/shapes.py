@@ -1,4 +1,4 @@
-"""Which shapes a file is compared at: that of the export, and others along every axis."""
+"""The shapes at which a file is compared: that of the export, and others along every axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from parity.configs.lengths import USUAL_ROW, Lengths, lengths_to_try
 from parity.padding import WAYS
 from parity.samples import Sample, SampleSource
 
-# Batch and length of the first sample that a source makes by itself where its axes cannot be resized.
+# Batch and length of the first sample that a source generates if its axes cannot be resized.
 _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
@@ -25,10 +25,11 @@ def choose_samples(
     """The export's own shape with the dummy values first, then varied values at other shapes, then extreme ones.
 
     Args:
+        source: of the samples.
         longest: the longest sequence that the model takes.
-        resize: also take shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
-            needs axis names that do not contradict themselves.
-        lengths: of the texts that are tried beside the usual ones; None means those of `lengths_to_try`.
+        resize: also use shapes that the preprocessor cannot make (sequence 1, lengths that differ from each other);
+            needs axis names that do not contradict each other.
+        lengths: the lengths of texts to try besides the usual ones; None means those of `lengths_to_try`.
     """
     samples = [_first_sample(source)]
     if resize and source.resizable:
@@ -83,7 +84,7 @@ def _first_sample(source: SampleSource) -> Sample:
 
 
 def _sample_within(limit: int, source: SampleSource, batch: int, length: int, padding: str, seed: int) -> Sample:
-    """A generated sample of that length, or of the next shorter one whose past leaves it room within the limit."""
+    """A generated sample of that length, or of the longest shorter length whose past fits within the limit."""
     sample = source.generate(batch_size=batch, seq_length=length, padding=padding, seed=seed)
     while sample.tokens > limit and length > 1:
         length = min(length - 1, length * limit // sample.tokens)
@@ -92,7 +93,7 @@ def _sample_within(limit: int, source: SampleSource, batch: int, length: int, pa
 
 
 def similar_sample(source: SampleSource, sample: Sample, longest: int | None, seed: int) -> Sample:
-    """A sample as large as one without padding that `choose_samples` has chosen, with other values."""
+    """A sample as large as an unpadded sample of `choose_samples`, with other values."""
     if source.resizable:
         return source.resize(sample.sizes, seed=seed)
     limit = longest or 10**6
@@ -100,7 +101,7 @@ def similar_sample(source: SampleSource, sample: Sample, longest: int | None, se
 
 
 def nearest(size: int, allowed: range | None) -> int:
-    """The size itself, or the nearest of those that are allowed."""
+    """The size itself, or the nearest size that is allowed."""
     return size if allowed is None else min(allowed, key=lambda fitting: abs(fitting - size))
 
 
@@ -113,11 +114,11 @@ def default_sizes(
     """At least eight (sizes, padding) to validate at: batch 1 and 3, sequence 1, longer, padded left and right.
 
     Args:
-        export_sizes: the named axes of the inputs with their sizes at the export; images are made larger or smaller by
-            some pixels, sounds and axes of other names are cut or repeated, the rest is independent of it.
+        export_sizes: the named axes of the inputs with their sizes at the export; images become larger or smaller by
+            some pixels, sounds and axes of other names are cut or repeated, the rest does not depend on it.
         longest: the longest sequence that the model takes, in tokens.
-        allowed: the sizes that an axis takes, where these are not all from 1 up; an axis of a name that says nothing
-            keeps its size without.
+        allowed: axis → valid sizes, if these are not all sizes from 1 up; an axis with an unknown name keeps its size
+            without them.
         masked: whether rows can be padded: the inputs have a mask, of tokens or of pixels.
     """
     limit = longest or 10**6
@@ -162,7 +163,7 @@ def extreme_sizes(
     lengths: Iterable[int],
     allowed: Mapping[str, range] | None = None,
 ) -> list[tuple[dict[str, int], str]]:
-    """(sizes, padding) of the rows of these lengths, and of the batch whose rows are padded each in a way of its own.
+    """(sizes, padding) of rows with these lengths, and of batches with each row padded in a way of its own.
 
     Without a text there are no rows of any length.
 
@@ -181,7 +182,7 @@ def extreme_sizes(
         choices.append((_row(export_sizes, whole, past, whole - _AFTER_PAST), ""))
     choices.append((_batch(export_sizes, limit, past, len(WAYS), 2), "mixed"))
     if texts:
-        # Two rows, padded at either end, for a mask that is right no further than some length.
+        # Two rows, padded at either end, for a mask that is right only up to some length.
         choices.append((_batch(export_sizes, limit, past, 2, 4), "mixed"))
     allowed = allowed or {}
     return [
@@ -191,7 +192,7 @@ def extreme_sizes(
 
 
 def _row(export_sizes: Mapping[str, int], length: int, past: str | None, before: int) -> dict[str, int]:
-    """One row whose texts have that length, that with a past together with so many tokens of it."""
+    """One row whose texts have this length; a text with a past has it together with `before` tokens of the past."""
     sizes = {}
     for name, size in export_sizes.items():
         if name in axes.TEXTS:
@@ -202,7 +203,7 @@ def _row(export_sizes: Mapping[str, int], length: int, past: str | None, before:
 
 
 def _batch(export_sizes: Mapping[str, int], limit: int, past: str | None, rows: int, factor: int) -> dict[str, int]:
-    """Rows whose texts, or pasts, are by that factor longer than the export's, so that padding is as long as those."""
+    """Rows whose texts, or pasts, are longer than the export's by that factor, so that padding is as long as these."""
     before = min(factor * export_sizes[past] + 3, max(0, limit - _AFTER_PAST)) if past else 0
     sizes = {}
     for name, size in export_sizes.items():

@@ -1,4 +1,4 @@
-"""Errors that say, each in its library's own words, that memory has run out."""
+"""Errors that report, each in its library's own words, that memory has run out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _WORDS = re.compile(
     r"|out of memory|failed to map segment|not enough memory",
     re.IGNORECASE,
 )
-# What was asked for, as torch, ONNX Runtime and numpy say it.
+# The amount that was requested, in the words of torch, ONNX Runtime and numpy.
 _NEED = re.compile(r"(?:allocate|buffer of size) (\d+(?:\.\d+)? ?(?:bytes|[KMGTP]i?B)?)")
 
 
 def memory_shortage(error: BaseException) -> str:
-    """One sentence on what was needed and what to do; empty where the error is of another kind."""
+    """One sentence on the amount needed and what to do; empty for an error of another kind."""
     each = next((each for each in _chain(error) if _is_shortage(each)), None)
     if each is None:
         return ""

@@ -1,4 +1,4 @@
-"""Directories in which files are made before they are moved to their place, and what dead processes left of them."""
+"""Directories in which files are made before they are moved to their place, and those that dead processes left."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".parity-"
-# Names what a publication that has begun moves where; see `parity.publication`.
+# Lists the moves of a publication that has begun; see `parity.publication`.
 JOURNAL = "publication.json"
 _LOCK = "lock"
 _NAME = re.compile(rf"{re.escape(PREFIX)}(?P<host>[0-9a-f]{{8}})-(?P<pid>\d+)-(?P<start>[0-9a-f]{{8}})-\w+")
 
 
 class Stage:
-    """A fresh directory in `directory`, which says whose it is by its name, and by a lock as long as its process lives.
+    """A fresh directory in `directory`, whose name and lock show its process; the lock ends with the process.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the directory cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,7 +41,7 @@ class Stage:
         self._lock = _take(self.path / _LOCK)
 
     def close(self) -> None:
-        """Remove it, but for one whose publication has begun and could not be ended: the next run ends that."""
+        """Remove the directory, unless its publication began and could not be completed: the next run does that."""
         with deferred():
             if not (self.path / JOURNAL).exists():
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -51,7 +51,7 @@ class Stage:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Inside, no other process publishes into the directory; where the file system has no locks, nothing is done."""
+    """Inside, no other process publishes into the directory; no effect if the file system has no locks."""
     lock = None
     if fcntl is not None:
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def abandoned(directory: Path) -> Iterator[Path]:
-    """Stages of dead processes in the directory; while one is handed out, no other process is given it."""
+    """Stages of dead processes in the directory; while a stage is yielded, no other process gets it."""
     stages: list[Path] = []
     with contextlib.suppress(OSError):
         stages = sorted(path for path in directory.iterdir() if path.name.startswith(PREFIX) and _is_own(path))
@@ -76,17 +76,17 @@ def abandoned(directory: Path) -> Iterator[Path]:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether it is a directory of this user: what others put there is not carried out."""
+    """Whether it is a directory of this user: stages of others are not completed."""
     status = path.lstat()
     return stat.S_ISDIR(status.st_mode) and (not hasattr(os, "geteuid") or status.st_uid == os.geteuid())
 
 
 @contextlib.contextmanager
 def fresh_directory(parent: Path) -> Iterator[Path]:
-    """A directory for work that is only read from, gone afterwards; so are those that dead processes have left there.
+    """A directory for files that are not published, removed afterwards; those of dead processes are removed too.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the directory cannot be made.
     """
     for path in abandoned(parent):
         if not (path / JOURNAL).exists():
@@ -115,7 +115,7 @@ def _claim(stage: Path) -> Iterator[bool]:
 
 
 def _take(path: Path) -> int | None:
-    """A lock that ends with the process; None where another has it, or no file system gives it."""
+    """A lock that ends with the process; None if another process has it, or the file system has no locks."""
     if fcntl is None:
         return None
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -128,7 +128,7 @@ def _take(path: Path) -> int | None:
 
 
 def _is_dead(name: str) -> bool:
-    """Whether the process that a stage's name tells was one of this host and runs no more."""
+    """Whether the process in a stage's name ran on this host and is dead."""
     match = _NAME.fullmatch(name)
     if match is None or match["host"] != _host() or os.name != "posix":
         return False
@@ -143,7 +143,7 @@ def _is_dead(name: str) -> bool:
 
 
 def _host() -> str:
-    """This machine, and the pids that this process sees on it."""
+    """A hash of this machine and of the pid namespace of this process."""
     space = ""
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
@@ -151,10 +151,10 @@ def _host() -> str:
 
 
 def _start(pid: int) -> str:
-    """When a process began, so that a later one of the same pid is told apart; one value where nothing tells."""
+    """A hash of a process's start, which differs for later processes with the same pid; a constant if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        # The name, the second field, may hold spaces and brackets.
+        # The name, the second field, may contain spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return _short(boot + fields[19])
     except (OSError, IndexError):

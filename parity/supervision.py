@@ -1,4 +1,4 @@
-"""A command in a child process: where a library ends that, one sentence is said and the stages are cleared."""
+"""A command in a child process: if a library ends that, one sentence is printed and its stages are removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 from parity import interruptions, publication, stages
 from parity.console import fail, leave, prepare_streams
 
-# Signal → what it mostly means, and what to do.
+# Signal → its usual meaning, and what to do.
 _REASONS = {
     "SIGALRM": "it did not end in time; give a longer --timeout, or a file that ends",
     "SIGBUS": "a file was cut off while it was read, as a checkpoint is that is copied over in place; run the command"
@@ -38,16 +38,16 @@ def run_process(command: str, main: Callable[[], int]) -> NoReturn:
 
 
 def _may_fork() -> bool:
-    """Whether a child can do the work; a debugger or a profiler would be left behind."""
+    """Whether a child process can do the work; a debugger or a profiler would not follow it."""
     watched = sys.gettrace() or sys.getprofile() or os.environ.get("PARITY_TRACEBACK") or "coverage" in sys.modules
     return hasattr(os, "fork") and not watched and threading.active_count() == 1
 
 
 def supervise(command: str, main: Callable[[], int]) -> int:
-    """The exit status of `main` in a child; 1 where the child was ended by a signal that is not for it to handle."""
+    """The exit status of `main` in a child; 1 if a signal that the child does not handle ended it."""
     news, child_news = os.pipe()
     life, parent_life = os.pipe()
-    # None is lost between the fork and the handler.
+    # Blocked, so that no signal is lost between the fork and the handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, interruptions.NUMBERS)
     child = os.fork()
     if child == 0:
@@ -62,7 +62,7 @@ def supervise(command: str, main: Callable[[], int]) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    # From a terminal the child gets the signal itself as well: a repeated one changes nothing.
+    # On a terminal the child gets the signal itself as well; a repeated signal changes nothing.
     for number in interruptions.NUMBERS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, forward)
@@ -78,7 +78,7 @@ def supervise(command: str, main: Callable[[], int]) -> int:
 
 
 def _work(main: Callable[[], int], news: int, life: int) -> NoReturn:
-    """The child's part."""
+    """Run `main` in the child and end the child with its status."""
     os.set_blocking(news, False)
     interruptions.announce_to(news)
     threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
@@ -95,12 +95,12 @@ def _work(main: Callable[[], int], news: int, life: int) -> NoReturn:
 
 
 def _end_with_parent(life: int) -> None:
-    os.read(life, 1)  # nothing comes; it ends when the parent does
+    os.read(life, 1)  # returns when the parent ends: nothing is ever written
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _clear(news: bytes) -> None:
-    """Remove the stages of the dead child, and directories that it made and left empty; end what it had begun."""
+    """Remove the dead child's stages and the directories that it left empty; complete what it began to publish."""
     lines = [line.partition(":") for line in os.fsdecode(news).split("\0") if line]
     for kind, _, text in reversed(lines):
         path = Path(text)

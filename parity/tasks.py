@@ -1,4 +1,4 @@
-"""The tasks: what each returns, which Auto class loads it, and what others call it. A new task takes one entry."""
+"""The tasks: their outputs, Auto classes and other names. A new task needs one entry."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BATCH = {0: "batch"}
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is used for.
+    """A use of a model.
 
     Args:
         outputs: the outputs with their dynamic axes, in order.
-        auto_classes: names of classes of transformers; later ones stand in where a generation dropped the first.
+        auto_classes: names of classes of transformers; later names are for releases that dropped the earlier.
     """
 
     outputs: Mapping[str, Mapping[int, str]]
@@ -46,7 +46,7 @@ TASKS: dict[str, Task] = {
     "speech2seq-lm": Task({"logits": _TOKENS}, ("AutoModelForSpeechSeq2Seq",)),
 }
 
-# Names of optimum's tasks and of pipelines → ours, where they differ.
+# Names of optimum's tasks and of pipelines → ours, if they differ.
 ALIASES: dict[str, str] = {
     "feature-extraction": "default",
     "image-feature-extraction": "default",
@@ -63,7 +63,7 @@ ALIASES: dict[str, str] = {
     "automatic-speech-recognition": "speech2seq-lm",
     "image-to-text": "vision2seq-lm",
 }
-# What peft calls the task that an adapter was trained for → the feature.
+# Name of an adapter's task in peft → the feature.
 ADAPTER_TASKS: dict[str, str] = {
     "SEQ_CLS": "sequence-classification",
     "TOKEN_CLS": "token-classification",
@@ -72,13 +72,13 @@ ADAPTER_TASKS: dict[str, str] = {
     "SEQ_2_SEQ_LM": "seq2seq-lm",
     "FEATURE_EXTRACTION": "default",
 }
-# What is chosen by the class that the checkpoint was saved as.
+# Chooses the feature by the class that the checkpoint was saved as.
 AUTO = "auto"
 _PAST = "-with-past"
 
 
 class CommonOutputs(Mapping[str, OrderedDict[str, Mapping[int, str]]]):
-    """Task → its outputs, as an OrderedDict: what subclasses of the old package's OnnxConfig read."""
+    """Task → its outputs, as the OrderedDict that subclasses of the old package's OnnxConfig read."""
 
     def __getitem__(self, task: str) -> OrderedDict[str, Mapping[int, str]]:
         return OrderedDict(TASKS[task].outputs)
@@ -96,7 +96,7 @@ def task_of(feature: str) -> str:
 
 
 def feature_by_name(name: str, features: Collection[str]) -> str:
-    """The feature of that name, or the one that optimum or a pipeline calls by it; the name itself where none is.
+    """The feature with this name, or with this name in optimum or a pipeline; the name itself if there is none.
 
     Args:
         name: such as `causal-lm-with-past` or `text-generation-with-past`.
@@ -110,6 +110,6 @@ def feature_by_name(name: str, features: Collection[str]) -> str:
 
 
 def keeping_past(feature: str, features: Collection[str]) -> list[str]:
-    """Those of the features that are with past key values if the given one is; all of them where none is."""
+    """The features with past key values if this feature has them, else those without; all of them if none is left."""
     alike = [each for each in features if each.endswith(_PAST) == feature.endswith(_PAST)]
     return alike or list(features)

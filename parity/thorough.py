@@ -1,4 +1,4 @@
-"""Samples in which every id of a vocabulary has its turn, a few at a time: no machine answers a whole table at once."""
+"""Samples that together contain every id of a vocabulary, a few at a time: no machine can run all at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS_AT_ONCE = 64
 
 
 def vocabulary_pools(source: SampleSource, longest: int | None) -> Iterator[list[Sample]]:
-    """Pools of rows that run through all ids of the tokens, in order; none without a vocabulary or a text to resize.
+    """Pools of rows that run through all ids of the tokens, in order; none without a vocabulary or a resizable text.
 
     Args:
         longest: the longest sequence that the model takes, in tokens.
@@ -43,5 +43,5 @@ def _tokens(sample: Sample) -> list[Any]:
 
 
 def _others(ids: Any, source: SampleSource) -> int:
-    """How many of the tokens are not special: those that are keep their places."""
+    """The number of tokens that are not special; special tokens keep their places."""
     return sum(token not in source.special for token in ids.flatten().tolist())

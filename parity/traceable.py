@@ -1,4 +1,4 @@
-"""A model as a function of flat named tensors: what tracers can follow and what every backend can be compared with."""
+"""A model as a function of flat named tensors, which tracers can follow and every runtime can be compared with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each flat tensor stands in the nested arguments: (flat name, key, layer, index); no layer for a tensor."""
+    """The place of each flat tensor in the nested arguments: (flat name, key, layer, index); no layer for a tensor."""
 
     slots: tuple[tuple[str, str, int | None, int | None], ...]
 
@@ -53,7 +53,7 @@ class Layout:
         return {name: nested[key] if i is None else nested[key][i][j] for name, key, i, j in self.slots}
 
     def nest(self, flat: Mapping[str, Any]) -> dict[str, Any]:
-        """Flat named tensors → nested arguments, in which each layer's tensors stand in a tuple."""
+        """Flat named tensors → nested arguments, with each layer's tensors in a tuple."""
         nested: dict[str, Any] = {}
         layers: dict[str, dict[tuple[int, int], Any]] = {}
         for name, key, i, j in self.slots:
@@ -71,7 +71,14 @@ class Layout:
 def call(
     model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[str, Any], **extra: Any
 ) -> dict[str, torch.Tensor]:
-    """Run the model on nested arguments; its outputs by the names of the ONNX file, caches as `present.…`."""
+    """Run the model on nested arguments; outputs have the names of the ONNX file, caches `present.…`.
+
+    Args:
+        model: the model.
+        onnx_config: completes the arguments, and names the outputs.
+        nested: the file's inputs, past key values nested as `generate_dummy_inputs` returns them.
+        extra: further arguments of the model.
+    """
     model_class: type = type(model)
     arguments = arguments_of(model_class, onnx_config.complete_inputs(nested, parameters_of(model_class)))
     with settings_restored(model):
@@ -83,12 +90,12 @@ _SETTINGS = frozenset({bool, int, float, str, type(None)})
 
 @contextlib.contextmanager
 def settings_restored(model: torch.nn.Module) -> Iterator[None]:
-    """What a call changes in its modules' settings is put back: the next answer has no part of this one in it.
+    """Restore settings of its modules that a call changes, so that the next answer does not depend on this call.
 
-    Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would put other
-    modules in the place of those that choose blocks.
+    Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would replace the
+    modules that choose blocks.
     """
-    # Copied whole, because a dictionary is copied faster than it is searched, and this goes with every call.
+    # Copied whole, because a dictionary is copied faster than it is searched, and this runs with every call.
     before = [
         (values, values.copy()) for module in model.modules() for values in (module.__dict__, module._modules) if values
     ]
@@ -113,9 +120,9 @@ def flatten_outputs(onnx_config: OnnxConfig, outputs: Mapping[str, Any]) -> dict
 
 
 class Traceable(torch.nn.Module):
-    """The model with flat positional tensors in, in the layout's order, and a tuple of tensors out.
+    """The model as a function from flat positional tensors, in the layout's order, to a tuple of tensors.
 
-    Its own `training` flag is false: `torch.onnx.export` puts back the flag that it found, recursively.
+    Its own `training` flag is false, because `torch.onnx.export` restores the flag that it finds, recursively.
     """
 
     def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout, outputs: Iterable[str]) -> None:
@@ -138,7 +145,7 @@ class Traceable(torch.nn.Module):
         return tuple(results[name] for name in self._outputs)
 
     def _blank_encoder_outputs(self, nested: Mapping[str, Any]) -> dict[str, Any]:
-        """With a cross-attention cache the encoder's answer is never read: a blank one keeps it out of the graph."""
+        """With a cross-attention cache the encoder's output is never read: a blank keeps it out of the graph."""
         past = nested.get(PAST)
         model_class: type = type(self.model)
         if not past or len(past[0]) != 4 or "encoder_outputs" not in parameters_of(model_class):
@@ -155,14 +162,15 @@ class Traceable(torch.nn.Module):
 def evaluation_mode(
     model: PreTrainedModel, overrides: Mapping[str, Any] | None = None, attention: str | None = None
 ) -> Iterator[None]:
-    """The model in eval mode, without gradients, its configuration overridden; afterwards everything as it was.
+    """The model in eval mode, without gradients, its configuration overridden; everything is restored afterwards.
 
     Args:
-        overrides: configuration items that have another value inside.
-        attention: attention implementation to use inside, None for the model's own.
+        model: the model.
+        overrides: configuration item → its value inside.
+        attention: attention implementation to use inside; None for the model's own.
 
     Raises:
-        ExportError: this transformers cannot change the attention implementation of a model that is already built.
+        ExportError: this transformers cannot change the attention implementation of a loaded model.
     """
     training = [module for module in model.modules() if module.training]
     names = getattr(model.config, "attribute_map", {})
@@ -185,7 +193,7 @@ def evaluation_mode(
         for config, _ in configs:
             config._attn_implementation_internal = attention
         for module, own in classes:
-            # Some models (data2vec-vision) choose a class when they are built, below that of eager attention.
+            # Some models (data2vec-vision) choose a class when they are built, a subclass of that of eager attention.
             module.__class__ = next(each for each in own.__mro__ if "Sdpa" not in each.__name__)
         with torch.no_grad():
             yield
@@ -208,7 +216,7 @@ _ABSENT = object()
 
 @shared
 def triangles_of_comparisons() -> Iterator[None]:
-    """Inside, `triu` and `tril` are made of operators that every opset has; their own one, Trilu, comes with 14."""
+    """Inside, `triu` and `tril` are made of operators that every opset has; their own operator, Trilu, needs 14."""
 
     def off(matrix: torch.Tensor) -> torch.Tensor:
         rows = torch.arange(matrix.shape[-2], device=matrix.device).unsqueeze(1)
@@ -229,21 +237,21 @@ def triangles_of_comparisons() -> Iterator[None]:
         yield
     finally:
         for name, function in own.items():
-            # A tensor inherits its own ones.
+            # A tensor inherits its own.
             delattr(torch.Tensor, name)
             setattr(torch, name, function)
 
 
 def attention_of(model: PreTrainedModel) -> str:
-    """The model's attention implementation, `eager` or `sdpa`; `eager` where the model has no choice."""
+    """The model's attention implementation, `eager` or `sdpa`; `eager` if the model has no choice."""
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
 @shared
 def zeros_where_nothing_is_seen() -> Iterator[None]:
-    """Inside, the answer of scaled_dot_product_attention at a fully masked row is 0 in the file too, as in torch.
+    """Inside, exported scaled_dot_product_attention returns 0 for a fully masked row, as in torch.
 
-    Before torch 2.9 the file's softmax makes it NaN if the mask is boolean: pytorch/pytorch#159973.
+    Before torch 2.9 the file's softmax returns NaN there if the mask is boolean: pytorch/pytorch#159973.
     """
     functional = torch.nn.functional
     attend = functional.scaled_dot_product_attention
@@ -270,9 +278,9 @@ def zeros_where_nothing_is_seen() -> Iterator[None]:
 
 @contextlib.contextmanager
 def heads_that_share(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, heads whose weight is an embedding's multiply rows: then an exporter writes that weight once.
+    """Inside, heads that share an embedding's weight multiply matrices: then an exporter writes that weight once.
 
-    What is no matrix is multiplied with a weight that was transposed before, and the file holds both.
+    For inputs that are not matrices it writes the transposed weight, and the file holds both.
     """
     linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
     others = {id(each) for each in model.modules()} - {id(each) for each in linear}
@@ -281,12 +289,12 @@ def heads_that_share(model: torch.nn.Module) -> Iterator[None]:
         for module in model.modules()
         if id(module) in others and isinstance(getattr(module, "weight", None), torch.nn.Parameter)
     }
-    # One with a forward of its own does something else besides.
+    # A head with a forward of its own does something else as well.
     heads = [head for head in linear if id(head.weight) in tables and "forward" not in vars(head)]
     places = {table.data_ptr(): table.shape for table in tables.values() if table.dim() == 2}
 
     def rows_times(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        # Without a bias an exporter transposes here too.
+        # Without a bias an exporter would transpose here too.
         adds, bias = (1, bias) if bias is not None else (0, rows.new_zeros(1))
         return torch.addmm(bias, rows, columns, beta=adds)
 
@@ -297,7 +305,7 @@ def heads_that_share(model: torch.nn.Module) -> Iterator[None]:
     own = torch.matmul
 
     def matmul(first: torch.Tensor, second: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Some models multiply with the table itself, and have no head."""
+        """Some models multiply by the table itself, and have no head."""
         is_table = first.dim() == second.dim() == 2 and places.get(second.data_ptr()) == second.shape[::-1]
         return rows_times(first, second) if is_table and not options else own(first, second, **options)
 

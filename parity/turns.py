@@ -1,4 +1,4 @@
-"""Exports of one process take turns, and what they patch is put back exactly, also when two of them overlap."""
+"""Exports of one process take turns, and their patches are undone exactly, also if two of them overlap."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ABSENT = object()
 
 
 class _Turn:
-    """One lock for all that changes torch, transformers or a model for a while; a thread may take it again."""
+    """One lock for all code that changes torch, transformers or a model for a while; a thread may take it again."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         if hasattr(os, "register_at_fork"):
-            # A thread that holds it does not live on in the child.
+            # The thread that holds it does not exist in the child.
             os.register_at_fork(after_in_child=self.renew)
 
     def renew(self) -> None:
@@ -34,13 +34,13 @@ _TURN = _Turn()
 
 @contextlib.contextmanager
 def turn() -> Iterator[None]:
-    """Inside, no other thread is: exporters patch torch, which all threads share."""
+    """Inside, no other thread is in its turn: exporters patch torch, which all threads share."""
     with _TURN.lock:
         yield
 
 
 def in_turn(function: Callable[P, Result]) -> Callable[P, Result]:
-    """The function, of which one call runs at a time, also beside other such functions."""
+    """The function, limited to one call at a time, together with other such functions."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> Result:
@@ -51,7 +51,7 @@ def in_turn(function: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def shared(function: Callable[[], Iterator[None]]) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """A context manager without arguments of which overlapping uses are one: the first enters, the last leaves."""
+    """A context manager without arguments; overlapping uses share one context: the first enters, the last leaves."""
     make = contextlib.contextmanager(function)
     stack, count = contextlib.ExitStack(), 0
     lock = threading.RLock()
@@ -77,21 +77,28 @@ def shared(function: Callable[[], Iterator[None]]) -> Callable[[], contextlib.Ab
 
 @shared
 def without_warnings() -> Iterator[None]:
-    """Inside, nothing warns: filters belong to the process, and Python's own context does not bear overlapping."""
+    """Inside, nothing warns: filters belong to the process, and uses of Python's own context must not overlap."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 class Substitutes:
-    """Attributes of modules and classes that others stand in for; the last one that was put there is seen."""
+    """Substitutes for attributes of modules and classes; the last substitute that was put is visible."""
 
     def __init__(self) -> None:
-        # Owner and name → the owner, what stood there at first, and what stands in for it: by whom, what.
+        # (id of the owner, name) → owner, original value, and the substitutes with their holders.
         self._places: dict[tuple[int, str], tuple[Any, Any, list[tuple[object, Any]]]] = {}
 
     def put(self, owner: Any, name: str, value: Any, holder: object) -> None:
-        """Put a value in the place of the attribute, for `holder`."""
+        """Replace an attribute by a value, for `holder`.
+
+        Args:
+            owner: the module or class.
+            name: the attribute.
+            value: its substitute.
+            holder: identifies the substitute for `remove`.
+        """
         with turn():
             own = getattr(owner, "__dict__", {}).get(name, _ABSENT)
             _, _, standing = self._places.setdefault((id(owner), name), (owner, own, []))
@@ -99,7 +106,13 @@ class Substitutes:
             setattr(owner, name, value)
 
     def remove(self, owner: Any, name: str, holder: object) -> None:
-        """Take out what was put there for `holder`, if it was; after the last one the attribute is as it was."""
+        """Remove the substitute of `holder`, if there is one; after the last, the attribute has its original value.
+
+        Args:
+            owner: the module or class.
+            name: the attribute.
+            holder: see `put`.
+        """
         with turn():
             _, own, standing = self._places.get((id(owner), name), (owner, _ABSENT, []))
             place = next((place for place, (each, _) in enumerate(standing) if each is holder), None)

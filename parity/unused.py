@@ -1,4 +1,4 @@
-"""Weights of a checkpoint that the chosen class does not use: reported, and refused when whole layers are left out."""
+"""Weights of a checkpoint that the chosen class does not use: reported, or refused if they are whole layers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from parity.errors import CheckpointError
 
-# Buffers that older releases wrote into checkpoints: they can be computed, and hold nothing that was learned.
+# Buffers that older releases wrote into checkpoints; they can be computed, so nothing that was learned is lost.
 _COMPUTED = ("position_ids", "token_type_ids", "inv_freq", "masked_bias", "num_batches_tracked")
 _NAMES = 5
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What becomes of weights that a model does not use.
+    """The treatment of weights that a model does not use.
 
     Args:
         allow: whether whole layers may be left out.
-        warn: takes one line for the user.
+        warn: gets one line for the user.
     """
 
     allow: bool = False
@@ -27,7 +27,7 @@ class Policy:
 
 
 def modules_of(names: Iterable[str]) -> list[str]:
-    """The modules to which weights belong, without those that can be computed."""
+    """The modules of these weights, without weights that can be computed."""
     learned = [name for name in names if name.rpartition(".")[2] not in _COMPUTED]
     return list(dict.fromkeys(name.rpartition(".")[0] or name for name in sorted(learned)))
 
@@ -38,7 +38,7 @@ def whole_layers(unused: Iterable[str], own: Iterable[str], prefix: str, *, bare
     Args:
         unused: names of the checkpoint's weights that the model does not use.
         own: names of the model's weights.
-        prefix: under which a model with a head has its base model.
+        prefix: of the base model's weights in a model with a head.
         bare: whether the checkpoint holds the base model alone, without that prefix.
     """
     start = f"{prefix}."
@@ -46,7 +46,7 @@ def whole_layers(unused: Iterable[str], own: Iterable[str], prefix: str, *, bare
     absent: dict[str, None] = {}
     for name in sorted(unused):
         if bare or name.startswith(start):
-            # Of layers within layers the outermost.
+            # Of nested layers, the outermost.
             first = next((each for each in _layers(name.removeprefix(start)) if each not in layers), None)
             if first is not None:
                 absent[first] = None
@@ -60,7 +60,7 @@ def _layers(name: str) -> Iterator[str]:
 
 
 def listing(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = len(names) - _NAMES
     return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,4 +1,4 @@
-"""A session and the reference's answers → findings over many shapes; one implementation for every caller."""
+"""A session and the reference's answers → findings at many shapes; one implementation for every caller."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Validation:
-    """What came out of comparing one file with its reference.
+    """The result of comparing one file with its reference.
 
     Args:
-        samples: the inputs compared on, the export's own shape first.
+        samples: the inputs of the comparison, the export's own shape first.
         shapes: output shapes of the first sample, by name.
         findings: all of them.
         traced: the size of every named axis at the export.
-        values: how many values of the outputs were compared, those included of which only finiteness was judged.
-        masked: how many of them those were: see `parity.judge.undefined`.
+        values: the number of output values that were compared, also those that only have to be finite.
+        masked: the number of values that only have to be finite: see `parity.judge.undefined`.
         outputs: the named axes of the outputs.
         limit, atol: the largest error ratio that passes, and the hard limit on differences, if there is one.
     """
@@ -68,7 +68,7 @@ class Validation:
     def worst(self, output: str | None = None, sizes: str | None = None) -> float | None:
         """The largest absolute difference from float32 PyTorch, over all outputs and shapes or the given ones.
 
-        None where nothing was compared.
+        None if nothing was compared.
         """
         return max(
             (
@@ -87,7 +87,7 @@ class Validation:
         return " and ".join(filter(None, [decided, hard])) or "none: no values were compared with it"
 
     def ratios(self) -> dict[str, float]:
-        """The pooled error ratio of each floating output, the largest where there are several pools."""
+        """The pooled error ratio of each floating output, the largest if there are several pools."""
         largest: dict[str, float] = {}
         for each in self.findings:
             if each.check == "ratio":
@@ -96,20 +96,20 @@ class Validation:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """How many of the needed weights the file holds, which it does not, and what it holds besides; see `weights`.
+        """The numbers of found and needed weights, and the names of absent weights and unexplained tensors.
 
-        Empty where they were not looked for.
+        Empty if weights were not compared; see `parity.judge.weights`.
         """
         files = [each for each in self.findings if each.check == "weights" and each.subject == "file"]
         return dict(files[0].measurements) if files else {}
 
     @property
     def extent(self) -> Extent:
-        """What the samples cover."""
+        """The range of the samples."""
         return Extent.of_samples(self.samples)
 
     def joined(self, other: Validation) -> Validation:
-        """The verdict on the samples of both."""
+        """The validation on the samples of both."""
         samples, findings = (*self.samples, *other.samples), (*self.findings, *other.findings)
         values, masked = self.values + other.values, self.masked + other.masked
         return replace(self, samples=samples, findings=findings, values=values, masked=masked)
@@ -125,11 +125,11 @@ class Validation:
 
     @property
     def cause(self) -> str:
-        """The one cause that explains the failures, see `causes`; empty where the numbers have to speak."""
+        """The one cause that explains the failures, see `causes`; empty if there is no single cause."""
         return cause_of(self.findings, self.samples, self.traced, self.outputs)
 
     def message(self) -> str:
-        """The cause, where there is one, then every other failure as one line; empty when all passed."""
+        """The cause, if there is one, then every other failure as one line; empty if all passed."""
         cause = self.cause
         return "\n".join(filter(None, [cause, *(each.line for each in self.failures if each.line != cause)]))
 
@@ -151,7 +151,7 @@ class Validation:
         }
 
     def _measured(self, output: str) -> dict[str, float]:
-        """What was measured of an output; nothing is said of what was not."""
+        """The measurements of an output that were made."""
         measured = {"worst": self.worst(output), "ratio": self.ratios().get(output)}
         return {name: value for name, value in measured.items() if value is not None}
 
@@ -165,16 +165,19 @@ def claims_of(
     longest: int | None = None,
     derived: Axes | None = None,
 ) -> RerunClaims:
-    """The claims on a file beyond its answers to the samples, which `choose_samples` has chosen.
+    """The claims on a file beyond its answers to the samples of `choose_samples`.
 
     Args:
-        exactly: a function without arguments; its result is a context that gives the float64 model as a backend.
+        source: of the samples.
+        samples: from `choose_samples`.
+        exactly: a function without arguments that returns a context with the float64 model as a backend.
         relations: the relations on record.
+        longest: the longest sequence that the model takes, in tokens.
         derived: inputs of the file that the configuration does not declare, with their axes.
     """
     config = source.onnx_config
     places = (index for index, sample in enumerate(samples) if index and not sample.padding and sample.tokens != 1)
-    # A model of one token has none.
+    # A model of one token has no such sample.
     place = next(places, None)
 
     def others() -> list[dict[str, np.ndarray]]:
@@ -197,14 +200,14 @@ def claims_of(
 
 @dataclass(frozen=True)
 class Criteria:
-    """When a file is right.
+    """The criteria for a correct file.
 
     Args:
-        atol: a hard limit on the absolute difference; None leaves the verdict on values to the error ratio.
+        atol: a hard limit on the absolute difference; None leaves values to the error ratio.
         limit: the largest error ratio that passes.
-        same_attention: whether the file has the attention implementation of the reference; if it has not, or nobody
-            knows, what attends to nothing is judged for being finite alone.
-        claims: what is claimed of the file beyond single answers; judged with the error ratio only.
+        same_attention: whether the file has the attention implementation of the reference; if not, or if unknown,
+            positions that attend to nothing only have to be finite.
+        claims: the claims on the file beyond single answers; judged only if the error ratio is.
     """
 
     atol: float | None = None
@@ -220,9 +223,12 @@ def pool_of(
     derived: Sequence[str] = (),
     longest: int | None = None,
 ) -> Pool:
-    """Samples and the reference's answers to them, as they are judged.
+    """A pool of samples and the reference's answers to them.
 
     Args:
+        source: of the samples.
+        samples: the inputs.
+        answers: the reference's answers, in the order of the samples.
         derived: inputs of the file that `complete_inputs` computes from the others.
         longest: the longest sequence that the model takes, in tokens.
     """
@@ -239,16 +245,19 @@ def compare(
     first: Sequence[Finding] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
-    """Run the backend on every sample and judge what it returns; the first failure is the reason.
+    """Run the backend on every sample and judge its answers; the first failure is the reason.
 
-    The order: the findings made before, two equal runs of the first sample, names, dtypes, shapes and the pattern of
-    NaN and inf, then over the complete pool the error ratio, then what the numbers decide; if all of that holds, the
-    claims beyond single answers.
+    The order: the earlier findings, two equal runs of the first sample, names, dtypes, shapes and the pattern of NaN
+    and inf, then over the complete pool the error ratio and the decisions; if all of that holds, the claims beyond
+    single answers.
 
     Args:
         run: named arrays → named arrays, as `OnnxSession.run`.
-        pool: inputs and the reference's answers; the error ratio is judged when it holds the float64 answers.
-        first: findings that were made before.
+        onnx_config: names inputs, outputs and their axes.
+        pool: inputs and the reference's answers; the error ratio is judged if it holds the float64 answers.
+        criteria: None takes the defaults.
+        first: earlier findings.
+        progress: called with one line for each run.
     """
     criteria = criteria or Criteria()
     tell = progress or (lambda line: None)
@@ -269,7 +278,7 @@ def compare(
         findings.extend(_judge_pool(defined, criteria, failures(findings)))
         if criteria.claims is not None and not failures(findings):
             tell("relations and effects")
-            # Values that are not defined have no part in the unit.
+            # Undefined values are left out of the unit.
             scale = criteria.limit / ratio.LIMIT
             unit = {name: scale * noise for name, noise in defined.noise.items()}
             whole = replace(pool, actual=[answer.actual for answer in judgements], unit=unit)
@@ -291,13 +300,13 @@ def compare(
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the backend answers to one input, and the findings on that answer alone.
+    """The backend's answer to one input, and the findings on that answer alone.
 
     Args:
-        actual: as it is.
-        defined, reference: the backend's answer and the reference's without what is not defined.
+        actual: as returned.
+        defined, reference: the backend's answer and the reference's, without undefined values.
         sound: whether names, dtypes, shapes and the pattern of NaN and inf are right.
-        values, masked: how many values there are, and how many of them are not defined.
+        values, masked: the number of values, and the number of undefined values.
     """
 
     actual: Arrays
@@ -310,7 +319,7 @@ class _Answer:
 
 
 def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria, spool: Spool) -> _Answer:
-    """Raises SessionError if the backend refuses the input."""
+    """Run one input and judge the answer; raises SessionError if the backend refuses it."""
     inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.sizes[index]
     answers = run(inputs)
     repeated = relations.judge_determinism(answers, run(inputs), sizes) if index == 0 else []
@@ -333,7 +342,7 @@ def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria:
 
 
 def _judge_pool(pool: Pool, criteria: Criteria, failed: Sequence[Finding]) -> list[Finding]:
-    """Findings on the complete pool: the error ratio, then what the numbers decide."""
+    """Findings on the complete pool: the error ratio, then the decisions."""
     located = any(finding.check == "values" for finding in failed)
     return [
         *ratio.judge_ratio(pool, limit=criteria.limit, locate=not located),
@@ -342,7 +351,7 @@ def _judge_pool(pool: Pool, criteria: Criteria, failed: Sequence[Finding]) -> li
 
 
 def _defined_answers(answer: Answers, places: Mapping[str, np.ndarray]) -> Answers:
-    """The reference's answers without what is not defined."""
+    """The reference's answers without undefined values."""
     if not places:
         return answer
     sides = {side: getattr(answer, side) for side in ("eager", "exact", "jittered")}
@@ -353,7 +362,7 @@ def _defined_answers(answer: Answers, places: Mapping[str, np.ndarray]) -> Answe
 
 
 def backend_inputs(onnx_config: OnnxConfig, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The sample as the backend gets it: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
+    """The sample in the backend's form: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
     nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
     flat = Layout.from_inputs(onnx_config, nested).flatten(nested)
     if derived:

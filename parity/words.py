@@ -1,4 +1,4 @@
-"""The words that a declaration may use, as data; tests hold the judge, the fixtures and the matrix equal to them."""
+"""The words that a declaration may use, as data; tests compare them with the judge, the fixtures and the matrix."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ EXCEPTIONS = (
     "UsageError",
     "ValueMismatch",
 )
-# Each is a preprocessor of `parity.fixtures.preprocessors`; `image32` and `sound20` are with any number.
+# Each is a preprocessor of `parity.fixtures.preprocessors`; so are `image32` and `sound20`, with any number.
 PREPROCESSORS = (
     "bart",
     "bert",
@@ -85,7 +85,7 @@ PREPROCESSORS = (
 )
 _SIZED = re.compile(r"(image|sound)\d+")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-# What a requirement may be about.
+# The packages that a requirement may name.
 PACKAGES = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers")
 
 
@@ -93,7 +93,9 @@ def require(subject: str, words: Iterable[str], valid: Sequence[str]) -> None:
     """Refuse a word that is not among the valid ones.
 
     Args:
-        subject: what the words are, for the message.
+        subject: the kind of the words, for the message.
+        words: the words to check.
+        valid: the valid words.
 
     Raises:
         ValueError: one of them is unknown; the message lists the valid ones.
@@ -106,7 +108,7 @@ def require(subject: str, words: Iterable[str], valid: Sequence[str]) -> None:
 
 
 def require_exception(subject: str, name: str) -> None:
-    """Refuse what is neither an exception of `parity.errors` nor one of Python; `Exception` would be all of them.
+    """Refuse anything but an exception of `parity.errors` or a built-in; `Exception` would match all of them.
 
     Raises:
         ValueError: the message lists the valid ones.
@@ -117,7 +119,7 @@ def require_exception(subject: str, name: str) -> None:
 
 
 def require_pattern(subject: str, text: str) -> None:
-    """Refuse what is no regular expression.
+    """Refuse anything but a regular expression.
 
     Raises:
         ValueError
@@ -129,7 +131,7 @@ def require_pattern(subject: str, text: str) -> None:
 
 
 def require_preprocessor(subject: str, name: str) -> None:
-    """Refuse a preprocessor that is neither known, nor joined of known ones, nor a dotted name.
+    """Refuse a preprocessor that is neither known, nor joined from known ones, nor a dotted name.
 
     Raises:
         ValueError: the message lists the valid ones.
@@ -141,7 +143,7 @@ def require_preprocessor(subject: str, name: str) -> None:
 
 
 def require_versions(subject: str, requirements: str) -> None:
-    """Refuse what is no requirement such as `transformers>=5; torch<2.14`, or names an unknown package.
+    """Refuse anything but requirements such as `transformers>=5; torch<2.14`, and unknown packages.
 
     Raises:
         ValueError

@@ -1,4 +1,4 @@
-"""What a file of a model looks like: inputs, outputs and axes. Exporters of every format read it."""
+"""The description of a model's file: inputs, outputs and axes. Exporters of every format read it."""
 
 from parity.configs.base import DEFAULT_ONNX_OPSET, EXTERNAL_DATA_FORMAT_SIZE_LIMIT, OnnxConfig, PatchingSpec
 from parity.configs.past import OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast

@@ -1,7 +1,7 @@
 """The configuration of an ONNX file without past: inputs, outputs, dynamic axes, dummy inputs, overrides.
 
-An axis is a claim: every name that `inputs` and `outputs` give to an axis says that the file works for other sizes
-there; `a + b` names an axis as long as two others together.
+An axis is a claim: if `inputs` and `outputs` give a name to an axis, the file works at other sizes of it; `a + b`
+names an axis as long as two others together.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class PatchingSpec:
     Args:
         o: the module or object that owns the attribute.
         name: the attribute.
-        custom_op: what stands there during the export.
-        orig_op: what stands there otherwise; looked up on `o` when not given. What stood there is put back.
+        custom_op: its value during the export.
+        orig_op: its value otherwise; by default looked up on `o`. The value that the export replaces is restored.
         op_wrapper: applied to both before they are set (for static and class methods).
     """
 
@@ -75,7 +75,7 @@ class PatchingSpec:
 class OnnxConfig(ABC):
     """Inputs, outputs and dummy inputs of the ONNX file of one model and one task."""
 
-    # Which of several files of one feature this is the configuration of; empty for the feature's own.
+    # Name of the file, if a feature has several; empty for the feature's own.
     part = ""
     default_fixed_batch = 2
     default_fixed_sequence = 8
@@ -111,12 +111,12 @@ class OnnxConfig(ABC):
         return self._task_outputs()
 
     def _task_outputs(self) -> OrderedDict[str, dict[int, str]]:
-        """The outputs of the task, whatever a subclass makes of them; a fresh copy that may be changed."""
+        """The outputs of the task, before a subclass changes them; a fresh copy that may be changed."""
         return OrderedDict((name, dict(axes)) for name, axes in self._tasks_to_common_outputs[self.task].items())
 
     @property
     def values_override(self) -> Mapping[str, Any] | None:
-        """Model configuration items that have another value while the model is exported and validated."""
+        """Items of the model's configuration that have another value while the model is exported and validated."""
         return {"use_cache": False} if hasattr(self._config, "use_cache") else None
 
     @property
@@ -136,7 +136,7 @@ class OnnxConfig(ABC):
 
     @property
     def default_onnx_opset(self) -> int:
-        """The opset that is exported when none is asked for."""
+        """The opset of the export if none is requested."""
         return DEFAULT_ONNX_OPSET
 
     @property
@@ -165,19 +165,19 @@ class OnnxConfig(ABC):
 
     @property
     def axis_sizes(self) -> Mapping[str, range]:
-        """The sizes that an axis of the inputs takes, by its name, where these are not all from 1 up; new in parity."""
+        """Axis name → valid sizes, for axes of the inputs that do not take every size from 1 up; new in parity."""
         return {}
 
     @property
     def pooled_tokens(self) -> Mapping[str, int]:
-        """Outputs that are made of the answer at one token: their names, and its place in the text; new in parity.
+        """Outputs computed from one token's hidden state: name → place of the token in the text; new in parity.
 
-        Only those whose token attends to nothing where padding stands in its place: a window sees no further.
+        Only outputs whose token attends to nothing if padding replaces it, because its window sees no further.
         """
         return {}
 
     def longest_sequence(self, model: PreTrainedModel) -> int | None:
-        """The longest sequence that the model takes, in tokens; None where there is no longest. New in parity.
+        """The longest sequence that the model takes, in tokens; None if there is no limit. New in parity.
 
         The base class reads the length of the position table from the model's configuration; a model that has the
         item but no table overrides it.
@@ -191,10 +191,10 @@ class OnnxConfig(ABC):
         return longest - 1 - max(padding, default=-1)
 
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-        """The arguments of the model's `forward`: the file's inputs and what can be computed from them.
+        """The arguments of the model's `forward`: the file's inputs, and arguments that are computed from them.
 
-        It is traced into the graph, and the reference model is called with its result too. New in parity; the base
-        class adds nothing.
+        It is traced into the graph, and its result is also passed to the reference model. New in parity; the base class
+        adds nothing.
 
         Args:
             inputs: the file's inputs by name, past key values nested as `generate_dummy_inputs` returns them.
@@ -250,8 +250,8 @@ class OnnxConfig(ABC):
             tokenizer: deprecated name of `preprocessor`.
 
         Raises:
-            UsageError (a ValueError): both `tokenizer` and a tokenizer as `preprocessor` are given, or the preprocessor
-                is of no known kind.
+            UsageError: both `tokenizer` and a tokenizer as `preprocessor` are given, or the preprocessor is of no known
+                kind (a ValueError).
         """
         preprocessor = one_preprocessor(preprocessor, tokenizer)
         if _is_tokenizer(preprocessor):
@@ -304,7 +304,7 @@ class OnnxConfig(ABC):
         return self._in_table(encoded.convert_to_tensors(tensor_type=framework))
 
     def _in_table(self, inputs: Mapping[str, Any], *, decoder: bool = False) -> dict[str, Any]:
-        """Inputs, whose token ids and types are all in the model's tables, those of its decoder if it has its own."""
+        """The inputs, with token ids and types limited to the model's tables, or to its decoder's if it has its own."""
         sizes = {
             Role.TOKENS: vocabulary_of(self._config, decoder=decoder),
             Role.TOKEN_TYPES: token_types_of(self._config),
@@ -313,16 +313,16 @@ class OnnxConfig(ABC):
 
     @property
     def _longest_text(self) -> int | None:
-        """How many tokens the model's configuration says that a text may have; None where it does not say."""
+        """The most tokens of a text by the model's configuration; None if it does not say."""
         return positions_of(self._config)
 
     @property
     def _tokens_of_export(self) -> int:
-        """The tokens of a dummy text, special ones included: fewer than by default where the model takes fewer."""
+        """The tokens of a dummy text, special ones included: the default, or fewer if the model takes fewer."""
         return min(self.default_sequence_length, self._longest_text or self.default_sequence_length)
 
     def _lengths_of_pair(self, length: int, special: int) -> tuple[int, int]:
-        """The lengths of two texts that together are no longer than the model takes one; `length` each if they fit."""
+        """The lengths of two texts that together fit into the model; `length` each if possible."""
         room = self._longest_text
         if room is None or 2 * length + special <= room:
             return length, length
@@ -330,16 +330,16 @@ class OnnxConfig(ABC):
         return both // 2, both - both // 2
 
     def generate_dummy_inputs_onnxruntime(self, reference_model_inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The inputs that ONNX Runtime gets where the model gets `reference_model_inputs`; the same by default."""
+        """The inputs of ONNX Runtime if the model gets `reference_model_inputs`; the same by default."""
         return reference_model_inputs
 
     def patch_ops(self) -> None:
-        """Put every `PatchingSpec`'s custom op in place."""
+        """Replace the attribute of every `PatchingSpec` by its custom op."""
         for spec in self._patching_specs:
             spec._put()
 
     def restore_ops(self) -> None:
-        """Put back what `patch_ops` replaced."""
+        """Restore the attributes that `patch_ops` replaced."""
         for spec in self._patching_specs:
             spec._remove()
 
@@ -347,7 +347,7 @@ class OnnxConfig(ABC):
     def flatten_output_collection_property(cls, name: str, field: Iterable[Any]) -> dict[str, Any]:
         """Names for the elements of a nested input or output: `name.0`, `name.1`, … over all its levels."""
         items = list(field)
-        # One tensor for each layer, as hidden states and attentions are, is no further level.
+        # One tensor for each layer, as with hidden states and attentions, is no further level.
         elements = items if any(hasattr(item, "shape") for item in items) else chain.from_iterable(items)
         return {f"{name}.{index}": item for index, item in enumerate(elements)}
 
@@ -360,7 +360,7 @@ def one_preprocessor(preprocessor: Preprocessor, tokenizer: PreTrainedTokenizerB
     """`preprocessor`, or the deprecated `tokenizer` argument with a warning.
 
     Raises:
-        UsageError (a ValueError): both are tokenizers.
+        UsageError: both are tokenizers (a ValueError).
     """
     if tokenizer is None:
         return preprocessor

@@ -1,4 +1,4 @@
-"""The channels of a model's images: those of its configuration, and those that its image processor makes."""
+"""The channels of a model's images, by its configuration, and of the images that its processor makes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def channels_of(config: PretrainedConfig) -> int | None:
-    """How many channels the model's images have; None where the configuration does not tell."""
+    """The number of channels of the model's images; None if the configuration does not say."""
     channels = getattr(getattr(config, "vision_config", config), "num_channels", None)
     return channels if isinstance(channels, int) else None
 
 
 def colours_of(processor: Any) -> int | None:
-    """How many channels the processor normalises, 1 for grey images; None where it does not tell."""
+    """The number of channels that the processor normalises, 1 for grey images; None if it does not say."""
     mean = getattr(processor, "image_mean", None) if getattr(processor, "do_normalize", False) else None
     return len(mean) if isinstance(mean, (list, tuple)) else None
 

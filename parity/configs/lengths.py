@@ -1,4 +1,4 @@
-"""What a model's configuration says of lengths: where the model changes its behaviour, and which lengths show that.
+"""Lengths at which a model changes its behaviour, by its configuration, and the lengths of texts that show it.
 
 A window, a block, a bucket of distances, a maximum that rescales rotary positions: below that length the model computes
 as if there were none, so a file that lacks it is right for every short text. Lengths depend on the configuration alone,
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 # The longest text that is tried because a position table ends there, and because a configuration names its length.
 LONGEST_ROW, LONGEST_CHANGE = 512, 2048
-# The longest text of a checkpoint of more bytes than this, unless all is asked for.
+# The longest text for a checkpoint of more bytes than this, unless `thorough` is set.
 BIG_CHECKPOINT, LONGEST_ROW_OF_BIG = 100_000_000, 128
-# The length that is tried where a configuration names none.
+# The length to try if a configuration names none.
 USUAL_ROW = 64
 
-# Items after whose value, in tokens, the model computes otherwise: a causal window, one that is cut in two halves, a
-# block, the distance from which on all are one.
+# Items after whose value, in tokens, the model computes differently: a causal window, a window of two halves, a block,
+# the distance from which on all are treated as equal.
 _ITEMS = (
     "sliding_window",
     "sliding_window_size",
@@ -47,18 +47,18 @@ _ITEMS = (
 )
 # Items that count the tokens on one side: a token sees one more, itself.
 _RADII = ("local_radius",)
-# Item → what the configuration must not say for the item to have a part in the model.
+# Item → whether the configuration switches it off.
 _SWITCHES: Mapping[str, Callable[[Any], bool]] = {
     "sliding_window": lambda text: getattr(text, "use_sliding_window", True) is False,
     "block_size": lambda text: hasattr(text, "attention_type"),
 }
-# Where rotary positions are described: by transformers 5, and by transformers 4.
+# Descriptions of rotary positions: of transformers 5, and of transformers 4.
 _ROPES = ("rope_parameters", "rope_scaling")
 
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """A length up to which a model behaves in one way, in tokens, and the item of its configuration that says so."""
+    """A length, in tokens, up to which a model behaves in one way, and the configuration item that sets it."""
 
     length: int
     item: str
@@ -73,7 +73,7 @@ class Lengths:
 
 
 def changes_of(config: PretrainedConfig) -> list[Change]:
-    """The lengths after which the model behaves otherwise, as its configuration says, ascending; each length once."""
+    """The lengths after which the model behaves differently, by its configuration, ascending; each length once."""
     first: dict[int, Change] = {}
     for change in sorted(_changes(text_config(config))):
         first.setdefault(change.length, change)
@@ -87,7 +87,7 @@ def _changes(text: Any) -> Iterator[Change]:
     for item in _RADII:
         yield from (Change(length + 1, item) for length in _whole_numbers(getattr(text, item, None)))
     if getattr(text, "attention_type", None) == "block_sparse":
-        # Up to that many blocks, big_bird looks at everything.
+        # Up to this number of blocks, big_bird attends to everything.
         for length in _whole_numbers(getattr(text, "block_size", None)):
             yield Change((5 + 2 * getattr(text, "num_random_blocks", 3)) * length, "block_size")
     for rope in _ropes(text):
@@ -121,9 +121,10 @@ def lengths_to_try(
     Without a longest text, one past each change, or `USUAL_ROW` tokens if the configuration names none.
 
     Args:
-        longest: the longest text that the model takes, in tokens: the length of its position table; None without one.
+        config: the model's configuration.
+        longest: the longest text that the model takes, in tokens (the length of its position table); None if unlimited.
         big: whether the checkpoint is larger than `BIG_CHECKPOINT` bytes.
-        thorough: whether the position table is tried whole, that of a big checkpoint too.
+        thorough: whether to try the whole position table, also that of a big checkpoint.
     """
     limit = LONGEST_ROW_OF_BIG if big and not thorough else LONGEST_CHANGE
     tokens, untried = set(), {}

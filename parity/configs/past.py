@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from transformers.utils import TensorType
 
 
-# By how much the past of the dummy inputs is longer than their text.
+# The number of tokens by which the past of the dummy inputs is longer than their text.
 _PAST_BEYOND_TEXT = 2
 
 
 class OnnxConfigWithPast(OnnxConfig, ABC):
-    """A decoder's configuration, with past key values as inputs and outputs when `use_past` is true."""
+    """A decoder's configuration, with past key values as inputs and outputs if `use_past` is true."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
 
     @property
     def num_layers(self) -> int:
-        """Number of layers with a cache. Override it where the model's configuration has another name for it."""
+        """Number of layers with a cache. Override it if the model's configuration has another name for it."""
         return self._config_item("num_layers", "the number of layers")
 
     @property
     def num_attention_heads(self) -> int:
-        """Number of heads of a cache. Override it where the model's configuration has another name for it."""
+        """Number of heads of a cache. Override it if the model's configuration has another name for it."""
         return self._config_item("num_attention_heads", "the number of attention heads")
 
     def _config_item(self, name: str, meaning: str) -> int:
@@ -79,12 +79,12 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         return self.num_attention_heads
 
     def head_size(self, heads: int) -> int:
-        """The size of each of that many heads of a cache. Override it where the model's configuration does not tell."""
+        """The size of each of these heads of a cache. Override it if the model's configuration does not give it."""
         explicit = getattr(self._config, "d_kv", None) or getattr(self._config, "head_dim", None)
         return explicit or self._config.hidden_size // heads
 
     def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-        """Adds the all-ones mask that the model would assume, and position ids that follow the mask.
+        """Add the all-ones mask that the model would assume, and position ids that follow the mask.
 
         `generate` passes the same position ids; without them a left-padded row of a model with absolute positions is
         counted from its padding. Shapes: mask (batch, past + sequence), position ids (batch, sequence).
@@ -120,7 +120,7 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         )
         if self.use_past:
             batch, length = inputs["input_ids"].shape
-            # Never the sequence length itself: the two axes must not be taken for one.
+            # Never the sequence length itself: the two axes must not be mistaken for one.
             past_length = length + _PAST_BEYOND_TEXT
             if "attention_mask" in inputs:
                 inputs["attention_mask"] = _lengthen_mask(inputs["attention_mask"], past_length)
@@ -140,11 +140,12 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         direction: str,
         inverted_values_shape: bool = False,
     ) -> None:
-        """Adds the caches of every layer to `inputs_or_outputs`, in place.
+        """Add the caches of every layer to `inputs_or_outputs`, in place.
 
         Args:
+            inputs_or_outputs: name → {axis: axis name}.
             direction: `"inputs"` (as long as the past) or `"outputs"` (as long as past and sequence).
-            inverted_values_shape: the values' length is on axis 1 instead of 2.
+            inverted_values_shape: whether the values' length is on axis 1 instead of 2.
         """
         name, length = self._direction(direction, "past_sequence", "past_sequence + sequence")
         for layer in range(self._cache_layers):
@@ -177,8 +178,8 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
 class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
     """An encoder-decoder's configuration; its caches hold the decoder's own and the cross-attention's keys and values.
 
-    There is one cache for each decoder layer: the number of encoder layers has no part in it. The task causal-lm is
-    the decoder alone, with a decoder's inputs and caches.
+    There is one cache for each decoder layer; the number of encoder layers does not matter. The task causal-lm is the
+    decoder alone, with a decoder's inputs and caches.
     """
 
     @property
@@ -233,8 +234,8 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         `past_key_values.N.encoder.…`. New in parity.
 
         Raises:
-            UsageError (a ValueError): a configuration without past, or of the decoder alone, has no cross-attention
-                caches.
+            UsageError: a configuration without past, or of the decoder alone, has no cross-attention caches (a
+                ValueError).
         """
         if not self.dead_inputs:
             raise UsageError(
@@ -273,7 +274,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         decoder = {f"decoder_{name}": tensor for name, tensor in self._in_table(text(), decoder=True).items()}
         if self.use_past:
             batch, encoder_length = inputs["input_ids"].shape
-            # Two tokens at least: a step of one is a shape that tracers take for a constant.
+            # At least two tokens: tracers take the shape of a step of one token for a constant.
             length = max(2, encoder_length // 4)
             room = self._longest_text
             past_length = min(length + 3, room - length) if room else length + 3
@@ -291,7 +292,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
     def fill_with_past_key_values_(  # type: ignore[override]  # the old package's signature takes fewer
         self, inputs_or_outputs: MutableMapping[str, Mapping[int, str]], direction: str
     ) -> None:
-        """Adds the caches of every decoder layer to `inputs_or_outputs`, in place."""
+        """Add the caches of every decoder layer to `inputs_or_outputs`, in place."""
         if self._decoder_alone:
             super().fill_with_past_key_values_(inputs_or_outputs, direction)
             return
@@ -312,7 +313,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
 
 
 def prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPast]:
-    """`base` cut down to the encoder's inputs and the cross-attention caches, whatever it overrides."""
+    """`base` reduced to the encoder's inputs and the cross-attention caches, whatever it overrides."""
 
     class Prefill(base):  # type: ignore[valid-type, misc]  # known at run time only
         part = "prefill"
@@ -331,7 +332,7 @@ def prefill_class(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConf
             return OrderedDict((name, axes) for name, axes in super().outputs.items() if ".encoder." in name)
 
         def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-            # The decoder has to run for its layers to cast the encoder's answer; what it reads has no part in that.
+            # The decoder has to run, because its layers project the encoder's output; its own inputs do not matter.
             first = next(iter(inputs.values()))
             return {**inputs, "decoder_input_ids": first.new_zeros((first.shape[0], 1)).long()}
 
@@ -354,7 +355,7 @@ def _lengthen_mask(mask: torch.Tensor, past_length: int) -> torch.Tensor:
 
 
 def _empty_caches(layers: int, *shapes: tuple[int, ...]) -> list[tuple[torch.Tensor, ...]]:
-    """For every layer one tuple of zero tensors of the given shapes."""
+    """For every layer one tuple of zero tensors of these shapes."""
     import torch
 
     return [tuple(torch.zeros(shape) for shape in shapes) for _ in range(layers)]

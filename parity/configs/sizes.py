@@ -1,4 +1,4 @@
-"""Sizes of axes and of stored parameters, under the names that `transformers.onnx.utils` gave them."""
+"""Sizes of axes and of stored parameters, with the names of `transformers.onnx.utils`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ class ParameterFormat(Enum):
 
 
 def compute_effective_axis_dimension(dimension: int, fixed_dimension: int, num_token_to_add: int = 0) -> int:
-    """The size to generate for an axis: `fixed_dimension` when the axis is dynamic (`dimension <= 0`), less the
-    special tokens that the tokenizer adds by itself."""
+    """The size to generate for an axis, less the special tokens that the tokenizer adds by itself.
+
+    Args:
+        dimension: the requested size; 0 or less for a dynamic axis.
+        fixed_dimension: the size of a dynamic axis.
+        num_token_to_add: the number of special tokens.
+    """
     return (fixed_dimension if dimension <= 0 else dimension) - num_token_to_add
 
 

@@ -1,4 +1,4 @@
-"""What a model's configuration says of its tokens: how many ids there are, and which one is padding."""
+"""Facts about tokens in a model's configuration: the number of ids, which id is padding, how long a text may be."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
-    """The part of a configuration that is about texts."""
+    """The part of a configuration for texts."""
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def vocabulary_of(config: PretrainedConfig, *, decoder: bool = False) -> int | None:
-    """How many ids the model's table of tokens has; None where the configuration does not tell.
+    """The number of ids in the model's table of tokens; None if the configuration does not say.
 
     Args:
-        decoder: the table of the decoder, which Marian can have beside that of its encoder.
+        decoder: take the table of the decoder, which Marian can have in addition to that of its encoder.
     """
     text = text_config(config)
     own = getattr(text, "decoder_vocab_size", None) if decoder else None
@@ -26,14 +26,14 @@ def vocabulary_of(config: PretrainedConfig, *, decoder: bool = False) -> int | N
 
 
 def token_types_of(config: PretrainedConfig) -> int | None:
-    """How many token types the model's table has; None where the configuration tells of no table."""
+    """The number of token types in the model's table; None if the configuration has no table."""
     return getattr(text_config(config), "type_vocab_size", None) or None
 
 
 def padding_token(config: PretrainedConfig, tokenizer: Any = None) -> int:
-    """The id that padding is made of: the tokenizer's or the model's if the model's table has it, else 0.
+    """The id for padding: the tokenizer's or the model's if the model's table has it, else 0.
 
-    Old checkpoints have −1 for none, and some tokenizers an id behind the end of the table.
+    Old checkpoints have −1 for none, and some tokenizers an id beyond the end of the table.
     """
     size = vocabulary_of(config)
     for owner in (tokenizer, text_config(config)):
@@ -44,21 +44,21 @@ def padding_token(config: PretrainedConfig, tokenizer: Any = None) -> int:
 
 
 def positions_of(config: PretrainedConfig) -> int | None:
-    """How long the model's configuration says that a text may be, in tokens; None where it does not."""
+    """The longest text by the model's configuration, in tokens; None if it does not say."""
     text = text_config(config)
     items = ("max_position_embeddings", "n_positions", "max_target_positions")
     longest = next((getattr(text, item) for item in items if getattr(text, item, None)), None)
     return longest if isinstance(longest, int) and longest > 0 else None
 
 
-# What tokenizers leave out unless they are asked for it.
+# The inputs that tokenizers make only on request.
 _OPTIONAL = ("attention_mask", "token_type_ids")
 
 
 def requested_inputs(tokenizer: Any, declared: Collection[str]) -> list[str]:
-    """Declared inputs that a tokenizer makes on request only, as that of ALBERT does with token types.
+    """Declared inputs that a tokenizer makes only on request, such as token types with that of ALBERT.
 
-    Token types that are the same for both texts of a pair are none.
+    Token types that are the same for both texts of a pair are left out.
     """
     missing = [name for name in _OPTIONAL if name in declared and name not in tokenizer.model_input_names]
     return [name for name in missing if name != "token_type_ids" or _tells_texts_apart(tokenizer)]
@@ -70,7 +70,7 @@ def _tells_texts_apart(tokenizer: Any) -> bool:
 
 
 def within_vocabulary(ids: Any, size: int | None) -> Any:
-    """The ids, those behind the end of the table replaced by its last: a tokenizer may have tokens that it lacks.
+    """The ids, those beyond the end of the table replaced by its last: a tokenizer may have tokens that it lacks.
 
     Args:
         ids: a tensor, an array, or lists of numbers.

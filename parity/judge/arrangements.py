@@ -1,4 +1,4 @@
-"""Two arrays, one of which may be the other turned, reshaped, converted or a block of it: where they are equal."""
+"""Equality of two arrays, one of which may be a transposed, reshaped or converted copy of the other or of a block."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from parity.dtypes import is_floating
 
-# A few places are looked at before whole arrays are: to find candidates, and to leave out those that share nothing.
+# A few places are compared before whole arrays are: to find candidates, and to exclude arrays that share nothing.
 _PROBES, _DRAWS = 8, 4096
-# Elements that are compared at once; of a transposed matrix, rows and columns.
+# The number of elements that are compared at once; for a transposed matrix, of rows and columns.
 _BLOCK, _TILE = 1 << 18, (512, 64)
 
 _MOST_BLOCKS = 64
@@ -26,7 +26,7 @@ Order: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Block:
-    """The part of an array between two places of one axis, which is `size` long."""
+    """The part of an array between two places of one axis, whose length is `size`."""
 
     axis: int
     start: int
@@ -34,16 +34,16 @@ class Block:
     size: int
 
     def cut(self, array: np.ndarray) -> np.ndarray:
-        """That part of an array."""
+        """The block of an array."""
         return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
 
     def overlaps(self, other: Block) -> bool:
-        """Whether they have elements in common."""
+        """Whether the blocks have elements in common."""
         return self.axis != other.axis or (self.start < other.stop and other.start < self.stop)
 
 
 def are_whole(blocks: Sequence[Block]) -> bool:
-    """Whether the blocks are all of the array, along one axis."""
+    """Whether the blocks cover the whole array, along one axis."""
     end = 0
     for block in sorted(blocks, key=lambda block: block.start):
         if block.axis != blocks[0].axis or block.start > end:
@@ -53,19 +53,19 @@ def are_whole(blocks: Sequence[Block]) -> bool:
 
 
 def squeeze(array: np.ndarray) -> np.ndarray:
-    """The array without axes of one element; a scalar has one."""
+    """The array without axes of length 1; a scalar becomes an array of one element."""
     return array.squeeze() if array.ndim and array.size != 1 else array.reshape(1)
 
 
 def is_constant(array: np.ndarray) -> bool:
-    """Whether it has one value throughout."""
+    """Whether all its values are equal."""
     first = array[(0,) * array.ndim] if array.size else None
     return bool((array[:1] == first).all() and (array == first).all()) if array.ndim else True
 
 
 @functools.cache
 def orders(axes: int) -> tuple[Order, ...]:
-    """The orders in which axes are tried: all of up to four, of more those in which the last two may be exchanged."""
+    """The orders of axes to try: all for up to four axes, and for more only an exchange of the last two."""
     own = tuple(range(axes))
     return tuple(itertools.permutations(own)) if axes <= 4 else (own, (*own[:-2], own[-1], own[-2]))
 
@@ -76,7 +76,7 @@ def converts(dtype: np.dtype, other: np.dtype) -> bool:
 
 
 def convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array in another type; what is too large for it is infinite."""
+    """The array in another type; values that are too large for it become infinite."""
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
@@ -84,19 +84,19 @@ def convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def probe(array: np.ndarray) -> np.ndarray:
-    """The values at a few places, the same ones in every array of that many elements in that order."""
+    """The values at a few places, the same places in every array with as many elements in the same order."""
     places = np.arange(_PROBES) * (array.size - 1) // (_PROBES - 1)
     return array[np.unravel_index(places, array.shape)]
 
 
 def arrange(array: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
-    """A view of that shape of an array that has its axes in that order."""
+    """A view with this shape of an array whose axes are in this order."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return array.reshape([shape[axis] for axis in order]).transpose(inverse)
 
 
 def views(array: np.ndarray, shape: Shape) -> Iterator[np.ndarray]:
-    """The views of an array that another of that shape may be meant by: its axes in another order, or another shape."""
+    """The views of an array that may equal an array of this shape: with its axes in another order, or reshaped."""
     own = squeeze(array).shape
     for order in orders(len(shape)):
         is_turned = order != tuple(range(len(shape)))
@@ -105,7 +105,7 @@ def views(array: np.ndarray, shape: Shape) -> Iterator[np.ndarray]:
 
 
 def are_equal(array: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays of one shape have the same bits, after conversion to the type of the other."""
+    """Whether two arrays of one shape have the same bits, after conversion of the first to the type of the other."""
     if array.size <= _BLOCK:
         return np.array_equal(_bits(convert(array, other.dtype)), _bits(other))
     if array.ndim == 2 and not other.flags.c_contiguous:
@@ -128,9 +128,9 @@ class Comparison:
     """Two arrays of one shape, element by element.
 
     Args:
-        count: how many elements differ.
-        index: that of the first, in the shape of the arrays laid flat; None if there is none.
-        share: how many of the elements are equal, as a share of all that are not zero in both.
+        count: the number of elements that differ.
+        index: the flat index of the first of them; None if there is none.
+        share: the share of equal elements among all that are not zero in both.
     """
 
     count: int
@@ -139,11 +139,16 @@ class Comparison:
 
 
 def share_something(array: np.ndarray, other: np.ndarray, share: float) -> bool:
-    """Whether two arrays of one shape seem to share that much: a few elements are looked at."""
+    """Whether two arrays of one shape seem to have more than this share in common; large arrays are sampled.
+
+    Args:
+        array, other: of one shape.
+        share: from 0 to 1; see `Comparison`.
+    """
     if array.size <= _DRAWS:
         return compare(array, other).share > share
     places = np.unravel_index(_draws(array.size), array.shape)
-    # A quarter of what is expected is never missed by chance.
+    # A sample never shows less than a quarter of the true share by chance.
     return compare(array[places], other[places]).share > share / 4
 
 
@@ -153,7 +158,7 @@ def _draws(elements: int) -> np.ndarray:
 
 
 def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
-    """Two arrays of one shape: NaN is equal to NaN, and 0 to -0; neither says that there is something in common."""
+    """Compare two arrays of one shape: NaN equals NaN, and 0 equals -0; neither counts as something in common."""
     count, shared, informative, first = 0, 0, 0, None
     step = max(1, _BLOCK * len(array) // array.size)
     for start in range(0, len(array), step):
@@ -174,7 +179,7 @@ def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
 
 @functools.cache
 def block_orders(part: Shape, whole: Shape) -> tuple[tuple[Order, int], ...]:
-    """(order, axis): the orders in which the axes of a part are those of the whole but for one, which is longer."""
+    """(order, axis): the orders in which the axes of a part are those of the whole, except for one longer axis."""
     if len(part) != len(whole):
         return ()
     fits = []
@@ -186,10 +191,15 @@ def block_orders(part: Shape, whole: Shape) -> tuple[tuple[Order, int], ...]:
 
 
 def blocks(axis: int, size: int, total: int) -> list[Block]:
-    """The blocks of that size that follow each other along an axis, from its beginning and from its end.
+    """The consecutive blocks of one size along an axis, from its beginning and from its end.
 
-    Where two weights of different sizes are merged, one begins at 0 and the other ends at the end. No weights are
-    merged of more blocks than these.
+    If two weights of different sizes are merged, one begins at 0 and the other ends at the end. No merged weight has
+    more blocks than these.
+
+    Args:
+        axis: its index.
+        size: the length of a block.
+        total: the length of the axis.
     """
     steps = range(0, min(total // size, _MOST_BLOCKS) * size, size)
     starts = {*steps, *(total - size - step for step in steps)}
@@ -197,7 +207,13 @@ def blocks(axis: int, size: int, total: int) -> list[Block]:
 
 
 def find_block(part: np.ndarray, whole: np.ndarray, axis: int) -> Block | None:
-    """Where a part stands in an array that is longer along one axis; None if it is not there."""
+    """The block of an array that equals a part of it; None if there is none.
+
+    Args:
+        part: the values to find.
+        whole: the array, which is longer along one axis.
+        axis: that axis.
+    """
     along = tuple(slice(None) if other == axis else 0 for other in range(part.ndim))
     line, own = _bits(whole[along]), _bits(part[along])
     places = np.arange(len(line) - len(own) + 1)

@@ -1,9 +1,9 @@
-"""An ONNX file as it lies on the disk: the checker's verdict, weights written twice, and the data that stands outside.
+"""An ONNX file on disk: the checker's verdict, weights that are written twice, and external data.
 
-A weight written twice is a pair of initializers of one dtype and shape with equal bytes: what becomes of a tied weight
-when an exporter forgets that it is tied. Small ones do not count, nor do those of one value throughout, such as the
-gains of fresh norms. A transposed copy does not count either: constant folding makes one of every tied embedding that
-a matrix product reads, with TorchScript's exporter as with its users.
+A weight written twice is a pair of initializers of one dtype and shape with equal bytes: the result if an exporter
+ignores that a weight is tied. Small weights do not count, nor do constant ones, such as the gains of fresh norms. A
+transposed copy does not count either: constant folding makes one of every tied embedding that a matrix product reads,
+in TorchScript's exporter and in those built on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from parity.onnx_files import foreign_data
 if TYPE_CHECKING:
     import onnx
 
-SMALLEST = 1024  # bytes from which a weight counts
+SMALLEST = 1024  # bytes; a smaller weight does not count
 _PREFIX = 64
 # Location, offset and length of an external tensor.
 _Place = tuple[str, int, int]
@@ -30,14 +30,14 @@ _Place = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Data:
-    """One file of external data: where the model says that it is, and the bytes that must be there at least."""
+    """One file of external data: its location in the model, and the least number of bytes that it must have."""
 
     location: str
     size: int
 
 
 def external_files(model: onnx.ModelProto) -> tuple[Data, ...]:
-    """The files in which a ModelProto's tensors stand, by location."""
+    """The files of a ModelProto's external tensors, by location."""
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     sizes: dict[str, int] = {}
@@ -49,14 +49,14 @@ def external_files(model: onnx.ModelProto) -> tuple[Data, ...]:
 
 
 def _place(tensor: onnx.TensorProto) -> _Place:
-    """(location, offset, length) of an external tensor; the length is that of its values where the file has none."""
+    """(location, offset, length) of an external tensor; the length is that of its values if the model gives none."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     length = int(entries.get("length", _size(tensor)))
     return entries.get("location", ""), int(entries.get("offset", 0)), length
 
 
 def _size(tensor: onnx.TensorProto) -> int:
-    """The bytes of a tensor's values; 0 where they are text, which has no fixed width."""
+    """The bytes of a tensor's values; 0 for text, which has no fixed width."""
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
@@ -64,10 +64,10 @@ def _size(tensor: onnx.TensorProto) -> int:
 
 
 def judge_artifact(model: onnx.ModelProto, directory: Path) -> tuple[Finding, ...]:
-    """Findings on a ModelProto that lies in that directory: one for each external file, one on weights written twice.
+    """Findings on a ModelProto in a directory: one for each external file, one on weights that are written twice.
 
-    An external file lies in the directory or below, is long enough, and is the one that the model was exported with,
-    where the model says so.
+    An external file must be in the directory or below, be long enough, and be the one that the model was exported with,
+    if the model says so.
     """
     findings = _judge_data(external_files(model), directory)
     if foreign := foreign_data(model, directory):
@@ -107,7 +107,7 @@ def _data_problem(data: Data, directory: Path) -> str:
 
 
 def judge_checker(path: Path) -> Finding:
-    """The verdict of the ONNX project's checker, shape inference included; by path, so that any size will do."""
+    """The verdict of the ONNX project's checker, with shape inference; by path, so that any size works."""
     import onnx
 
     try:
@@ -119,7 +119,7 @@ def judge_checker(path: Path) -> Finding:
 
 
 def duplicate_weights(model: onnx.ModelProto, directory: Path) -> list[tuple[str, str, int]]:
-    """(name, name of its copy, bytes) of every weight that stands in the file again under another name."""
+    """(name, name of its copy, bytes) of every weight that the file has again under another name."""
     groups: dict[tuple[int, tuple[int, ...], int], list[tuple[str, _Bytes]]] = defaultdict(list)
     for tensor in model.graph.initializer:
         values = _Bytes(tensor, directory)
@@ -133,7 +133,7 @@ def duplicate_weights(model: onnx.ModelProto, directory: Path) -> list[tuple[str
 
 
 def _copies(group: Iterable[tuple[str, _Bytes]]) -> Iterator[tuple[str, str, int]]:
-    """Pairs of one group; whole tensors are looked at only where they begin alike."""
+    """Pairs of one group; whole tensors are compared only if they begin alike."""
     beginnings: dict[bytes, list[tuple[str, _Bytes]]] = defaultdict(list)
     for name, values in group:
         beginnings[values.read(_PREFIX)].append((name, values))
@@ -146,7 +146,7 @@ def _copies(group: Iterable[tuple[str, _Bytes]]) -> Iterator[tuple[str, str, int
 
 
 class _Bytes:
-    """The bytes of an initializer, read from where they stand; a missing file has none."""
+    """The bytes of an initializer, read from the file that has them; a missing file has none."""
 
     def __init__(self, tensor: onnx.TensorProto, directory: Path) -> None:
         from onnx.external_data_helper import uses_external_data
@@ -165,7 +165,7 @@ class _Bytes:
         return next(self.blocks(count), b"")[:count]
 
     def blocks(self, size: int = 1 << 24) -> Iterator[bytes]:
-        """All bytes, at most `size` at a time where they stand in a file of their own."""
+        """All bytes, at most `size` at a time if they are external."""
         if self._path is None:
             import onnx
 
@@ -186,7 +186,7 @@ class _Bytes:
         return digest.digest()
 
     def has_one_value(self) -> bool:
-        """Whether one value is repeated throughout."""
+        """Whether all its values are equal."""
         width = self.size // (math.prod(self._tensor.dims) or 1) or 1
         first = self.read(width)
         return all(block == first * (len(block) // width) for block in self.blocks(width << 20))

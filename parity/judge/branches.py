@@ -1,4 +1,4 @@
-"""A merged decoder: one file with two graphs, of which an input chooses one; and inputs that a graph does not read.
+"""A merged decoder: one file with two graphs, one of which an input selects; and inputs that a graph does not read.
 
 Source: optimum's `merge_decoders`, whose files have one node `If` with the input `use_cache_branch` as its condition.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from parity.judge.relations import Run
 
-# The input that chooses the graph.
+# The input that selects the graph.
 SWITCH = "use_cache_branch"
 _STATES = "encoder_hidden_states"
 
 
 @dataclass(frozen=True)
 class Branch:
-    """What of a file's inputs and outputs a part of the model has.
+    """The inputs and outputs of a file that belong to a part of the model.
 
     Args:
-        contract: that of the whole file.
+        contract: of the whole file.
         part: `decoder` or `step`.
-        switch: the value of `use_cache_branch`; None for a file that has none.
+        switch: the value of `use_cache_branch`; None for a file without it.
     """
 
     contract: Contract
@@ -43,21 +43,21 @@ class Branch:
     switch: bool | None = None
 
     def is_idle(self, name: str) -> bool:
-        """Whether an input of the file is none of the part's: the switch, or what only the other graph reads."""
+        """Whether an input of the file is not the part's: the switch, or an input that only the other graph reads."""
         own = canonical_name(name, "input")
         if self.part == "decoder":
             return name == SWITCH or (self.switch is not None and role_of(own) is Role.CACHE)
         return name == SWITCH or own == _STATES
 
     def is_blank(self, name: str) -> bool:
-        """Whether an output of the file is none of the part's: caches that the first graph has filled, and states."""
+        """Whether an output of the file is not the part's: caches that the first graph filled, and states."""
         own = canonical_name(name, "output")
         if self.part == "step" and own == "encoder_last_hidden_state":
             return True
         return self.switch is True and role_of(own) is Role.CACHE and ".encoder." in own
 
     def choose_tensors(self, tensors: Sequence[StoredTensor], path: Path) -> list[StoredTensor]:
-        """Those of a file's tensors that the part reads.
+        """The tensors of a file that the part reads.
 
         Args:
             path: the file.
@@ -73,13 +73,13 @@ class Branch:
 
     @property
     def narrowed(self) -> Contract:
-        """The contract without what the part does not have."""
+        """The contract without the inputs and outputs that are not the part's."""
         inputs = tuple(value for value in self.contract.inputs if not self.is_idle(value.name))
         outputs = tuple(value for value in self.contract.outputs if not self.is_blank(value.name))
         return replace(self.contract, inputs=inputs, outputs=outputs)
 
     def complete(self, run: Run) -> Run:
-        """A run of the part as one of the whole file: what the part does not read is given noise."""
+        """A run of the part through a run of the whole file: inputs that the part does not read get noise."""
         idle = [value for value in self.contract.inputs if self.is_idle(value.name)]
 
         def complete(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class Branch:
 
 
 def _sizes(contract: Contract, inputs: Arrays) -> dict[str, int]:
-    """Symbol → its size in a call; the number of rows under an empty name."""
+    """Symbol → its size in a call; the empty name → the number of rows."""
     sizes: dict[str, int] = {}
     for value in contract.inputs:
         if value.name in inputs:
@@ -111,7 +111,7 @@ def _sizes(contract: Contract, inputs: Arrays) -> dict[str, int]:
 
 
 def choose_branch(model: onnx.ModelProto, switch: bool) -> onnx.ModelProto:
-    """The model with one of its two graphs in the place of the node that chooses; it is changed."""
+    """The model with one of its two graphs in place of the node that selects; it is changed."""
     import onnx
 
     graph = model.graph

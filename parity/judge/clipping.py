@@ -1,7 +1,7 @@
-"""Static ranges of activations: which share of the values that inputs give rise to lies outside of them.
+"""Static ranges of activations: the share of values outside of them.
 
-A file in static integers has the range of each activation from the inputs that it was calibrated with. What lies
-outside is clipped, which no check of weights or of the graph sees, and drift sees only if it is much.
+A file in static integers has the range of each activation from the inputs of its calibration. Values outside are
+clipped, which no check of weights or of the graph sees, and drift only if there are many.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _COUNT, _SIZE = "parity.clipped.", "parity.values."
 
 
 def count_clipping(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Add two outputs for each tensor of a model in float32: how many of its values are outside, and how many it has.
+    """Add two outputs for each tensor of a model in float32: the number of its values outside the range, and of all.
 
     Args:
-        model: is changed.
+        model: changed in place.
         ranges: tensor → its least and its largest value.
     """
     from onnx import TensorProto, helper, numpy_helper
@@ -51,7 +51,7 @@ def count_clipping(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, flo
 
 
 class Clipping:
-    """How many values were outside, over all runs."""
+    """The number of values outside, over all runs."""
 
     def __init__(self) -> None:
         self._outside: dict[str, float] = {}

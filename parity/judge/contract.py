@@ -18,7 +18,7 @@ from parity.judge.subgraphs import nodes_of
 if TYPE_CHECKING:
     import onnx
 
-# In the place of a symbol, where an axis is dynamic and has none.
+# Replaces the symbol of a dynamic axis that has none.
 UNKNOWN = "?"
 # What exporter and shape inference write where they do not know a size of an output: a claim of nobody.
 _UNNAMED = re.compile(r"^\?$|_dim_\d+$|^unk__")
@@ -35,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Contract:
-    """What an ONNX file says of itself."""
+    """The facts in an ONNX file."""
 
     opset: int
     inputs: tuple[Value, ...]
@@ -53,10 +53,10 @@ class Contract:
 
 
 def read(path: Path) -> Contract:
-    """The contract of the file at `path`; of external data only as much is read as telling weights apart takes.
+    """The contract of the file at `path`; external data is read only as far as comparing weights requires.
 
     Raises:
-        ExportError: no readable ONNX file, or one that cannot be judged; see `sanity.require_sane`.
+        ExportError: it is not a readable ONNX file, or cannot be judged; see `sanity.require_sane`.
     """
     import onnx
 
@@ -116,11 +116,11 @@ def _value(info: onnx.ValueInfoProto) -> Value:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a file was asked to have.
+    """The properties that a file was requested to have.
 
     Args:
         signature: the declared inputs and outputs.
-        dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs where known.
+        dtypes, ranks: numpy dtype names and numbers of axes of the inputs, and of the outputs if known.
     """
 
     signature: Signature
@@ -129,7 +129,7 @@ class Claim:
 
     @classmethod
     def from_config(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
-        """That of an OnnxConfig and the inputs that the file was exported with, tensors of any framework by name."""
+        """The claim of an OnnxConfig and the inputs of the export, tensors of any framework by name."""
         return cls(
             Signature.from_config(onnx_config, [name for name in onnx_config.inputs if name in tensors]),
             {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
@@ -137,7 +137,7 @@ class Claim:
         )
 
     def with_inputs(self, also: Axes, contract: Contract) -> Claim:
-        """The claim with those of further inputs that the file has."""
+        """The claim with those further inputs that the file has."""
         extra = {name: axes for name, axes in also.items() if any(value.name == name for value in contract.inputs)}
         inputs = {**self.signature.inputs, **extra}
         return replace(self, signature=replace(self.signature, inputs=inputs))
@@ -185,7 +185,7 @@ def _names(kind: str, got: Sequence[str], reference: Sequence[str], ordered: boo
 
 
 def _judge_symbols(contract: Contract, claim: Claim) -> list[Finding]:
-    """A failure for each symbol that stands for two axes, which says that they are of one size."""
+    """A failure for each symbol that is used for two axes, which declares them to be of one size."""
     uses: dict[str, dict[str, str]] = {}
     for values, declared in ((contract.inputs, claim.signature.inputs), (contract.outputs, claim.signature.outputs)):
         for value in values:

@@ -1,10 +1,10 @@
-"""What the numbers decide: the five largest candidates along the last axis, in order, where the exact gap is no noise.
+"""Decisions: the five largest candidates along the last axis, in order, compared if their exact gap is not noise.
 
-A ranking may differ only between candidates that float64 itself holds for equal: at every one of the first five ranks,
-the exact values of the expected candidate and of the one that the backend puts there differ by at most
-`LIMIT · noise · rms`, the noise being what the error ratio is measured in (see `ratio`), or where PyTorch's own float32
-answer puts that very candidate: some models lose all that tells candidates apart when they mask a whole row. No share
-of the decisions is exempt.
+A ranking may differ only between candidates that float64 itself considers equal: at every one of the first five ranks,
+the exact values of the expected candidate and of the backend's may differ by at most `LIMIT · noise · rms`, with the
+noise that is the unit of the error ratio (see `ratio`). A candidate is right as well if PyTorch's own float32 answer
+has it at that rank: some models lose every difference between candidates if they mask a whole row. No share of the
+decisions is exempt.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ TOP = 5
 
 
 def judge_decisions(pool: Pool, *, limit: float = LIMIT, eager: bool = True) -> list[Finding]:
-    """One finding for each output that is decided by (logits, by its name), of the first bad input if there is one.
+    """One finding for each output with decisions (logits, by its name), on the first bad input if there is one.
 
     Args:
-        eager: whether a candidate that PyTorch's own float32 answer puts there is excused.
+        pool: with the backend's answers.
+        limit: the largest gap that counts as noise, in units of the noise.
+        eager: whether a candidate that PyTorch's own float32 answer has at that rank is excused.
     """
     findings, noise = [], pool.noise
     for name in (name for name in pool.exact[0] if role_of(name) is Role.LOGITS and name in noise):
@@ -69,12 +71,12 @@ def _disagreement(
 
 
 def _leading(values: np.ndarray) -> np.ndarray:
-    """Indices of the largest values along the last axis, the largest first; equal ones in the order they stand in."""
+    """Indices of the largest values along the last axis, the largest first; equal values keep their order."""
     rows = values.reshape(-1, values.shape[-1]) if values.size else values
     at_once = max(1, spool.BLOCK // max(1, values.shape[-1]))
     if len(rows) <= at_once:
         return _leading_at_once(values)
-    # A part is a view of all its indices.
+    # Copied, because a slice is a view of all indices.
     parts = [_leading_at_once(rows[start : start + at_once]).copy() for start in range(0, len(rows), at_once)]
     return np.concatenate(parts).reshape(*values.shape[:-1], -1)
 

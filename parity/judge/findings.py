@@ -1,4 +1,4 @@
-"""One check of one subject: its outcome, and the sentence that says what is wrong."""
+"""The outcome of one check of one subject, and the sentence that reports a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from parity.errors import DtypeMismatch, Mismatch, NameMismatch, ParityError, SessionError, ShapeMismatch, ValueMismatch
 
-# Every check that a finding can be of → the error of a failure.
+# Every check of a finding → the error of its failure.
 CHECKS: Mapping[str, type[ParityError]] = MappingProxyType(
     {
         "load": SessionError,
@@ -48,11 +48,11 @@ class Finding:
 
     Args:
         check: one of `CHECKS`.
-        subject: what was checked: an output, an input, the file.
-        passed: whether it holds.
-        message: `<subject>: <got>, should be <expected>`; empty when it holds and there is nothing to remark.
-        where: the sizes at which it was checked, as text; empty for the file itself.
-        measurements: what was measured, by name.
+        subject: the object of the check: an output, an input, the file.
+        passed: whether the check holds.
+        message: `<subject>: <got>, should be <expected>`; empty if the check holds and there is nothing to remark.
+        where: the sizes of the check, as text; empty for the file itself.
+        measurements: the measured values, by name.
     """
 
     check: str
@@ -68,7 +68,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The message with the sizes at which it was checked."""
+        """The message with the sizes of the check."""
         return f"at {self.where}: {self.message}" if self.where else self.message
 
     def as_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Finding:
 
 
 def remarks(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings that hold, and say something all the same."""
+    """The findings that hold and have a message nevertheless."""
     return [finding for finding in findings if finding.passed and finding.message]
 
 
@@ -86,6 +86,6 @@ def failures(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def error_of(failed: Sequence[Finding], message: str) -> ParityError:
-    """The error that the first of these failures is, with all of them in it."""
+    """The error for these failures: its class is that of the first, and it has all of them."""
     error = CHECKS[failed[0].check]
     return error(message, failed) if issubclass(error, Mismatch) else error(message)

@@ -18,11 +18,11 @@ from parity.judge.pool import Arrays
 if TYPE_CHECKING:
     from parity.judge.relations import Run
 
-# What makes a file larger, or stricter, than it has to be, and no answer wrong.
+# Findings that make a file larger, or stricter, than necessary, and no answer wrong.
 _REMARKS = frozenset({"duplicates", "unused", "overridable"})
-# Inputs without which a file answers what the model answers without them, so that nothing is wrong with what it does.
+# Inputs without which a file answers like the model without them, so that its answers can be right.
 _OPTIONAL = frozenset({"token_type_ids"})
-# Outputs without which a file still has what its feature is for.
+# Outputs that a file can lack and still serve its feature.
 _SPARE = frozenset({"pooler_output", "encoder_last_hidden_state"})
 # The key of a parity file's metadata that says which version wrote it.
 OWN = "parity"
@@ -30,12 +30,12 @@ OWN = "parity"
 
 @dataclass(frozen=True)
 class View:
-    """A file of another exporter, seen by the model's names.
+    """A file of another exporter, under the model's names.
 
     Args:
-        contract: the file's own.
+        contract: of the file.
         inputs, outputs: the file's names and the model's.
-        declared: the outputs that whoever reads the feature may ask for.
+        declared: the outputs of the feature, which its users may request.
     """
 
     contract: Contract
@@ -49,9 +49,9 @@ class View:
 
     @property
     def renamed(self) -> Contract:
-        """The contract by the model's names, ids as int64 and halves as float32; what has no name there keeps its own.
+        """The contract with the model's names, ids as int64 and halves as float32; unmatched inputs keep their names.
 
-        Unknown outputs are left out: they are told apart, and judged by nothing.
+        Unknown outputs are left out, because `failures` reports them and nothing judges them.
         """
         known = {**self.inputs.names, **self.outputs.names}
         inputs = [
@@ -67,11 +67,11 @@ class View:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The model's inputs that the file lacks, and without which it can still be right."""
+        """The model's inputs that the file lacks, although it can still be right."""
         return tuple(name for name in self.inputs.missing if name in _OPTIONAL)
 
     def adapt(self, run: Run) -> Run:
-        """A run of the file by the model's names, each input in the type that the file declares."""
+        """A run of the file under the model's names, with each input in the type that the file declares."""
         outputs = self.outputs.names
 
         def adapted(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ class View:
         return adapted
 
     def fixed_sizes(self, onnx_config: HasAxes) -> dict[str, int]:
-        """The sizes of named axes that the file takes at one size only, by the names of the configuration."""
+        """Axis name of the configuration → size, for the axes that the file takes at one size only."""
         own = {value.name: value for value in self.renamed.inputs}
         sizes: dict[str, int] = {}
         sums: list[tuple[str, int]] = []
@@ -104,7 +104,7 @@ class View:
         return sizes
 
     def remarks(self) -> Iterator[Finding]:
-        """What a caller has to know of the names, the types and the inputs, and is no fault."""
+        """Remarks on names, types and inputs that a caller has to know and that are no faults."""
         for side, matching in (("input", self.inputs), ("output", self.outputs)):
             for own in matching.by_place:
                 message = f"{side} {own}: has no name of the model's, taken for {matching.names[own]} by its place"
@@ -119,7 +119,7 @@ class View:
             yield Finding("names", name, True, f"input {name}: the file has none; it answers for 0 throughout")
 
     def failures(self) -> Iterator[Finding]:
-        """A finding for each input that is missing, and for each that nobody knows what to give to."""
+        """A finding for each input and output that is missing, and for each that is unknown."""
         for name in self.inputs.missing:
             if name not in _OPTIONAL:
                 message = f"input {name}: is missing, should be an input of the file; export it with one"
@@ -137,7 +137,7 @@ class View:
 
 
 def soften(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings on a file of another exporter: what makes no answer wrong is a remark."""
+    """Findings on a file of another exporter: a fault that makes no answer wrong becomes a remark."""
     for finding in findings:
         if finding.passed or not (finding.check in _REMARKS or _is_freedom(finding)):
             yield finding
@@ -146,14 +146,14 @@ def soften(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _is_freedom(finding: Finding) -> bool:
-    """Whether all that is wrong is an axis that is dynamic and need not be, or a symbol's name."""
+    """Whether the only fault is an axis that is dynamic and need not be, or a symbol's name."""
     if finding.check != "axes":
         return False
     return finding.message.startswith("symbol ") or "is fixed to" not in finding.message
 
 
 def drop_fixed(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings without those on axes that are fixed: the file is judged at those sizes, which is said apart."""
+    """The findings without those on fixed axes: the file is judged at those sizes, which is reported separately."""
     return [each for each in findings if each.check != "axes" or "is fixed to" not in each.message]
 
 

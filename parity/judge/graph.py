@@ -12,13 +12,13 @@ from parity.judge.subgraphs import graphs_of, nodes_of
 if TYPE_CHECKING:
     import onnx
 
-# How many names a message has.
+# The number of names in a message.
 _FIRST = 5
 _STANDARD = ("", "ai.onnx")
 
 
 def judge_graph(model: onnx.ModelProto) -> tuple[Finding, ...]:
-    """Findings on a ModelProto, whose external data need not be there: one for each of the three checks."""
+    """Findings on a ModelProto, whose external data may be missing: one for each of the three checks."""
     return _judge_unused(model.graph), _judge_overridable(model.graph), _judge_operators(model)
 
 
@@ -29,7 +29,7 @@ def _judge_unused(graph: onnx.GraphProto) -> Finding:
 
 
 def _unused(graph: onnx.GraphProto) -> set[str]:
-    """The names of initializers that no node reads and that are no output, in subgraphs too."""
+    """The names of initializers that no node reads and that are not outputs, in subgraphs too."""
     names: set[str] = set()
     reads: set[str] = set()
     for each in graphs_of(graph):
@@ -69,7 +69,7 @@ def _wrong_operators(nodes: Iterator[onnx.NodeProto], opsets: Mapping[str, int])
 
 @functools.cache
 def _problem(operator: str, opset: int) -> str:
-    """What is wrong with an operator of the standard domain at that opset; empty if nothing is."""
+    """The fault of an operator of the standard domain at this opset; empty if there is none."""
     import onnx
 
     try:

@@ -1,7 +1,7 @@
-"""Names of a file of another exporter → the model's: each input and output is matched by what it is.
+"""Match the names of another exporter's file with the model's.
 
 In this order: an explicit table, the same name, another exporter's name for the same thing, and, for names that an
-exporter has generated because it was given none, the place among those that are left.
+exporter has generated because it got none, the place among the names that are left.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from dataclasses import dataclass, field
 from parity.axes import canonical_name
 from parity.judge.contract import Value
 
-# What torch's exporters call a value that has no name: `333`, `input.1`, `onnx::Cast_1`, `layer_norm_4`, `val_12`.
+# Names of torch's exporters for values without a name: `333`, `input.1`, `onnx::Cast_1`, `layer_norm_4`, `val_12`.
 _GENERATED = re.compile(r"\d+|onnx::\w+|arg\d+(_\d+)?|args_\d+|[\w:]+\.\d+|val_\d+|[A-Z]\w*_\d+")
 _OPERATOR = re.compile(r"_?([a-z][a-z0-9_]*?)(_\d+)?")
 
 
 @dataclass(frozen=True)
 class Known:
-    """An input or an output of the model: its name, and whether it is floating point; its number of axes."""
+    """An input or an output of the model: its name, whether it is floating point, and its number of axes."""
 
     name: str
     floating: bool
     rank: int
 
     def fits(self, value: Value) -> bool:
-        """Whether a value of the file can be it."""
+        """Whether a value of the file can be this input or output."""
         return ("float" in value.dtype) == self.floating and (not value.axes or len(value.axes) == self.rank)
 
 
 @dataclass(frozen=True)
 class Matching:
-    """One side of a file, its inputs or its outputs.
+    """The matched names of one side of a file, its inputs or its outputs.
 
     Args:
         names: the file's name → the model's.
-        by_place: those of the file's names that were matched by their place alone.
-        missing: the model's names that nothing in the file is.
-        unknown: the file's names that are nothing of the model.
+        by_place: the file's names that were matched by their place alone.
+        missing: the model's names without a match in the file.
+        unknown: the file's names without a match in the model.
     """
 
     names: Mapping[str, str]
@@ -62,7 +62,7 @@ class Explicit:
 
 
 def is_generated(name: str) -> bool:
-    """Whether an exporter has made up the name, because it was given none."""
+    """Whether an exporter has generated the name, because it got none."""
     if _GENERATED.fullmatch(name):
         return True
     import torch
@@ -80,7 +80,7 @@ def match_names(
         values: of the file.
         known: of the model, in its order.
         kind: `input` or `output`.
-        explicit: the file's names → the model's, before all else.
+        explicit: the file's names → the model's, which go first.
     """
     explicit, by_name = explicit or {}, {each.name: each for each in known}
     names: dict[str, str] = {}

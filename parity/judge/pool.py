@@ -28,7 +28,7 @@ class Answers:
         """The exact, the eager and the jittered arrays.
 
         Raises:
-            ValueError: only the eager ones were computed.
+            ValueError: only the eager answers were computed.
         """
         if self.exact is None or self.jittered is None:
             raise ValueError("pool: has no float64 answers to measure against")
@@ -39,7 +39,7 @@ class Answers:
 class Measurement:
     """One output over a pool: its error ratio, and its largest absolute difference from float32 PyTorch.
 
-    `noise` is what the ratio is measured in: the root mean square of the denominators, in units of the outputs' rms.
+    `noise` is the unit of the ratio: the root mean square of the denominators, in units of the outputs' rms.
     """
 
     ratio: float
@@ -53,14 +53,14 @@ class Pool:
     """Inputs that are judged together, by the same index in every sequence.
 
     Args:
-        samples: what the inputs were made of; as text they are the sizes, for messages.
+        samples: the sources of the inputs; as text they are the sizes, for messages.
         answers: the reference's answers.
-        inputs: the inputs as the backend gets them.
+        inputs: the inputs in the backend's form.
         actual: the backend's answers.
         traced: the size of every named axis at the export.
         longest: the longest sequence that the model takes, in tokens.
-        unit: the noise of each floating output, if it is not the pool's own: that of a tolerance, say.
-        roundoff: of the type that the backend's constants are rounded to, if that is coarser than the answers' own.
+        unit: the noise of each floating output, if it is not the pool's own, such as that of a tolerance.
+        roundoff: of the type that the backend's constants are rounded to, if it is coarser than the answers' own.
     """
 
     samples: Sequence[Any]
@@ -75,7 +75,7 @@ class Pool:
     def __post_init__(self) -> None:
         for name in ("samples", "inputs", "actual"):
             count = len(getattr(self, name))
-            # Inputs and a backend's answers may come later; a part of them would leave inputs unjudged.
+            # Inputs and a backend's answers may come later, but all together: a part would leave inputs unjudged.
             if count != len(self.answers) and (count or name == "samples"):
                 raise ValueError(f"pool: {count} {name}, should be {len(self.answers)}, one for each of the answers")
 
@@ -88,7 +88,13 @@ class Pool:
         actual: Sequence[Arrays] = (),
         sizes: Sequence[str] = (),
     ) -> Pool:
-        """A pool of answers without inputs; `sizes` has those of each."""
+        """A pool of answers without inputs.
+
+        Args:
+            exact, eager, jittered: the reference's answers, as in `Answers`.
+            actual: the backend's answers.
+            sizes: of each input, as text.
+        """
         answers = [Answers(*sides) for sides in zip(eager, exact, jittered, strict=True)]
         return cls(sizes or [""] * len(answers), answers, actual=actual)
 
@@ -96,7 +102,7 @@ class Pool:
         return len(self.answers)
 
     def __getitem__(self, part: slice) -> Pool:
-        """Some of the inputs."""
+        """A pool of some of the inputs."""
         parts = {name: getattr(self, name)[part] for name in ("samples", "answers", "inputs", "actual")}
         return replace(self, **parts)
 
@@ -137,13 +143,13 @@ class Pool:
         return replace(self, actual=actual)
 
     def measure(self, name: str) -> Measurement:
-        """The ratio of one output.
+        """The measurement of one output.
+
+        Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere. If the exact
+        answer is all zero, errors count as they are, with 1 for the rms.
 
         Raises:
             ValueError: the pool has no answers of a backend.
-
-        Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere. Where the
-        exact answer is all zero, errors count as they are, with 1 for the rms.
         """
         if not self.actual:
             raise ValueError("pool: has no answers of a backend to measure; give them with `with_actual`")
@@ -157,7 +163,7 @@ class Pool:
 
     @functools.cached_property
     def noise(self) -> Mapping[str, float]:
-        """What the error ratio of each floating output is measured in; see `Measurement`."""
+        """The unit of the error ratio of each floating output; see `Measurement`."""
         if self.unit is not None:
             return self.unit
         itself = self.with_actual(self.eager)
@@ -165,7 +171,7 @@ class Pool:
 
 
 class _Errors(NamedTuple):
-    """Of one answer: the backend's error, what the error ratio divides it by, the largest difference from eager."""
+    """For one answer: the backend's error, its divisor in the error ratio, and the largest difference from eager."""
 
     backend: float
     allowed: float
@@ -173,13 +179,13 @@ class _Errors(NamedTuple):
 
 
 def _errors(name: str, answer: Answers, outputs: Arrays, roundoff: float) -> _Errors | None:
-    """None where the exact answer is finite nowhere."""
+    """The errors of one output; None if no value of the exact answer is finite."""
     exact, eager, jittered = answer.sides()
     reference = exact[name]
     finite, size = np.isfinite(reference), finite_rms(reference)
     if size is None:
         return None
-    # One at a time: answers are on the disk if all sides of one are more than there is memory for.
+    # One side at a time: answers are on disk if all sides together are larger than the memory for them.
     errors = [rms_of_difference(side[name], reference, finite) / (size or 1.0) for side in (outputs, eager, jittered)]
     del reference
     own = eager[name]
@@ -188,7 +194,7 @@ def _errors(name: str, answer: Answers, outputs: Arrays, roundoff: float) -> _Er
 
 
 def finite_rms(values: np.ndarray) -> float | None:
-    """The root mean square of the finite values; None where there is none."""
+    """The root mean square of the finite values; None if there are none."""
     squares, count = 0.0, 0
     for (part,) in blocks(values):
         finite = _choose(part, np.isfinite(part))
@@ -198,7 +204,12 @@ def finite_rms(values: np.ndarray) -> float | None:
 
 
 def rms_of_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> float:
-    """The root mean square of the differences at these places, a boolean array; 0 where there are none."""
+    """The root mean square of the differences at some places; 0 if there are none.
+
+    Args:
+        one, other: of one shape.
+        places: a boolean array of that shape.
+    """
     squares, count = 0.0, 0
     for first, second, place in blocks(one, other, places):
         difference = _choose(first, place) - _choose(second, place)
@@ -216,10 +227,10 @@ def _largest_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) 
 
 
 def _choose(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The values at these places in float64; a copy is made only where one is needed."""
+    """The values at these places in float64; copied only if necessary."""
     return (values if places.all() else values[places]).astype(np.float64, copy=False)
 
 
 def rms(values: np.ndarray) -> float:
-    """The root mean square; 0 of nothing."""
+    """The root mean square; 0 for no values."""
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

@@ -1,4 +1,4 @@
-"""In which precision an ONNX file computes, read from the file: its weights' types, and the operators of integers."""
+"""The precision in which an ONNX file computes, from its weights' types and its operators of integers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parity.judge.subgraphs import nodes_of, tensors_of
 if TYPE_CHECKING:
     import onnx
 
-# What a rounded file is called → the largest drift from the unquantised model that passes, relative to the answer.
+# Precision → the largest drift from the unquantised model that passes, relative to the answer.
 # Healthy tiny files with random weights had at most 0.001 in float16 (6 files), 0.03 in dynamic integers (10), 0.08 in
 # static ones and 0.15 in blocks of int4 (one each); a trained MiniLM in dynamic int8 has 0.16.
 MAX_DRIFT = {
@@ -24,7 +24,7 @@ MAX_DRIFT = {
     "static int8": 0.3,
     "int4 blocks": 0.4,
 }
-# Operators that have no twin in floating point here: their own semantics are several operators at once.
+# Operators without a floating-point twin here: their own semantics are several operators at once.
 WITHOUT_TWIN = ("QAttention", "QGemm", "QOrdered", "QLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
                 "MatMulIntegerToFloat", "QEmbedLayerNormalization", "GatherBlockQuantized", "QMoE")  # fmt: skip
 _INTEGER_WEIGHTS = ("int8", "uint8", "int4", "uint4")
@@ -36,7 +36,7 @@ class Precision:
 
     Args:
         name: `float32`, or a key of `MAX_DRIFT`.
-        without_twin: the operators of it that are not judged as floating point ones.
+        without_twin: its operators that are not judged as floating-point ones.
     """
 
     name: str = "float32"
@@ -49,12 +49,12 @@ class Precision:
 
     @property
     def is_half(self) -> bool:
-        """Whether nothing of it is in integers."""
+        """Whether it computes nothing in integers."""
         return self.name in ("float16", "bfloat16", "mixed")
 
 
 def read_precision(model: onnx.ModelProto) -> Precision:
-    """The precision of a ModelProto, whose external data need not be there."""
+    """The precision of a ModelProto, whose external data may be missing."""
     operators = {node.op_type for node in nodes_of(model.graph.node)}
     weights = _bytes_of_types(model.graph)
     without = tuple(sorted(name for name in operators if name.startswith(WITHOUT_TWIN)))
@@ -68,14 +68,14 @@ def read_precision(model: onnx.ModelProto) -> Precision:
         return Precision("static int8", without)
     if weights["bfloat16"]:
         return Precision("bfloat16")
-    # A constant or two in halves round nothing that counts: such a file is judged as strictly as one without.
+    # A constant or two in halves round nothing that matters: such a file is judged as strictly as a float32 file.
     if weights["float16"] >= SMALLEST:
         return Precision("mixed" if weights["float32"] >= SMALLEST else "float16")
     return Precision()
 
 
 def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:
-    """The bytes of the weights of each type that counts; float32 ones from `SMALLEST` on."""
+    """The bytes of the weights of each type, for the types that matter."""
     import math
 
     import onnx
@@ -85,7 +85,7 @@ def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if dtype.name in (*_INTEGER_WEIGHTS, "float16", "bfloat16", "float32"):
             size = math.prod(tensor.dims) * dtype.itemsize
-            # Scales and zero points are as small as constants of the graph.
+            # A single integer is a zero point.
             if dtype.name not in _INTEGER_WEIGHTS or size > 1:
                 counts[dtype.name] += size
     return counts

@@ -1,16 +1,16 @@
-"""The error ratio: how far a backend is from the exact answer, in units of what float32 itself gets wrong.
+"""The error ratio: how far a runtime is from the exact answer, in units of float32's own error.
 
     R = sqrt( Σ err_backend² / Σ max(err_eager², jitter², (u·rms)²) )
 
 Each error is the root mean square over the elements of one output of one input, divided by the rms of the exact
 (float64) output; the sums pool all inputs. `err_eager` is float32 PyTorch against float64, `jitter` the same after
-every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A correct float32 backend stays
+every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A correct float32 runtime stays
 near 1 whatever the model's size and depth: of 372 pools over 8 architectures and both exporters the largest had 1.91,
 and every seeded numeric fault at least 8. One input alone can reach 12 by luck (eager's own error can be tiny), so only
-a pool of at least `MINIMUM_POOL` inputs is judged. Nor do eight single values say much: on kernels without vector
+a pool of at least `MINIMUM_POOL` inputs is judged. Eight single values are too few as well: on kernels without vector
 instructions a healthy file of electra reached 4.74 with them, 2.41 with the `MINIMUM_VALUES` that a pool of one shape
-should have, and 0.59 with 64. The idea of judging a float32 result by the error of another
-float32 result against float64 is that of torch._dynamo.utils.same (`fp64_ref`).
+should have, and 0.59 with 64. The idea of judging a float32 result by the error of another float32 result against
+float64 is that of torch._dynamo.utils.same (`fp64_ref`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MINIMUM_VALUES = 16
 
 
 def inputs_needed(values: int) -> int:
-    """How many inputs a pool of one shape should have, whose smallest output has that many values for each."""
+    """The number of inputs for a pool of one shape, whose smallest output has this many values for each input."""
     return max(MINIMUM_POOL, -(-MINIMUM_VALUES // max(1, values)))
 
 
 def require_size(pool: Pool) -> None:
-    """Refuse a pool that no ratio may judge.
+    """Refuse a pool that is too small for a ratio.
 
     Raises:
         ValueError: fewer inputs than `MINIMUM_POOL`.
@@ -44,13 +44,15 @@ def require_size(pool: Pool) -> None:
 
 
 def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> list[Finding]:
-    """One finding for each floating output: passed when its pooled ratio is at most `limit`.
+    """One finding for each floating output: passed if its pooled ratio is at most `limit`.
 
     Args:
-        locate: whether a failure is followed by one for each input that is bad by itself.
+        pool: the inputs' answers, at least `MINIMUM_POOL`.
+        limit: the largest ratio that passes.
+        locate: whether a failure is followed by a finding for each input that fails by itself.
 
     Raises:
-        ValueError: fewer inputs than `MINIMUM_POOL`, which no ratio may judge.
+        ValueError: fewer inputs than `MINIMUM_POOL`.
     """
     require_size(pool)
     findings: list[Finding] = []
@@ -75,9 +77,9 @@ def _message(name: str, measurement: Measurement, limit: float) -> str:
 
 
 def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: float, sizes: str) -> Iterator[Finding]:
-    """A failure when elements of one input are further from float64 than `allowed`, in units of its rms.
+    """A failure if elements of one input are further from float64 than `allowed`, in units of its rms.
 
-    With the `limit · noise` of a failed pool for `allowed`, at least one input of the pool has such elements.
+    If `allowed` is the `limit · noise` of a failed pool, at least one input of the pool has such elements.
     """
     finite = np.isfinite(reference)
     error = np.zeros(reference.shape)

@@ -1,8 +1,8 @@
-"""Metamorphic relations: the same question asked in another way must get the same answer.
+"""Metamorphic relations: the same question in another form must get the same answer.
 
-A relation asks a backend in another way, and brings what it answers back to the terms of the first question. Both
+A relation changes the inputs of a backend, and transforms its answers back to the terms of the first question. Both
 answers are the backend's own; they may differ by as much as the error ratio allows, in the same units (see `ratio`).
-Which relations a model has is for its float64 run to say: there both sides differ by less than float32's noise.
+The float64 run of a model shows which relations it has: there both sides differ by less than float32's noise.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ EXACT_LIMIT = 1.0
 
 @dataclass(frozen=True)
 class PaddedSignature(Signature):
-    """A signature, and the token that padding is made of."""
+    """A signature, and the id of the padding token."""
 
     pad: int = 0
 
     def padding_axes(self, side: str) -> set[str]:
-        """The axes that padding lengthens on that side: those of tokens with a mask; before a past, the past's."""
+        """The axes that padding on this side lengthens: texts with a mask or, on the left, the past before them."""
         names = {axis for axes in self.inputs.values() for axis in axes.values()}
         masked = {
             part for name in self._names(Role.MASK) for axis in self.inputs[name].values() for part in parts(axis)
@@ -51,7 +51,7 @@ class PaddedSignature(Signature):
 
 
 def batch_permutation(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
-    """The rows of the batch in another order, answered in that order."""
+    """Run the rows of the batch in another order, and put the answers back in order."""
     batch = _batch_size(inputs, signature)
     if batch == 1:
         return first
@@ -61,7 +61,7 @@ def batch_permutation(run: Run, inputs: Arrays, signature: PaddedSignature, firs
 
 
 def batch_of_one(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
-    """The last row of the batch asked alone; it is the one that has most padding."""
+    """Run the last row of the batch alone; it has the most padding."""
     batch = _batch_size(inputs, signature)
     if batch == 1:
         return first
@@ -75,17 +75,17 @@ def batch_of_one(run: Run, inputs: Arrays, signature: PaddedSignature, first: Ar
 
 
 def padding_right(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
-    """Masked tokens after every sequence."""
+    """Add masked tokens after every sequence."""
     return _padding(run, inputs, signature, "right")
 
 
 def padding_left(run: Run, inputs: Arrays, signature: PaddedSignature, first: Arrays) -> Arrays:
-    """Masked tokens before every sequence; where there is a past, before that."""
+    """Add masked tokens before every sequence or, if there is a past, before that."""
     return _padding(run, inputs, signature, "left")
 
 
-# Name → the relation: a backend, one input, its axes and the first answer → the second, in the terms of the first.
-# Those of padding are asked of inputs without any.
+# Name → relation: a backend, one input, its axes and the first answer → the second, in the terms of the first.
+# Relations of padding apply to inputs without any.
 RELATIONS: Mapping[str, Callable[[Run, Arrays, PaddedSignature, Arrays], Arrays]] = {
     "batch-permutation": batch_permutation,
     "batch-of-one": batch_of_one,
@@ -95,7 +95,7 @@ RELATIONS: Mapping[str, Callable[[Run, Arrays, PaddedSignature, Arrays], Arrays]
 
 
 def applies(name: str, signature: PaddedSignature) -> bool:
-    """Whether there is anything that the relation changes: a padding needs tokens and a mask."""
+    """Whether the relation changes anything: a padding needs tokens and a mask."""
     return not name.startswith("padding") or bool(signature.padding_axes("right"))
 
 
@@ -119,7 +119,7 @@ def _padding(run: Run, inputs: Arrays, signature: PaddedSignature, side: str) ->
 
 
 def _axes_of(axes: Mapping[int, str], names: Set[str]) -> list[int]:
-    """The axes that have one of the names in theirs: `a + b` is as long as both."""
+    """The axes whose names contain one of these: `a + b` contains both."""
     return [axis for axis, name in axes.items() if names & {*parts(name)}]
 
 
@@ -133,17 +133,19 @@ def _batch_size(inputs: Arrays, signature: PaddedSignature) -> int:
 
 
 def _change_batch(arrays: Arrays, axes: Axes, change: Callable[[np.ndarray, int], np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays changed along their batch; those without one (the images of clip beside its texts) as they are."""
+    """The arrays changed along their batch; those without a batch (clip's images, next to its texts) are unchanged."""
     places = ((name, array, _axis(axes[name], "batch")) for name, array in arrays.items())
     return {name: array if axis is None else change(array, axis) for name, array, axis in places}
 
 
 def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit: float = ratio.LIMIT) -> list[Finding]:
-    """One finding for each floating output: passed when both sides, pooled, differ by at most `limit` times the noise.
+    """One finding for each floating output: passed if both sides, pooled, differ by at most `limit` times the noise.
 
     Args:
+        relation: its name.
         pool: with a backend's answers.
-        second: what the relation makes of the backend's other answers.
+        second: the backend's answers by way of the relation.
+        limit: the largest difference that passes, in units of the noise.
 
     Raises:
         ValueError: fewer inputs than `ratio.MINIMUM_POOL`.
@@ -177,7 +179,7 @@ def _distance(name: str, exact: Arrays, first: Arrays, second: Arrays) -> float:
 
 
 def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:
-    """Findings on two runs of one session on one input: passed when every output has the same bits."""
+    """Findings on two runs of one session on one input: passed if every output has the same bits."""
     return [_same_bits(name, array, second.get(name), sizes) for name, array in first.items()]
 
 

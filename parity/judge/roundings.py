@@ -1,8 +1,8 @@
-"""Weights that a file holds rounded, to half precision or to integers, against those of the checkpoint.
+"""Weights that a file holds rounded, to half precision or to integers, compared with those of the checkpoint.
 
-Each value has to be the rounding of the checkpoint's: within half a unit in the last place of a half, within half a
-step of its scale for integers. A converter may put the nearest number that it allows in the place of one that is too
-small or too large for the type, and integers end where their range ends.
+Each value has to be the rounding of the checkpoint's: within half a unit in the last place for half precision, within
+half a step of its scale for integers. A converter may replace a value that is too small or too large for the type by
+the nearest number that it allows, and integers end where their range ends.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from parity.judge.weights import Weight
 
 # In steps: the scale itself is rounded, and is multiplied by up to 255. Honest files have at most 0.500002.
 LIMIT = 0.501
-# What onnxruntime's converter to float16 puts in the place of what is smaller or larger.
+# onnxruntime's converter to float16 replaces smaller and larger values by these.
 _SMALLEST_HALF, _LARGEST_HALF = 1e-7, 1e4
-# Elements that are compared to find out which weight a tensor is, and how unlike it may be there, relative to its size.
+# Elements that are compared to find the weight of a tensor, and how much they may differ, relative to its size.
 _DRAWS, _UNLIKE = 4096, 0.5
-# The same for convolutions and batch norms, which exporters fold into each other: only what was not folded is one.
+# The same for convolutions and batch norms, which exporters fold into each other: only an unfolded tensor matches.
 _UNLIKE_FOLDED = 1e-3
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """A tensor of a file that holds a weight rounded.
+    """A tensor of a file that holds a rounded weight.
 
     Args:
         name: the initializer's.
-        values: what it stands for, as float64.
+        values: the values that it stands for, as float64.
         step: of its scale, or a unit in the last place, broadcast to the values.
-        at_end: where the integer is the last of its range; None for halves.
+        at_end: whether an integer is the last of its range; None for halves.
         half: `float16` or `bfloat16`; empty for integers.
     """
 
@@ -47,13 +47,14 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Match:
-    """A rounded tensor and the weight that it is.
+    """A rounded tensor and its weight.
 
     Args:
-        weight: its name.
-        values: the checkpoint's, arranged as the tensor's.
-        error: the largest distance of a value from the checkpoint's, in steps; what the type's ends excuse is 0.
-        index: where that is.
+        tensor: of the file.
+        weight: the weight's name.
+        values: the checkpoint's, arranged like the tensor's.
+        error: the largest distance of a value from the checkpoint's, in steps; 0 for values excused by the type's ends.
+        index: the place of that value.
     """
 
     tensor: Rounded
@@ -80,7 +81,7 @@ class Match:
 
 
 def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tuple[list[Match], list[str]]:
-    """The weight of each rounded tensor, and the names of those tensors that are none."""
+    """The weight of each rounded tensor, and the names of the tensors without a weight."""
     matches, unmatched = [], []
     by_count: dict[int, list[Weight]] = {}
     folds = any(weight.foldable for weight in weights)
@@ -99,10 +100,12 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
 def judge_lost(
     unmatched: Sequence[str], tensors: Mapping[str, Rounded], weights: Sequence[Weight], others: Collection[str]
 ) -> list[Finding]:
-    """A failure for each tensor in integers that is no weight, while one of its size is nowhere else.
+    """A failure for each tensor in integers without a weight, while a weight of its size is missing.
 
     Args:
-        unmatched: the names of tensors that are no weight.
+        unmatched: the names of tensors without a weight.
+        tensors: all rounded tensors, by name.
+        weights: those of the model.
         others: the names of the weights that the file holds, rounded or not.
     """
     folds = any(weight.foldable for weight in weights)
@@ -161,12 +164,12 @@ def _errors(tensor: Rounded, reference: np.ndarray) -> np.ndarray:
 
 
 def unit_in_the_last_place(values: np.ndarray, half: str) -> np.ndarray:
-    """The distance between neighbouring numbers of a half precision, at each of these numbers."""
+    """The distance between neighbouring numbers of a half precision, at each of these values."""
     bits, least = {"float16": (10, -14), "bfloat16": (7, -126)}[half]
     _, exponents = np.frexp(np.abs(values))
     return np.ldexp(1.0, np.maximum(exponents - 1, least) - bits)
 
 
 def by_tensor(matches: Sequence[Match]) -> Mapping[str, np.ndarray]:
-    """Tensor → the checkpoint's values, of those that are their rounding."""
+    """Tensor → the checkpoint's values, for tensors that are their rounding."""
     return {match.tensor.name: match.values for match in matches if match.passed}

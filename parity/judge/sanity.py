@@ -1,4 +1,4 @@
-"""A ModelProto that somebody else may have written: refused where no judgement of it would mean anything."""
+"""Checks of a ModelProto that somebody else may have written: refused if no judgement of it would mean anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def require_sane(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a file that cannot be judged, before anything of the size that it names is allocated.
 
     Raises:
-        ExportError: says where it is wrong, what stands there, and what should.
+        ExportError: names the place, its value, and what it should be.
     """
     try:
         _check_size(model)
@@ -97,7 +97,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
     try:
         is_own = os.path.samefile(path.parent / location, path)
     except OSError:
-        return  # `artifact.judge_artifact` reports a file that is missing
+        return  # `artifact.judge_artifact` reports a missing file
     if is_own:
         raise SchemaError(f"{place}: its data is in {location}, the model itself, should be in a file of its own")
 
@@ -105,7 +105,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
 def _check_metadata(properties: Iterable[onnx.StringStringEntryProto]) -> None:
     values: dict[str, str] = {}
     for entry in properties:
-        # What others write may be of any kind.
+        # Metadata of others may be of any kind.
         if entry.key in _OWN:
             _METADATA(entry.value, f"metadata {entry.key}")
             if values.setdefault(entry.key, entry.value) != entry.value:

@@ -1,4 +1,4 @@
-"""Answers that are too large to be in memory together: beyond a limit they are on the disk until they are asked for."""
+"""Answers that are too large for memory together: beyond a limit they are on disk until they are used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Bytes of one spool's arrays that stay in memory.
+# Bytes of a spool's arrays that stay in memory.
 IN_MEMORY = 1 << 26
-# Elements that are computed with at once, where a result needs more memory than its operands.
+# The number of elements to compute with at once, if a result needs more memory than its operands.
 BLOCK = 1 << 22
 
 
 class Spool:
-    """Keeps arrays: in memory up to a number of bytes in all, the others in a temporary file.
+    """Keeps arrays: in memory up to a total number of bytes, the others in a temporary file.
 
-    The file has no name; it is gone with the last of its arrays.
+    The file has no name; it is removed with the last of its arrays.
 
     Args:
         memory: the bytes that stay in memory.
@@ -29,10 +29,10 @@ class Spool:
         self._file: _File | None = None
 
     def keep(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The arrays by the same names; one that is on the disk is read anew each time that it is asked for.
+        """The arrays by the same names; an array on disk is read anew at every access.
 
         Raises:
-            OSError: the disk takes no more.
+            OSError: the disk has no space for them.
         """
         if isinstance(arrays, _SpooledArrays):
             return arrays
@@ -54,27 +54,27 @@ class Spool:
 
 
 class _File:
-    """A temporary file, which is closed when nothing refers to it any more."""
+    """A temporary file, which is closed when nothing refers to it."""
 
     def __init__(self) -> None:
         self._stream = tempfile.TemporaryFile(prefix="parity-answers-")  # noqa: SIM115
         weakref.finalize(self, self._stream.close)
 
     def append(self, content: memoryview) -> int:
-        """Write at the end; returns where it begins."""
+        """Write at the end; returns the offset of the content."""
         offset = self._stream.seek(0, 2)
         self._stream.write(content)
         return offset
 
     def read_into(self, content: memoryview, offset: int) -> None:
-        """Fill the memory with what begins there."""
+        """Fill the memory with the content at this offset."""
         self._stream.seek(offset)
         self._stream.readinto(content)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an array is in a file."""
+    """The place of an array in a file."""
 
     file: _File
     offset: int
@@ -107,7 +107,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Arrays of one shape as flat ones of at most `BLOCK` elements, side by side; none where there are no elements."""
+    """Arrays of one shape as flat blocks of at most `BLOCK` elements, in parallel; none if there are no elements."""
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, BLOCK):
         yield tuple(each[start : start + BLOCK] for each in flat)

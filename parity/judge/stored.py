@@ -1,6 +1,6 @@
-"""Where the tensors of an ONNX file stand, and their values as views of the files: nothing is read but what is used.
+"""The tensors of an ONNX file as views of the files that have them: only values that are used are read.
 
-The file is walked as the message that it is, field by field: to parse it would take a copy of all weights.
+The file is walked field by field, as a protocol buffer message: parsing it would copy all weights.
 Source: protobuf.dev, "Encoding", and the field numbers of onnx.proto.
 """
 
@@ -18,18 +18,18 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-# Field numbers of onnx.proto, by the message: what leads to the tensors in it.
+# Field numbers of onnx.proto, by the message: the fields that lead to tensors.
 _MODEL = {"graph": 7, "function": 25}
 _GRAPH = {"node": 1, "initializer": 5}
 _FUNCTION = {"node": 7}
 _NODE = {"output": 2, "attribute": 5}
 _ATTRIBUTE = {"tensor": 5, "graph": 6, "tensors": 10, "graphs": 11}
 _TENSOR = {"raw_data": 9}
-# Bytes from which memory is given back after use.
+# Size in bytes from which a tensor's memory is released after use.
 _BIG = 1 << 20
 
 _Content: TypeAlias = "mmap.mmap | bytes"
-# A name for the tensor, where it has none of its own; and the bytes from its beginning to its end.
+# A name for a tensor without one of its own, and the bytes from its beginning to its end.
 _Place: TypeAlias = tuple[str, int, int]
 
 
@@ -45,7 +45,7 @@ class StoredTensor:
 
     @property
     def count(self) -> int:
-        """How many elements it has."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
     @property
@@ -55,21 +55,21 @@ class StoredTensor:
 
     @property
     def array(self) -> np.ndarray:
-        """Its values, a view of the file, which cannot be written to."""
+        """Its values, a read-only view of the file."""
         return np.frombuffer(self.content, self.dtype, self.count, self.offset).reshape(self.shape)
 
     def release(self) -> None:
-        """Give back the memory of what was read of it; what is asked for again is read again."""
+        """Release the memory of its values; they are read again if they are used again."""
         if self.size >= _BIG and isinstance(self.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             start = self.offset - self.offset % mmap.PAGESIZE
             self.content.madvise(mmap.MADV_DONTNEED, start, self.offset + self.size - start)
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of the file at `path`, also those of its subgraphs and functions, that have elements of whole bytes.
+    """The tensors of the file at `path`, with those of its subgraphs and functions, whose elements are whole bytes.
 
     Raises:
-        OSError: it is not there, or a file with its data is not; `artifact.judge_artifact` has the sentence for that.
+        OSError: the file, or a file with its data, is missing; `artifact.judge_artifact` reports that in a sentence.
     """
     contents = {path: _open(path)}
     tensors = []
@@ -98,7 +98,7 @@ def _dtype(tensor: onnx.TensorProto) -> np.dtype | None:
 def _read(
     contents: dict[Path, _Content], path: Path, start: int, end: int
 ) -> tuple[onnx.TensorProto, _Content, int, int]:
-    """The tensor in that part of the file without its values, and these: what they are in, where, how many bytes."""
+    """The tensor in a part of the file without its values, and where these are: content, offset, bytes."""
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
@@ -116,7 +116,7 @@ def _read(
             contents[data] = _open(data)
         offset = info.offset or 0
         return tensor, contents[data], offset, info.length or len(contents[data]) - offset
-    # Of the older kind: a list of numbers.
+    # The older form: a list of numbers.
     values = onnx.numpy_helper.to_array(tensor).tobytes() if tensor.data_type != onnx.TensorProto.STRING else b""
     return tensor, values, 0, len(values)
 
@@ -153,7 +153,7 @@ def _walk_node(content: _Content, start: int, end: int) -> Iterator[_Place]:
 
 
 def _fields(content: _Content, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, where its tag begins, where its value begins, where that ends) of each field of a message."""
+    """(number, start of its tag, start of its value, end of its value) of each field of a message."""
     place = start
     while place < end:
         tag, first = _varint(content, place)
@@ -170,7 +170,7 @@ def _fields(content: _Content, start: int, end: int) -> Iterator[tuple[int, int,
 
 
 def _varint(content: _Content, place: int) -> tuple[int, int]:
-    """The number that begins there, seven bits a byte, and where it ends."""
+    """The number that begins there, seven bits a byte, and its end."""
     byte = content[place]
     if byte < 128:
         return byte, place + 1

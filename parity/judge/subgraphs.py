@@ -1,4 +1,4 @@
-"""A graph of ONNX together with the graphs that its nodes hold: all of them, their nodes, and their tensors."""
+"""An ONNX graph with its subgraphs: all graphs, their nodes, and their tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def subgraphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node holds, such as both branches of an If, and those that stand in them."""
+    """The graphs of a node, such as both branches of an If, and the subgraphs of these."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield from graphs_of(attribute.g)
@@ -26,7 +26,7 @@ def subgraphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def nodes_of(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Nodes, and those of their subgraphs."""
+    """The nodes, and those of their subgraphs."""
     for node in nodes:
         yield node
         for graph in subgraphs_of(node):

@@ -1,8 +1,8 @@
-"""A file in half precision or integers → its float twin: the same graph in float32, and the weights that it held.
+"""A file in half precision or integers → its float twin, the same graph in float32; and the weights that it held.
 
-Integer groups are replaced by operators of floating point: what was quantised on the way is passed on as it is. The
-twin's weights are those of the checkpoint wherever the file holds their roundings, which is judged apart; so what the
-twin gets wrong, the graph gets wrong.
+Groups of integer operators are replaced by floating-point operators: a quantised activation is passed on unchanged. The
+twin's weights are the checkpoint's wherever the file holds their roundings, which are judged separately; so an error
+of the twin is an error of the graph.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _ALONE = ("MatMulNBits", "DequantizeLinear", "MatMulInteger", "ConvInteger")
 
 @dataclass
 class Twin:
-    """A ModelProto with its data, what it holds rounded, and what became of it.
+    """A ModelProto with its data, its rounded weights, and its static ranges.
 
     Args:
         model: is changed by `build`.
-        ranges: tensor that is computed → the least and the largest value that its integers stand for, half a step
-            beyond the last included, if these are the same for every input.
-        nested: operators of integers in graphs that other operators hold: they have no twin.
+        ranges: computed tensor → the least and the largest value that its integers can stand for, extended by half a
+            step, if these are the same for every input.
+        nested: operators of integers in subgraphs: they have no twin.
     """
 
     model: onnx.ModelProto
@@ -68,7 +68,7 @@ class Twin:
         return onnx.numpy_helper.to_array(self._tensors[name])
 
     def _range(self, node: onnx.NodeProto) -> dict[str, tuple[float, float]]:
-        """The range of what a node quantises, with the name of that; empty if it has no scale of its own or several."""
+        """Quantised tensor of a node → its range; empty if the node has no scale of its own or several."""
         scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
         if scale not in self._tensors or (zero and zero not in self._tensors):
             return {}
@@ -88,7 +88,7 @@ class Twin:
         return self._read_integers(node)
 
     def _read_dequantised(self, node: onnx.NodeProto) -> Rounded | None:
-        """A weight that is dequantised as it is, or after rows of it were looked up."""
+        """A weight that is dequantised directly, or after a lookup of its rows."""
         name, producer = node.input[0], self._producers.get(node.input[0])
         if producer is not None and producer.op_type == "Gather":
             name = producer.input[0]
@@ -108,7 +108,7 @@ class Twin:
         return self._rounded(name, scale, zero, axis, 0)
 
     def _scale_of(self, node: onnx.NodeProto) -> str:
-        """The scale of the weight of an integer product: what its result, as float, is multiplied with."""
+        """The scale of the weight of an integer product: the factor by which its result, as float, is multiplied."""
         for cast in self._consumers.get(node.output[0], ()):
             for product in self._consumers.get(cast.output[0], ()) if cast.op_type == "Cast" else ():
                 for name in product.input if product.op_type == "Mul" else ():
@@ -145,10 +145,10 @@ class Twin:
         return Rounded(node.input[1], values, np.where(wide == 0, 1.0, wide), ends)
 
     def build(self, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-        """The model in float32, with these weights in the place of the rounded ones.
+        """The model in float32, with these weights instead of the rounded ones.
 
         Args:
-            weights: tensor → values in its shape; one that is not among them keeps what the file holds.
+            weights: tensor → values in its shape; a tensor that is not a key keeps the file's values.
         """
         values = {name: weights.get(name, each.values) for name, each in self.rounded.items()}
         added: dict[str, onnx.TensorProto] = {}
@@ -172,12 +172,12 @@ _Replace = Callable[[Twin, "onnx.NodeProto", Mapping[str, np.ndarray], "dict[str
 
 
 def _pass_on(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """QuantizeLinear of what is computed: the value itself."""
+    """QuantizeLinear of an activation becomes the identity."""
     _become(node, "Identity", [node.input[0]], list(node.output[:1]))
 
 
 def _quantise_dynamically(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """DynamicQuantizeLinear: the value itself, in steps of 1 from 0."""
+    """DynamicQuantizeLinear becomes the identity, in steps of 1 from 0."""
     outputs = list(node.output)
     if len(outputs) > 1:
         added[outputs[1]] = _tensor(outputs[1], np.array(1.0))
@@ -185,7 +185,7 @@ def _quantise_dynamically(twin: Twin, node: onnx.NodeProto, values: Mapping[str,
 
 
 def _multiply(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """MatMulInteger and ConvInteger: the product with the weight in units of its scale, which the graph puts back."""
+    """MatMulInteger and ConvInteger become the product with the weight in units of its scale."""
     name = node.input[1]
     second = name
     if name in values:
@@ -197,7 +197,7 @@ def _multiply(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray]
 
 
 def _dequantise(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """DequantizeLinear of a weight: its values; of rows of a weight, or of what is computed: the value itself."""
+    """DequantizeLinear becomes a weight's values or, for rows of a weight or an activation, the identity."""
     name, producer = node.input[0], twin._producers.get(node.input[0])
     if name in values:
         added[f"{name}.twin"] = _tensor(f"{name}.twin", values[name])
@@ -229,7 +229,7 @@ _REPLACEMENTS: Mapping[str, _Replace] = {
 def _become(
     node: onnx.NodeProto, operator: str, inputs: list[str], outputs: list[str], attributes: list | None = None
 ) -> None:
-    """Make another operator of a node, of the standard domain."""
+    """Turn a node into another operator, of the standard domain."""
     del node.input[:], node.output[:], node.attribute[:]
     node.op_type, node.domain = operator, ""
     node.input.extend(inputs)
@@ -248,7 +248,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _spread(array: np.ndarray, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
-    """Scales or zero points over all of a tensor: one for all, one for each place of an axis, or one a block of it."""
+    """Scales or zero points broadcast to a tensor: one for all, one for each place of an axis or for each block."""
     if array.size == 1:
         return array.reshape(())
     if block:
@@ -259,7 +259,7 @@ def _spread(array: np.ndarray, shape: tuple[int, ...], axis: int, block: int) ->
 
 
 def _widen(graph: onnx.GraphProto) -> None:
-    """Everything in half precision in float32: casts, constants, inputs and outputs; and no types on the way."""
+    """Convert everything in half precision to float32: casts, constants, inputs and outputs; drop types in between."""
     import onnx
 
     for value in [*graph.input, *graph.output]:

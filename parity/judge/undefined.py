@@ -1,9 +1,9 @@
-"""Where a model's answer is not defined: at tokens whose mask is 0, and in rows that have such a mask throughout.
+"""Places where a model's answer is undefined: tokens whose mask is 0, and rows that are masked throughout.
 
-A query that attends to nothing is answered by every attention implementation in its own way: PyTorch's kernel of
+Every attention implementation has its own answer for a query that attends to nothing: PyTorch's kernel of
 `scaled_dot_product_attention`, its float64 path, a softmax over equal minima and ONNX Runtime differ from each other
-there by as much as the answer is large, and by nothing at real tokens. So where file and reference do not run the same
-implementation, these places are judged for being finite alone: a NaN in a cache would spread.
+there by as much as the answer is large, and not at all at real tokens. So if file and reference do not run the same
+implementation, these places only have to be finite: a NaN in a cache would spread.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from parity.dtypes import is_floating
 from parity.judge.findings import Finding
 from parity.judge.pool import Arrays
 
-# The inputs that tell padding from tokens and from pixels; longformer's mask of global attention does not.
-
 
 def places(
     inputs: Arrays, input_axes: Axes, outputs: Arrays, output_axes: Axes, pooled: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """For each output a boolean array of its shape: true where the answer is not defined.
+    """For each output a boolean array of its shape: true where the answer is undefined.
 
     Args:
         inputs, outputs: one call's arrays by name.
         input_axes, output_axes: their named axes, as an OnnxConfig declares them.
-        pooled: outputs that are made of the answer at one token, with its place in the text.
+        pooled: outputs that are computed from one token's answer → its place in the text.
     """
     pooled = pooled or {}
     undefined = {name: np.zeros(np.shape(array), bool) for name, array in outputs.items()}
@@ -52,12 +50,12 @@ def places(
 
 
 def _endings(axis: str) -> tuple[str, str]:
-    """The names of axes that the end of a mask's axis tells apart: all of it, and the last part of a sum."""
+    """The possible names of an axis at the end of a mask's axis: all of it, and the last part of a sum."""
     return axis, parts(axis)[-1]
 
 
 def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], shape: tuple[int, ...]) -> np.ndarray:
-    """The array with its named axes where an output has them, over all of the output's shape."""
+    """The array broadcast to the shape of an output, with its named axes in their places."""
     lacking = tuple(place for place, name in enumerate(names) if name not in axes)
     array = np.asarray(array.any(axis=lacking))
     present = [name for name in names if name in axes]
@@ -69,9 +67,14 @@ def _spread(array: np.ndarray, names: Sequence[str], axes: Mapping[str, int], sh
 
 
 def blank_undefined(answers: Arrays, places: Mapping[str, np.ndarray], instead: Arrays) -> Arrays:
-    """The answers with NaN where they are not defined, or what `instead` has there for an output without NaN.
+    """The answers with NaN at undefined places, or the values of `instead` there for an output without NaN.
 
-    An output is made when it is asked for: those of a pool may not be in memory together.
+    An output is computed when it is accessed: those of a pool may not fit in memory together.
+
+    Args:
+        answers: outputs by name.
+        places: from `places`.
+        instead: outputs of the same shapes.
     """
     affected = {name: place for name, place in places.items() if name in answers and place.any()}
     return _BlankArrays(answers, affected, instead) if affected else answers
@@ -96,7 +99,7 @@ class _BlankArrays(Mapping[str, np.ndarray]):
 
 
 def judge_undefined(actual: Arrays, places: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
-    """A failure for each floating output that is not finite where it is not defined."""
+    """A failure for each floating output that is not finite at undefined places."""
     findings = []
     for name, place in places.items():
         array = actual.get(name)

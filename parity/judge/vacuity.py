@@ -1,4 +1,4 @@
-"""Whether a comparison can fail at all: outputs that say something, and inputs that have a say in them."""
+"""Whether a comparison can fail at all: outputs that are not trivial, and inputs that affect them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parity.judge.ratio import LIMIT
 from parity.judge.spool import blocks
 
 NEAR_ZERO = 1e-6
-# Where the exact answer moves by this many times the limit, one that is right within the limit moves too.
+# If the exact answer moves by more than this multiple of the limit, a correct answer must move as well.
 _CLEARLY = 3.0
 
 
@@ -33,7 +33,7 @@ def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
 
 
 def _extent(arrays: Iterable[np.ndarray]) -> tuple[float, float, float]:
-    """The root mean square, the smallest and the largest of the finite values of all arrays; 0 and no range of none."""
+    """The root mean square, the least and the largest of the finite values of all arrays; 0 and no range of none."""
     squares, count, low, high = 0.0, 0, np.inf, -np.inf
     for array in arrays:
         for (part,) in blocks(array):
@@ -46,7 +46,7 @@ def _extent(arrays: Iterable[np.ndarray]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Effects:
-    """What a backend answers to one input, and to the same input with each of its tensors changed in turn, by name."""
+    """A backend's answers to one input, and to the same input with each of its tensors changed in turn, by name."""
 
     before: Arrays
     changed: Mapping[str, Arrays]
@@ -55,17 +55,18 @@ class Effects:
 def judge_effects(
     reference: Effects, file: Effects, noise: Mapping[str, float], *, dead: Collection[str] = (), every: bool = True
 ) -> list[Finding]:
-    """One finding for each input, and one for each output: what changing inputs in turn does to reference and file.
+    """One finding for each input and one for each output: the effects of changed inputs on reference and file.
 
-    An input moves some output of the reference, and the same outputs of the file; one declared dead leaves all bits of
-    all outputs as they are, in both. Every output is moved by some input.
+    An input affects some output of the reference, and the same outputs of the file; an input declared dead leaves all
+    bits of all outputs unchanged, in both. Every output is affected by some input.
 
     Args:
-        reference: in float64.
+        reference: the effects in float64.
+        file: the effects in the file.
         noise: the pooled noise of each output, in units of its rms.
         dead: the inputs declared dead.
-        every: whether every input must move the reference, and every output of it be moved; else the file need only
-            do as the reference does.
+        every: whether every input must affect the reference, and every output of it be affected; else the file only has
+            to agree with the reference.
     """
     findings: list[Finding] = []
     moved: set[str] = set()
@@ -88,11 +89,12 @@ def judge_effects(
 
 
 def needs_reference(exact: Arrays, file: Effects, noise: Mapping[str, float], *, dead: Collection[str] = ()) -> bool:
-    """Whether the file alone gives reason to ask `judge_effects`.
+    """Whether the effects in the file give reason to call `judge_effects`.
 
     Args:
-        exact: what float64 answers to the input.
-        noise, dead: those of `judge_effects`.
+        exact: the float64 answer to the input.
+        file: the effects in the file.
+        noise, dead: as in `judge_effects`.
     """
     moved: set[str] = set()
     still = False
@@ -123,5 +125,5 @@ def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float]
 
 
 def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:
-    """How far an answer moves, in units of the rms of the exact answer."""
+    """The change of an answer, in units of the rms of the exact answer."""
     return rms_of_difference(after, before, np.isfinite(exact)) / (finite_rms(exact) or 1.0)

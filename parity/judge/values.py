@@ -19,7 +19,7 @@ def judge_values(
     atol: float | None = None,
     sizes: str = "",
 ) -> list[Finding]:
-    """Compare every output of the reference; the first property that fails is the one told for that output.
+    """Compare every output of the reference; for each output, the first property that fails is reported.
 
     Args:
         reference, actual: arrays by output name.
@@ -50,7 +50,7 @@ def _judge(name: str, reference: np.ndarray, actual: np.ndarray | None, atol: fl
 
 
 class _Wrong(NamedTuple):
-    """How many values are wrong, where the worst of them is in the flat array, and the largest difference of all."""
+    """The number of wrong values, the flat index of the worst of them, and the largest difference of all."""
 
     number: int
     at: int

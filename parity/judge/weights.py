@@ -1,9 +1,9 @@
 """Weights of a model and tensors of its file → which of the weights the file holds, and which it holds changed.
 
-A weight is in the file as it is, in another shape, with its axes in another order, or in another floating point type;
+A weight is in the file unchanged, in another shape, with its axes in another order, or in another floating point type;
 as a block of a tensor, as in a matrix of queries, keys and values; or cut into several tensors. Bits are compared,
-because a weight is copied. One that is not found may have been folded into something else, which is no fault. A tensor
-that has values in common with a weight, and is neither that weight nor another, is one.
+because a weight is copied. A weight that is not found may have been folded into something else, which is no fault. A
+tensor that has values in common with a weight, and is neither that weight nor another, is a fault.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from parity.judge.artifact import SMALLEST
 from parity.judge.findings import Finding
 from parity.judge.stored import StoredTensor
 
-# The share of elements in common above which a tensor is a weight that was changed. Floating point numbers other than
-# zero are not equal by chance; whole numbers are, and what a fold leaves alone.
+# A tensor that has a larger share of its elements in common with a weight is that weight, changed. Floating point
+# numbers other than zero are not equal by chance; whole numbers are, and values that a fold leaves alone.
 _SHARE, _SHARE_BY_CHANCE = 0.01, 0.5
 
 
@@ -33,11 +33,11 @@ class Weight:
     """A parameter or buffer of a model.
 
     Args:
-        names: its name, and those that are tied to it.
+        names: its name, and the names that are tied to it.
         array: its values.
-        needed: whether an output of the file depends on them.
-        foldable: whether a batch norm reads them. Exporters fold it into the convolution before it, and where it
-            subtracts nothing its bias stays as it is.
+        needed: whether an output of the file depends on its values.
+        foldable: whether a batch norm reads it. Exporters fold it into the convolution before it, and its bias stays
+            unchanged if the batch norm subtracts nothing.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Weight:
 
     @functools.cached_property
     def is_constant(self) -> bool:
-        """Whether it has one value throughout, as the gains of fresh norms have."""
+        """Whether all its values are equal, as those of the gains of fresh norms."""
         return is_constant(self.array)
 
     @property
@@ -63,7 +63,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor of the file that is a weight except for some of the elements; the index is one of the weight's."""
+    """A tensor of the file that equals a weight except for some of the elements; the index is the weight's."""
 
     weight: str
     tensor: str
@@ -75,7 +75,7 @@ class Difference:
 
     @property
     def message(self) -> str:
-        """How much differs, and where it begins."""
+        """The number of elements that differ, and the first of them."""
         return (
             f"weight {self.weight}: {self.count:,} of {self.elements:,} elements differ in {self.tensor} of the file,"
             f" first at index {self.index}: got {self.got:.9g}, should be {self.reference:.9g}"
@@ -84,17 +84,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the weights that the outputs depend on, by name.
+    """The weights that the outputs depend on, by name, and which of them the file holds.
 
     Args:
         needed: all of them.
         found: those that the file holds.
-        differences: what it holds changed.
+        differences: those that it holds changed.
         unexplained: the tensors of the file that are no part of any weight; small and constant ones are left out.
-        incidental: those that may be found by chance: of one value throughout, or of a batch norm, which a fold may
-            leave as they are.
-        repeated: those that the file holds whole more than once, as they are or turned, with the tensors that are them;
-            small and constant ones are left out.
+        incidental: weights that may be found by chance: constant ones, and those of a batch norm, which a fold may
+            leave unchanged.
+        repeated: weights that the file holds whole more than once, unchanged or transposed → the tensors; small and
+            constant ones are left out.
     """
 
     needed: tuple[str, ...]
@@ -106,13 +106,13 @@ class Account:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Those that are neither found nor found changed."""
+        """The weights that are neither found nor found changed."""
         others = {*self.found, *(difference.weight for difference in self.differences)}
         return tuple(name for name in self.needed if name not in others)
 
 
 def judge_weights(account: Account) -> list[Finding]:
-    """Findings on an account: a failure for each difference, and one on the file, with the figures."""
+    """Findings on an account: a failure for each difference, and a finding on the file with the measurements."""
     findings = [Finding("weights", each.weight, False, each.message) for each in account.differences]
     different = {each.weight for each in account.differences}
     measurements = {
@@ -125,10 +125,10 @@ def judge_weights(account: Account) -> list[Finding]:
 
 
 def judge_absences(account: Account, patterns: Collection[str]) -> list[Finding]:
-    """Findings on what is absent against what was declared to be: one for each weight, and for each idle pattern.
+    """Findings on absent weights, compared with the declared absences: one for each weight, and for each idle pattern.
 
     Args:
-        patterns: those of the names of the weights that may be absent, as `fnmatch` takes them.
+        patterns: name patterns of the weights that may be absent, in the syntax of `fnmatch`.
     """
     wrong: list[tuple[str, str]] = []
     for name in account.absent:
@@ -147,7 +147,7 @@ def judge_absences(account: Account, patterns: Collection[str]) -> list[Finding]
 
 
 def judge_repeats(account: Account) -> list[Finding]:
-    """Findings on weights that a file holds more than once: a failure for each, in a file that is to be no larger."""
+    """Findings on weights that a file holds more than once: a failure for each, for files that must not be larger."""
     return [
         Finding("weights", name, False, f"weight {name}: is in the file more than once: {', '.join(tensors)}")
         for name, tensors in account.repeated.items()
@@ -155,7 +155,7 @@ def judge_repeats(account: Account) -> list[Finding]:
 
 
 def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) -> Account:
-    """Look for every weight among the tensors of a file."""
+    """Search for every weight among the tensors of a file."""
     books = _Books(weights, tensors)
     books.match_wholes()
     books.match_blocks()
@@ -183,7 +183,7 @@ class _Books:
 
     Attributes:
         found: the indices of weights that are in the file.
-        explained: the indices of tensors that are weights or parts of one, changed ones included.
+        explained: the indices of tensors that are weights or parts of weights, changed ones included.
     """
 
     def __init__(self, weights: Sequence[Weight], tensors: Sequence[StoredTensor]) -> None:
@@ -192,9 +192,9 @@ class _Books:
         self.found: set[int] = set()
         self.explained: set[int] = set()
         self._changed: set[int] = set()
-        # Tensor → the weights that it is.
+        # Tensor → the weights that equal it.
         self._wholes: dict[int, list[int]] = defaultdict(list)
-        # Tensor → the blocks of it that are weights.
+        # Tensor → its blocks that are weights.
         self._blocks: dict[int, list[Block]] = {}
 
     def unexplained(self) -> list[int]:
@@ -208,7 +208,7 @@ class _Books:
         return [index for index in self._needed() if index not in self.found | self._changed]
 
     def match_wholes(self) -> None:
-        """Weights that are a tensor, or several equal ones."""
+        """Find weights that are a whole tensor, or several equal ones."""
         # Number of elements → type → values at a few places → tensors.
         candidates: dict[int, dict[np.dtype, dict[bytes, list[int]]]] = {array.size: {} for array in self._arrays}
         for index, tensor in enumerate(self._tensors):
@@ -234,7 +234,7 @@ class _Books:
         tensor.release()
 
     def repeated(self) -> dict[str, tuple[str, ...]]:
-        """Weight → the tensors that are it, where there are more of them than weights of these values."""
+        """Weight → the tensors that equal it, if these are more than the weights with these values."""
         tensors: dict[tuple[int, ...], list[str]] = defaultdict(list)
         for other, indices in self._wholes.items():
             if indices and self._tensors[other].size >= SMALLEST:
@@ -246,7 +246,7 @@ class _Books:
         }
 
     def match_blocks(self) -> None:
-        """Weights that are a block of a tensor, and weights of which several tensors are blocks."""
+        """Find weights that are a block of a tensor, and weights of which several tensors are blocks."""
         pieces: dict[int, list[Block]] = defaultdict(list)
         for index, other in self._pairs():
             if self._match_block(index, other):
@@ -257,7 +257,7 @@ class _Books:
                     pieces[index].append(block)
                     self.explained.add(other)
                     break
-        # What stands beside such a block may be a weight that is found elsewhere too, such as a tied one.
+        # The rest of such a tensor may be a weight that is found elsewhere too, such as a tied one.
         for index, other in self._pairs():
             if other in self._blocks:
                 self._match_block(index, other)
@@ -278,7 +278,7 @@ class _Books:
     def _pairs(self) -> list[tuple[int, int]]:
         """Weights and unexplained tensors of one type and of different sizes, of which one may be a block of the other.
 
-        The weights are those that are missing; of a tensor of which a block is known, all.
+        The weights are the missing ones; for a tensor with a known block, all.
         """
         missing, needed = self._missing(), self._needed()
         return [
@@ -290,13 +290,13 @@ class _Books:
         ]
 
     def find_changed_wholes(self) -> list[Difference]:
-        """Tensors that are a weight except for some of the elements.
+        """Find tensors that equal a weight except for some of the elements.
 
-        A large one may be the second copy of a weight that is found; a small one has values in common by chance.
+        A large tensor may be the second copy of a weight that is found; a small one has values in common by chance.
         """
         by_count: dict[int, list[int]] = defaultdict(list)
         for index in self._needed():
-            # Of a batch norm's weights a fold leaves alone what it subtracts nothing from: values tell a fault there.
+            # A fold leaves weights of a batch norm alone if it subtracts nothing from them; outputs show a fault there.
             if not self._weights[index].foldable:
                 by_count[self._arrays[index].size].append(index)
         missing = {index for index in self._missing() if not self._weights[index].is_constant}
@@ -314,7 +314,7 @@ class _Books:
         return differences
 
     def find_changed_blocks(self) -> list[Difference]:
-        """Weights that are a block of a tensor except for some of the elements."""
+        """Find weights that equal a block of a tensor except for some of the elements."""
         differences = []
         for index, other in self._pairs():
             shape, tensor = self._arrays[index].shape, arrangements.squeeze(self._tensors[other].array)
@@ -326,12 +326,12 @@ class _Books:
                 for block in arrangements.blocks(axis, shape[order[axis]], tensor.shape[axis])
                 if not any(block.overlaps(known) for known in self._blocks.get(other, ()))
             ]
-            # A table from which rows were taken again and again has some of them where they were.
+            # A table from which rows were taken again and again has some of them in their old places.
             differences += self._settle(candidates, other, _SHARE if other in self._blocks else _SHARE_BY_CHANCE)
         return differences
 
     def _settle(self, candidates: Sequence[tuple[int, np.ndarray]], other: int, share: float) -> list[Difference]:
-        """Give a tensor, or a block of it, to the weight with which it has most in common, if it has enough."""
+        """Assign a tensor, or a block of it, to the weight with which it has most in common, if that is enough."""
         tensor = self._tensors[other]
         best: tuple[arrangements.Comparison, int, np.ndarray] | None = None
         for index, view in candidates:

@@ -55,7 +55,7 @@ def parser(prog: str = "python -m parity.onnx") -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m parity.onnx") -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     args = parser(prog).parse_args(argv)
     console = Console(quiet=args.quiet, as_json=args.json)
     return run_guarded(prog, lambda: _export(args, console), as_json=args.json)
@@ -79,7 +79,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
         checkpoint = opening.open_checkpoint(args, source, console)
         feature = opening.choose_feature(checkpoint, args.feature, console)
         export = CheckpointExport(checkpoint, feature, args.opset, console)
-        gc.freeze()  # what the imports made stays: no collection need look at it
+        gc.freeze()  # imported objects stay: no collection need visit them
         exports = {destination.name: export}
         if args.prefill:
             exports = {"prefill.onnx": export.prefill(), **exports}
@@ -110,7 +110,7 @@ def _export(args: argparse.Namespace, console: Console) -> int:
 def _export_and_judge(
     export: CheckpointExport, path: Path, args: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    """Export one file to `path` and judge it; what came out, as a JSON object."""
+    """Export one file to `path` and judge it; the outcome as a JSON object."""
     with export.checkpoint.unchanged():
         export.export(path)
         validation = export.validate(path, atol=args.atol, thorough=args.thorough)
@@ -123,7 +123,7 @@ def _export_and_judge(
 
 
 def _add(publication: Publication, path: Path, destination: Path, summary: dict[str, Any], *, deliver: bool) -> None:
-    """Publish a good file; keep a rejected one under another name; drop a good one that goes with a rejected one."""
+    """Publish a good file; keep a rejected one under another name; drop a good file that goes with a rejected one."""
     from parity import onnx_files
 
     rejected = onnx_files.rejected_path(destination)
@@ -137,7 +137,7 @@ def _add(publication: Publication, path: Path, destination: Path, summary: dict[
 
 
 def _tell(destination: Path, summary: dict[str, Any], console: Console) -> None:
-    """What has become of one file."""
+    """Report the outcome of one file."""
     if "model" in summary:
         console.say(f"All good, model saved at: {summary['model']}")
     elif "rejected" in summary:

@@ -1,4 +1,4 @@
-"""One export from a checkpoint: load, export, load again, compare; the work behind the commands."""
+"""One export of a checkpoint: load, export, load again, compare; the work of the commands."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ if TYPE_CHECKING:
 
 
 class CheckpointExport:
-    """A checkpoint and what it is to be exported as.
+    """A checkpoint, and the feature and opset of its export.
+
+    Args:
+        checkpoint: the checkpoint.
+        feature: the feature that it is exported for.
+        opset: of the file; None for the architecture's own.
+        console: prints progress and warnings.
 
     Raises:
-        UsageError: a feature that the model does not have, an opset that it cannot be exported at.
+        UsageError: the model lacks the feature, or cannot be exported at the opset.
         CheckpointError: the checkpoint cannot be loaded, or lacks weights that the feature's outputs depend on.
     """
 
@@ -54,10 +60,10 @@ class CheckpointExport:
         return opset
 
     def prefill(self) -> CheckpointExport:
-        """The export of the second file, which makes the cross-attention caches.
+        """The export of a second file, which computes the cross-attention caches.
 
         Raises:
-            UsageError: the feature has none.
+            UsageError: the feature has no such caches.
         """
         if not isinstance(self.onnx_config, OnnxSeq2SeqConfigWithPast) or not self.onnx_config.dead_inputs:
             raise UsageError(
@@ -86,9 +92,10 @@ class CheckpointExport:
         return self.checkpoint.load(self.feature, self._inputs)
 
     def validate(self, path: Path, *, atol: float | None, thorough: bool = False) -> validation.Validation:
-        """Compare the file with a model that is loaded anew, which the exporter has never seen.
+        """Compare the file with a newly loaded model, which the exporter has never seen.
 
         Args:
+            path: the file.
             atol: see `validation.Criteria`.
             thorough: see `proof.Reference`.
         """
@@ -104,7 +111,7 @@ class CheckpointExport:
         return f"feature {self.feature}" + (f" ({self.onnx_config.part})" if self.onnx_config.part else "")
 
     def lines(self, result: validation.Validation, atol: float | None) -> list[str]:
-        """The log of the validation."""
+        """The lines of the log on the validation."""
         return [
             f"Exported {self.checkpoint}: {self._subject}, opset {self.opset}, attention {self.attention}"
             + self.checkpoint.cast_note(),

@@ -1,4 +1,4 @@
-"""What an ONNX file of a model looks like. Drop-in for `transformers.onnx.config`: the names that scripts import."""
+"""The description of a model's ONNX file. Drop-in for `transformers.onnx.config`: the names that scripts import."""
 
 from parity.configs import (
     DEFAULT_ONNX_OPSET,

@@ -1,4 +1,4 @@
-"""A model and its OnnxConfig → an ONNX file; the file and a reference model → a verdict.
+"""A model and its OnnxConfig → an ONNX file; the file and a reference model → its validation.
 
 Drop-in for `transformers.onnx.convert`.
 """
@@ -68,17 +68,17 @@ def export(  # noqa: PLR0913 - the signature that users call
 ) -> tuple[list[str], list[str]]:
     """Write the model as an ONNX file of exactly that opset.
 
-    The model is handed back as it came: training flags, configuration, device, weights and ties. The file appears
-    whole or not at all; one that stood there before is replaced only by a finished one.
+    Afterwards the model is as before: training flags, configuration, device, weights and ties. The file appears whole
+    or not at all; an older file is replaced only by a finished one.
 
     Args:
         preprocessor: makes the dummy inputs, through `config.generate_dummy_inputs`.
-        model: a PyTorch model of transformers; of a PeftModel with its adapter.
+        model: a PyTorch model of transformers; a PeftModel is exported with its adapter.
         config: names inputs, outputs and dynamic axes of the file.
         opset: 11 to 20.
-        output: the file to write; weights over 2 GB go beside it, into `<output>_data`.
+        output: the file to write; weights over 2 GB go next to it, into `<output>_data`.
         tokenizer: deprecated name of `preprocessor`.
-        device: where the model runs while it is traced, `cpu` or `cuda`.
+        device: the device of the model while it is traced, `cpu` or `cuda`.
 
     Returns:
         The names of `forward`'s parameters that are inputs, in its order, and the names of the outputs.
@@ -86,7 +86,7 @@ def export(  # noqa: PLR0913 - the signature that users call
     Raises:
         UsageError: an opset out of range; inputs that the model does not take; weights of another type
             than float32.
-        ExportError: the exporter fails, or its file is not what was asked for.
+        ExportError: the exporter fails, or its file is not as requested.
         OutputError: `output` cannot be written.
     """
     if not hasattr(model, "named_parameters"):
@@ -128,7 +128,7 @@ def export_with(
     opset: int,
     output: Path,
 ) -> tuple[list[str], list[str]]:
-    """`export` by that exporter; see there."""
+    """`export` with this exporter; see there."""
     from parity.arguments import own_numerics, require_dtype
     from parity.checkpoint import require_exportable
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
@@ -190,7 +190,7 @@ def export_tensorflow(
     """`export`, under the name that the old package had for TensorFlow models: load their weights with `from_tf=True`.
 
     Raises:
-        UsageError: the model is a TensorFlow one; and all that `export` raises.
+        UsageError: the model is a TensorFlow model; and all that `export` raises.
     """
     return export(preprocessor, model, config, opset, output, tokenizer=tokenizer)
 
@@ -201,7 +201,7 @@ def _generate(config: OnnxConfig, preprocessor: Preprocessor, dtype: torch.dtype
     try:
         inputs = dict(config.generate_dummy_inputs(preprocessor, framework=TensorType.PYTORCH))
     except (AttributeError, TypeError, ValueError) as error:
-        # A configuration of the user's own may need none.
+        # A user's own configuration may need no preprocessor.
         if preprocessor is not None:
             raise
         raise UsageError(
@@ -211,9 +211,9 @@ def _generate(config: OnnxConfig, preprocessor: Preprocessor, dtype: torch.dtype
 
 
 def _accepted_inputs(model: PreTrainedModel, config: OnnxConfig, nested: Mapping[str, Any]) -> dict[str, Any]:
-    """What `forward` takes of the generated inputs; what it does not take, and no file should have, is left out.
+    """The generated inputs that `forward` takes; the others, which no file should have, are left out.
 
-    Tokenizers make token types for models that know none: transformers 5 reads a `tokenizer_config.json` that names no
+    Tokenizers make token types for models that lack them: transformers 5 reads a `tokenizer_config.json` without a
     class as BERT's.
 
     Raises:
@@ -233,7 +233,7 @@ def _accepted_inputs(model: PreTrainedModel, config: OnnxConfig, nested: Mapping
 
 
 def _restore_dead_inputs(path: Path, inputs: Axes, flat: Mapping[str, torch.Tensor], dead: Iterable[str]) -> None:
-    """The exporter drops inputs that it never reads; those declared dead are put back where they were asked for."""
+    """Restore the inputs that are declared dead, in their places: the exporter drops inputs that it never reads."""
     if not dead:
         return
     import onnx
@@ -271,7 +271,7 @@ def _metadata(model: PreTrainedModel, config: OnnxConfig, opset: int, attention:
         "opset": str(opset),
         "attention": attention,
         **({"part": config.part} if config.part else {}),
-        # What is as always is not said.
+        # Default values are left out.
         **({"exporter": exporter} if exporter != DEFAULT_EXPORTER else {}),
         **({"dtype": dtype} if dtype != DEFAULT_DTYPE else {}),
     }
@@ -286,11 +286,11 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     atol: float,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Compare the file with the model at several shapes, `atol` being a hard limit on every difference.
+    """Compare the file with the model at several shapes; `atol` is a hard limit on every difference.
 
-    The shapes come from `config.generate_dummy_inputs` with other sizes; the first is that of the export. Where the
-    file does not say that it has the model's attention implementation, positions that are masked are only judged for
-    being finite: each implementation answers them in its own way.
+    The shapes come from `config.generate_dummy_inputs` with other sizes; the first is that of the export. If the file
+    does not say that it has the model's attention implementation, masked positions only have to be finite, because
+    implementations differ there.
 
     Args:
         config: the configuration that the file was exported with.
@@ -364,7 +364,7 @@ def require_outputs(names: Iterable[str], returned: Mapping[str, object]) -> Non
 
 
 def ensure_model_and_config_inputs_match(model: PreTrainedModel, model_inputs: Iterable[str]) -> tuple[bool, list[str]]:
-    """Whether the model's `forward` takes all of `model_inputs`, and those it takes in its own order."""
+    """Whether the model's `forward` takes all of `model_inputs`, and those that it takes, in its own order."""
     from parity.releases import parameters_of
 
     names = set(model_inputs)

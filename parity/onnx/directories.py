@@ -1,4 +1,4 @@
-"""A directory that optimum, transformers, transformers.js or parity has written → its files, and the part each is."""
+"""A directory of optimum, transformers, transformers.js or parity → its files, and which part each file is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from parity.errors import UsageError
 
-# Name of a file → the part that it is; empty for a whole model. A merged decoder is two: see `PartFile.branch`.
+# Name of a file → its part; empty for a whole model. A merged decoder has two: see `PartFile.branch`.
 PARTS = {
     "model": "",
     "encoder_model": "encoder",
@@ -21,7 +21,7 @@ PARTS = {
     "vision_model": "vision",
 }
 _SUFFIX = ".onnx"
-# What runs together, and gives tokens or similarities: the parts, the longest sets first.
+# Sets of parts that run together, and give tokens or similarities; the longest first.
 _GROUPS = (
     ("encoder", "decoder", "step"),
     ("prefill", ""),
@@ -36,9 +36,10 @@ class PartFile:
     """A file, or one of the two graphs of a merged decoder.
 
     Args:
-        part: a value of `PARTS`, `merged` apart; empty for a whole model.
+        path: the file.
+        part: a value of `PARTS` other than `merged`; empty for a whole model.
         branch: the value of `use_cache_branch` of a merged decoder; None for any other file.
-        variant: what its name has behind that of the part, such as `quantized`.
+        variant: the rest of its name after that of the part, such as `quantized`.
     """
 
     path: Path
@@ -52,14 +53,14 @@ class PartFile:
 
 
 def find_files(path: Path) -> list[PartFile]:
-    """What there is to judge: the file at `path`, or all of a directory, or of `onnx` below it.
+    """The files to judge: the file at `path`, or all of a directory, or of `onnx` below it.
 
     Raises:
-        UsageError: a directory without any file of a known name.
+        UsageError: a directory without a file of a known name.
     """
     if not path.is_dir():
         known = _known_name(path.stem)
-        # A whole model may be called anything.
+        # A whole model may have any name.
         return _branches(PartFile(path, *known)) if known and path.suffix == _SUFFIX else [PartFile(path)]
     for place in (path, path / "onnx"):
         files = [
@@ -69,7 +70,7 @@ def find_files(path: Path) -> list[PartFile]:
         ]
         if files:
             if any(file.path.stem == "decode" for file in files):
-                # transformers' two steps; ours is what comes before the decoder.
+                # transformers' two steps: its prefill is the decoder's first step, ours comes before the decoder.
                 files = [replace(file, part="decoder") if file.part == "prefill" else file for file in files]
             order = [*PARTS.values()]
             files.sort(key=lambda each: (each.variant, order.index(each.part)))
@@ -93,7 +94,7 @@ def _branches(file: PartFile) -> list[PartFile]:
 
 
 def groups_of(files: Sequence[PartFile]) -> list[Mapping[str, PartFile]]:
-    """The sets of files that run together, each by its parts; a merged decoder stands for two.
+    """The sets of files that run together, each by its parts; a merged decoder counts as two files.
 
     A file is in several sets if it runs with others in several ways: optimum's encoder with two decoders and with the
     merged one.

@@ -1,4 +1,4 @@
-"""The exporters of `parity.exporters`: one, which records a trace of the model."""
+"""The exporters of `parity.exporters`: a single one, which records a trace of the model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from parity.turns import without_warnings
 
 
 class TraceExporter:
-    """Writes a model as an ONNX file, by what its operators do to one example: `torch.onnx.export` without dynamo.
+    """Writes a model as an ONNX file, from a trace of its operators on one example: `torch.onnx.export` without dynamo.
 
     Args:
-        device: where the model runs while it is traced, `cpu` or `cuda`.
-        traces: those of other exports of the same model under the same configuration.
+        device: the device of the model while it is traced, `cpu` or `cuda`.
+        traces: the traces of other exports of the same model with the same configuration.
     """
 
     name = "trace"
@@ -42,12 +42,16 @@ class TraceExporter:
         """Write the file to `path`.
 
         Args:
+            traceable: the model as a function of the example.
             tensors: the example, in the order of the signature's inputs.
+            signature: the inputs and outputs of the file.
+            opset: of the file.
+            path: the file.
 
         Raises:
             ExportError: torch's exporter fails.
         """
-        # Below 2.5 there is no choice.
+        # Below 2.5 there is no such option.
         options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
         with without_warnings(), self._patches(traceable, tensors, opset), deferred_weights(traceable.model, path):
             try:
@@ -81,7 +85,7 @@ class TraceExporter:
 
     @contextlib.contextmanager
     def _patches(self, traceable: Traceable, tensors: tuple[torch.Tensor, ...], opset: int) -> Iterator[None]:
-        """What this exporter needs of torch and transformers, undone afterwards."""
+        """Patch torch and transformers for this exporter; undone afterwards."""
         with contextlib.ExitStack() as stack:
             lowers = opset < TRILU_MINIMUM_OPSET
             if self._traces:
@@ -103,7 +107,7 @@ def _text_of(error: Exception) -> str:
 
 
 def _refusal_of(traceable: Traceable, tensors: tuple[torch.Tensor, ...]) -> Exception | None:
-    """What the model raises when it is called as it is, without an exporter; None if it answers."""
+    """The error that the model raises if it is called without an exporter; None if it returns."""
     try:
         traceable.onnx_config.restore_ops()
         traceable(*tensors)
@@ -115,7 +119,7 @@ def _refusal_of(traceable: Traceable, tensors: tuple[torch.Tensor, ...]) -> Exce
 
 
 def _without_lowering(error: Exception) -> str:
-    """The operator that the exporter does not know at this opset; empty where the error is another."""
+    """The operator that the exporter does not know at this opset; empty for another error."""
     if type(error).__name__ != "UnsupportedOperatorError":
         return ""
     operator = re.search(r"\w+::\w+", str(error))
@@ -124,7 +128,7 @@ def _without_lowering(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _no_graph_on_stdout() -> Iterator[None]:
-    """Inside, torch does not print the graph in which it met an error: its own switch for that has no effect."""
+    """Inside, torch does not print the graph of an error: its own switch for that has no effect."""
     log = getattr(torch._C, "_jit_onnx_log", None)
     if log is None:
         yield
@@ -142,6 +146,6 @@ def load(name: str) -> type[TraceExporter]:
     """The class of an exporter.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: there is no exporter of that name.
     """
     return globals()[EXPORTERS[name].class_name]

@@ -1,4 +1,4 @@
-"""Which features each architecture has. Drop-in for `transformers.onnx.features`: the names that scripts import."""
+"""The features of each architecture. Drop-in for `transformers.onnx.features`: the names that scripts import."""
 
 from parity.features import FeaturesManager, constructor, heads, model_class, supported_features_mapping
 

@@ -1,4 +1,4 @@
-"""A file of another exporter and a checkpoint → the configuration of that file, and its names as the model's."""
+"""A file of another exporter and a checkpoint → the configuration of that file, and the model's names for its own."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ DERIVED_INPUTS = {"position_ids": {0: "batch", 1: "sequence"}}
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What a file of another exporter needs to be judged: its names, and a configuration with its inputs and outputs.
+    """The adaptation of a file of another exporter: its names, and a configuration with its inputs and outputs.
 
     Args:
-        view: the file by the model's names.
-        onnx_config: what of the model it has.
-        fixed: the sizes of axes that it takes at one size only.
+        view: the file under the model's names.
+        onnx_config: with the inputs and outputs that the file has.
+        fixed: axis → size, for the axes that it takes at one size only.
     """
 
     view: View
@@ -48,18 +48,19 @@ class Adaptation:
 
     @property
     def scope(self) -> str:
-        """The sizes at which alone the file is judged, as text; empty where it takes all."""
+        """The only sizes at which the file is judged, as text; empty if it takes all."""
         return " × ".join(f"{name} {size}" for name, size in self.fixed.items())
 
 
 def adapt(
     contract: Contract, source: SampleSource, model: PreTrainedModel, explicit: Explicit | None = None
 ) -> Adaptation:
-    """Match the names of a file with those of the model that it should be of.
+    """Match the names of a file with those of its model.
 
     Args:
-        source: makes inputs for the feature.
-        model: is asked once, for what it returns.
+        contract: of the file.
+        source: of inputs for the feature.
+        model: is called once, for its outputs.
         explicit: the table of `--names`.
     """
     explicit, config = explicit or Explicit(), source.onnx_config
@@ -70,7 +71,7 @@ def adapt(
     inputs = [_known(name, flat[name]) for name in order]
     names = {value.name for value in contract.inputs}
     inputs += [Known(name, False, len(DERIVED_INPUTS[name])) for name in DERIVED_INPUTS if name in names]
-    # What is declared comes first: of equal places it is what the file was exported for.
+    # Declared outputs come first: if several fit a place, the declared output is what the file was exported for.
     outputs = [_known(name, returned[name]) for name in sorted(returned, key=lambda name: name not in config.outputs)]
     matched_inputs = match_names(contract.inputs, inputs, "input", explicit.inputs)
     matched_outputs = match_names(contract.outputs, outputs, "output", explicit.outputs)
@@ -84,12 +85,12 @@ def adapt(
 
 
 def _required(config: OnnxConfig) -> frozenset[str]:
-    """The outputs that a file of a feature has to have; of a tower any will do."""
+    """The outputs that a file of a feature has to have; none in particular for a tower."""
     return frozenset() if config.part in ("text", "vision") else frozenset(config.outputs)
 
 
 def _forward_order(model: PreTrainedModel, flat: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names of the inputs in the order in which the model's `forward` takes them, which exporters keep."""
+    """The names of the inputs in the order of the model's `forward`, which exporters keep."""
     from parity.releases import parameters_of
 
     model_class: type = type(model)
@@ -119,7 +120,13 @@ def _axes_of(name: str, tensor: torch.Tensor, source: SampleSource) -> dict[int,
 
 
 def narrow(config: OnnxConfig, left_out: Iterable[str], outputs: Axes) -> OnnxConfig:
-    """A configuration with fewer inputs, and with these outputs."""
+    """The configuration with fewer inputs, and with these outputs.
+
+    Args:
+        config: the configuration; it is copied.
+        left_out: names of inputs to drop.
+        outputs: their named axes.
+    """
     own, base, dropped = copy.copy(config), type(config), frozenset(left_out)
     kept = {name: dict(axes) for name, axes in config.inputs.items() if name not in dropped}
     declared = {name: dict(axes) for name, axes in outputs.items()}
@@ -130,7 +137,7 @@ def narrow(config: OnnxConfig, left_out: Iterable[str], outputs: Axes) -> OnnxCo
 
 
 def model_outputs(values: Iterable[Value], explicit: Mapping[str, str]) -> list[str]:
-    """The names of a file's outputs by the model's; those that an exporter has made up are left out."""
+    """The model's names of a file's outputs; names that an exporter has generated are left out."""
     return [
         explicit.get(value.name, canonical_name(value.name, "output"))
         for value in values
@@ -139,15 +146,15 @@ def model_outputs(values: Iterable[Value], explicit: Mapping[str, str]) -> list[
 
 
 def model_inputs(values: Iterable[Value]) -> list[str]:
-    """The names of a file's inputs by the model's."""
+    """The model's names of a file's inputs."""
     return [canonical_name(value.name, "input") for value in values]
 
 
 def read_names(path: Path | None) -> Explicit:
-    """The table of a file of `--names`: `{"inputs": {"the file's": "the model's"}, "outputs": {…}}`.
+    """Read the table of a file of `--names`: `{"inputs": {"the file's": "the model's"}, "outputs": {…}}`.
 
     Raises:
-        UsageError: it is no such table.
+        UsageError: the file has no such table.
     """
     if path is None:
         return Explicit()
@@ -167,10 +174,13 @@ def read_names(path: Path | None) -> Explicit:
 def at_fixed_sizes(
     choose: Callable[..., list[Sample]], source: SampleSource, longest: int | None, fixed: Mapping[str, int]
 ) -> list[Sample]:
-    """The samples that are chosen, each at the sizes that a file takes; as many as before, with other values.
+    """The samples of `choose`, resized with other values to the sizes that a file takes, or those that have them.
 
     Args:
-        choose: as `shapes.choose_samples`.
+        choose: such as `shapes.choose_samples`.
+        source: of the samples.
+        longest: the longest sequence that the model takes, in tokens.
+        fixed: axis → the only size that the file takes.
     """
     samples = choose(source, longest=longest)
     if not fixed:

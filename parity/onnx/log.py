@@ -1,4 +1,4 @@
-"""A validation → the lines that `transformers.onnx` printed, and beside them what it never said."""
+"""A validation → the lines that `transformers.onnx` printed, and some that it did not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from parity.judge.ratio import REPORT
 from parity.validation import Validation
 
 _STEP = " " * 8
-# How many weights are named; JSON has all.
+# The number of weights that are named; JSON has all.
 _FIRST = 8
 
 
@@ -16,8 +16,9 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     """The log of one validation, without its first line.
 
     Args:
-        atol: the hard limit that was asked for; None when the error ratio decided alone.
-        expected_atol: the configuration's `atol_for_validation`, to compare with when there is no hard limit.
+        validation: the validation.
+        atol: the requested hard limit; None if the error ratio decided alone.
+        expected_atol: the configuration's `atol_for_validation`, to compare with if there is no hard limit.
     """
     names = "{" + ", ".join(repr(name) for name in validation.shapes) + "}"
     names_of = [each for each in validation.failures if each.check == "names"]

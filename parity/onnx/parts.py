@@ -1,7 +1,7 @@
 """Parts of a model in files of their own: halves of an encoder-decoder, a decoder's two steps, and towers.
 
-`encoder_model.onnx` answers with the encoder's states, `decoder_model.onnx` takes these and fills the caches, and
-`decoder_with_past_model.onnx` goes on from the caches. A decoder without an encoder has the latter two.
+`encoder_model.onnx` returns the encoder's states, `decoder_model.onnx` takes these and fills the caches, and
+`decoder_with_past_model.onnx` continues from the caches. A decoder without an encoder has the latter two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def config_of_part(base: OnnxConfig, part: str) -> OnnxConfig:
-    """The configuration of a part, from that of the whole.
+    """The configuration of a part, derived from that of the whole.
 
     Raises:
         UsageError: the model has no such part.
@@ -58,11 +58,11 @@ _MEANING = {
 
 
 def has_part(base: OnnxConfig, part: str) -> bool:
-    """Whether the model of a configuration has such a part."""
+    """Whether the model of a configuration has this part."""
     return part in _classes(base)
 
 
-# What transformers' exporter calls the inputs of a decoder, if nothing else has the name.
+# The names of transformers' exporter for the inputs of a decoder, if nothing else has the name.
 _DECODER_INPUTS = {
     "decoder_input_ids": "input_ids",
     "attention_mask": "encoder_attention_mask",
@@ -70,14 +70,14 @@ _DECODER_INPUTS = {
 
 
 def with_names(explicit: Explicit, part: str) -> Explicit:
-    """The table of `--names` with the names that other exporters give to what a part takes."""
+    """The table of `--names`, with other exporters' names for the inputs of a part."""
     if part not in ("decoder", "step"):
         return explicit
     return replace(explicit, inputs={**_DECODER_INPUTS, **explicit.inputs})
 
 
 def _classes(base: OnnxConfig) -> Mapping[str, Callable[[Any], Any]]:
-    """Part → what makes its configuration's class of the whole's."""
+    """Part → function that derives the class of its configuration from the whole's."""
     if isinstance(base, OnnxSeq2SeqConfigWithPast) and base.dead_inputs:
         return {"encoder": _encoder, "decoder": _decoder, "step": _step, "prefill": prefill_class}
     if isinstance(base, OnnxConfigWithPast) and base.use_past:
@@ -86,10 +86,12 @@ def _classes(base: OnnxConfig) -> Mapping[str, Callable[[Any], Any]]:
 
 
 def wrap(model: PreTrainedModel, base: OnnxConfig, part: str) -> Any:
-    """What of the model a part answers as.
+    """The module that computes a part of the model.
 
     Args:
+        model: the whole model.
         base: the configuration of the whole.
+        part: a value of `PARTS`.
     """
     if part in towers.CLASSES:
         return towers.Tower(model, part)
@@ -99,7 +101,7 @@ def wrap(model: PreTrainedModel, base: OnnxConfig, part: str) -> Any:
 
 
 class _Decoder(torch.nn.Module):
-    """A decoder with its head, as a function of what its file takes."""
+    """A decoder with its head, as a function of the inputs of its file."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class _Decoder(torch.nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         if encoder_hidden_states is None:
-            # Never read: the caches stand for it.
+            # Never read, because the caches replace it.
             key = self._first_cross_key(past_key_values)
             width = getattr(self.config, "d_model", None) or self.config.hidden_size
             encoder_hidden_states = key[:, 0, :, :1].expand(-1, -1, width)
@@ -152,7 +154,7 @@ def _encoder(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWit
             return OrderedDict(last_hidden_state={0: "batch", 1: ENCODER_TEXT})
 
         def complete_inputs(self, inputs: Mapping[str, Any], parameters: Iterable[str]) -> dict[str, Any]:
-            # No decoder runs.
+            # No decoder runs, so it needs no inputs.
             return dict(inputs)
 
     return Encoder
@@ -162,7 +164,7 @@ _MASK, _STATES = "encoder_attention_mask", "encoder_hidden_states"
 
 
 def _encoder_axes(inputs: Axes) -> tuple[dict[int, str], dict[str, Mapping[int, str]]]:
-    """The axes of the encoder's states and those of its mask, by the inputs of the whole."""
+    """The axes of the encoder's states and of its mask, from the inputs of the whole."""
     own = {name: axes for name, axes in inputs.items() if role_of(name) is not Role.CACHE}
     long = any(ENCODER_TEXT in axes.values() for axes in own.values())
     states = {0: "batch", **({1: ENCODER_TEXT} if long else {})}
@@ -225,7 +227,7 @@ def _step(base: type[OnnxSeq2SeqConfigWithPast]) -> type[OnnxSeq2SeqConfigWithPa
 
 
 def _prompt(base: type[OnnxConfigWithPast]) -> type[OnnxConfigWithPast]:
-    """The first step of a decoder without an encoder: no past comes in, the caches go out."""
+    """The first step of a decoder without an encoder: no past as input, the caches as outputs."""
 
     class Prompt(base):  # type: ignore[valid-type, misc]  # known at run time only
         part = "decoder"
@@ -253,7 +255,7 @@ def _own(axes: Mapping[int, str]) -> dict[int, str]:
 
 
 def _outputs(whole: Axes, length: str, sides: tuple[str, ...]) -> dict[str, Mapping[int, str]]:
-    """Logits and those caches that a part returns; the decoder's own are as long as `length`."""
+    """Logits, and the caches that a part returns; the decoder's own have the length `length`."""
     own: dict[str, Mapping[int, str]] = {"logits": {0: "batch", 1: DECODER_TEXT}}
     for name, axes in whole.items():
         side = next((side for side in sides if f".{side}." in name), "")

@@ -1,4 +1,4 @@
-"""A file and a model → the proof that the file computes what the model computes, at every shape."""
+"""A file and a model → the proof that the file computes the same as the model, at every shape."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artifact:
-    """An ONNX file that is to be judged.
+    """An ONNX file to judge.
 
     Args:
-        opset: the opset that was asked for; None takes any.
-        foreign: whether another exporter may have written it: then names may stand in any order, and position ids may
-            be an input, which is given to the file.
-        view: its names as the model's, if they are others; `contract` is then by the model's.
-        branch: what of its inputs and outputs the part of the model has that is judged.
+        path: the file.
+        contract: of the file.
+        opset: the requested opset; None takes any.
+        foreign: whether another exporter may have written it: then names may be in any order, and position ids may be
+            an input, which the file is given.
+        view: the model's names for its own, if they differ; `contract` then has the model's.
+        branch: the inputs and outputs of the part of the model that is judged.
     """
 
     path: Path
@@ -54,21 +56,21 @@ class Artifact:
 
     @classmethod
     def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
-        """The file at `path`.
+        """Read the file at `path`.
 
         Raises:
-            ExportError: it is no readable ONNX file.
+            ExportError: it is not a readable ONNX file.
         """
         return cls(path, contract.read(path), opset, foreign)
 
     @property
     def derived_inputs(self) -> dict[str, dict[int, str]]:
-        """Inputs of the file that ours compute from the others, with their dynamic axes."""
+        """Inputs of the file that ours compute from other inputs, with their dynamic axes."""
         names = {value.name for value in self.contract.inputs} if self.foreign else ()
         return {name: axes for name, axes in DERIVED_INPUTS.items() if name in names}
 
     def judge(self, source: SampleSource) -> list[Finding]:
-        """Findings on the file as it lies on the disk, against what makes its inputs."""
+        """Findings on the file on disk, compared with the source of its inputs."""
         claim = contract.Claim.from_config(source.onnx_config, source.layout.flatten(source.dummy))
         claim = claim.with_inputs(self.derived_inputs, self.contract)
         findings = contract.judge_contract(self.contract, claim, opset=self.opset, ordered=not self.foreign)
@@ -76,32 +78,32 @@ class Artifact:
             findings.append(artifact.judge_checker(self.path))
         if self.view is None:
             return findings
-        # Names are told by the view, one by one.
+        # The view reports names, one by one.
         own = [finding for finding in findings if finding.check != "names" or finding.passed]
         return [*self.view.failures(), *drop_fixed(soften(own)), *self.view.remarks()]
 
     def adapt(self, run: Run) -> Run:
-        """A run of the file, by the model's names."""
+        """A run of the file, under the model's names."""
         whole = self.branch.complete(run) if self.branch else run
         return self.view.adapt(whole) if self.view else whole
 
     @property
     def widened(self) -> Artifact:
-        """The same with inputs in float32 where they are halves."""
+        """The artifact with float32 in place of inputs in half precision."""
         view = self.view and replace(self.view, contract=_widen(self.view.contract))
         branch = self.branch and replace(self.branch, contract=_widen(self.branch.contract))
         return replace(self, view=view, branch=branch)
 
     def judge_weights(self, model: PreTrainedModel, source: SampleSource) -> list[Finding]:
-        """Findings on the weights of the file, against those of a model that nothing has changed; see `weights`."""
+        """Findings on the weights of the file, compared with those of an unchanged model; see `judge.weights`."""
         if any(finding.check == "data" for finding in failures(self.contract.flaws)):
-            # They are not all there.
+            # Some are missing.
             return []
         needed = weights_of(model, source.onnx_config, source.dummy)
         return weights.judge_weights(weights.account_weights(needed, self.tensors()))
 
     def tensors(self) -> list[StoredTensor]:
-        """Those that it holds, or that the branch reads."""
+        """The tensors that the file holds, or that the branch reads."""
         tensors = stored_tensors(self.path)
         return self.branch.choose_tensors(tensors, self.path) if self.branch else tensors
 
@@ -117,12 +119,12 @@ class Reference:
     """The model that a file is compared with.
 
     Args:
-        load: a function without arguments; its models belong to the caller and are changed.
-        source: makes the inputs.
-        relations: those on record for the model; see `parity.judge.relations`.
-        answers: `reference.answers`, or what gives the same.
-        thorough: whether every id and every position is tried, those of a big checkpoint too.
-        fixed: the sizes of axes that the file takes at one size only.
+        load: a function without arguments; its models belong to the caller, which changes them.
+        source: of the inputs.
+        relations: the relations on record for the model; see `parity.judge.relations`.
+        answers: `reference.answers`, or a function with the same results.
+        thorough: whether to try every id and every position, also those of a big checkpoint.
+        fixed: axis → size, for the axes that the file takes at one size only.
     """
 
     load: Callable[[], PreTrainedModel]
@@ -133,7 +135,7 @@ class Reference:
     fixed: Mapping[str, int] = field(default_factory=dict)
 
     def lengths(self, model: PreTrainedModel) -> Lengths:
-        """The lengths of the texts that are tried."""
+        """The lengths of the texts to try."""
         size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         longest = self.source.onnx_config.longest_sequence(model)
         return lengths_to_try(model.config, longest, big=size > BIG_CHECKPOINT, thorough=self.thorough)
@@ -144,11 +146,12 @@ class Reference:
         progress: Callable[[str], None] | None = None,
         inspect: Callable[[PreTrainedModel], None] | None = None,
     ) -> Pool:
-        """Samples and the model's answers to them; the model is freed.
+        """Samples and the model's answers to them; the model is freed afterwards.
 
         Args:
             derived: see `validation.pool_of`.
-            inspect: called with the model before anything is asked of it.
+            progress: called with one line for each stage.
+            inspect: called with the model before it runs.
         """
         model, config = self.load(), self.source.onnx_config
         if inspect:
@@ -163,7 +166,7 @@ class Reference:
         return validation.pool_of(self.source, samples, references, derived, longest)
 
     def float64(self) -> AbstractContextManager[Run]:
-        """The model in float64 as a backend, loaded anew: a context."""
+        """A context with the model in float64 as a backend, loaded anew."""
         return float64(self.load(), self.source.onnx_config, self.source.layout)
 
     def claims(self, pool: Pool, derived: Axes) -> RerunClaims:
@@ -172,7 +175,7 @@ class Reference:
             self.source,
             pool.samples,
             self.float64,
-            # They ask for other sizes.
+            # They need other sizes.
             relations=() if self.fixed else self.relations,
             longest=pool.longest,
             derived=derived,
@@ -188,11 +191,14 @@ def judge_file(
 ) -> validation.Validation:
     """Compare a file with a model, at every shape, against float64.
 
-    The file is run from a directory that holds nothing but the files that it names. The model is freed before ONNX
-    Runtime loads it: the two are never in memory together, unless the file fails what the model must be asked about.
+    The file is run from a directory that contains only the files that it names. The model is freed before ONNX Runtime
+    loads the file: the two are never in memory together, unless a check fails that the model has to repeat.
 
     Args:
+        file: the file.
+        reference: the model.
         criteria: without claims, which are made here.
+        progress: called with one line for each stage.
     """
     source = reference.source
     findings = file.judge(source)
@@ -225,7 +231,7 @@ def _judge_vocabulary(
     criteria: validation.Criteria,
     progress: Callable[[str], None] | None,
 ) -> validation.Validation:
-    """The verdict, with what comes out at every id of the vocabulary; each pool is forgotten before the next."""
+    """The verdict, extended to every id of the vocabulary; each pool is freed before the next."""
     source, model = reference.source, reference.load()
     longest = source.onnx_config.longest_sequence(model)
     for samples in thorough.vocabulary_pools(source, longest):
@@ -247,7 +253,7 @@ def untried_lengths(lengths: Lengths, source: SampleSource) -> list[Finding]:
 
 
 def load_isolated(path: Path, names: Iterable[str]) -> OnnxSession:
-    """A session of the file at `path` in a directory that holds nothing else but the files of these names.
+    """A session of the file at `path`, in a directory that contains only the file and the files with these names.
 
     Raises:
         SessionError: it does not load there.
@@ -260,7 +266,7 @@ def load_isolated(path: Path, names: Iterable[str]) -> OnnxSession:
 
 
 def load_artifact(file: Artifact) -> Run:
-    """A run of a file, alone with the files that it names, by the model's names.
+    """A run of a file, isolated with the files that it names, under the model's names.
 
     Raises:
         SessionError: it does not load.
@@ -269,6 +275,6 @@ def load_artifact(file: Artifact) -> Run:
 
 
 def free(alive: weakref.ReferenceType[PreTrainedModel]) -> None:
-    """Free a model that only reference cycles keep; a full collection takes a third of a second, so not for nothing."""
+    """Free a model that only reference cycles keep; a full collection takes a third of a second, so only if needed."""
     if alive() is not None:
         gc.collect()

@@ -36,13 +36,13 @@ _UNSUPPORTED = "NOT_IMPLEMENTED"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out of judging one rounded file.
+    """The verdict on one rounded file.
 
     Args:
-        validation: of the graph, with the findings on the weights and the file itself among its own.
-        precision: that of the file.
-        notes: what was judged of each, as lines of the log.
-        drift: of each output: relative, largest difference, cosine, and the share of equal decisions.
+        validation: of the graph; its findings include those on the weights and on the file itself.
+        precision: of the file.
+        notes: lines of the log on each judgement.
+        drift: output → its relative drift, largest difference, cosine, and the share of equal decisions.
         graph: whether the graph was judged.
         max_drift: the largest relative drift that passes.
         clipping: the share of activations outside of their static ranges; see `Clipping`.
@@ -64,7 +64,7 @@ class Verdict:
         return f"{steps}, {graph}, drift at most {self.max_drift:g}"
 
     def as_json(self) -> dict[str, Any]:
-        """What is told beside the validation."""
+        """The verdict's additions to the JSON object of the validation."""
         return {
             "precision": self.precision.name,
             "graph": "judged" if self.graph else "not judged",
@@ -87,8 +87,12 @@ def judge_rounded(
     """Judge a file that does not compute in float32.
 
     Args:
-        kind: its precision.
+        file: the file.
+        reference: the model.
+        kind: the precision of the file.
+        criteria: see `proof.judge_file`.
         max_drift: the largest relative drift that passes; None takes that of the precision.
+        progress: called with one line for each stage.
     """
     import onnx
 
@@ -134,7 +138,7 @@ def judge_rounded(
 def _account_full(
     own: Sequence[weights.Weight], tensors: Sequence[StoredTensor], rounded: Collection[str]
 ) -> weights.Account:
-    """What became of the weights that the file holds in float32."""
+    """The account of the weights that the file holds in float32."""
     full = [tensor for tensor in tensors if tensor.dtype == np.float32]
     rest = [weight for weight in own if weight.name not in rounded]
     return replace(weights.account_weights(rest, full), unexplained=())
@@ -164,7 +168,7 @@ def _clipping_note(clipping: Mapping[str, float | str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Twin:
-    """A twin that is not built yet, the weights that it holds, and what counts the activations that clip."""
+    """A twin before it is built, the weights that it holds, and the counter of activations that clip."""
 
     twin: Twin
     matches: Sequence[roundings.Match]
@@ -178,7 +182,7 @@ def _judge_twin(
     pool: Pool,
     about: tuple[Precision, validation.Criteria | None, list[Finding]],
 ) -> validation.Validation:
-    """The validation of the float twin, with the findings made before."""
+    """The validation of the float twin, with the earlier findings."""
     import onnx
 
     kind, criteria, findings = about
@@ -204,7 +208,7 @@ def _judge_twin(
 def _judge_itself(
     file: proof.Artifact, onnx_config: Any, pool: Pool, criteria: validation.Criteria, limit: float
 ) -> tuple[list[Finding], dict[str, dict[str, float]]]:
-    """Findings on the file as it is: finite, and not too far from the unquantised model at real tokens."""
+    """Findings on the file itself: finite, and not too far from the unquantised model at real tokens."""
     try:
         run = proof.load_artifact(file)
         answers = [run(inputs) for inputs in pool.inputs]

@@ -1,4 +1,4 @@
-"""One trace for several opsets: which operators a model runs does not depend on the opset they are written in."""
+"""One trace for several opsets: the operators that a model runs do not depend on the opset of the file."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ if TYPE_CHECKING:
 
 
 class SharedTraces:
-    """The traced graphs of one model under one configuration, for exports that differ in nothing but the opset.
+    """The traced graphs of one model under one configuration, for exports that differ only in the opset.
 
-    Tracing is a third of an export. The files are the same bytes as those of exports on their own.
+    Tracing is a third of an export. The files have the same bytes as those of separate exports.
     """
 
     def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig) -> None:
         self.model, self.onnx_config = model, onnx_config
-        # The graph, and what the model answered to the example.
+        # The graph, and the model's outputs for the example.
         self._graphs: dict[Hashable, tuple[torch.Graph, Any]] = {}
 
     @contextlib.contextmanager
     def reuse(self, model: PreTrainedModel, onnx_config: OnnxConfig, like: Hashable) -> Iterator[None]:
-        """Within, `torch.onnx.export` converts a copy of the graph that an export with an equal `like` traced.
+        """Inside, `torch.onnx.export` converts a copy of the graph that an export with an equal `like` traced.
+
+        Args:
+            model, onnx_config: those of the export.
+            like: everything besides these that the trace depends on.
 
         Raises:
-            ValueError: it is another model or configuration than the graphs are of.
+            ValueError: the graphs are of another model or configuration.
         """
         if model is not self.model or onnx_config is not self.onnx_config:
             raise ValueError(
@@ -45,7 +49,7 @@ class SharedTraces:
                 self._graphs[like] = trace(traceable, arguments)
                 _simplify(self._graphs[like][0])
             graph, answer = self._graphs[like]
-            # Conversion works in place.
+            # Conversion changes the graph.
             return graph.copy(), answer
 
         exporter._trace_and_get_graph_from_model = trace_or_copy
@@ -56,7 +60,7 @@ class SharedTraces:
 
 
 def _simplify(graph: torch.Graph) -> None:
-    """The passes that the exporter begins with, once instead of for each copy; a trace is mostly equal constants."""
+    """Run the exporter's first passes once instead of for each copy; a trace is mostly equal constants."""
     from torch import _C
 
     _C._jit_pass_constant_propagation(graph)
@@ -74,6 +78,6 @@ def _exporter() -> _Exporter:
     try:
         from torch.onnx._internal.torchscript_exporter import utils
     except ImportError:
-        # Where torch below 2.9 has it.
+        # Its place in torch below 2.9.
         from torch.onnx import utils
     return utils

@@ -1,4 +1,4 @@
-"""The parts of a model run together: 32 greedy tokens against what `generate` gives, or texts compared with images."""
+"""Run the parts of a model together: 32 greedy tokens compared with `generate`'s, or texts compared with images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROMPTS = ((1, False), (3, True))
 _LENGTH = 11
 # Below this gap, in units of the logits' size, two tokens are equally good.
 _TIE = 1e-5
-# What scores differ by at most, in units of the drift: each of two has its own share, of which this many are rare.
+# The largest difference of two scores, in units of the drift: both drift, and this many units are rare.
 _SHARES = 4.0
 
 
@@ -44,8 +44,8 @@ class Together:
     """Files that run together.
 
     Args:
-        runs: part → a run of its file by the model's names.
-        drift: the largest drift of the least precise of them that passes; 0 for files in float32.
+        runs: part → a run of its file under the model's names.
+        drift: the largest drift that passes for the least precise of them; 0 for files in float32.
     """
 
     runs: Mapping[str, Run]
@@ -58,14 +58,14 @@ class Together:
 
 @dataclass
 class Outcome:
-    """What came out, as findings and as a line for the log."""
+    """The findings, and a line for the log."""
 
     findings: list[Finding] = field(default_factory=list)
     note: str = ""
 
 
 def runs_together(names: Sequence[str], base: OnnxConfig) -> bool:
-    """Whether these parts are a whole that generates, or compares texts with images.
+    """Whether these parts together generate tokens, or compare texts with images.
 
     Args:
         base: the configuration of the whole.
@@ -84,8 +84,9 @@ def judge_together(files: Together, model: PreTrainedModel, source: SampleSource
     """Compare files that run together with the whole model.
 
     Args:
-        model: the whole, which is given away.
-        source: makes inputs for the whole.
+        files: the files.
+        model: the whole model; the caller must not use it again.
+        source: of inputs for the whole.
     """
     if files.has_towers:
         return _judge_towers(files, model, source)
@@ -117,7 +118,7 @@ def _has_encoder(source: SampleSource) -> bool:
 
 
 def _prompt(sample: Sample, padding: str) -> dict[str, torch.Tensor]:
-    """The inputs of the first step, those of the encoder or the text: nothing of the past that a sample may have."""
+    """The inputs of the first step, of the encoder or the text, without a past that a sample may have."""
     own = {
         name: tensor
         for name, tensor in sample.inputs.items()
@@ -134,10 +135,10 @@ def _prompt(sample: Sample, padding: str) -> dict[str, torch.Tensor]:
 
 
 def _generate(model: PreTrainedModel, prompt: Mapping[str, torch.Tensor], count: int) -> np.ndarray:
-    """The text and the greedy tokens after it, or the start token and these; the end of the text does not end them.
+    """The text and the greedy tokens after it, or the start token and these; an end token does not stop generation.
 
-    Without a cache: transformers 5 makes one with as many layers as the encoder has, and raises where the decoder has
-    more.
+    Without a cache: transformers 5 creates a cache with as many layers as the encoder has, and raises if the decoder
+    has more.
     """
     from transformers import GenerationConfig, GenerationMixin
 
@@ -149,25 +150,25 @@ def _generate(model: PreTrainedModel, prompt: Mapping[str, torch.Tensor], count:
         do_sample=False,
         num_beams=1,
         use_cache=False,
-        # The oldest checkpoints name none: then it is the padding.
+        # The oldest checkpoints have no start token: then it is the padding.
         decoder_start_token_id=next((start for start in starts if start is not None), padding),
         pad_token_id=padding,
         eos_token_id=None,
     )
     with evaluation_mode(model):
-        # Whisper's own begins with tokens that stand for the language, which a tiny vocabulary lacks.
+        # Whisper's own begins with tokens for the language, which a tiny vocabulary lacks.
         tokens = GenerationMixin.generate(model, **prompt, generation_config=config)
     assert isinstance(tokens, torch.Tensor)
     return array_of(tokens)
 
 
 Step = Callable[[np.ndarray, int], np.ndarray]
-# Is sent tokens and a place, and answers with the logits for the token there.
+# Receives tokens and a place, and yields the logits for the token there.
 _Dialogue: TypeAlias = "Generator[Any, tuple[np.ndarray, int], None]"
 
 
 def _steps(runs: Mapping[str, Run], source: SampleSource, prompt: Mapping[str, torch.Tensor]) -> Step:
-    """A function of the tokens so far and a place → the files' logits for the token there; to be asked in order."""
+    """A function of the tokens so far and a place → the files' logits for the token there; call it in order."""
     arrays = {name: array_of(tensor) for name, tensor in prompt.items()}
     if ENCODER in runs:
         dialogue = _encoder_decoder(runs, arrays)
@@ -228,7 +229,7 @@ def _decoder(runs: Mapping[str, Run], source: SampleSource, prompt: Mapping[str,
 
 
 def _blank_past(source: SampleSource, rows: int) -> dict[str, np.ndarray]:
-    """The caches of a decoder that has seen nothing."""
+    """The caches of a decoder before its first token."""
     flat = source.layout.flatten(source.dummy)
     blank = {}
     for name, tensor in flat.items():
@@ -240,7 +241,7 @@ def _blank_past(source: SampleSource, rows: int) -> dict[str, np.ndarray]:
 
 
 def _caches(answer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The caches that a step returns, by the names of inputs."""
+    """The caches that a step returns, with the names of inputs."""
     return {
         "past_key_values" + name.removeprefix("present"): array
         for name, array in answer.items()
@@ -249,10 +250,11 @@ def _caches(answer: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _disagreement(logits: Sequence[np.ndarray], tokens: np.ndarray, tie: float = _TIE) -> str:
-    """The sentence for the first token that the files choose otherwise; empty if there is none.
+    """The sentence on the first token that the files choose differently; empty if there is none.
 
     Args:
-        tokens: (batch, tokens): those that the logits are for.
+        logits: for each token, (batch, vocabulary).
+        tokens: (batch, tokens), the tokens that `generate` chose at the places of the logits.
         tie: the gap below which two tokens are equally good, in units of the logits' size.
     """
     for place, scores in enumerate(np.asarray(scores, np.float64) for scores in logits):
@@ -270,7 +272,7 @@ def _disagreement(logits: Sequence[np.ndarray], tokens: np.ndarray, tie: float =
 
 
 def _judge_towers(files: Together, model: PreTrainedModel, source: SampleSource) -> Outcome:
-    """What the model says of every text and every image, computed of the towers' answers."""
+    """Compare the model's similarities of every text and image with those computed from the towers' answers."""
     config = source.onnx_config
     samples = choose_samples(source, longest=config.longest_sequence(model))
     compare = similarities(model)

@@ -29,10 +29,11 @@ def has_towers(base: OnnxConfig) -> bool:
 
 
 class Tower(torch.nn.Module):
-    """One encoder with its projection: the answer at each token or patch, the pooled one, and what is compared.
+    """One encoder with its projection; outputs the state at each token or patch, the pooled state, and the embedding.
 
     Args:
         model: has `text_model` and `vision_model`, and `text_projection` and `visual_projection` if it projects.
+        side: `text` or `vision`.
     """
 
     def __init__(self, model: PreTrainedModel, side: str) -> None:
@@ -59,9 +60,9 @@ class Tower(torch.nn.Module):
 
 
 def similarities(model: PreTrainedModel) -> Callable[[Arrays, Arrays], np.ndarray]:
-    """What the model makes of its towers' answers: each image compared with each text, (images, texts) in float64.
+    """A function of both towers' answers → each image compared with each text, (images, texts) in float64.
 
-    The scale is a parameter of the whole, and in no tower's file.
+    The scale is a parameter of the whole model, and in no tower's file.
     """
     scale = float(model.logit_scale.detach().double().exp())
     bias = getattr(model, "logit_bias", None)

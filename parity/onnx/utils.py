@@ -1,4 +1,4 @@
-"""Small helpers under the names that `transformers.onnx.utils` gave them."""
+"""Small helpers with the names of `transformers.onnx.utils`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = [
 
 
 def get_preprocessor(model_name: str) -> ProcessorMixin | PreTrainedTokenizerBase | FeatureExtractionMixin | None:
-    """The processor of a checkpoint or, failing one, its tokenizer or its image processor / feature extractor.
+    """The processor of a checkpoint or, if it has none, its tokenizer or its image processor / feature extractor.
 
-    Returns None when the checkpoint has none of them.
+    Returns None if the checkpoint has none of them.
 
     Raises:
         ValueError: the checkpoint has both a tokenizer and a feature extractor, but no processor that joins them.
