@@ -22,7 +22,7 @@ from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.paths import require_regular
-from parity.releases import dtype_option, tensorflow_gap
+from parity.releases import auto_class, dtype_option, tensorflow_gap
 from parity.schema import SchemaError
 from parity.turns import in_turn, shared, without_warnings
 
@@ -622,8 +622,6 @@ def load_preprocessor(
             f"{source}: has no {kind.replace('_', ' ')}, should have {' or '.join(names)}; save the model's own one"
             " there with save_pretrained"
         )
-    import transformers
-
     classes = {
         "tokenizer": "AutoTokenizer",
         "image_processor": "AutoImageProcessor",
@@ -637,13 +635,13 @@ def load_preprocessor(
         _require_sentencepiece(source, cache_dir)
     with _load_errors(source, f"its {kind.replace('_', ' ')}"), quiet_transformers():
         try:
-            return getattr(transformers, classes[kind]).from_pretrained(source, **options)
+            return auto_class(classes[kind]).from_pretrained(source, **options)
         except ValueError:
             # Published files have either kind, whatever class reads them today.
             other = {"image_processor": "feature_extractor", "feature_extractor": "image_processor"}.get(kind)
             if other is None:
                 raise
-            return getattr(transformers, classes[other]).from_pretrained(source, **options)
+            return auto_class(classes[other]).from_pretrained(source, **options)
 
 
 def _require_sentencepiece(source: str, cache_dir: str | None) -> None:

@@ -213,6 +213,17 @@ def dtype_option(dtype: torch.dtype) -> dict[str, Any]:
     return {"dtype" if at_least("transformers", "4.56") else "torch_dtype": dtype}
 
 
+def auto_class(name: str) -> Any:
+    """The class of that name; `AutoImageProcessor` from its own module.
+
+    From 5.4 to 5.14 the name in the package itself needs Torchvision, although the class reads images with Pillow.
+    """
+    package = "transformers"
+    if name == "AutoImageProcessor":
+        package += ".models.auto.image_processing_auto"
+    return getattr(importlib.import_module(package), name)
+
+
 def tensorflow_gap() -> str | None:
     """Why TensorFlow weights cannot be read here and what to install; None if they can. 5.0 and later read none."""
     if at_least("transformers", "5"):

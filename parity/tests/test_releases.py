@@ -224,3 +224,23 @@ def test_masks_by_broadcasting_are_those_of_each_index(padded):
     by_broadcast = releases._broadcast(function)(*indices)
     assert torch.equal(by_broadcast, by_index)
     assert not torch.equal(by_broadcast, by_index.flip(-1))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_image_processors_are_loaded_without_torchvision(monkeypatch, tmp_path, hidden):
+    """From 5.4 to 5.14 the name in transformers is a stand-in that asks for Torchvision; the class itself does not."""
+    import transformers
+
+    from parity.fixtures.checkpoints import save_checkpoint
+    from parity.loading import load_preprocessor
+
+    class StandIn:
+        def from_pretrained(self, *arguments, **options):
+            raise ImportError("AutoImageProcessor requires the Torchvision library")
+
+    save_checkpoint(tmp_path, "vit")
+    if hidden:
+        monkeypatch.setattr(transformers, "AutoImageProcessor", StandIn())
+        with pytest.raises(ImportError, match="Torchvision"):
+            transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    assert "ViTImageProcessor" in type(load_preprocessor(str(tmp_path), "image_processor", None)).__name__
