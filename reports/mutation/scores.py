@@ -138,6 +138,7 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     states = summary["states"]
     traces = summary["traces"]
     part = []
+    and_minilm = f" and of {MINILM}" if MINILM in summary["files by setting"] else ""
     if summary["files"] < summary.get("all files", 0):
         counts = ", ".join(f"{setting} {count}" for setting, count in summary["files by setting"].items())
         part = [
@@ -149,7 +150,7 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
         *part,
         f"{summary['visible']:,} visible faults of {summary['kinds']} kinds, {summary['surviving kinds']} of these of"
         f" the kinds that once survived, in {summary['files']} files of {len(summary['architectures'])} architectures"
-        f"{f' and of {MINILM}' if MINILM in summary['files by setting'] else ''}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
+        f"{and_minilm}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
         f" runtime loads are not counted. Seed {summary['seed']}.",
         "",
         f"Healthy comparisons (an output at an input): {summary['comparisons']:,}, with {len(summary['alarms'])}"
