@@ -287,6 +287,8 @@ def test_long_rows_and_the_batch_are_chosen():
         ({"batch": 1, "sequence": 48, "past_sequence": 0}, ""),
         ({"batch": 1, "sequence": 3, "past_sequence": 45}, ""),
     ]
+    (long,) = [s for s, padding in further("t5", "seq2seq-lm-with-past") if s["past_decoder_sequence"] > 32]
+    assert (long["decoder_sequence"], long["past_decoder_sequence"]) == (3, 61)
     assert [sizes["sequence"] for sizes, padding in further("modernbert", "default") if not padding] == [4, 7]
     assert further("vit", "default") == [({"batch": 8}, "")]
 

@@ -15,6 +15,8 @@ from parity.reports.mutation.graphs import Fault, Graph
 FINDERS = (weights.find, masks.find, caches.find, operators.find, conditions.find, contracts.find)
 # What survived when faults were seeded before there were an account of weights, long texts and batches of eight rows.
 _SURVIVING_GROUPS = {masks.OPEN, masks.FILLS, conditions.CONDITIONS, contracts.CONTRACT}
+# Classes of which each file gets more than one fault for one of the others: they have most kinds, or survive most.
+_TURNS = {conditions.CONDITIONS: 4, contracts.CONTRACT: 2}
 _SURVIVING_NAMES = (
     "the last row",
     "rows from",
@@ -48,7 +50,7 @@ def faults_of(graph: Graph, case: Case, seed: int) -> list[Fault]:
 
 
 def choose(faults: Iterable[Fault], limit: int, uses: Counter[str], draw: np.random.Generator) -> list[Fault]:
-    """Those that are seeded: of kinds that were used least, of every class as many.
+    """Those that are seeded: of kinds that were used least, of every class as many as it has turns.
 
     Args:
         uses: kind → how often it was seeded so far.
@@ -61,7 +63,8 @@ def choose(faults: Iterable[Fault], limit: int, uses: Counter[str], draw: np.ran
         by_group[group] = sorted(order, key=lambda fault: uses[f"{fault.group}: {fault.kind}"], reverse=True)
     chosen: list[Fault] = []
     while len(chosen) < limit and any(by_group.values()):
-        for each in by_group.values():
-            if each and len(chosen) < limit:
-                chosen.append(each.pop())
+        for group, each in by_group.items():
+            for _ in range(_TURNS.get(group, 1)):
+                if each and len(chosen) < limit:
+                    chosen.append(each.pop())
     return chosen

@@ -38,6 +38,7 @@ def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequen
     return {
         "seed": seed,
         "files": len(originals),
+        "files by setting": dict(Counter(each["setting"] for each in originals)),
         "architectures": sorted({each["architecture"] for each in originals} - {MINILM}),
         "states": dict(Counter(each["state"] for each in mutants)),
         "visible": len(visible),
@@ -136,10 +137,20 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     """The paragraphs above the tables."""
     states = summary["states"]
     traces = summary["traces"]
+    part = []
+    and_minilm = f" and of {MINILM}" if MINILM in summary["files by setting"] else ""
+    if summary["files"] < summary.get("all files", 0):
+        counts = ", ".join(f"{setting} {count}" for setting, count in summary["files by setting"].items())
+        part = [
+            f"**A part**: the run has judged {summary['files']} of {summary['all files']} files so far ({counts}), the"
+            " faults of the last one perhaps not all.",
+            "",
+        ]
     return [
+        *part,
         f"{summary['visible']:,} visible faults of {summary['kinds']} kinds, {summary['surviving kinds']} of these of"
         f" the kinds that once survived, in {summary['files']} files of {len(summary['architectures'])} architectures"
-        f" and of {MINILM}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
+        f"{and_minilm}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
         f" runtime loads are not counted. Seed {summary['seed']}.",
         "",
         f"Healthy comparisons (an output at an input): {summary['comparisons']:,}, with {len(summary['alarms'])}"
