@@ -130,13 +130,11 @@ MERGED_FAULTS = {
 }
 # (directory, file, fault, which of its graphs fail)
 FAULTS = [
-    *[("merged", MERGED, name) for name in MERGED_FAULTS if name != "then-scale"],
+    *[("merged", MERGED, name) for name in ("then-weight", "else-weight", "then-graph", "swapped")],
     ("quantised", QUANTISED, "then-scale"),
     ("quantised", QUANTISED, "else-graph"),
-    ("encoder-and-merged", MERGED, "then-weight"),
     ("encoder-and-merged", MERGED, "else-graph"),
     ("decoders", NAMES["decoder"], "weight"),
-    ("decoders", NAMES["step"], "weight"),
     ("decoders", NAMES["step"], "graph"),
     ("towers", NAMES["text"], "weight"),
     ("towers", NAMES["vision"], "weight"),

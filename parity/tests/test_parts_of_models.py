@@ -29,9 +29,15 @@ def halves(tmp_path_factory):
     return directory, files
 
 
-def test_each_half_is_judged_and_all_together(halves):
+@pytest.fixture(scope="module")
+def verdict(halves):
+    """Exit status, output and log of the right directory."""
+    return run(*halves, "--json", "--feature", FEATURE)
+
+
+def test_each_half_is_judged_and_all_together(verdict):
     """Exit status 0, one verdict per file, and the same 32 tokens as generate."""
-    status, out, log = run(*halves, "--json", "--feature", FEATURE)
+    status, out, log = verdict
     result = json.loads(out)
     assert (status, result["status"]) == (0, "passed")
     assert [each["status"] for each in result["files"]] == ["passed"] * 4
@@ -39,10 +45,9 @@ def test_each_half_is_judged_and_all_together(halves):
     assert "32 greedy tokens as generate gives them, for batch 1 and batch 3 padded right" in log
 
 
-def test_tokens_after_padding_are_judged(halves):
+def test_tokens_after_padding_are_judged(verdict):
     """The encoder's padding affects its own answer and the decoder's caches."""
-    _, out, _ = run(*halves, "--json", "--feature", FEATURE)
-    encoder, decoder, *_ = json.loads(out)["files"]
+    encoder, decoder, *_ = json.loads(verdict[1])["files"]
     assert 0 < encoder["masked"] < encoder["values"] / 3
     assert 0 < decoder["masked"] < decoder["values"] / 3
 
