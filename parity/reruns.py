@@ -110,7 +110,8 @@ class RerunClaims:
         first, noise = pool.inputs[place], pool.noise
         changes = single_changes(first, self.others())
         try:
-            moved = {name: run(inputs) for name, inputs in changes.items()}
+            spool = Spool()
+            moved = {name: spool.keep(run(inputs)) for name, inputs in changes.items()}
         except SessionError as error:
             return [Finding("run", "session", False, f"with one input changed: {error}")]
         file = Effects(pool.actual[place], moved)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.axes import Axes, HasAxes, Signature
 from parity.errors import ExportError
-from parity.judge import artifact, graph, sanity
+from parity.judge import artifact, graph, sanity, stored
 from parity.judge.findings import Finding
 from parity.judge.precision import Precision, read_precision
 from parity.judge.subgraphs import nodes_of
@@ -58,10 +58,8 @@ def read(path: Path) -> Contract:
     Raises:
         ExportError: it is not a readable ONNX file, or cannot be judged; see `sanity.require_sane`.
     """
-    import onnx
-
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = stored.read_model(Path(path))
     except Exception as error:
         raise ExportError(f"{path}: is not a readable ONNX file; copy or export it again") from error
     sanity.require_sane(model, Path(path))

@@ -27,6 +27,8 @@ _ATTRIBUTE = {"tensor": 5, "graph": 6, "tensors": 10, "graphs": 11}
 _TENSOR = {"raw_data": 9}
 # Size in bytes from which a tensor's memory is released after use.
 _BIG = 1 << 20
+# Bytes of a file from which it is read in parts.
+_IN_PARTS_FROM = 1 << 28
 
 _Content: TypeAlias = "mmap.mmap | bytes"
 # A name for a tensor without one of its own, and the bytes from its beginning to its end.
@@ -60,9 +62,15 @@ class StoredTensor:
 
     def release(self) -> None:
         """Release the memory of its values; they are read again if they are used again."""
-        if self.size >= _BIG and isinstance(self.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            start = self.offset - self.offset % mmap.PAGESIZE
-            self.content.madvise(mmap.MADV_DONTNEED, start, self.offset + self.size - start)
+        if self.size >= _BIG:
+            _release(self.content, self.offset, self.offset + self.size)
+
+
+def _release(content: _Content, start: int, end: int) -> None:
+    """Release the memory of a part of a file; it is read again if it is used again."""
+    if isinstance(content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        first = start - start % mmap.PAGESIZE
+        content.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
@@ -79,6 +87,45 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
         if dtype is not None and length == math.prod(tensor.dims) * dtype.itemsize > 0:
             tensors.append(StoredTensor(tensor.name or name, dtype, tuple(tensor.dims), content, offset))
     return tensors
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The message in the file at `path`, without external data; of a large one, a part is read at a time.
+
+    To read it whole takes its bytes beside the message, which has a copy of them.
+
+    Raises:
+        Exception: it is no such message, of a class that depends on the release of onnx.
+    """
+    import onnx
+
+    if path.stat().st_size < _IN_PARTS_FROM:
+        return onnx.load(str(path), load_external_data=False)
+    model, content = onnx.ModelProto(), _open(path)
+    for number, before, first, last in _fields(content, 0, len(content)):
+        if last > len(content):
+            raise ValueError("a field ends after the file")
+        if number != _MODEL["graph"]:
+            model.MergeFromString(content[before:last])
+            continue
+        # A message is the merger of its parts, and a graph that of its own.
+        for start, stop in _parts_of_fields(content, first, last):
+            model.graph.MergeFromString(content[start:stop])
+            _release(content, start, stop)
+    return model
+
+
+def _parts_of_fields(content: _Content, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where whole fields of a message stand, together at least `_BIG` bytes, but for the last."""
+    begin = start
+    for _, _, _, last in _fields(content, start, end):
+        if last > end:
+            raise ValueError("a field ends after its message")
+        if last - begin >= _BIG:
+            yield begin, last
+            begin = last
+    if begin < end:
+        yield begin, end
 
 
 def _open(path: Path) -> _Content:

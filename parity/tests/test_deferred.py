@@ -73,3 +73,27 @@ def test_fields_begin_as_protocol_buffers_say(length):
     tag, place = _varint(content, 0)
     assert (tag >> 3, tag & 7) == (5, 2)
     assert _varint(content, place) == (length, len(content))
+
+
+@pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
+def test_a_file_read_in_parts_is_the_same_message(architecture, feature, opset, tmp_path, monkeypatch):
+    """Every field of it, whatever the parts are; a file that is cut off anywhere is refused."""
+    import onnx
+
+    from parity.errors import ExportError
+    from parity.judge import contract, stored
+
+    path = tmp_path / "model.onnx"
+    content = export(architecture, feature, opset, path)
+    whole = onnx.load(path)
+    monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
+    for size in (1, 1000, 1 << 20):
+        monkeypatch.setattr(stored, "_BIG", size)
+        assert stored.read_model(path) == whole
+    # The control: a message that lacks an initializer is another.
+    del whole.graph.initializer[-1]
+    assert stored.read_model(path) != whole
+    for length in (len(content) - 1, len(content) // 2, 20):
+        path.write_bytes(content[:length])
+        with pytest.raises(ExportError, match="is not a readable ONNX file"):
+            contract.read(path)
