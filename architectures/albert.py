@@ -1,7 +1,7 @@
 """ALBERT: an encoder with token types, whose layers share their weights."""
 
 from parity.architectures.bert import ENCODER_VARIATIONS, TOKEN_TYPES, BertOnnxConfig
-from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation
+from parity.declaration import BIDIRECTIONAL_FEATURES, Architecture, Variation, omit
 
 
 class AlbertOnnxConfig(BertOnnxConfig):
@@ -9,11 +9,12 @@ class AlbertOnnxConfig(BertOnnxConfig):
 
 
 VARIATIONS = (
-    *ENCODER_VARIATIONS,
+    # No fewer layers than groups, which share their weights.
+    *omit(ENCODER_VARIATIONS, "num_hidden_layers"),
+    Variation(("num_hidden_layers", "num_hidden_groups"), ((1, 1), (3, 1), (4, 2))),
     TOKEN_TYPES,
     Variation("num_attention_heads", (1, 4)),
     Variation("embedding_size", (32, 8)),
-    Variation("num_hidden_groups", (1,)),
     # Earlier releases raise if a group has more inner layers than turns.
     Variation("inner_group_num", (2,), versions="transformers>=5"),
     Variation("tie_word_embeddings", (False,), features=("masked-lm",)),

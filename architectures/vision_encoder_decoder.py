@@ -97,7 +97,8 @@ VARIATIONS = (
     Variation("encoder.hidden_act", ("relu", "silu")),
     Variation("encoder.num_channels", (1,)),
     Variation("encoder.patch_size", (4, 16)),
-    Variation("encoder.hidden_size", (36, 48)),
+    # As wide as the decoder, there is no projection between them.
+    Variation(("encoder.hidden_size", "encoder.num_attention_heads"), ((32, 4), (48, 3))),
     Variation("decoder.hidden_act", ("relu", "silu")),
     Variation("decoder.max_position_embeddings", (64, 16, 9, 6)),
     Variation("decoder.num_hidden_layers", (1, 3)),
