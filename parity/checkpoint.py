@@ -289,7 +289,7 @@ class Checkpoint:
     def load(
         self, feature: str, inputs: SampleSource, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE
     ) -> PreTrainedModel:
-        """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
+        """A fresh model in eval mode; no output depends on weights that the checkpoint lacks.
 
         Args:
             feature: the feature that it is loaded for.

@@ -93,7 +93,14 @@ def _sample_within(limit: int, source: SampleSource, batch: int, length: int, pa
 
 
 def similar_sample(source: SampleSource, sample: Sample, longest: int | None, seed: int) -> Sample:
-    """A sample as large as an unpadded sample of `choose_samples`, with other values."""
+    """A sample as large as another, with other values.
+
+    Args:
+        source: of the samples.
+        sample: an unpadded sample of `choose_samples`.
+        longest: the longest sequence that the model takes, in tokens.
+        seed: of the values.
+    """
     if source.resizable:
         return source.resize(sample.sizes, seed=seed)
     limit = longest or 10**6

@@ -144,10 +144,12 @@ class Claim:
 
 
 def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, ordered: bool = True) -> list[Finding]:
-    """Findings on a file against what was asked for.
+    """Findings on a file, compared with what was requested.
 
     Args:
-        opset: the opset asked for; None takes any.
+        contract: of the file.
+        claim: the requested inputs and outputs.
+        opset: the requested opset; None takes any.
         ordered: whether the order of the names is part of the claim; if not, another order is a remark.
     """
     findings: list[Finding] = []
