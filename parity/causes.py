@@ -20,7 +20,8 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
     """The sentence that explains the failures; empty if there is no single cause, so that the numbers are reported.
 
     In this order: a file of another checkpoint, an input or output that is missing or unknown, a weight, which nothing
-    else explains, an axis that is baked in, padding on the left, tokens from one on.
+    else explains, an axis that is baked in, padding on the left, every token from some
+    position on.
 
     Args:
         findings: all findings on the file.

@@ -251,7 +251,7 @@ class Checkpoint:
         return source
 
     def report_inputs(self, inputs: SampleSource, console: Console) -> None:
-        """Log inputs that only the preprocessor makes, and warn of inputs that it cannot make."""
+        """Log inputs that the preprocessor makes and no file takes, and warn of inputs that it cannot make."""
         log, warnings = remarks(self.preprocessor, self.config, inputs.onnx_config.inputs, inputs.left_out)
         for line in log:
             console.say(line)

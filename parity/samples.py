@@ -393,7 +393,7 @@ def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator
 
 
 def _mask_states(mask: torch.Tensor, padding: str) -> torch.Tensor:
-    """The mask with the last text of the encoder shorter by half, or fully masked; if mixed, rows alternate."""
+    """The mask with the last text of the encoder shorter by half, or fully masked; if mixed, rows take turns."""
     mask, half = mask.clone(), mask.shape[-1] // 2
     places = {"left": slice(None, half), "right": slice(mask.shape[-1] - half, None), "whole": slice(None)}
     if padding in places:
