@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from parity.samples import Sample
 
 
-# Of fewer weights, all may be folded into something else.
+# If there are fewer weights, all may be folded into something else.
 _MANY = 8
 
 
@@ -48,7 +48,7 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
 
 
 def _other_checkpoint(findings: Sequence[Finding]) -> str:
-    """The sentence for a file that holds none of the weights; a few may be folded into others, all are not."""
+    """The sentence for a file that holds none of the weights: folding removes a few of them, never all."""
     for each in findings:
         if each.check == "weights" and each.subject == "file":
             needed, found = each.measurements["needed"], each.measurements["found"]

@@ -202,7 +202,7 @@ class SampleSource:
 
     @property
     def sound_of_row(self) -> int:
-        """How many values the sound of a row has in the dummy inputs; 0 without sounds."""
+        """The number of values of a row's sound in the dummy inputs; 0 without sounds."""
         flat = self.layout.flatten(self.dummy)
         return max((math.prod(flat[name].shape[1:]) for name in flat if role_of(name) is Role.SOUND), default=0)
 
