@@ -30,7 +30,7 @@ TENSOR_TYPES = (
     "bool",
 )
 EMULATION = "emulation"
-# Exceptions of the library for a damaged archive, such as names that are not text.
+# Exceptions of the library for a damaged archive, including those for names that are not text.
 _DAMAGES = (
     *(ArithmeticError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(struct.error, zipfile.BadZipFile, zlib.error),

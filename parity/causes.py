@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from parity.samples import Sample
 
 
-# Of fewer weights, all may be folded into something else.
+# If there are fewer weights, all may be folded into something else.
 _MANY = 8
 
 
@@ -20,7 +20,8 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
     """The sentence that explains the failures; empty if there is no single cause, so that the numbers are reported.
 
     In this order: a file of another checkpoint, an input or output that is missing or unknown, a weight, which nothing
-    else explains, an axis that is baked in, padding on the left, tokens from one on.
+    else explains, an axis that is baked in, padding on the left, every token from some
+    position on.
 
     Args:
         findings: all findings on the file.
@@ -47,7 +48,7 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
 
 
 def _other_checkpoint(findings: Sequence[Finding]) -> str:
-    """The sentence for a file that holds none of the weights; a few may be folded into others, all are not."""
+    """The sentence for a file that holds none of the weights: folding removes a few of them, never all."""
     for each in findings:
         if each.check == "weights" and each.subject == "file":
             needed, found = each.measurements["needed"], each.measurements["found"]

@@ -251,7 +251,7 @@ class Checkpoint:
         return source
 
     def report_inputs(self, inputs: SampleSource, console: Console) -> None:
-        """Log inputs that only the preprocessor makes, and warn of inputs that it cannot make."""
+        """Log inputs that the preprocessor makes and no file takes, and warn of inputs that it cannot make."""
         log, warnings = remarks(self.preprocessor, self.config, inputs.onnx_config.inputs, inputs.left_out)
         for line in log:
             console.say(line)
@@ -289,7 +289,7 @@ class Checkpoint:
     def load(
         self, feature: str, inputs: SampleSource, *, attention: str = "eager", dtype: str = DEFAULT_DTYPE
     ) -> PreTrainedModel:
-        """A fresh model in eval mode, none of whose outputs depends on weights that the checkpoint lacks.
+        """A fresh model in eval mode; no output depends on weights that the checkpoint lacks.
 
         Args:
             feature: the feature that it is loaded for.

@@ -124,7 +124,13 @@ class _Streams:
                 stream.reconfigure(errors="backslashreplace")
 
     def emit(self, line: str, stream: TextIO | None, *, end: str = "\n") -> None:
-        """Write a line to `sys.stdout` or `sys.stderr`."""
+        """Write a line to a stream.
+
+        Args:
+            line: the text.
+            stream: `sys.stdout` or `sys.stderr`, which may be None.
+            end: written after the text.
+        """
         is_result = stream is None or stream is not sys.stderr
         try:
             if stream is None:

@@ -81,7 +81,7 @@ class Deviation(Scope):
 
     Strict: without a `message`, every check in the scope must fail like this, and a check that passes fails the run.
     With a `message`, the checks that fail like this may be anywhere in the scope; if the whole scope ran and no check
-    failed, the run fails.
+    failed like this, the run fails.
 
     Args:
         raises: the exception's class: a class of `parity.errors`, or a built-in such as `TypeError`.

@@ -259,6 +259,11 @@ class FeaturesManager:
 def model_class(model_type: str, feature: str, framework: str = "pt") -> ModelLoader:
     """The class that loads a feature of a model type: the Auto class, or the head that its declaration names.
 
+    Args:
+        model_type: as transformers names it.
+        feature: such as `masked-lm`.
+        framework: framework of the weights, `pt` or `tf`.
+
     Raises:
         KeyError, ValueError, EnvironmentGap: see `FeaturesManager.get_model_class_for_feature`.
     """
@@ -300,6 +305,11 @@ def features_saved(config: PretrainedConfig) -> list[str]:
 
 def constructor(model_type: str, feature: str, model_name: str = "") -> Constructor:
     """The OnnxConfig constructor of a model type and feature.
+
+    Args:
+        model_type: as transformers names it.
+        feature: such as `masked-lm`.
+        model_name: only appears in the message.
 
     Raises:
         KeyError: the model type is not supported.

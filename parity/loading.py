@@ -385,7 +385,7 @@ def _require_sizes(source: str, mismatches: Iterable[tuple[str, Sequence[int], S
 
 
 def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | None, attention: str) -> Loading:
-    """Load TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 does not."""
+    """Load TensorFlow weights into a PyTorch model; `from_pretrained(from_tf=True)` of transformers 4.57 loads none."""
     gap = tensorflow_gap()
     if gap:
         raise EnvironmentGap(f"{source}: holds TensorFlow weights: {gap}")

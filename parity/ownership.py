@@ -63,7 +63,11 @@ def require_own(
 
 
 def conflicts(models: Sequence[Path], companions: Path | None, checkpoint: Checkpoint) -> list[Path]:
-    """The files that would be replaced and are not ours; see `require_own`."""
+    """The files that would be replaced and are not ours.
+
+    Args:
+        models, companions, checkpoint: see `require_own`.
+    """
     foreign = others(models, checkpoint.model_type)
     own = [path for path in models if os.path.lexists(path) and path not in foreign]
     directory = models[0].parent

@@ -188,7 +188,7 @@ class _Steps:
 
 
 def complete(directory: Path) -> list[str]:
-    """Complete publications that dead processes began in the directory, and remove stages; the names moved."""
+    """Complete publications that dead processes began in the directory, and remove stages; returns the names moved."""
     names: list[str] = []
     for stage in stages.abandoned(directory):
         if (stage / JOURNAL).exists():

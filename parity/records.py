@@ -211,7 +211,12 @@ def as_line(record: Mapping[str, Any]) -> str:
 
 
 def write(path: Path, environment: dict[str, Any], lines: Iterable[dict[str, Any]]) -> None:
-    """Write a whole records file; an old one is replaced only by a finished one.
+    """Write a whole records file; an old file is replaced only by a finished one.
+
+    Args:
+        path: the file.
+        environment: the facts of the first line.
+        lines: the records.
 
     Raises:
         ValueError: a record does not follow the schema.

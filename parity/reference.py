@@ -110,7 +110,7 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _widen(model: torch.nn.Module) -> None:
-    # Clone first: weights that are views of the checkpoint's file keep all of it in memory beyond the cast to float64.
+    # Clone first: one weight that is a view of the checkpoint's file keeps all of the file in memory during the cast.
     model._apply(torch.Tensor.clone)
     model.double()
 

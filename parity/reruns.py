@@ -161,7 +161,7 @@ def relation_answers(
     first: Sequence[Arrays],
     room: Sequence[bool] = (),
 ) -> list[Arrays]:
-    """A backend's answers to the pool, by way of the relation.
+    """A backend's answers to the inputs as changed by a relation, in the terms of the original inputs.
 
     Args:
         signature: the axes of the file.

@@ -202,7 +202,7 @@ class SampleSource:
 
     @property
     def sound_of_row(self) -> int:
-        """How many values the sound of a row has in the dummy inputs; 0 without sounds."""
+        """The number of values of a row's sound in the dummy inputs; 0 without sounds."""
         flat = self.layout.flatten(self.dummy)
         return max((math.prod(flat[name].shape[1:]) for name in flat if role_of(name) is Role.SOUND), default=0)
 
@@ -393,7 +393,7 @@ def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator
 
 
 def _mask_states(mask: torch.Tensor, padding: str) -> torch.Tensor:
-    """The mask with the last text of the encoder shorter by half, or fully masked; if mixed, rows alternate."""
+    """The mask with the last text of the encoder shorter by half, or fully masked; if mixed, rows take turns."""
     mask, half = mask.clone(), mask.shape[-1] // 2
     places = {"left": slice(None, half), "right": slice(mask.shape[-1] - half, None), "whole": slice(None)}
     if padding in places:

@@ -256,7 +256,12 @@ def either(*schemas: Schema) -> Schema:
 
 
 def items(schema: Schema, *, smallest: int = 0, largest: int = 10_000) -> Schema:
-    """A list whose items are of one schema."""
+    """A list of items of one schema.
+
+    Args:
+        schema: of each item.
+        smallest, largest: bounds of the number of items.
+    """
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, list) or not smallest <= len(value) <= largest:
@@ -268,7 +273,13 @@ def items(schema: Schema, *, smallest: int = 0, largest: int = 10_000) -> Schema
 
 
 def entries(key: Schema, schema: Schema, *, largest: int = 10_000) -> Schema:
-    """An object with keys of one schema and values of another."""
+    """An object with keys of one schema and values of another.
+
+    Args:
+        key: the schema of each key.
+        schema: the schema of each value.
+        largest: the largest number of entries.
+    """
 
     def check(value: Any, place: str) -> None:
         if not isinstance(value, dict) or len(value) > largest:

@@ -1,6 +1,6 @@
 """Directories of sentence-transformers: their modules after the transformer, as part of the model that is exported.
 
-Each module computes the same as in `sentence_transformers.sentence_transformer.modules`, which is not needed.
+Each module computes the same as in `sentence_transformers.sentence_transformer.modules`, without that package.
 """
 
 from __future__ import annotations

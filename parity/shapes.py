@@ -13,9 +13,9 @@ from parity.samples import Sample, SampleSource
 _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
-# Of sounds whose features have more values than this, some thousand tokens attend to each other: so few rows at once.
+# A sound of more values than this is some thousand tokens that attend to each other: run few rows at once.
 LONG_SOUND, ROWS_OF_LONG_SOUND = 1 << 17, 3
-# The tokens after a long past.
+# The number of tokens after a long past.
 _AFTER_PAST = 3
 
 
@@ -65,10 +65,10 @@ def choose_samples(
 
 
 def fit_batch(source: SampleSource, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes, of a batch so small that the judge needs no more memory than for other models of that size.
+    """The sizes, with a batch so small that the judge needs no more memory than for other models of that size.
 
-    Rows are lost where the logits over a vocabulary have more than `LARGEST_ANSWER` values, which are those of models
-    whose texts are all of one length, a long one; and where each has a long sound.
+    The batch is cut if the logits over a vocabulary have more than `LARGEST_ANSWER` values, as in models whose texts
+    all have one, long, length; and if each row has a long sound.
     """
     rows = max(1, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
     if source.sound_of_row > LONG_SOUND:
@@ -93,7 +93,14 @@ def _sample_within(limit: int, source: SampleSource, batch: int, length: int, pa
 
 
 def similar_sample(source: SampleSource, sample: Sample, longest: int | None, seed: int) -> Sample:
-    """A sample as large as an unpadded sample of `choose_samples`, with other values."""
+    """A sample as large as another, with other values.
+
+    Args:
+        source: of the samples.
+        sample: an unpadded sample of `choose_samples`.
+        longest: the longest sequence that the model takes, in tokens.
+        seed: of the values.
+    """
     if source.resizable:
         return source.resize(sample.sizes, seed=seed)
     limit = longest or 10**6
@@ -176,7 +183,7 @@ def extreme_sizes(
     past = next((name for name in axes.PASTS if name in export_sizes), None)
     tokens = sorted({min(length, limit) for length in lengths}) if texts else []
     choices = [(_row(export_sizes, length, past, 0), "") for length in tokens]
-    # A cache is tried at a usual length, however short the texts are at which the model changes.
+    # Try a cache at a usual length too, however short the texts are at which the model changes.
     whole = min(limit, max([*tokens, USUAL_ROW]))
     if past and tokens and whole > _AFTER_PAST:
         choices.append((_row(export_sizes, whole, past, whole - _AFTER_PAST), ""))

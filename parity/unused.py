@@ -68,6 +68,11 @@ def listing(names: Sequence[str]) -> str:
 def require_layers(source: str, model_class: str, layers: Sequence[str]) -> None:
     """Refuse a model that leaves out whole layers of its checkpoint.
 
+    Args:
+        source: name of the checkpoint.
+        model_class: name of the model's class.
+        layers: from `whole_layers`.
+
     Raises:
         CheckpointError
     """

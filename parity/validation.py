@@ -362,7 +362,13 @@ def _defined_answers(answer: Answers, places: Mapping[str, np.ndarray]) -> Answe
 
 
 def backend_inputs(onnx_config: OnnxConfig, sample: Sample, derived: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The sample in the backend's form: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays."""
+    """The sample in the backend's form: through `generate_dummy_inputs_onnxruntime`, flat, as numpy arrays.
+
+    Args:
+        onnx_config: names the inputs.
+        sample: the sample.
+        derived: inputs of the file that `complete_inputs` computes from the others.
+    """
     nested = onnx_config.generate_dummy_inputs_onnxruntime(sample.inputs)
     flat = Layout.from_inputs(onnx_config, nested).flatten(nested)
     if derived:

@@ -75,7 +75,7 @@ class PatchingSpec:
 class OnnxConfig(ABC):
     """Inputs, outputs and dummy inputs of the ONNX file of one model and one task."""
 
-    # Name of the file, if a feature has several; empty for the feature's own.
+    # The part of the model, if a feature has several files; empty for the feature's own file.
     part = ""
     default_fixed_batch = 2
     default_fixed_sequence = 8

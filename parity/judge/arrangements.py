@@ -90,7 +90,13 @@ def probe(array: np.ndarray) -> np.ndarray:
 
 
 def arrange(array: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
-    """A view with this shape of an array whose axes are in this order."""
+    """A view of an array with its axes put in order.
+
+    Args:
+        array: with as many elements as `shape`, whatever its own shape.
+        shape: of the view.
+        order: the axes of the view, in the order in which the array has them.
+    """
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return array.reshape([shape[axis] for axis in order]).transpose(inverse)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Replaces the symbol of a dynamic axis that has none.
 UNKNOWN = "?"
-# What exporter and shape inference write where they do not know a size of an output: a claim of nobody.
+# Names that the exporter and shape inference give to unknown sizes of outputs; they claim nothing.
 _UNNAMED = re.compile(r"^\?$|_dim_\d+$|^unk__")
 
 
@@ -142,10 +142,12 @@ class Claim:
 
 
 def judge_contract(contract: Contract, claim: Claim, *, opset: int | None, ordered: bool = True) -> list[Finding]:
-    """Findings on a file against what was asked for.
+    """Findings on a file, compared with what was requested.
 
     Args:
-        opset: the opset asked for; None takes any.
+        contract: of the file.
+        claim: the requested inputs and outputs.
+        opset: the requested opset; None takes any.
         ordered: whether the order of the names is part of the claim; if not, another order is a remark.
     """
     findings: list[Finding] = []
@@ -216,7 +218,7 @@ def _axes(kind: str, value: Value, declared: Mapping[int, str], *, exact: bool) 
     """A finding on the axes of one value.
 
     Args:
-        exact: whether an output, too, may have no name for an axis but the declared ones.
+        exact: whether the named axes of an output, too, have to be the declared ones.
     """
     wrong = [
         f"axis {axis} ({name}) is fixed to {value.axes[axis]}, should be dynamic"

@@ -85,7 +85,7 @@ def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if dtype.name in (*_INTEGER_WEIGHTS, "float16", "bfloat16", "float32"):
             size = math.prod(tensor.dims) * dtype.itemsize
-            # A single integer is a zero point.
+            # A single integer is a zero point, not a weight.
             if dtype.name not in _INTEGER_WEIGHTS or size > 1:
                 counts[dtype.name] += size
     return counts

@@ -1,10 +1,10 @@
-"""The error ratio: how far a runtime is from the exact answer, in units of float32's own error.
+"""The error ratio: how far a backend is from the exact answer, in units of float32's own error.
 
     R = sqrt( Σ err_backend² / Σ max(err_eager², jitter², (u·rms)²) )
 
 Each error is the root mean square over the elements of one output of one input, divided by the rms of the exact
 (float64) output; the sums pool all inputs. `err_eager` is float32 PyTorch against float64, `jitter` the same after
-every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A correct float32 runtime stays
+every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A correct float32 backend stays
 near 1 whatever the model's size and depth: of 372 pools over 8 architectures and both exporters the largest had 1.91,
 and every seeded numeric fault at least 8. One input alone can reach 12 by luck (eager's own error can be tiny), so only
 a pool of at least `MINIMUM_POOL` inputs is judged. Eight single values are too few as well: on kernels without vector

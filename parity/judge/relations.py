@@ -144,7 +144,7 @@ def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit
     Args:
         relation: its name.
         pool: with a backend's answers.
-        second: the backend's answers by way of the relation.
+        second: its answers to the changed inputs, in the terms of the pool's; see `RELATIONS`.
         limit: the largest difference that passes, in units of the noise.
 
     Raises:
@@ -179,7 +179,12 @@ def _distance(name: str, exact: Arrays, first: Arrays, second: Arrays) -> float:
 
 
 def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:
-    """Findings on two runs of one session on one input: passed if every output has the same bits."""
+    """Findings on two runs of one session on one input: passed if every output has the same bits.
+
+    Args:
+        first, second: the outputs of the runs, by name.
+        sizes: of the input, for messages.
+    """
     return [_same_bits(name, array, second.get(name), sizes) for name, array in first.items()]
 
 

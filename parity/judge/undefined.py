@@ -99,7 +99,13 @@ class _BlankArrays(Mapping[str, np.ndarray]):
 
 
 def judge_undefined(actual: Arrays, places: Mapping[str, np.ndarray], sizes: str = "") -> list[Finding]:
-    """A failure for each floating output that is not finite at undefined places."""
+    """A failure for each floating output that is not finite at undefined places.
+
+    Args:
+        actual: the outputs of one call.
+        places: from `places`.
+        sizes: of the input, for messages.
+    """
     findings = []
     for name, place in places.items():
         array = actual.get(name)

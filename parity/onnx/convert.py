@@ -106,7 +106,11 @@ def export_pytorch(  # noqa: PLR0913 - the signature that users call
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str = "cpu",
 ) -> tuple[list[str], list[str]]:
-    """`export` of a PyTorch model; see there."""
+    """`export` of a PyTorch model.
+
+    Args:
+        preprocessor, model, config, opset, output, tokenizer, device: see `export`.
+    """
     from parity import arguments
     from parity.onnx.exporter import TraceExporter
 
@@ -128,7 +132,12 @@ def export_with(
     opset: int,
     output: Path,
 ) -> tuple[list[str], list[str]]:
-    """`export` with this exporter; see there."""
+    """`export` with an exporter.
+
+    Args:
+        exporter: the exporter.
+        preprocessor, model, config, opset, output: see `export`.
+    """
     from parity.arguments import own_numerics, require_dtype
     from parity.checkpoint import require_exportable
     from parity.traceable import Layout, Traceable, attention_of, evaluation_mode
@@ -188,6 +197,9 @@ def export_tensorflow(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[list[str], list[str]]:
     """`export`, under the name that the old package had for TensorFlow models: load their weights with `from_tf=True`.
+
+    Args:
+        preprocessor, model, config, opset, output, tokenizer: see `export`.
 
     Raises:
         UsageError: the model is a TensorFlow model; and all that `export` raises.

@@ -1,7 +1,7 @@
-"""Weights that torch's exporter leaves out of its protocol buffer, and that are written into the file afterwards.
+"""Export without weights, and write these into the file afterwards, which takes less memory.
 
-Below 2 GB torch builds one message with all weights, turns it into bytes, and these into a message again: five times
-the model is in memory. Here torch is given empty tensors, and each weight goes from the model into the file.
+Below 2 GB torch builds one message with all weights, turns it into bytes, and these into a message again: the memory
+holds five times the model. Here torch gets empty tensors, and each weight goes from the model into the file.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from parity.dtypes import array_of
 if TYPE_CHECKING:
     import onnx
 
-# Bytes of weights that are deferred. Of more than that, torch writes a file for each.
+# Bytes of a model whose weights are deferred. For larger models, torch writes a file for each weight.
 SMALLEST, LARGEST = 1 << 28, 1_900_000_000
-# Bytes of a tensor from which it is one that counts.
+# Bytes of the smallest tensor that is deferred.
 _LARGE = 1024
 # Field numbers of onnx.proto, which are in ascending order in a file.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -30,7 +30,7 @@ _BEFORE_INITIALIZERS = ("node", "name")
 
 @contextlib.contextmanager
 def deferred_weights(model: torch.nn.Module, path: Path) -> Iterator[None]:
-    """Inside, torch exports the model to `path` without weights of a size that is deferred; they follow at the end."""
+    """Inside, torch exports the model to `path` without its large weights; these are written at the end."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if not SMALLEST <= size <= LARGEST:
         yield
@@ -56,7 +56,7 @@ def _bytes_of(tensor: torch.Tensor) -> int:
 
 
 def insert_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write the weights into the file at `path`, where initializers of their names are empty, as torch would."""
+    """Write the weights into the empty initializers with their names in the file at `path`, as torch would."""
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
@@ -75,7 +75,7 @@ def insert_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 class _Part:
-    """A tensor of the file: its message, or if its values are those of a weight, that without the values, and these."""
+    """A tensor of the file: its message, or its message without values and the weight that has them."""
 
     def __init__(self, tensor: onnx.TensorProto, weight: torch.Tensor | None) -> None:
         self._weight = weight
@@ -88,18 +88,18 @@ class _Part:
 
     @property
     def size(self) -> int:
-        """Its bytes in the file."""
+        """The number of its bytes in the file."""
         return len(self._head) + (0 if self._weight is None else _bytes_of(self._weight))
 
     def write(self, stream: IO[bytes]) -> None:
-        """Write it, without the beginning of the field that it is in."""
+        """Write the tensor, without the beginning of its field."""
         stream.write(self._head)
         if self._weight is not None:
             stream.write(array_of(self._weight.cpu().contiguous()).tobytes())
 
 
 def _split(message: Any, first: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """The message in two parts: the fields of these names, and all others."""
+    """The message in two parts: the fields with these names, and all others."""
     head, tail = type(message)(), type(message)()
     head.CopyFrom(message)
     tail.CopyFrom(message)
@@ -109,7 +109,7 @@ def _split(message: Any, first: tuple[str, ...]) -> tuple[bytes, bytes]:
 
 
 def _field(number: int, length: int) -> bytes:
-    """The beginning of a field that holds so many bytes."""
+    """The beginning of a field of that many bytes."""
     content = bytearray()
     for value in (number << 3 | 2, length):
         left = value

@@ -58,6 +58,10 @@ class Artifact:
     def read(cls, path: Path, *, opset: int | None = None, foreign: bool = False) -> Artifact:
         """Read the file at `path`.
 
+        Args:
+            path: the file.
+            opset, foreign: see `Artifact`.
+
         Raises:
             ExportError: it is not a readable ONNX file.
         """
