@@ -140,11 +140,12 @@ class SampleSource:
         self.preprocessor = preprocessor
         self.model_config = model_config
         self.dtype = dtype
-        self.dummy = self._generate()
+        generated = self._generate()
         # An input that is generated but not declared is not in the file: the reference does not get it either.
-        made = Layout.from_inputs(onnx_config, self.dummy)
+        made = Layout.from_inputs(onnx_config, generated)
         self.layout = made.select(onnx_config.inputs)
         self.left_out = tuple(name for name in made.names if name not in onnx_config.inputs)
+        self.dummy = self.layout.nest(self.layout.flatten(generated))
         self._sizes = Sizes(onnx_config.inputs, self.layout.flatten(self.dummy))
         text = text_config(model_config)
         self._vocabulary = vocabulary_of(model_config)

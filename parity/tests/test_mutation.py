@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from parity.reports.mutation import catalogue, judges, scores, traces, visibility
+from parity.reports.mutation import catalogue, scores, traces, visibility
 from parity.reports.mutation.cases import Case
 from parity.reports.mutation.graphs import Graph
 
@@ -48,6 +48,9 @@ class Subject:
     """A right file, the truth about it, what it is judged by, and its faults."""
 
     def __init__(self, case, directory):
+        # It imports torch, which the collection of tests does without.
+        from parity.reports.mutation import judges
+
         self.path = directory / "model.onnx"
         self.bench = judges.prepare(case, self.path)
         self.graph = Graph(onnx.load(self.path))
