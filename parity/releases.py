@@ -216,7 +216,7 @@ def dtype_option(dtype: torch.dtype) -> dict[str, Any]:
 def auto_class(name: str) -> Any:
     """The class of that name; `AutoImageProcessor` from its own module.
 
-    From 5.4 to 5.14 the name in the package itself needs Torchvision, although the class reads images with Pillow.
+    From 5.4 to 5.17 the name in the package itself needs Torchvision, although the class reads images with Pillow.
     """
     package = "transformers"
     if name == "AutoImageProcessor":

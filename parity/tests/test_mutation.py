@@ -110,6 +110,7 @@ def test_sampled_faults_are_rejected(case, subject, tmp_path):
 
 def test_a_blind_judge_would_be_seen(case, subject, tmp_path, monkeypatch):
     """The control: with judges that judge nothing, every fault of the sample survives."""
+    from parity.reports.mutation import judges
     from parity.validation import Validation
 
     monkeypatch.setattr(judges, "judge_file", lambda file, reference: Validation((), {}, ()))

@@ -228,7 +228,7 @@ def test_masks_by_broadcasting_are_those_of_each_index(padded):
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_image_processors_are_loaded_without_torchvision(monkeypatch, tmp_path, hidden):
-    """From 5.4 to 5.14 the name in transformers is a stand-in that asks for Torchvision; the class itself does not."""
+    """From 5.4 to 5.17 the name in transformers is a stand-in that asks for Torchvision; the class itself does not."""
     import transformers
 
     from parity.fixtures.checkpoints import save_checkpoint
