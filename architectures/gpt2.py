@@ -64,19 +64,18 @@ DECODER_VARIATIONS = (
     Variation("num_labels", (1, 5), features=("sequence-classification", "token-classification")),
     *PADDING,
 )
+# Before 2.1, torch.baddbmm with beta=0 leaves NaN of uninitialised memory in small products of batches, so the model
+# itself returns NaN now and then: https://github.com/pytorch/pytorch/issues/96037
+REORDERED = Variation(
+    "reorder_and_upcast_attn", (True,), versions="torch>=2.1", silent="only the order of products depends on it"
+)
 VARIATIONS = (
     *DECODER_VARIATIONS,
     Variation("n_head", (1, 8)),
     Variation("vocab_size", (200, 60)),
     Variation("scale_attn_weights", (False,)),
     Variation("scale_attn_by_inverse_layer_idx", (True,)),
-    # With torch 1.13.1 a first run of it failed once and a second did not: not understood yet.
-    Variation(
-        "reorder_and_upcast_attn",
-        (True,),
-        versions="torch>=2",
-        silent="only the order of products depends on it",
-    ),
+    REORDERED,
     Variation("tie_word_embeddings", (False,), features=("causal-lm", "causal-lm-with-past")),
 )
 

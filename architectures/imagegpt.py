@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from parity.architectures.gpt2 import REORDERED
 from parity.configs import OnnxConfig, PatchingSpec
 from parity.declaration import RELATIONS, Architecture, Variation
 
@@ -66,7 +67,7 @@ VARIATIONS = (
     Variation("n_inner", (None,)),
     Variation("scale_attn_weights", (False,)),
     Variation("scale_attn_by_inverse_layer_idx", (True,)),
-    Variation("reorder_and_upcast_attn", (True,), silent="only the order of products depends on it"),
+    REORDERED,
     Variation("num_labels", (1, 5), features=("image-classification",)),
 )
 
