@@ -14,7 +14,7 @@ _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
 # A sound of more values than this is some thousand tokens that attend to each other: run few rows at once.
-LONG_SOUND, ROWS_OF_LONG_SOUND = 1 << 17, 3
+LONG_SOUND, ROWS_OF_LONG_SOUND = 1 << 17, 4
 # The number of tokens after a long past.
 _AFTER_PAST = 3
 
@@ -70,7 +70,8 @@ def fit_batch(source: SampleSource, sizes: Mapping[str, int]) -> dict[str, int]:
     The batch is cut if the logits over a vocabulary have more than `LARGEST_ANSWER` values, as in models whose texts
     all have one, long, length; and if each row has a long sound.
     """
-    rows = max(1, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
+    # Two at least: a file that is right for one row alone has to fail.
+    rows = max(2, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
     if source.sound_of_row > LONG_SOUND:
         rows = min(rows, ROWS_OF_LONG_SOUND)
     return {name: min(size, rows) if name in axes.BATCHES else size for name, size in sizes.items()}

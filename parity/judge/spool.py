@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from parity.errors import OutputError
 
 # Bytes of a spool's arrays that stay in memory.
 IN_MEMORY = 1 << 26
@@ -32,7 +36,7 @@ class Spool:
         """The arrays by the same names; an array on disk is read anew at every access.
 
         Raises:
-            OSError: the disk has no space for them.
+            OutputError: the temporary directory has no space for them.
         """
         if isinstance(arrays, _SpooledArrays):
             return arrays
@@ -62,14 +66,28 @@ class _File:
 
     def append(self, content: memoryview) -> int:
         """Write at the end; returns the offset of the content."""
-        offset = self._stream.seek(0, 2)
-        self._stream.write(content)
+        try:
+            offset = self._stream.seek(0, 2)
+            self._stream.write(content)
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(
+                f"temporary directory {tempfile.gettempdir()}: it has no space for {len(content):,} bytes of answers"
+                f" ({os.strerror(error.errno or errno.EIO)}); free some, or set TMPDIR to another directory"
+            ) from error
         return offset
 
     def read_into(self, content: memoryview, offset: int) -> None:
-        """Fill the memory with the content at this offset."""
+        """Fill the memory with the content at this offset.
+
+        Raises:
+            OutputError: the file is shorter.
+        """
         self._stream.seek(offset)
-        self._stream.readinto(content)
+        if self._stream.readinto(content) != len(content):
+            raise OutputError(
+                f"temporary directory {tempfile.gettempdir()}: a file of answers has lost its end; run it again"
+            )
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,11 @@ def deferred_weights(model: torch.nn.Module, path: Path) -> Iterator[None]:
         return
     own, weights = torch._C.Graph._export_onnx, {}
 
-    def export_onnx(graph: Any, parameters: Mapping[str, torch.Tensor], *arguments: Any) -> Any:
+    def export_onnx(graph: Any, parameters: Mapping[str, torch.Tensor], *arguments: Any, **options: Any) -> Any:
         large = {name: tensor for name, tensor in parameters.items() if _bytes_of(tensor) >= _LARGE}
         weights.update(large)
-        return own(graph, {**parameters, **{name: each.new_empty(0) for name, each in large.items()}}, *arguments)
+        small = {**parameters, **{name: each.new_empty(0) for name, each in large.items()}}
+        return own(graph, small, *arguments, **options)
 
     torch._C.Graph._export_onnx = export_onnx
     try:

@@ -288,7 +288,8 @@ def _judge_towers(files: Together, model: PreTrainedModel, source: SampleSource)
     if not files.drift:
         return Outcome(ratio.judge_ratio(pool), note)
     pairs = [(own[name], exact[name]) for own, exact in zip(actual, pool.exact, strict=True)]
-    relative = max(rms(own - exact) / (rms(exact) or 1.0) for own, exact in pairs)
+    # Not by Python's `max`, which may lose a NaN.
+    relative = float(np.max([rms(own - exact) / (rms(exact) or 1.0) for own, exact in pairs]))
     message = f"{name}: the files together drift by {relative:.3g}, should be at most {files.drift:g} (--max-drift)"
     passed = relative <= files.drift
     return Outcome([Finding("drift", name, passed, "" if passed else message)], note)

@@ -1,11 +1,15 @@
 """Answers that are too large for memory: on the disk they are what they were, and no judgement needs all of them."""
 
 import dataclasses
+import subprocess
+import sys
+import tempfile
 import tracemalloc
 
 import numpy as np
 import pytest
 
+from parity.errors import OutputError
 from parity.fixtures import subjects
 from parity.judge import decisions, ratio, relations, spool, vacuity
 from parity.judge.pool import Pool
@@ -36,6 +40,34 @@ def test_arrays_come_back_as_they_were(memory):
         assert (kept[name].dtype, kept[name].shape) == (array.dtype, array.shape)
         assert kept[name].tobytes() == array.tobytes()
     assert (kept["ids"] is kept["ids"]) == (memory == 10**6)
+
+
+LIMITED = """
+import resource
+import numpy as np
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from parity.judge.spool import Spool
+Spool(0).keep({"logits": np.zeros(100)})
+try:
+    Spool(0).keep({"logits": np.zeros(1000)})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_is_reported_by_its_name():
+    """The temporary directory, the bytes, and what to do; less than the limit is kept."""
+    process = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith(f"OutputError temporary directory {tempfile.gettempdir()}: it has no space for")
+    assert "8,000 bytes of answers (File too large); free some, or set TMPDIR" in process.stdout
+
+
+def test_a_file_that_lost_its_end_is_no_answer():
+    """Memory that was not filled is never compared."""
+    kept = spool.Spool(0).keep({"logits": np.arange(4.0)})
+    kept._held["logits"].file._stream.truncate(8)
+    with pytest.raises(OutputError, match="has lost its end; run it again"):
+        kept["logits"]
 
 
 def test_a_changed_array_is_seen():
@@ -72,9 +104,9 @@ def outlines(validation):
     return [(each.check, each.subject, each.where, each.passed) for each in validation.findings]
 
 
-@pytest.mark.parametrize(("length", "vocabulary", "rows"), [(1024, 30522, 1), (64, 30522, 8), (4096, 96, 8)])
+@pytest.mark.parametrize(("length", "vocabulary", "rows"), [(1024, 30522, 2), (64, 30522, 8), (4096, 96, 8)])
 def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
-    """A batch loses rows where its logits have more values than a judge has memory for, and keeps one."""
+    """A batch loses rows where its logits have more values than a judge has memory for, and keeps two."""
     from parity.shapes import fit_batch
 
     source = subjects.subject("bert", "masked-lm").source
@@ -83,9 +115,9 @@ def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
     assert fit_batch(source, sizes) == {**sizes, "batch": rows}
 
 
-@pytest.mark.parametrize(("values", "rows"), [(80 * 3000, 3), (8 * 20, 8)])
+@pytest.mark.parametrize(("values", "rows"), [(80 * 3000, 4), (8 * 20, 8)])
 def test_long_sounds_cost_rows(values, rows, monkeypatch):
-    """A batch of sounds of half a minute has three rows, one of short sounds all."""
+    """A batch of sounds of half a minute has four rows, a batch of short sounds all."""
     from parity.shapes import fit_batch
 
     source = subjects.subject("whisper", "speech2seq-lm").source
