@@ -9,7 +9,18 @@ from parity.errors import UsageError, ValueMismatch
 from parity.fixtures import configurations as drawn
 from parity.registry import architectures
 from parity.reports.lanes import configurations
-from parity.reports.lanes.configurations import CRASHED, FAILED, PASSED, REFUSED, Draw, Ledger, Worker, draws, main
+from parity.reports.lanes.configurations import (
+    CRASHED,
+    EXHAUSTED,
+    FAILED,
+    PASSED,
+    REFUSED,
+    Draw,
+    Ledger,
+    Worker,
+    draws,
+    main,
+)
 
 ONE, TWO, THREE = (Draw("bert", "default", 17, number, 3, 7) for number in range(3))
 # Answers as the worker does, without judging anything: `clip` is wrong, and at `deit` the process dies.
@@ -181,3 +192,12 @@ def test_a_worker_whose_parent_is_gone_ends_without_a_word():
     question.write(json.dumps(vars(Draw("vit", "telepathy", 17, 0, 1, 7))) + "\n")
     question.close()
     assert process.wait() == 0
+
+
+def test_a_configuration_is_counted_once():
+    """A draw beyond the different configurations of a declaration is none, and not among those that were tried."""
+    beyond = Draw("bert", "default", 17, 10**4, 3, 7)
+    assert configurations.answer(json.dumps(vars(beyond)))["status"] == EXHAUSTED
+    lines = {ONE.key: line(ONE), beyond.key: line(beyond, EXHAUSTED)}
+    (text,) = configurations.summary([ONE, TWO, beyond], lines, "now")
+    assert text.startswith("1 of 2 tried (1 passed), 1 of them with this code")

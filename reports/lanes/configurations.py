@@ -34,6 +34,8 @@ from parity.reports.pages.support import ROOT
 HOME = ROOT / "reports" / "out" / "configurations.jsonl"
 ROUNDS = 13
 PASSED, REFUSED, FAILED, CRASHED = "passed", "refused", "failed", "crashed"
+# The declaration has fewer different configurations than rounds.
+EXHAUSTED = "exhausted"
 _WORKER = (sys.executable, "-m", "parity.reports.lanes.configurations", "--worker")
 # As the suite's workers have it.
 _ENVIRONMENT = {
@@ -144,7 +146,7 @@ class Ledger:
             if line is None:
                 groups[1].append(draw)
             elif line["code"] != now:
-                right = line["status"] in (PASSED, REFUSED)
+                right = line["status"] in (PASSED, REFUSED, EXHAUSTED)
                 groups[2 if right else 0].append(draw)
         return [*groups[0], *groups[1], *(groups[2] if again else [])]
 
@@ -236,8 +238,9 @@ def answer(question: str) -> dict[str, Any]:
     draw = Draw(**json.loads(question))
     options = {"count": draw.count, "seed": draw.seed}
     own = configurations.draw(draw.architecture, draw.feature, **options)
-    # A declaration that varies little has fewer.
-    changes = own[draw.number % len(own)]
+    if draw.number >= len(own):
+        return {"changes": {}, "status": EXHAUSTED, "error": ""}
+    changes = own[draw.number]
     outcome: dict[str, Any] = {"changes": changes, "status": PASSED, "error": ""}
     try:
         with quiet_transformers():
@@ -270,7 +273,8 @@ def serve() -> int:
 
 def summary(every: Sequence[Draw], lines: Mapping[Key, Mapping[str, Any]], now: str) -> list[str]:
     """How many were tried and how they went, how evenly, and what failed."""
-    tried = [lines[draw.key] for draw in every if draw.key in lines]
+    known = [lines[draw.key] for draw in every if draw.key in lines]
+    tried = [line for line in known if line["status"] != EXHAUSTED]
     counts = Counter(line["status"] for line in tried)
     per_architecture = Counter({draw.architecture: 0 for draw in every})
     per_architecture.update(line["architecture"] for line in tried)
@@ -279,7 +283,7 @@ def summary(every: Sequence[Draw], lines: Mapping[Key, Mapping[str, Any]], now: 
     least, most = min(per_architecture.values(), default=0), max(per_architecture.values(), default=0)
     return [
         *(line["error"] for line in tried if line["status"] in (FAILED, CRASHED)),
-        f"{len(tried):,} of {len(every):,} tried ({text}), {here:,} of them with this code;"
+        f"{len(tried):,} of {len(every) - len(known) + len(tried):,} tried ({text}), {here:,} of them with this code;"
         f" {least} to {most} of each architecture",
     ]
 
