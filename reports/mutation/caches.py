@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from parity.reports.mutation.graphs import FLOAT, HALF, INT64, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, HALF, INT64, Builder, Fault, Graph, replace_operator
 from parity.reports.mutation.roles import role_of_weight
 
 PRESENTS, POSITIONS, IDS, VALUES = "presents", "positions", "ids", "large values"
@@ -110,15 +110,11 @@ def _indices(graph: Graph) -> Iterator[Fault]:
             angle, operator = nodes[0].input[0], name
             yield Fault(POSITIONS, "an angle is a thousandth more", operator, _stretch_input(nodes[0].name), angle)
             yield Fault(
-                POSITIONS, "each other's", "Cos and Sin", _turn(nodes[0].name, "Sin" if name == "Cos" else "Cos")
+                POSITIONS,
+                "each other's",
+                "Cos and Sin",
+                replace_operator(nodes[0].name, "Sin" if name == "Cos" else "Cos"),
             )
-
-
-def _turn(name: str, operator: str) -> Callable[[Graph], None]:
-    def apply(graph: Graph) -> None:
-        graph.node(name).op_type = operator
-
-    return apply
 
 
 def _stretch_input(name: str) -> Callable[[Graph], None]:

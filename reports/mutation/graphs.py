@@ -202,6 +202,20 @@ def _one() -> TensorProto:
 Change: TypeAlias = Callable[[Graph], object]
 
 
+def replace_operator(name: str, operator: str) -> Change:
+    """A change that gives the node of that name another operator, without attributes that this one does not have."""
+
+    def apply(graph: Graph) -> None:
+        node = graph.node(name)
+        known = onnx.defs.get_schema(operator, graph.opset, node.domain).attributes
+        kept = [each for each in node.attribute if each.name in known]
+        node.op_type = operator
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+    return apply
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault of one file.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 
-from parity.reports.mutation.graphs import FLOAT, INT64, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, INT64, Builder, Fault, Graph, replace_operator
 from parity.reports.mutation.roles import side_of
 
 OPEN, FILLS, LEAKS, WINDOWS, MASKS = (
@@ -247,10 +247,7 @@ def _comparisons(graph: Graph) -> Iterator[Fault]:
     for node in graph.nodes(*others):
         name, operator = node.name, node.op_type
         if graph.opset >= 12:
-
-            def other(changed: Graph, name: str = name, operator: str = operator) -> None:
-                changed.node(name).op_type = others[operator]
-
+            other = replace_operator(name, others[operator])
             yield Fault(WINDOWS, f"{operator} is {others[operator]}", side_of(name), other, name)
         for step, what in ((1, "open by one"), (-1, "closed by one")):
 
@@ -269,14 +266,7 @@ def _comparisons(graph: Graph) -> Iterator[Fault]:
     for node in graph.nodes("Trilu"):
         yield Fault(WINDOWS, "a triangle moved by one", side_of(node.name), _move_triangle(node.name), node.name)
     for node in graph.nodes("And"):
-        yield Fault(MASKS, "either instead of both", side_of(node.name), _turn(node.name, "Or"), node.name)
-
-
-def _turn(name: str, operator: str) -> Callable[[Graph], None]:
-    def apply(graph: Graph) -> None:
-        graph.node(name).op_type = operator
-
-    return apply
+        yield Fault(MASKS, "either instead of both", side_of(node.name), replace_operator(node.name, "Or"), node.name)
 
 
 def _move_triangle(name: str) -> Callable[[Graph], None]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from parity.reports.mutation.graphs import FLOAT, HALF, Builder, Fault, Graph
+from parity.reports.mutation.graphs import FLOAT, HALF, Builder, Fault, Graph, replace_operator
 from parity.reports.mutation.roles import role_of_scope, side_of
 
 SWAPS, CONSTANTS, OPERANDS, PRECISION, LEAKS = (
@@ -47,7 +47,7 @@ def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
         where = f"{node.op_type} of {role_of_scope(node.name)}"
         for other in _OTHER.get(node.op_type, ()):
             if node.output[0] in floats:
-                yield Fault(SWAPS, f"{node.op_type} is {other}", where, _turn(node.name, other), node.name)
+                yield Fault(SWAPS, f"{node.op_type} is {other}", where, replace_operator(node.name, other), node.name)
         yield from _operands(graph, node, where, floats)
         yield from _precision(node, where)
         yield from _eps(graph, node)
@@ -63,19 +63,6 @@ def _floats(graph: Graph) -> set[str]:
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:
     return value.type.tensor_type.elem_type == FLOAT
-
-
-def _turn(name: str, operator: str) -> Callable[[Graph], None]:
-    def apply(graph: Graph) -> None:
-        node = graph.node(name)
-        node.op_type = operator
-        if operator == "AveragePool":
-            names = ("dilations", "storage_order")
-            kept = [each for each in node.attribute if each.name not in names]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-
-    return apply
 
 
 def _operands(graph: Graph, node: onnx.NodeProto, where: str, floats: set[str]) -> Iterator[Fault]:
