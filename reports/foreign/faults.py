@@ -124,7 +124,9 @@ def move_half(model: onnx.ModelProto) -> None:
         values.flat[5] = np.nextafter(np.nextafter(values.flat[5], np.float16(9)), np.float16(9))
         return values
 
-    _change(model, next(_tensors(model, HALF, 2)), move)
+    # A convolution's weight has four axes.
+    halves = (tensor for axes in (2, 4) for tensor in _tensors(model, HALF, axes))
+    _change(model, next(halves), move)
 
 
 FLOAT_FAULTS: Mapping[str, Callable[[onnx.ModelProto], None]] = {
