@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from parity.samples import Sample
 
 
-# If there are fewer weights, all may be folded into something else.
+# If fewer weights stay as they are, their absence says nothing.
 _MANY = 8
 
 
@@ -48,11 +48,11 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
 
 
 def _other_checkpoint(findings: Sequence[Finding]) -> str:
-    """The sentence for a file that holds none of the weights: folding removes a few of them, never all."""
+    """The sentence for a file that holds none of the weights, if there are many that no exporter folds."""
     for each in findings:
         if each.check == "weights" and each.subject == "file":
             needed, found = each.measurements["needed"], each.measurements["found"]
-            if needed >= _MANY and not found:
+            if each.measurements["unfoldable"] >= _MANY and not found:
                 return (
                     f"checkpoint: the file holds none of its {needed} weights and is wrong at every input; it was"
                     " exported from another checkpoint, give that one"

@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.judge import arrangements
 from parity.judge.findings import Finding
-from parity.judge.weights import Weight
+from parity.judge.weights import Weight, foldable_names
 
 # In steps: the scale itself is rounded, and is multiplied by up to 255. Honest files have at most 0.500002.
 LIMIT = 0.501
@@ -84,12 +84,12 @@ def match_roundings(tensors: Sequence[Rounded], weights: Sequence[Weight]) -> tu
     """The weight of each rounded tensor, and the names of the tensors without a weight."""
     matches, unmatched = [], []
     by_count: dict[int, list[Weight]] = {}
-    folds = any(weight.foldable for weight in weights)
+    foldable = foldable_names(weights)
     for weight in weights:
         if "float" in weight.array.dtype.name:
             by_count.setdefault(weight.array.size, []).append(weight)
     for tensor in tensors:
-        match = _match(tensor, by_count.get(tensor.values.size, ()), folds)
+        match = _match(tensor, by_count.get(tensor.values.size, ()), foldable)
         if match is None:
             unmatched.append(tensor.name)
         else:
@@ -108,11 +108,10 @@ def judge_lost(
         weights: those of the model.
         others: the names of the weights that the file holds, rounded or not.
     """
-    folds = any(weight.foldable for weight in weights)
+    excused = {*others, *foldable_names(weights)}
     lost: dict[int, str] = {}
     for weight in weights:
-        may_be_folded = weight.foldable or (folds and weight.array.ndim > 2)
-        if weight.needed and not may_be_folded and weight.name not in others:
+        if weight.needed and weight.name not in excused:
             lost.setdefault(weight.array.size, weight.name)
     pairs = [(name, lost.get(tensors[name].values.size)) for name in unmatched if not tensors[name].half]
     return [
@@ -124,7 +123,7 @@ def judge_lost(
     ]
 
 
-def _match(tensor: Rounded, weights: Sequence[Weight], folds: bool) -> Match | None:
+def _match(tensor: Rounded, weights: Sequence[Weight], foldable: Collection[str]) -> Match | None:
     values = arrangements.squeeze(tensor.values)
     places = np.random.default_rng(0).integers(0, values.size, min(_DRAWS, values.size))
     drawn = values.reshape(-1)[places]
@@ -132,7 +131,7 @@ def _match(tensor: Rounded, weights: Sequence[Weight], folds: bool) -> Match | N
     best: tuple[float, str, np.ndarray] | None = None
     for weight in weights:
         array = arrangements.squeeze(weight.array)
-        most = _UNLIKE_FOLDED if weight.foldable or (folds and weight.array.ndim > 2) else _UNLIKE
+        most = _UNLIKE_FOLDED if weight.name in foldable else _UNLIKE
         for order in arrangements.orders(array.ndim):
             turned = array.transpose(order)
             if turned.shape != values.shape:

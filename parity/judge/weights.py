@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ from parity.judge.stored import StoredTensor
 # A tensor that has a larger share of its elements in common with a weight is that weight, changed. Floating point
 # numbers other than zero are not equal by chance; whole numbers are, and values that a fold leaves alone.
 _SHARE, _SHARE_BY_CHANCE = 0.01, 0.5
+# The weights of convolutions have more.
+_AXES_OF_MATRICES = 2
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Account:
             leave unchanged.
         repeated: weights that the file holds whole more than once, unchanged or transposed → the tensors; small and
             constant ones are left out.
+        foldable: see `foldable_names`.
     """
 
     needed: tuple[str, ...]
@@ -103,12 +106,22 @@ class Account:
     unexplained: tuple[str, ...]
     incidental: frozenset[str] = frozenset()
     repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    foldable: frozenset[str] = frozenset()
 
     @property
     def absent(self) -> tuple[str, ...]:
         """The weights that are neither found nor found changed."""
         others = {*self.found, *(difference.weight for difference in self.differences)}
         return tuple(name for name in self.needed if name not in others)
+
+
+def foldable_names(weights: Iterable[Weight]) -> frozenset[str]:
+    """The names of weights that an exporter may fold: those of batch norms, and of convolutions in a model with any."""
+    weights = list(weights)
+    folds = any(weight.foldable for weight in weights)
+    return frozenset(
+        weight.name for weight in weights if weight.foldable or (folds and weight.array.ndim > _AXES_OF_MATRICES)
+    )
 
 
 def judge_weights(account: Account) -> list[Finding]:
@@ -118,6 +131,7 @@ def judge_weights(account: Account) -> list[Finding]:
     measurements = {
         "found": sum(name not in different for name in account.found),
         "needed": len(account.needed),
+        "unfoldable": len({*account.needed} - account.foldable),
         "absent": list(account.absent),
         "unexplained": list(account.unexplained),
     }
@@ -167,6 +181,7 @@ def account_weights(weights: Sequence[Weight], tensors: Sequence[StoredTensor]) 
         tuple(tensors[index].name for index in books.unexplained() if not _is_small_or_constant(tensors[index])),
         frozenset(weight.name for weight in weights if weight.is_incidental),
         books.repeated(),
+        foldable_names(weights),
     )
 
 

@@ -143,7 +143,8 @@ def _generate(model: PreTrainedModel, prompt: Mapping[str, torch.Tensor], count:
     from transformers import GenerationConfig, GenerationMixin
 
     padding = getattr(model.config, "pad_token_id", None) or 0
-    starts = (getattr(each, "decoder_start_token_id", None) for each in (model.generation_config, model.config))
+    own = model.generation_config
+    starts = (getattr(each, "decoder_start_token_id", None) for each in (own, model.config))
     config = GenerationConfig(
         max_new_tokens=count,
         min_new_tokens=count,
@@ -155,9 +156,14 @@ def _generate(model: PreTrainedModel, prompt: Mapping[str, torch.Tensor], count:
         pad_token_id=padding,
         eos_token_id=None,
     )
-    with evaluation_mode(model):
-        # Whisper's own begins with tokens for the language, which a tiny vocabulary lacks.
-        tokens = GenerationMixin.generate(model, **prompt, generation_config=config)
+    # The checkpoint's own may forbid or force tokens: BART's ends its longest texts, which no logits say.
+    model.generation_config = GenerationConfig()
+    try:
+        with evaluation_mode(model):
+            # Whisper's own method begins with tokens for the language, which a tiny vocabulary lacks.
+            tokens = GenerationMixin.generate(model, **prompt, generation_config=config)
+    finally:
+        model.generation_config = own
     assert isinstance(tokens, torch.Tensor)
     return array_of(tokens)
 

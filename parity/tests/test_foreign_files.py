@@ -271,6 +271,35 @@ def test_an_output_that_the_model_also_returns_is_judged(tiny, pooling, tmp_path
     assert (status, subjects) == (1, {"pooler_output"})
 
 
+@pytest.mark.parametrize(("count", "has_cause"), [(8, True), (7, False)])
+def test_folded_weights_are_no_other_checkpoint(count, has_cause):
+    """A convolutional network in halves holds none of its weights unchanged, because its norms are folded."""
+    from parity.samples import Sample
+
+    sample = Sample({"batch": 2}, "", {})
+    measurements = {"needed": 55, "found": 0, "unfoldable": count}
+    findings = [
+        Finding("weights", "file", True, measurements=measurements),
+        Finding("ratio", "logits", False, "wrong", str(sample)),
+    ]
+    assert (cause_of(findings, [sample], {"batch": 2}, TEXT) != "") is has_cause
+
+
+def test_foldable_weights_are_norms_and_convolutions():
+    """Only in a model with batch norms: a transformer's convolution is found as it is."""
+    from parity.judge.weights import Weight, foldable_names
+
+    def weights(foldable):
+        return [
+            Weight(("convolution",), np.zeros((4, 3, 2, 2))),
+            Weight(("norm",), np.zeros(4), foldable=foldable),
+            Weight(("linear",), np.zeros((4, 4))),
+        ]
+
+    assert foldable_names(weights(True)) == {"convolution", "norm"}
+    assert foldable_names(weights(False)) == frozenset()
+
+
 def test_a_file_of_another_model_is_told_as_that(tiny, foreign, tmp_path):
     """Without a hash too: none of the weights is there, and nothing is right. One wrong bias is another cause."""
     save_checkpoint(tmp_path / "other", "bert", seed=1)

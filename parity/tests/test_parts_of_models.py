@@ -124,6 +124,29 @@ def test_files_that_do_not_fit_together_are_told():
     assert _disagreement([right[0], np.full((2, 3), np.nan)], tokens) != ""
 
 
+def test_tokens_are_greedy_whatever_the_checkpoint_forces():
+    """A token that its configuration forces or forbids is not one that the files choose; it stays in the model."""
+    import torch
+    from transformers import GenerationMixin
+
+    from parity.fixtures.checkpoints import tiny_model
+    from parity.onnx.together import _generate
+
+    prompt = {"input_ids": torch.arange(5, 16)[None], "attention_mask": torch.ones(1, 11, dtype=torch.int64)}
+    model = tiny_model("bart", "seq2seq-lm-with-past")
+    for name in ("forced_eos_token_id", "forced_bos_token_id", "bad_words_ids", "no_repeat_ngram_size"):
+        setattr(model.generation_config, name, None)
+    greedy = _generate(model, prompt, 8)
+    last = int(greedy[0, -1])
+    own = model.generation_config
+    own.forced_eos_token_id, own.bad_words_ids, own.no_repeat_ngram_size = (last + 1) % 90, [[last]], 2
+    assert (_generate(model, prompt, 8) == greedy).all()
+    assert model.generation_config is own
+    # The control: by its own configuration the model gives other tokens.
+    forced = GenerationMixin.generate(model, **prompt, max_new_tokens=8, min_new_tokens=8, do_sample=False, num_beams=1)
+    assert not (forced.numpy() == greedy).all()
+
+
 def test_directory_without_files_is_usage(halves, tmp_path):
     """A directory without an ONNX file of a known name gives exit status 2, with the names."""
     status, _, err = run(halves[0], tmp_path)
