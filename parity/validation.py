@@ -101,7 +101,8 @@ class Validation:
         Empty if weights were not compared; see `parity.judge.weights`.
         """
         files = [each for each in self.findings if each.check == "weights" and each.subject == "file"]
-        return dict(files[0].measurements) if files else {}
+        told = ("found", "needed", "absent", "unexplained")
+        return {name: files[0].measurements[name] for name in told} if files else {}
 
     @property
     def extent(self) -> Extent:
