@@ -5,8 +5,10 @@ from __future__ import annotations
 import bisect
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -42,15 +44,57 @@ def weights_of(model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[
         with flow:
             results = call(model, onnx_config, nested)
         needed = flow.sources_of(results[name] for name in onnx_config.outputs if name in results)
+    arrays = [array_of(tensor) for _, tensor in weights]
+    folds = _folds(flow.folds, arrays)
     return [
         Weight(
             names,
-            array_of(tensor),
+            arrays[index],
             needed=index in needed and any(name in persistent for name in names),
             foldable=index in flow.normalizing,
+            fold=folds.get(index),
         )
-        for index, (names, tensor) in enumerate(weights)
+        for index, (names, _) in enumerate(weights)
     ]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A batch norm that reads what a convolution returns: the indices of their weights."""
+
+    weight: int
+    bias: int | None
+    gain: int
+    shift: int
+    mean: int
+    variance: int
+    epsilon: float
+
+    def factor(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """What the batch norm multiplies each channel by, as float64."""
+        variance = arrays[self.variance].astype(np.float64)
+        return np.asarray(arrays[self.gain].astype(np.float64) / np.sqrt(variance + self.epsilon))
+
+    def folded_weight(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        weight = arrays[self.weight].astype(np.float64)
+        return np.asarray(weight * self.factor(arrays).reshape(-1, *[1] * (weight.ndim - 1)))
+
+    def folded_bias(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        before = 0.0 if self.bias is None else arrays[self.bias].astype(np.float64)
+        return np.asarray((before - arrays[self.mean]) * self.factor(arrays) + arrays[self.shift])
+
+
+def _folds(folds: Iterable[_Fold], arrays: Sequence[np.ndarray]) -> dict[int, Callable[[], np.ndarray]]:
+    """Weight → what a fold makes of it; without the convolutions that several batch norms read."""
+    by_weight: dict[int, set[_Fold]] = {}
+    for fold in folds:
+        by_weight.setdefault(fold.weight, set()).add(fold)
+    single = [fold for each in by_weight.values() if len(each) == 1 for fold in each]
+    made: dict[int, Callable[[], np.ndarray]] = {}
+    for fold in single:
+        made[fold.weight] = functools.partial(fold.folded_weight, arrays)
+        made[fold.shift] = functools.partial(fold.folded_bias, arrays)
+    return made
 
 
 def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -69,6 +113,7 @@ class _Flow(TorchDispatchMode):
 
     Attributes:
         normalizing: indices of the weights that a batch norm reads.
+        folds: the batch norms that read what a convolution returns.
     """
 
     def __init__(self, weights: Sequence[torch.Tensor]) -> None:
@@ -78,6 +123,9 @@ class _Flow(TorchDispatchMode):
         self._weights = [(start + _extent(weights[index]), 1 << index) for start, index in order]
         self._sources: dict[int, int] = {}
         self.normalizing: set[int] = set()
+        self.folds: set[_Fold] = set()
+        # The memory that a convolution returned → its weight and its bias.
+        self._convolved: dict[int, tuple[int, int | None]] = {}
 
     def __torch_dispatch__(
         self,
@@ -95,13 +143,39 @@ class _Flow(TorchDispatchMode):
         if _is_batch_norm(func):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
+            self._record_fold(_named(func, args, kwargs))
         own = {_memory(tensor) for tensor in arguments}
         for tensor in _tensors((results,)):
             memory = _memory(tensor)
             # A view, or a change in place, keeps the dependence of its memory.
             before = self._sources.get(memory, 0) if memory in own else 0
             self._sources[memory] = sources | before
+            self._convolved.pop(memory, None)
+        if _is_convolution(func) and isinstance(results, torch.Tensor):
+            self._record_convolution(_named(func, args, kwargs), results)
         return results
+
+    def _record_convolution(self, named: Mapping[str, Any], result: torch.Tensor) -> None:
+        weight, bias = self._index(named["weight"]), self._index(named["bias"])
+        if weight is not None and not named["transposed"] and (bias is None) == (named["bias"] is None):
+            self._convolved[_memory(result)] = weight, bias
+
+    def _record_fold(self, named: Mapping[str, Any]) -> None:
+        convolved = self._convolved.get(_memory(named["input"]))
+        found = (self._index(named.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
+        indices = [index for index in found if index is not None]
+        if convolved and len(indices) == 4:
+            gain, shift, mean, variance = indices
+            self.folds.add(_Fold(*convolved, gain, shift, mean, variance, named["eps"]))
+
+    def _index(self, tensor: torch.Tensor | None) -> int | None:
+        """The index of the weight that a tensor is the whole of; None if it is none."""
+        if tensor is None:
+            return None
+        place = tensor.data_ptr()
+        index = bisect.bisect_right(self._starts, place) - 1
+        whole = index >= 0 and self._starts[index] == place and self._weights[index][0] == place + _extent(tensor)
+        return self._weights[index][1].bit_length() - 1 if whole else None
 
     def _sources_of(self, tensor: torch.Tensor) -> int:
         place = tensor.data_ptr()
@@ -140,6 +214,17 @@ def _reads_no_values(func: Any) -> bool:
     """Whether an operator reads only the shapes of its arguments; the argument of `lift_fresh` is a new constant."""
     name = func._schema.name.removeprefix("aten::")
     return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
+
+
+def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of an operator by name."""
+    names = [argument.name for argument in func._schema.arguments]
+    return {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **(kwargs or {})}
+
+
+@functools.cache
+def _is_convolution(func: Any) -> bool:
+    return bool(func._schema.name == "aten::convolution")
 
 
 @functools.cache

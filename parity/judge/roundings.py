@@ -7,7 +7,7 @@ the nearest number that it allows, and integers end where their range ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,8 @@ LIMIT = 0.501
 _SMALLEST_HALF, _LARGEST_HALF = 1e-7, 1e4
 # Elements that are compared to find the weight of a tensor, and how much they may differ, relative to its size.
 _DRAWS, _UNLIKE = 4096, 0.5
-# The same for convolutions and batch norms, which exporters fold into each other: only an unfolded tensor matches.
+# The same for convolutions and batch norms that exporters may fold in a way that is not known: only an unfolded tensor
+# matches.
 _UNLIKE_FOLDED = 1e-3
 
 
@@ -111,7 +112,8 @@ def judge_lost(
     excused = {*others, *foldable_names(weights)}
     lost: dict[int, str] = {}
     for weight in weights:
-        if weight.needed and weight.name not in excused:
+        known = weight.fold is not None and weight.name not in others
+        if weight.needed and (known or weight.name not in excused):
             lost.setdefault(weight.array.size, weight.name)
     pairs = [(name, lost.get(tensors[name].values.size)) for name in unmatched if not tensors[name].half]
     return [
@@ -128,21 +130,34 @@ def _match(tensor: Rounded, weights: Sequence[Weight], foldable: Collection[str]
     places = np.random.default_rng(0).integers(0, values.size, min(_DRAWS, values.size))
     drawn = values.reshape(-1)[places]
     scale = float(np.sqrt(np.mean(np.square(drawn)))) or 1.0
-    best: tuple[float, str, np.ndarray] | None = None
+    best: tuple[float, Weight, list[np.ndarray]] | None = None
     for weight in weights:
-        array = arrangements.squeeze(weight.array)
-        most = _UNLIKE_FOLDED if weight.name in foldable else _UNLIKE
-        for order in arrangements.orders(array.ndim):
-            turned = array.transpose(order)
-            if turned.shape != values.shape:
-                continue
+        most = _UNLIKE_FOLDED if weight.name in foldable and weight.fold is None else _UNLIKE
+        like = []
+        for turned in _arrangements(weight, values.shape):
             there = turned.reshape(-1)[places].astype(np.float64)
             unlike = float(np.sqrt(np.mean(np.square(there - drawn)))) / scale
-            if unlike < most and (best is None or unlike < best[0]):
-                best = unlike, weight.name, turned
+            if unlike < most:
+                like.append((unlike, turned))
+        if like and (best is None or min(each[0] for each in like) < best[0]):
+            best = min(each[0] for each in like), weight, [turned for _, turned in like]
     if best is None:
         return None
-    _, name, turned = best
+    # A fold of a fresh batch norm is so close to the weight itself that draws do not tell which of them was rounded.
+    return min((_compare(tensor, best[1].name, turned) for turned in best[2]), key=lambda match: match.error)
+
+
+def _arrangements(weight: Weight, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The weight, and what a fold makes of it, with their axes in every order that has this shape."""
+    for whole in (weight.array, *([] if weight.folded is None else [weight.folded])):
+        array = arrangements.squeeze(whole)
+        for order in arrangements.orders(array.ndim):
+            turned = array.transpose(order)
+            if turned.shape == shape:
+                yield turned
+
+
+def _compare(tensor: Rounded, name: str, turned: np.ndarray) -> Match:
     reference = turned.astype(np.float64).reshape(tensor.values.shape)
     error = _errors(tensor, reference)
     index = tuple(int(place) for place in np.unravel_index(error.argmax(), error.shape))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,12 +40,20 @@ class Weight:
         needed: whether an output of the file depends on its values.
         foldable: whether a batch norm reads it. Exporters fold it into the convolution before it, and its bias stays
             unchanged if the batch norm subtracts nothing.
+        fold: for a convolution's weight and the bias of the batch norm behind it: computes what an exporter makes of
+            it that folds the one into the other.
     """
 
     names: tuple[str, ...]
     array: np.ndarray = field(repr=False)
     needed: bool = True
     foldable: bool = False
+    fold: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def folded(self) -> np.ndarray | None:
+        """What `fold` computes."""
+        return None if self.fold is None else self.fold()
 
     @functools.cached_property
     def is_constant(self) -> bool:

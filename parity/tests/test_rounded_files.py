@@ -201,6 +201,54 @@ def test_a_weight_that_is_no_rounding_is_rejected(rounded, tmp_path, fault):
     assert "steps from the checkpoint's" in json.loads(out)["cause"]
 
 
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory):
+    """A tiny ResNet whose norms have been trained, and a function: precision → parity's file, with the norms folded."""
+    directory, output, files = (tmp_path_factory.mktemp(name) for name in ("resnet", "folded", "halves"))
+    save_checkpoint(directory, "resnet", "image-classification")
+    options = ("-m", directory, "--feature=image-classification", "--opset=17", "--quiet", output)
+    assert run(*options, command=export_main)[0] == 0
+
+    @functools.cache
+    def make(kind):
+        model = onnx.load(output / "model.onnx")
+        del model.metadata_props[:]
+        assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+        TOOLS[kind](model, files / f"{kind}.onnx")
+        return files / f"{kind}.onnx"
+
+    return directory, make
+
+
+@pytest.mark.parametrize("kind", ["int8", "float16"])
+def test_a_folded_convolution_is_found(convolutional, kind):
+    """Its weight is multiplied by the gain of its batch norm before it is rounded; the graph is judged too."""
+    status, out, log = run(convolutional[0], convolutional[1](kind), "--json")
+    assert (status, json.loads(out)["graph"]) == (0, "judged")
+    assert "; not found: " not in log
+
+
+def is_convolution(tensor):
+    return len(tensor.dims) == 4 and tensor.data_type in (2, 3, 10)
+
+
+FOLDED = {
+    "scale": ("int8", lambda each: each.name.endswith("_scale") and each.data_type == 1, lambda values: values * 1.05),
+    "half": ("float16", is_convolution, raise_first),
+    "another": ("int8", is_convolution, lambda values: shuffle(values)),
+}
+
+
+@pytest.mark.parametrize("fault", FOLDED)
+def test_a_folded_convolution_that_is_no_rounding_is_rejected(convolutional, tmp_path, fault):
+    """The same faults as of other weights."""
+    kind, choose, change = FOLDED[fault]
+    file = spoil(convolutional[1](kind), tmp_path / "spoiled.onnx", choose, change)
+    status, out, _ = run(convolutional[0], file, "--json", "--max-drift", "1000")
+    assert status == 1
+    assert "precision" in {failure["check"] for failure in json.loads(out)["failures"]}
+
+
 def shuffle(values):
     return np.random.default_rng(0).permutation(values.reshape(-1)).reshape(values.shape)
 

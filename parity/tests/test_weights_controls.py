@@ -339,3 +339,36 @@ def differences_of_flipped(weights, place, tensors):
     changed[np.unravel_index(np.abs(changed).argmax(), changed.shape)] *= -1
     others = [*weights[:place], replace(weights[place], array=changed), *weights[place + 1 :]]
     return {(each.weight, each.count) for each in account_weights(others, tensors).differences}
+
+
+NORM = ("gain", "shift", "mean", "variance")
+
+
+@pytest.mark.parametrize(("behind", "count"), [("norm", 2), ("relu", 0), ("two norms", 0)])
+def test_a_fold_is_what_the_norm_makes_of_the_convolution(behind, count):
+    """Only where one batch norm reads the convolution itself: not what a ReLU has made of it in place."""
+    import torch
+
+    from parity.dependence import _Flow, _folds
+
+    generator = torch.Generator().manual_seed(0)
+    images, kernel, bias = (torch.randn(size, generator=generator) for size in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
+    norms = [{name: torch.rand(4, generator=generator) + 0.5 for name in NORM} for _ in range(2)]
+    weights = [kernel, bias, *norms[0].values(), *norms[1].values()]
+
+    def normalize(value, norm):
+        gain, shift, mean, variance = norm.values()
+        return torch.nn.functional.batch_norm(value, mean, variance, gain, shift, eps=0.01)
+
+    with torch.no_grad(), _Flow(weights) as flow:
+        convolved = torch.nn.functional.conv2d(images, kernel, bias)
+        if behind == "relu":
+            convolved = convolved.relu_()
+        result = normalize(convolved, norms[0])
+        if behind == "two norms":
+            normalize(convolved, norms[1])
+    folds = _folds(flow.folds, [each.numpy() for each in weights])
+    assert len(folds) == count
+    if count:
+        weight, shift = (torch.from_numpy(folds[index]()).float() for index in (0, 3))
+        torch.testing.assert_close(torch.nn.functional.conv2d(images, weight, shift), result)
