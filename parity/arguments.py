@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from parity.dtypes import DEFAULT_DTYPE, DTYPES, dtype_name, torch_dtype
+from parity.dtypes import DEFAULT_DTYPE, dtype_name, exported_dtypes, torch_dtype
 from parity.errors import UsageError
 from parity.loading import quantisation_of
 from parity.releases import dtype_option
@@ -75,11 +75,11 @@ def require_dtype(model: torch.nn.Module) -> None:
         UsageError
     """
     names = {dtype_name(each.dtype): None for each in model.parameters() if each.is_floating_point()}
-    wrong = [name for name in names if name not in DTYPES]
+    wrong = [name for name in names if name not in exported_dtypes()]
     if wrong:
         option = next(iter(dtype_option(torch_dtype(DEFAULT_DTYPE))))
         raise UsageError(
-            f"model: its weights are {' and '.join(wrong)}, should be {' or '.join(DTYPES)}; load it with"
+            f"model: its weights are {' and '.join(wrong)}, should be {' or '.join(exported_dtypes())}; load it with"
             f" from_pretrained(…, {option}=torch.{DEFAULT_DTYPE})"
         )
 

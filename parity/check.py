@@ -275,12 +275,12 @@ def _config_of(own: PartFile, file: Contract, checkpoint: Checkpoint, feature: s
     Raises:
         UsageError
     """
-    from parity.dtypes import DTYPES
+    from parity.dtypes import exported_dtypes
     from parity.exporters import EXPORTERS
     from parity.judge.foreign import OWN
     from parity.onnx import parts
 
-    for name, valid in {"exporter": tuple(EXPORTERS), "dtype": tuple(DTYPES)}.items():
+    for name, valid in {"exporter": tuple(EXPORTERS), "dtype": exported_dtypes()}.items():
         if OWN in file.metadata and name in file.metadata and file.metadata[name] not in valid:
             raise UsageError(
                 f"file {own.path}: its {name} is {file.metadata[name]}, should be one of {', '.join(valid)}"

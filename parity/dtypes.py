@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_DTYPE = "float32"
-# The types that models are exported in, by their names in PyTorch. A new type needs one entry.
+# The types of the matrix, by their names in PyTorch. A new type needs one entry.
 DTYPES: dict[str, str] = {"float32": "single precision"}
+# Types that `parity.onnx.export` takes as well; they have no cells in the matrix.
+_ALSO_EXPORTED = ("float16",)
+
+
+def exported_dtypes() -> tuple[str, ...]:
+    """The names of the types that a model may have to be exported, and a file of ours to be judged."""
+    return (*DTYPES, *(name for name in _ALSO_EXPORTED if name not in DTYPES))
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -28,8 +35,8 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def float64_replaces() -> frozenset[torch.dtype]:
-    """PyTorch's types that become float64 when a model runs in float64: the floating types of `DTYPES`."""
-    return frozenset(dtype for dtype in map(torch_dtype, DTYPES) if dtype.is_floating_point)
+    """PyTorch's types that become float64 when a model runs in float64: the floating types of `exported_dtypes`."""
+    return frozenset(dtype for dtype in map(torch_dtype, exported_dtypes()) if dtype.is_floating_point)
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:

@@ -101,12 +101,20 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
     everything for each sample: samples cannot go through a module together, since some models change themselves during
     a call.
     """
-    dtype = _dtype_of(model)
+    before = {name: tensor.dtype for name, tensor in _own_tensors(model)}
     _widen(model)
     try:
         yield
     finally:
-        model.to(dtype)  # exact: every value was a `dtype` value before
+        # Exact: every value was one of its type before. A model in halves keeps some of its tensors in float32.
+        for name, tensor in _own_tensors(model):
+            tensor.data = tensor.data.to(before[name])
+
+
+def _own_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer of the model with its name; a tied one once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _widen(model: torch.nn.Module) -> None:

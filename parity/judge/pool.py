@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +23,11 @@ class Answers:
     eager: Arrays
     exact: Arrays | None = None
     jittered: Arrays | None = None
+
+    def select(self, names: Collection[str]) -> Answers:
+        """The answers for these outputs."""
+        exact, jittered = (side and {name: side[name] for name in names} for side in (self.exact, self.jittered))
+        return Answers({name: self.eager[name] for name in names}, exact, jittered)
 
     def sides(self) -> tuple[Arrays, Arrays, Arrays]:
         """The exact, the eager and the jittered arrays.

@@ -1,10 +1,13 @@
-"""Models in bfloat16 and float16: refused for ONNX before tracing; TorchScript keeps the model's type."""
+"""Models in halves: for ONNX bfloat16 is refused before tracing; float16, and TorchScript, keep the model's type."""
 
 import copy
 import functools
 import json
 
+import onnx
 import pytest
+import torch
+from onnx import numpy_helper
 
 from parity import check, loading, torchscript
 from parity.errors import UsageError, ValueMismatch
@@ -32,17 +35,17 @@ def example(model_type, feature, dtype):
 
 def sentence(dtype):
     """The refusal; before transformers 4.56 the option of from_pretrained has another name."""
-    import torch
-
     (option,) = dtype_option(torch.float32)
-    return f"model: its weights are {dtype}, should be float32; load it with from_pretrained(…, {option}=torch.float32)"
+    return (
+        f"model: its weights are {dtype}, should be float32 or float16; load it with"
+        f" from_pretrained(…, {option}=torch.float32)"
+    )
 
 
-@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("model_type", "feature"), [("bert", "default"), ("llama", "causal-lm-with-past")])
-def test_onnx_refuses_them_before_the_trace(tmp_path, monkeypatch, model_type, feature, dtype):
+def test_onnx_refuses_bfloat16_before_the_trace(tmp_path, monkeypatch, model_type, feature):
     """One sentence with the option of from_pretrained; the model is not called, and nothing is written."""
-    tokenizer = subjects.subject(model_type, feature).preprocessor
+    dtype, tokenizer = "bfloat16", subjects.subject(model_type, feature).preprocessor
     model = tiny_model(model_type, feature, dtype=dtype)
     monkeypatch.setattr(type(model), "forward", None)
     config = constructor(model_type, feature)(model.config)
@@ -56,14 +59,72 @@ def test_onnx_refuses_them_before_the_trace(tmp_path, monkeypatch, model_type, f
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_half_layer_is_enough(tmp_path):
-    """A float32 model with one half layer is refused; the same model in float32 is not."""
+def test_one_layer_of_another_type_is_enough(tmp_path):
+    """A float32 model with one bfloat16 layer is refused; the same model in float32 is not."""
     model = tiny_model("bert")
-    model.pooler.dense.half()
+    model.pooler.dense.bfloat16()
     config = constructor("bert", "default")(model.config)
-    with pytest.raises(UsageError, match="its weights are float16, should be float32"):
+    with pytest.raises(UsageError, match="its weights are bfloat16, should be float32 or float16"):
         export(preprocessor("bert"), model, config, 17, tmp_path / "model.onnx")
     export(preprocessor("bert"), model.float(), config, 17, tmp_path / "model.onnx")
+
+
+# T5 keeps some of its weights in float32.
+FLOAT16 = [
+    ("bert", "default"),
+    ("gpt2", "causal-lm-with-past"),
+    ("llama", "causal-lm-with-past"),
+    ("t5", "seq2seq-lm-with-past"),
+    ("vit", "image-classification"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "feature"), FLOAT16)
+def test_float16_is_exported_and_judged_in_its_unit(tmp_path, caplog, model_type, feature):
+    """The file has the model's type and passes with the atol of float32; a matrix with the wrong sign fails."""
+    tokenizer, path = subjects.subject(model_type, feature).preprocessor, tmp_path / "model.onnx"
+    model = tiny_model(model_type, feature, dtype="float16")
+    config = constructor(model_type, feature)(model.config)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _, outputs = export(tokenizer, model, config, 17, path)
+    file = onnx.load(path)
+    assert {each.type.tensor_type.elem_type for each in file.graph.output} == {onnx.TensorProto.FLOAT16}
+    caplog.set_level("INFO", logger="parity.onnx")
+    validate_model_outputs(config, tokenizer, model, path, outputs, config.atol_for_validation)
+    assert "all values within the error ratio" in caplog.text
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    tensor = max((each for each in file.graph.initializer if each.data_type == 10), key=lambda each: each.dims[-1:])
+    values = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(-values, tensor.name))
+    onnx.save(file, path)
+    with pytest.raises(ValueMismatch):
+        validate_model_outputs(config, tokenizer, model, path, outputs, config.atol_for_validation)
+
+
+def test_a_float16_file_is_judged_by_the_check(tmp_path):
+    """The model is loaded in the type that the file names."""
+    save_checkpoint(tmp_path, "bert")
+    model = tiny_model("bert", dtype="float16")
+    model.save_pretrained(tmp_path)
+    export(preprocessor("bert"), model, constructor("bert", "default")(model.config), 17, tmp_path / "model.onnx")
+    status, out, _ = run(tmp_path, tmp_path / "model.onnx", "--json", command=check.main)
+    assert (status, json.loads(out)["status"]) == (0, "passed")
+
+
+def test_weights_in_float64_return_to_their_own_types():
+    """A model in float16 that keeps a buffer in float32 does so after it has been in float64."""
+    from parity.reference import float64_weights
+
+    model = tiny_model("llama", "causal-lm", dtype="float16")
+    model.model.rotary_emb.inv_freq.data = model.model.rotary_emb.inv_freq.data.float() + 1e-5
+    before = {name: (each.dtype, each.clone()) for name, each in [*model.named_parameters(), *model.named_buffers()]}
+    assert {str(dtype) for dtype, _ in before.values()} == {"torch.float16", "torch.float32"}
+    with float64_weights(model):
+        assert {str(each.dtype) for each in model.parameters()} == {"torch.float64"}
+    after = {name: (each.dtype, each) for name, each in [*model.named_parameters(), *model.named_buffers()]}
+    for name, (dtype, tensor) in before.items():
+        assert after[name][0] == dtype
+        assert torch.equal(after[name][1], tensor)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +180,6 @@ def half_checkpoint(tmp_path_factory):
         save_checkpoint(directory, "bert")
         tiny_model("bert", dtype=dtype).save_pretrained(directory)
         if not safe:
-            import torch
-
             (directory / "model.safetensors").unlink()
             torch.save(tiny_model("bert", dtype=dtype).state_dict(), directory / "pytorch_model.bin")
         return directory
