@@ -9,6 +9,13 @@ from parity.architectures.bert import ARCHITECTURE as BERT
 from parity.architectures.bert import VARIATIONS as BERT_VARIATIONS
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture, Variation
+from parity.releases import loops_over_the_batch
+
+BLOCKS_FOR_ONE_BATCH = (
+    "attention_type is block_sparse, which transformers before 5.13 computes in a loop over the batch, so that a file"
+    " would be right for one batch size only (https://github.com/huggingface/transformers/pull/46738): set it to"
+    " original_full, or install transformers>=5.13"
+)
 
 
 class BigBirdOnnxConfig(DistilBertOnnxConfig):
@@ -31,6 +38,10 @@ class BigBirdOnnxConfig(DistilBertOnnxConfig):
         return self._config.max_position_embeddings if self._has_fixed_length else super().default_sequence_length
 
     @property
+    def refusal(self) -> str:
+        return BLOCKS_FOR_ONE_BATCH if self._has_fixed_length and loops_over_the_batch() else ""
+
+    @property
     def _has_fixed_length(self) -> bool:
         config = self._config
         # Up to this length the model uses full attention anyway.
@@ -45,12 +56,17 @@ class BigBirdOnnxConfig(DistilBertOnnxConfig):
         )
 
 
+# Before transformers 5.13 it is refused: see `loops_over_the_batch`.
+BLOCK_SPARSE = Variation(
+    "attention_type", ("block_sparse",), silent="short texts are looked at whole", versions="transformers>=5.13"
+)
+
 VARIATIONS = (
     *BERT_VARIATIONS,
     Variation("use_bias", (False,)),
     Variation("rescale_embeddings", (True,)),
     # The file has one length if there are more positions than the blocks cover.
-    Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
+    BLOCK_SPARSE,
 )
 
 ARCHITECTURE = Architecture(

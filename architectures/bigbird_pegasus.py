@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, BartOnnxConfig
 from parity.architectures.bart import VARIATIONS as BART_VARIATIONS
+from parity.architectures.big_bird import BLOCK_SPARSE, BLOCKS_FOR_ONE_BATCH
 from parity.declaration import GENERATE_WITHOUT_MASK, Architecture, Variation
+from parity.releases import loops_over_the_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,10 @@ class BigBirdPegasusOnnxConfig(BartOnnxConfig):
         return super().generate_dummy_inputs(tokenizer, batch_size, length, is_pair, framework)
 
     @property
+    def refusal(self) -> str:
+        return BLOCKS_FOR_ONE_BATCH if self._has_fixed_length and loops_over_the_batch() else ""
+
+    @property
     def _has_fixed_length(self) -> bool:
         config = self._config
         runs_encoder = self.task != "causal-lm" and (not self.use_past or self.part == "prefill")
@@ -62,7 +68,7 @@ VARIATIONS = (
     *BART_VARIATIONS,
     Variation("use_bias", (True,)),
     # The file has one length if there are more positions than the blocks cover.
-    Variation("attention_type", ("block_sparse",), silent="short texts are looked at whole"),
+    BLOCK_SPARSE,
 )
 
 ARCHITECTURE = Architecture(

@@ -29,6 +29,11 @@ PAST = "past_key_values"
 _CACHE = "cache"
 
 
+def loops_over_the_batch() -> bool:
+    """Whether BigBird's random blocks fix the batch in a trace: until 5.12, see huggingface/transformers#46738."""
+    return not at_least("transformers", "5.13")
+
+
 @functools.lru_cache(maxsize=64)
 def parameters_of(model_class: type) -> tuple[str, ...]:
     """The parameters of the model's `forward`, in its order; its caches are called `past_key_values`."""

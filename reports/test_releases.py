@@ -1,6 +1,7 @@
 """The promised releases: selected by a word, kept between runs, red if a cell is, and as declared."""
 
 import copy
+import json
 import subprocess
 
 import pytest
@@ -10,7 +11,7 @@ from packaging.version import Version
 from parity.environment import NEWEST_TESTED
 from parity.reports.lanes import releases
 from parity.reports.lanes.environments import KEPT
-from parity.reports.pages.support import ROOT
+from parity.reports.pages.support import README, ROOT, between_marks
 
 
 def line(**other):
@@ -258,3 +259,38 @@ def test_a_promise_that_the_table_does_not_hold_is_seen(green_result, dependenci
     assert list(list_mismatches(fewer, results)) == ["transformers 5.6.2: excluded and green"]
     results[-1] = {**green_result, "version": results[-1]["version"], "commands": []}
     assert list(list_mismatches(dependencies, results)) == ["transformers 5.24.0: promised and red"]
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """The results in the table that is committed."""
+    return json.loads(releases.TABLE.read_text(encoding="utf-8"))
+
+
+def list_gaps(results):
+    """What the table lacks: a release of the range, or a step of one, a line for each."""
+    known = {(result["package"], result["version"]): result for result in results}
+    for release in releases.selection(()):
+        result = known.get((release.package, release.version), {})
+        yield from (f"{release.name}: {step}" for step in releases.steps_of(release) if step not in result)
+
+
+def test_the_table_has_every_release_and_every_step(committed):
+    """Over the whole range; the control: without the last release, or without a matrix."""
+    assert list(list_gaps(committed)) == []
+    last = releases.selection(())[-1]
+    assert list(list_gaps(committed[:-1])) == [f"{last.name}: {step}" for step in releases.steps_of(last)]
+    less = [{name: value for name, value in result.items() if name != "matrix"} for result in committed]
+    assert list(list_gaps(less)) == [f"transformers-{version}: matrix" for version in releases.MATRIX]
+
+
+def test_what_is_promised_is_green_in_the_table(committed, dependencies):
+    """Bounds and exclusions of pyproject.toml are those of the table."""
+    assert list(list_mismatches(dependencies, committed)) == []
+
+
+def test_the_pages_are_those_of_the_table(committed):
+    """The page of results and the table of the README are made from the same results."""
+    assert releases.TABLE.with_suffix(".md").read_text(encoding="utf-8") == releases.page(committed)
+    readme = README.read_text(encoding="utf-8")
+    assert between_marks(readme, releases.summary(committed), "releases") == readme

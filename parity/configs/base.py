@@ -333,6 +333,11 @@ class OnnxConfig(ABC):
         """The inputs of ONNX Runtime if the model gets `reference_model_inputs`; the same by default."""
         return reference_model_inputs
 
+    @property
+    def refusal(self) -> str:
+        """Why the installed packages cannot write the ONNX file of this configuration; empty if they can."""
+        return ""
+
     def patch_ops(self) -> None:
         """Replace the attribute of every `PatchingSpec` by its custom op."""
         for spec in self._patching_specs:

@@ -145,6 +145,8 @@ def export_with(
         require_exportable(model.config)
     check_opset(opset, EXPORTERS[exporter.name].opsets)
     require_dtype(model)
+    if refusal := getattr(config, "refusal", ""):
+        raise UsageError(refusal)
     if not config.is_torch_support_available:
         logger.warning(
             "torch %s is older than this model needs: %s", version_of("torch"), config.torch_onnx_minimum_version

@@ -21,10 +21,9 @@ from parity import interruptions, records
 from parity.console import run_guarded
 from parity.reports.gate.changes import WORST
 from parity.reports.lanes.environments import HOME, KEPT, Release, code
-from parity.reports.pages.support import ROOT, between_marks
+from parity.reports.pages.support import README, ROOT, between_marks
 
 TABLE = ROOT / "reports" / "results" / "releases.json"
-PAGE = ROOT / "docs" / "suite.md"
 # The last patch of every minor release; a new release is one more line.
 RELEASES = {
     "transformers": (
@@ -271,7 +270,7 @@ def _matrix(result: Mapping[str, Any], notes: dict[str, int]) -> str:
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table of the documentation: package, first and last release, number of releases, and the ones not green."""
+    """The table of the README: package, first and last release, number of releases, and the ones not green."""
     lines = ["| package | releases | tried | not green |", "|---|---|---|---|"]
     for package in RELEASES:
         rows = [result for result in results if result["package"] == package]
@@ -326,8 +325,8 @@ def _run(args: argparse.Namespace) -> int:
     if len(releases) == len(selection(())):
         TABLE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         TABLE.with_suffix(".md").write_text(page(results), encoding="utf-8")
-        text = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(between_marks(text, summary(results), "releases"), encoding="utf-8")
+        text = README.read_text(encoding="utf-8")
+        README.write_text(between_marks(text, summary(results), "releases"), encoding="utf-8")
     return 0 if all(map(is_green, results)) else 1
 
 
