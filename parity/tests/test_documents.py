@@ -1,12 +1,15 @@
 """README, CONTRIBUTING and the pages under docs/: commands and snippets run, tables match the code.
 
-Commands that export, check or trace run here with tiny checkpoints, and so does all Python. For others (`pytest`,
-`tox`, `pip`, the gate, benchmarks) only the arguments are parsed; `.ci/newcomer` runs them.
+Commands that export, check or trace run here with tiny checkpoints, and so does all Python. `.ci/newcomer` runs the
+other commands of README and CONTRIBUTING. What nothing runs as it stands is in `PARSED_ONLY` and `ILLUSTRATIONS`, with
+the reason.
 """
 
 import configparser
 import contextlib
 import importlib
+import importlib.machinery
+import importlib.util
 import io
 import itertools
 import re
@@ -48,6 +51,28 @@ PLACEHOLDERS = {
     "…": "",
     # An example of a new declaration.
     "--architecture ernie": "--architecture bert",
+}
+# Start of a command → why nothing runs it as it stands; its arguments are parsed all the same.
+PARSED_ONLY = {
+    "pytest -n auto": "selects cells; .ci/run runs all of them, .ci/newcomer a part",
+    "pytest --dist load": "needs two other machines",
+    "pytest --pyargs parity.architectures": "reports/test_third_party.py runs it for a package that it writes",
+    "python -m parity.reports": "needs the records of a run; reports/test_*.py run each action, .ci/newcomer the page",
+    "python -m parity.neuron": "needs the SDK; test_neuron.py runs it with --emulate",
+    "parity benchmarks": "takes minutes on a quiet machine, and another environment",
+    "pip install parity[test] @ git+": "the address is left to the reader",
+    "pip install torch==1.13.1": "needs Python 3.10; tox -e inf1 installs these versions",
+    "pip install --extra-index-url": "needs AWS's repository of packages",
+    "pip install --no-deps -e .": "goes with the two commands before it",
+    "pip install pytest": "goes with the three commands before it",
+}
+# Start of a block of text or TOML → what it is compared with, or why with nothing.
+ILLUSTRATIONS = {
+    "Pooling, Normalize of modules.json": "test_minilm.py compares it with what the command prints",
+    "R = √(": "a formula",
+    "axis sequence: the file is right where": "test_the_sentence_about_a_fixed_length_is_the_judges",
+    "At other sizes:": "a BigBird of 64 tokens; test_torchscript_verdicts.py has the table of a small one",
+    '[project.entry-points."parity.architectures"]': "test_the_entry_point_is_the_one_that_is_read",
 }
 
 
@@ -278,6 +303,81 @@ def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
     monkeypatch.chdir(originals)
     with pytest.raises((AssertionError, ImportError)):
         run_page(tmp_path / "page.md", {})
+
+
+def newcomer_commands():
+    """The commands of README and CONTRIBUTING: those that `.ci/newcomer` runs, and those that it has a reason not to."""
+    loader = importlib.machinery.SourceFileLoader("newcomer", str(ROOT / ".ci" / "newcomer"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("newcomer", loader))
+    loader.exec_module(module)
+    texts = [text for name in ("README.md", "CONTRIBUTING.md") for language, text in module.blocks(name)]
+    left_out = [line for text in texts for line in text.splitlines() if line.startswith(tuple(module.NOT_RUN))]
+    run = module.commands("README.md", "CONTRIBUTING.md")
+    return tuple({" ".join(words) for line in lines for words in commands(line)} for lines in (run, left_out))
+
+
+def never_run(pages):
+    """The commands and the texts of pages that nothing runs or compares, and the exemptions that no page needs."""
+    (run, left_out), unknown, needed = newcomer_commands(), [], set()
+    for page in pages:
+        elsewhere = run | (left_out if page.parent == ROOT else set())
+        printed = False
+        for language, body in blocks(page.read_text(encoding="utf-8")):
+            if language == "bash":
+                lines = [" ".join(words) for words in commands(body) if (shell(words) or ("",))[0] not in TRIED]
+                exempt = {
+                    each: [s for s in PARSED_ONLY if each.startswith(s)] for each in lines if each not in elsewhere
+                }
+                needed |= {start for starts in exempt.values() for start in starts}
+                unknown += [each for each, starts in exempt.items() if not starts]
+            elif language != "python" and not (printed and language == "text"):
+                starts = [start for start in ILLUSTRATIONS if body.startswith(start)]
+                needed |= {*starts}
+                unknown += [] if starts else [body.splitlines()[0]]
+            printed = language == "python"
+    return unknown, [each for each in (*PARSED_ONLY, *ILLUSTRATIONS) if each not in needed]
+
+
+def test_each_block_is_run_or_has_a_reason():
+    """Every fenced command, snippet and text of README, CONTRIBUTING and the pages; no reason is left over."""
+    assert never_run(PAGES) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("```bash\npython -m parity.fixtures.published\n```\n", "python -m parity.fixtures.published"),
+        ("```bash\npytest parity/tests\n```\n", "pytest parity/tests"),
+        ("```text\nAll good\n```\n", "All good"),
+        ("```toml\n[tool.parity]\n```\n", "[tool.parity]"),
+    ],
+)
+def test_a_block_that_nothing_runs_is_found(text, unknown, tmp_path):
+    """The control; on a page with one block, all reasons are left over."""
+    (tmp_path / "page.md").write_text(text)
+    assert never_run([tmp_path / "page.md"]) == ([unknown], [*PARSED_ONLY, *ILLUSTRATIONS])
+
+
+def test_the_sentence_about_a_fixed_length_is_the_judges():
+    """The page on `parity check` shows what the judge says of a file that is right at the length of the export only."""
+    from parity.causes import cause_of
+    from parity.judge.findings import Finding
+    from parity.samples import Sample
+
+    text = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+    (shown,) = [body for language, body in blocks(text) if body.startswith("axis sequence")]
+    samples = [Sample({"batch": 2, "sequence": length}, "", {}) for length in (5, 8, 13)]
+    findings = [Finding("ratio", "o", each.sizes["sequence"] == 8, "wrong", str(each)) for each in samples]
+    assert shown == cause_of(findings, samples, {"batch": 2, "sequence": 8}, {}) + "\n"
+
+
+def test_the_entry_point_is_the_one_that_is_read():
+    """The group in which the page lets other packages declare architectures."""
+    from parity.registry import ENTRY_POINT
+
+    text = (ROOT / "docs" / "adding-an-architecture.md").read_text(encoding="utf-8")
+    (body,) = [body for language, body in blocks(text) if language == "toml"]
+    assert body.splitlines()[0] == f'[project.entry-points."{ENTRY_POINT}"]'
 
 
 def test_the_readme_is_short():

@@ -1,5 +1,7 @@
 """A trained checkpoint: the exported directory alone gives PyTorch's sentence similarities."""
 
+import contextlib
+import io
 import json
 import re
 import shutil
@@ -32,12 +34,19 @@ print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(json.load
 
 
 @pytest.fixture(scope="module")
-def export_directory(tmp_path_factory):
-    """The exported directory, moved, so that nothing of the original place can be read."""
-    directory = tmp_path_factory.mktemp("minilm")
-    assert main([f"--model={minilm.directory()}", "--quiet", str(directory / "onnx")]) == 0
+def export(tmp_path_factory):
+    """What the README's command prints, and the directory that it wrote, moved, so that nothing reads the old place."""
+    directory, printed = tmp_path_factory.mktemp("minilm"), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        assert main([f"--model={minilm.directory()}", str(directory / "onnx")]) == 0
     shutil.move(directory / "onnx", directory / "moved")
-    return directory / "moved"
+    return printed.getvalue().replace(f"{directory}/", ""), directory / "moved"
+
+
+@pytest.fixture(scope="module")
+def export_directory(export):
+    """The exported directory alone."""
+    return export[1]
 
 
 def mean_pool(hidden, mask):
@@ -55,6 +64,25 @@ def test_the_example_of_the_readme_runs_from_the_directory_alone(export_director
     code = example + "\nprint(outputs[0].shape)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"\(1, \d+, 384\)", done.stdout.strip())
+
+
+def shows(text, printed):
+    """Whether a text shows what was printed: `…` stands for anything, and measured numbers may be others."""
+    pattern = re.escape(text).replace("…", "[^•]*?")
+    pattern = re.sub(r"(ratio\\ \\\(|difference\\ )[\d.e\\-]+", r"\1[\\d.e-]+", pattern)
+    # Rounding decides whether the largest difference is above the tolerance.
+    pattern = pattern.replace(re.escape(", above atol 1e-05"), "(?:, above atol 1e-05)?")
+    return re.fullmatch(pattern, printed) is not None
+
+
+def test_the_readme_shows_what_the_command_prints(export):
+    """Line by line, but for paths, measured numbers and lines that are left out."""
+    text = README.read_text(encoding="utf-8")
+    (shown,) = [each for each in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if "Validating" in each]
+    assert shows(shown, export[0])
+    assert not shows(shown.replace("12 shapes", "11 shapes"), export[0])
+    assert not shows(shown.replace("101 of 101", "100 of 101"), export[0])
+    assert not shows("\n".join(shown.splitlines()[1:]) + "\n", export[0])
 
 
 @pytest.fixture(scope="module")
