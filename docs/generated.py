@@ -93,14 +93,14 @@ def benchmarks() -> Iterator[str]:
             if ratio and ratio.get("budget"):
                 what = f"{row['what']}, {row['figure']}" if "figure" in row else row["what"]
                 cells = (
-                    result["benchmark"],
+                    f"{result['benchmark']}, {result['date'][:10]}",
                     row["subject"],
                     what,
                     f"{ratio['median']:.2f}",
                     f"≤ {ratio['budget']:.2f}",
                 )
                 rows.append((*cells, "yes" if ratio["holds"] else "**no**"))
-    yield from table(("benchmark", "model", "what", "ratio", "budget", "holds"), rows)
+    yield from table(("benchmark, date", "model", "what", "ratio", "budget", "holds"), rows)
 
 
 def benchmark_tables() -> Iterator[str]:

@@ -306,7 +306,7 @@ def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
 
 
 def newcomer_commands():
-    """The commands of README and CONTRIBUTING: those that `.ci/newcomer` runs, and those that it has a reason not to."""
+    """The commands of README and CONTRIBUTING: those that `.ci/newcomer` runs, and those that it leaves out."""
     loader = importlib.machinery.SourceFileLoader("newcomer", str(ROOT / ".ci" / "newcomer"))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("newcomer", loader))
     loader.exec_module(module)
@@ -325,11 +325,10 @@ def never_run(pages):
         for language, body in blocks(page.read_text(encoding="utf-8")):
             if language == "bash":
                 lines = [" ".join(words) for words in commands(body) if (shell(words) or ("",))[0] not in TRIED]
-                exempt = {
-                    each: [s for s in PARSED_ONLY if each.startswith(s)] for each in lines if each not in elsewhere
-                }
-                needed |= {start for starts in exempt.values() for start in starts}
-                unknown += [each for each, starts in exempt.items() if not starts]
+                for line in lines:
+                    starts = [start for start in PARSED_ONLY if line.startswith(start) and line not in elsewhere]
+                    needed |= {*starts}
+                    unknown += [] if starts or line in elsewhere else [line]
             elif language != "python" and not (printed and language == "text"):
                 starts = [start for start in ILLUSTRATIONS if body.startswith(start)]
                 needed |= {*starts}
@@ -396,6 +395,24 @@ def test_the_table_of_checks_is_complete():
     text = (ROOT / "docs" / "judge.md").read_text(encoding="utf-8")
     assert list(table_of_checks(text).items()) == [(name, error.__name__) for name, error in CHECKS.items()]
     assert all(hasattr(errors, name) for name in table_of_checks(text).values())
+
+
+def table_of_hostile_cases(text):
+    """Entry point → cases in the sample and in all, from the table on the page about hostile input."""
+    rows = re.findall(r"^\| ([\w: ]+) \| .* \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    return {name: tuple(int(count.replace(",", "")) for count in counts) for name, *counts in rows}
+
+
+def test_the_table_of_hostile_cases_is_that_of_the_tests():
+    """Every entry point with its counts, and the sums."""
+    from parity.tests import test_fuzz, test_fuzz_processes
+
+    table = table_of_hostile_cases((ROOT / "docs" / "hostile.md").read_text(encoding="utf-8"))
+    counts = {name: tuple(n * test_fuzz.BLOCK for n in blocks) for name, blocks in test_fuzz.ENTRANCES.items()}
+    counts |= {f"processes: {kind}": test_fuzz_processes.COUNTS for kind in test_fuzz_processes.KINDS}
+    total = tuple(map(sum, zip(*counts.values(), strict=True)))
+    assert table == {**counts, "together": total}
+    assert table_of_hostile_cases("| json | any | 40 | 1,800 |") == {"json": (40, 1800)}
 
 
 def members(text):
