@@ -125,7 +125,7 @@ def _entry(path: Path) -> bytes | None:
             if not names:
                 return None
             if len(names) > 1 or archive.getinfo(names[0]).file_size > _LARGEST:
-                raise SchemaError(f"{FACTS}: is there {len(names)} times or too large, should be there once")
+                raise SchemaError(f"{FACTS}: is in the archive {len(names)} times or too large, should be there once")
             return archive.read(names[0])
     except SchemaError:
         raise

@@ -45,7 +45,8 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog, description="Judge an ONNX file against the checkpoint it was exported from.")
     p.add_argument("model", help="directory of the checkpoint, or model id on the Hub")
-    p.add_argument("file", type=Path, help="the ONNX file, or a directory of optimum's or transformers.js's")
+    text = "the ONNX file, or a directory with the files of one model, as optimum and transformers.js have it"
+    p.add_argument("file", type=Path, help=text)
     feature_option(p, "what the file was exported for; default: read from the file", None)
     p.add_argument("--atol", type=tolerance, help="hard limit on the absolute difference, besides the error ratio")
     thorough_option(p)
@@ -54,7 +55,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
         type=tolerance,
         help="largest error ratio that passes: how many times as far from float64 as PyTorch itself (default: 4)",
     )
-    p.add_argument("--names", type=Path, help="JSON file that says what the file's inputs and outputs are")
+    p.add_argument("--names", type=Path, help="JSON file that maps the file's input and output names to the model's")
     p.add_argument(
         "--timeout",
         type=whole_number,
@@ -65,7 +66,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
     p.add_argument(
         "--max-drift",
         type=tolerance,
-        help="largest drift of a file in halves or integers from the unquantised model, relative to the answer"
+        help="largest drift of a float16 or integer file from the unquantised model, relative to the answer"
         " (default: by its precision)",
     )
     checkpoint_options(p)

@@ -74,7 +74,7 @@ def checkpoint_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--allow-unused",
         action="store_true",
-        help="export although the model does not use whole layers of the checkpoint",
+        help="continue although the model does not use whole layers of the checkpoint",
     )
 
 
@@ -313,7 +313,7 @@ def _end(command: str, error: BaseException, as_json: bool) -> int:
     if isinstance(error, ParityError):
         return fail(command, str(error), error.exit_status, error.stage, as_json)
     text = " ".join(str(error).split())[:500]
-    message = f"an error that nobody has foreseen ({type(error).__name__}: {text}); PARITY_TRACEBACK=1 shows where"
+    message = f"an unexpected error ({type(error).__name__}: {text}); PARITY_TRACEBACK=1 shows where"
     return fail(command, message, 1, "unexpected", as_json)
 
 

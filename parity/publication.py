@@ -135,8 +135,8 @@ class Publication:
         except OSError as error:
             raise OutputError(
                 f"output {self._directory}: cannot be written ({getattr(reason, 'strerror', None) or reason}), and the"
-                f" old files cannot be put back ({error.strerror or error}): both sets are whole in {self._stage}; the"
-                " next export into this directory completes what has begun"
+                f" old files cannot be put back ({error.strerror or error}): both sets are complete in {self._stage};"
+                " the next export into this directory completes what has begun"
             ) from reason
 
 

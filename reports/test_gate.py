@@ -52,7 +52,7 @@ SEEDED = {
     "a cell removed": (
         lambda run: specimens.drop_cell(run, CELL),
         "disappeared: 2 checks",
-        f"{CELL} contract, traced_sizes: passed → not there",
+        f"{CELL} contract, traced_sizes: passed → missing",
     ),
     "a status flipped": (
         lambda run: specimens.change_records(run, CELL, status="failed", error="wrong"),
@@ -77,12 +77,12 @@ SEEDED = {
     "a cell that is new": (
         lambda run: [*run, specimens.line("gpt2")],
         "new: 1 check",
-        "gpt2-default-onnx17 traced_sizes: not there → passed",
+        "gpt2-default-onnx17 traced_sizes: missing → passed",
     ),
     "a check that is gone": (
         lambda run: [line for line in run if line["check"] != "contract"],
         "disappeared: 6 checks",
-        "bert-default-onnx11–13 contract: passed → not there",
+        "bert-default-onnx11–13 contract: passed → missing",
     ),
     "a cell that is skipped": (
         lambda run: specimens.change_records(run, CELL, status="skipped", error="Skipped: no device"),
@@ -151,10 +151,10 @@ def test_a_wrong_number_drops_nothing(place, tmp_path, capsys, number, message):
     assert command.main(["--accept", "records.jsonl", "--drop", str(number)]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert f"{CELL} contract, traced_sizes: passed → not there" in error
+    assert f"{CELL} contract, traced_sizes: passed → missing" in error
     assert path.read_bytes() == before
     assert command.main(["--accept", "records.jsonl", "--drop", "2"]) == 0
-    assert f"dropped:\n  {CELL} contract, traced_sizes: passed → not there" in capsys.readouterr().out
+    assert f"dropped:\n  {CELL} contract, traced_sizes: passed → missing" in capsys.readouterr().out
     assert command.main(["--accept", "records.jsonl", "--drop", "2"]) == 2
     assert "every check that was selected has a result" in capsys.readouterr().err
 
@@ -225,7 +225,7 @@ def test_an_environment_without_a_baseline_is_compared_with_the_nearest(near):
     [
         (specimens.change_records(specimens.run(), CELL, status="failed"), f"{CELL} traced_sizes: passed → failed"),
         (specimens.change_records(specimens.run(), CELL, status="xfailed"), f"{CELL} traced_sizes: passed → xfailed"),
-        (specimens.drop_cell(specimens.run(), CELL), f"{CELL} contract, traced_sizes: passed → not there"),
+        (specimens.drop_cell(specimens.run(), CELL), f"{CELL} contract, traced_sizes: passed → missing"),
         ([*specimens.run(), specimens.line("gpt2", status="failed")], "test_traced_sizes[gpt2-default-onnx17]"),
     ],
     ids=["regressed", "deviation", "gone", "new and red"],

@@ -202,7 +202,7 @@ def test_what_a_part_should_have_and_has_not_is_gone(accepted):
     selection = leave_out(*(key for key in KEYS if key[0].startswith("bert")))
     status, text = accepted(specimens.drop_cell(VIT, "vit-default-onnx12"), "--check", selection=selection)
     assert status == 1
-    assert "vit-default-onnx12 contract, traced_sizes: passed → not there" in text
+    assert "vit-default-onnx12 contract, traced_sizes: passed → missing" in text
     assert text.splitlines()[-1].endswith("--accept part.jsonl --drop 2")
     status, text = accepted(specimens.change_records(VIT, "vit-default-onnx12", status="failed"), "--check")
     assert status == 1
@@ -235,7 +235,7 @@ def test_a_part_begins_no_baseline(accepted, tmp_path):
     """If the nearest baseline has rows that were left out; a whole run is accepted."""
     status, text = accepted(VIT, "--accept", transformers="5.24.0")
     assert status == 2
-    assert "is not there yet, and these records are of a part of the matrix: the selection (-k vit) left out" in text
+    assert "does not exist yet, and these records are of a part of the matrix: the selection (-k vit) left out" in text
     assert len([*(tmp_path / "reports" / "baseline").glob("transformers-*.csv")]) == 1
     status, text = accepted(VIT, "--check", transformers="5.24.0")
     assert status == 0

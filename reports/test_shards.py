@@ -133,7 +133,7 @@ def test_two_halves_are_joined(merge, tmp_path):
 
 WRONG = {
     "missing": ({"first": make_shard(1, count=3), "second": make_shard(2, count=3)}, "shard 3/3: is missing"),
-    "doubled": ({"second": make_shard(1)}, "shard 1/2: is there 2 times"),
+    "doubled": ({"second": make_shard(1)}, "shard 1/2: was given 2 times"),
     "other environment": (
         {"transformers": "4.46.3"},
         "another packages than .*: transformers 4.46.3, should be 5.23.0",

@@ -101,7 +101,7 @@ def _data_problem(data: Data, directory: Path) -> str:
         return "lies outside the model's directory: a copy of that would not have it"
     path = directory / data.location
     if not data.location or not path.is_file():
-        return "is not there"
+        return "does not exist"
     size = path.stat().st_size
     return "" if size >= data.size else f"has {size} bytes, should have at least {data.size}"
 

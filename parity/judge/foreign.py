@@ -107,16 +107,17 @@ class View:
         """Remarks on names, types and inputs that a caller has to know and that are no faults."""
         for side, matching in (("input", self.inputs), ("output", self.outputs)):
             for own in matching.by_place:
-                message = f"{side} {own}: has no name of the model's, taken for {matching.names[own]} by its place"
+                message = f"{side} {own}: has none of the model's names, matched with {matching.names[own]} by position"
                 yield Finding("names", own, True, message)
         for value in self.contract.inputs:
             if value.name in self.inputs.names and value.dtype in ("int32", "float16", "bfloat16"):
                 yield Finding("dtype", value.name, True, f"input {value.name}: is given as {value.dtype}, as declared")
         for name in self.outputs.missing:
             if name in self.declared & _SPARE:
-                yield Finding("names", name, True, f"output {name}: the file has none")
+                yield Finding("names", name, True, f"output {name}: the file does not have it")
         for name in self.left_out:
-            yield Finding("names", name, True, f"input {name}: the file has none; it answers for 0 throughout")
+            message = f"input {name}: the file does not have it, and answers as if it were 0"
+            yield Finding("names", name, True, message)
 
     def failures(self) -> Iterator[Finding]:
         """A finding for each input and output that is missing, and for each that is unknown."""
@@ -125,14 +126,14 @@ class View:
                 message = f"input {name}: is missing, should be an input of the file; export it with one"
                 yield Finding("names", name, False, message)
         for name in self.inputs.unknown:
-            message = f"input {name}: is none of the model's; say with --names what to give to it"
+            message = f"input {name}: is not an input of the model; name the model's input for it with --names"
             yield Finding("names", name, False, message)
         for name in self.outputs.missing:
             if name in self.declared - _SPARE:
                 message = f"output {name}: is missing, should be an output of the file; export it with one"
                 yield Finding("names", name, False, message)
         for name in self.outputs.unknown:
-            message = f"output {name}: is none of the model's; say with --names what it is"
+            message = f"output {name}: is not an output of the model; name the model's output for it with --names"
             yield Finding("names", name, False, message)
 
 

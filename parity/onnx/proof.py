@@ -251,7 +251,7 @@ def untried_lengths(lengths: Lengths, source: SampleSource) -> list[Finding]:
     if not any(name in TEXTS for name in source.axes):
         return []
     return [
-        Finding("run", "lengths", True, f"{change.item} is {change.length:,}: {reason}, so none shows what comes after")
+        Finding("run", "lengths", True, f"{change.item} is {change.length:,}: {reason}, so no text shows longer ones")
         for change, reason in lengths.untried.items()
     ]
 

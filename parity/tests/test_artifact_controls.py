@@ -86,8 +86,8 @@ def test_weights_in_a_file_of_their_own_are_compared(offsets, twice, tmp_path):
     [
         ("weights", ""),
         ("below/weights", ""),
-        ("none", "is not there"),
-        ("", "is not there"),
+        ("none", "does not exist"),
+        ("", "does not exist"),
         ("../weights", "lies outside the model's directory"),
         ("below/../../weights", "lies outside the model's directory"),
         ("/weights", "lies outside the model's directory"),

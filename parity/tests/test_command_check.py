@@ -185,7 +185,7 @@ def test_wrong_output_name_is_rejected(checkpoint, tmp_path):
     file = bare(tmp_path / "named.onnx", name="hidden")
     status, log, err = run(checkpoint(), file, "--feature", "default")
     assert status == 1
-    assert "output hidden: is none of the model's; say with --names what it is" in err
+    assert "output hidden: is not an output of the model; name the model's output for it with --names" in err
     assert "-[x] ONNX model output names do not match reference model" in log
 
 
@@ -295,7 +295,7 @@ def test_data_beside_the_file_is_as_good(checkpoint, good, tmp_path):
     ("change", "message"),
     [
         (weight_again, "again as written_again"),
-        (data_gone, "external data weights: is not there"),
+        (data_gone, "external data weights: does not exist"),
         (backwards, "the checker of ONNX refuses it"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_file_without_token_types_is_right_for_what_it_takes(tiny, foreign):
     status, out, _ = run(tiny[0], foreign(drop_input("token_type_ids", "input_ids")), "--json")
     result = json.loads(out)
     assert (status, result["status"]) == (0, "passed")
-    assert "input token_type_ids: the file has none; it answers for 0 throughout" in result["remarks"]
+    assert "input token_type_ids: the file does not have it, and answers as if it were 0" in result["remarks"]
 
 
 def test_a_file_of_another_checkpoint_says_so_first(tiny, foreign):
@@ -338,7 +338,7 @@ def test_outputs_that_can_be_spared_are_a_remark():
     contract = Contract(17, (), (), {})
     view = View(contract, Matching({}), Matching({}, missing=missing), declared=frozenset(missing[:2]))
     assert [each.subject for each in view.failures()] == ["logits"]
-    assert [each.message for each in view.remarks()] == ["output encoder_last_hidden_state: the file has none"]
+    assert [each.message for each in view.remarks()] == ["output encoder_last_hidden_state: the file does not have it"]
 
 
 def test_generated_names():

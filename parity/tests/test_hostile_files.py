@@ -126,7 +126,7 @@ def test_the_declaration_is_read_without_the_graph(traced, tmp_path):
     assert declaration_of(tmp_path / "model.pt")["model_type"] == "bert"
     with zipfile.ZipFile(tmp_path / "model.pt", "a") as archive:
         archive.writestr("other/extra/parity.json", "{}")
-    with pytest.raises(SessionError, match="is there 2 times or too large"):
+    with pytest.raises(SessionError, match="is in the archive 2 times or too large"):
         declaration_of(tmp_path / "model.pt")
 
 

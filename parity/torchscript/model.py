@@ -119,7 +119,7 @@ class TracedModel:
         if len(given) != len(self.outputs) or not all(isinstance(each, torch.Tensor) for each in given):
             raise SessionError(
                 f"outputs: the trace returns {len(given)}, should return {len(self.outputs)} tensors:"
-                f" {', '.join(self.outputs)}; its file says something else than its graph does, trace the model again"
+                f" {', '.join(self.outputs)}; its description does not match its graph, trace the model again"
             )
         return dict(zip(self.outputs, given, strict=True))
 

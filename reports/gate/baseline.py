@@ -208,7 +208,7 @@ def _require_whole(path: Path, environment: Mapping[str, Any], statuses: Statuse
         cells = count_text(len({cell for cell, _ in keys}), "cell")
         what = f"checks of {cells}" if keys else f"the tests {', '.join(sorted(part.tests))}"
         raise UsageError(
-            f"{path}: is not there yet, and these records are of a part of the matrix: the selection"
+            f"{path}: does not exist yet, and these records are of a part of the matrix: the selection"
             f"{f' ({part.reason})' if part.reason else ''} left out {what}; run the whole matrix and accept that"
         )
 

@@ -114,7 +114,7 @@ def change_lines(items: Iterable[Change]) -> list[str]:
         cell = f"{stem}{ranges(int(opset) for opset in opsets if opset)}{rest}"
         advice = f"; {ADVICE[after]}" if after in ADVICE else ""
         subject = f"{cell} {label}".rstrip()
-        lines.append(f"{subject}: {before or 'not there'} → {after or 'not there'}{advice}")
+        lines.append(f"{subject}: {before or 'missing'} → {after or 'missing'}{advice}")
     return lines
 
 

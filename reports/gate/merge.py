@@ -76,7 +76,7 @@ def _gaps(runs: Mapping[Path, _Shard], count: int) -> list[str]:
         if not paths:
             wrong.append(f"shard {index}/{count}: is missing")
         elif len(paths) > 1:
-            wrong.append(f"shard {index}/{count}: is there {len(paths)} times: {', '.join(map(str, paths))}")
+            wrong.append(f"shard {index}/{count}: was given {len(paths)} times: {', '.join(map(str, paths))}")
     return wrong
 
 

@@ -108,7 +108,7 @@ def emulate(processor: Processor) -> Iterator[tuple[dict[str, str], list[str]]]:
 def _vendor_stub(directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
-        raise CannotEmulate("it takes a C compiler and Linux's LD_PRELOAD")
+        raise CannotEmulate("it needs a C compiler and Linux's LD_PRELOAD")
     source, library = directory / "vendor.c", directory / "vendor.so"
     source.write_text(_VENDOR.format(answer=0 if is_intel() else 1), encoding="utf-8")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)

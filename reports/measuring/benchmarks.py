@@ -234,7 +234,7 @@ def measure_alternately(commands: Mapping[str, Sequence[str]], runs: int) -> dic
                 output = Path(directory) / "out"
                 measurement = process([*command, str(output)])
                 if not (output / "model.onnx").is_file():
-                    raise ParityError(f"{name}: ended well and wrote no model.onnx")
+                    raise ParityError(f"{name}: exit status 0, but it wrote no model.onnx")
             if turn:
                 by_command[name].append(measurement)
     return by_command

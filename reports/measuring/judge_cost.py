@@ -84,7 +84,7 @@ def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
         status = pytest.main(options, plugins=[watch])
     seconds = {name: [s for (own, _), s in watch.seconds.items() if own == name] for name in architectures}
     if status != pytest.ExitCode.OK or not all(seconds.values()):
-        raise ParityError(f"judge: pytest ended with {status!r}; the time of a failed judge says nothing")
+        raise ParityError(f"judge: pytest ended with {status!r}; the time of a run that fails is not comparable")
     return seconds
 
 
