@@ -1,1 +1,1 @@
-"""Files that others export, made, judged by `parity check`, and held against a truth established apart from it."""
+"""Files of other exporters: written, judged by `parity check`, and compared with the truth, which `truth.py` finds."""

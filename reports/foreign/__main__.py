@@ -1,7 +1,7 @@
 """`python -m parity.reports.foreign DIRECTORY STEP…`: make files of other exporters, judge them, and write the table.
 
-Each step goes on where an earlier call has stopped. `make optimum` belongs into the environment of `tox -e peers`, all
-else into the default one with onnxscript beside it:
+Each step continues where an earlier call stopped. Run `make optimum` in the environment of `tox -e peers`, and the
+other steps in the default environment with onnxscript installed:
 
     python -m parity.reports.foreign DIRECTORY make optimum
     python -m parity.reports.foreign DIRECTORY make transformers torch-export torchscript optimiser quantiser float16
@@ -27,7 +27,7 @@ TABLE = Path(__file__).with_name("table.md")
 
 
 class Work:
-    """A directory with checkpoints, files and what was found out about them, a line of JSON each."""
+    """A directory with checkpoints, files, and the results of each step: one line of JSON for each file."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -40,26 +40,26 @@ class Work:
         return directory if case.is_directory else directory / "model.onnx"
 
     def files(self) -> Iterator[tuple[Case, Path]]:
-        """The cases that were made."""
+        """The cases whose files exist, with their paths."""
         for case in cases():
             if self.file(case).exists():
                 yield case, self.file(case)
 
     def known(self, step: str) -> dict[str, dict[str, Any]]:
-        """Name → what a step has found out."""
+        """Name → the result of a step."""
         path = self.directory / f"{step}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return {each["name"]: each for each in map(json.loads, lines)}
 
     def add(self, step: str, entry: dict[str, Any]) -> None:
-        """Keep what a step has found out."""
+        """Print and keep the result of a step."""
         print(step, entry["name"], entry.get("status", entry.get("right", "")), flush=True)
         with (self.directory / f"{step}.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
 
 def make(work: Work, sources: list[str]) -> None:
-    """Write what is not there yet; what an exporter refuses is told and left out."""
+    """Write the files that do not exist yet; if an exporter fails, print its error and leave the file out."""
     from parity.reports.foreign import sources as makers
 
     for case in cases():
@@ -75,7 +75,7 @@ def make(work: Work, sources: list[str]) -> None:
 
 
 def judge(work: Work) -> None:
-    """What `parity check` says of each file."""
+    """Run `parity check` on each file and keep the result."""
     from parity.reports.foreign.judging import judge
 
     known = work.known("judge")
@@ -85,7 +85,7 @@ def judge(work: Work) -> None:
 
 
 def faults(work: Work) -> None:
-    """What it says of each file with a fault in it."""
+    """Run `parity check` on a copy of each file with each of its faults, and keep the result."""
     from parity.reports.foreign.faults import faults_of
     from parity.reports.foreign.judging import judge
 
@@ -98,7 +98,7 @@ def faults(work: Work) -> None:
 
 
 def _spoil(case: Case, file: Path, place: Path, fault: tuple[str, Any]) -> Path:
-    """A copy of a file, or of a directory of files, with a fault."""
+    """The path of a copy, of a file or of a directory of files, with a fault."""
     import onnx
 
     shutil.rmtree(place, ignore_errors=True)
@@ -115,7 +115,7 @@ def _spoil(case: Case, file: Path, place: Path, fault: tuple[str, Any]) -> Path:
 
 
 def truth(work: Work) -> None:
-    """Which files are right, by a script that shares no code with the judge, in a process of its own."""
+    """Find out which files are right, with a script that shares no code with the judge, in its own process."""
     known = work.known("truth")
     jobs = []
     for case, file in work.files():
@@ -163,8 +163,9 @@ def table(work: Work) -> None:
     lines = [
         "# Files of other exporters, judged",
         "",
-        "Made by `python -m parity.reports.foreign`; tiny models with random weights. *truth* is that of `truth.py`,"
-        " which shares no code with the judge: torch in float64 against the file, at real tokens.",
+        "Written by `python -m parity.reports.foreign` from tiny models with random weights. *truth* says whether a"
+        " file is right, by `truth.py`, which shares no code with the judge: it compares the file with torch in"
+        " float64, at tokens that are not padding.",
         "",
         f"{len(rows)} files ({', '.join(f'{source} {count}' for source, count in sources.items())}) of"
         f" {len({row.split('|')[2].split()[0] for row in rows})} architectures: {counts['right']} judged right,"
@@ -172,8 +173,8 @@ def table(work: Work) -> None:
         f" output at an input), {alarms} alarms. {len(spoiled)} faults, {len(rejected)} rejected"
         + (f"; let through: {', '.join(let_through)}." if let_through else "."),
         "",
-        "A fault of activations that is too small for the drift of its precision is out of scope: weights and graph are"
-        " judged exactly, what the integers make of activations by its size alone.",
+        "Out of scope is a fault of the activations that is smaller than the drift of its precision: weights and graph"
+        " are judged exactly, but integer activations only by the size of their error.",
         "",
         "| source | model | variant | precision | verdict | truth | largest ratio | drift |",
         "|---|---|---|---|---|---|---|---|",
@@ -194,9 +195,9 @@ def table(work: Work) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the steps."""
     parser = argparse.ArgumentParser("python -m parity.reports.foreign", description=__doc__)
-    parser.add_argument("directory", type=Path, help="where files and findings are kept")
+    parser.add_argument("directory", type=Path, help="directory for the files and the results")
     parser.add_argument(
-        "steps", nargs="+", help=f"make with sources ({', '.join(SOURCES)}), judge, faults, truth, table"
+        "steps", nargs="+", help=f"make and its sources ({', '.join(SOURCES)}), or some of judge, faults, truth, table"
     )
     args = parser.parse_args(argv)
     work = Work(args.directory)

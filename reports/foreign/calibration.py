@@ -1,4 +1,4 @@
-"""What was judged of files in halves and integers → how far right ones are from faults, by precision."""
+"""Verdicts on float16 and integer files → how far right files and faults are from the limits, by precision."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FAULT = {"precision": re.compile(r"is ([\d.e+-]+) steps from"), "ratio": re.com
 
 
 def parts_of(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The verdicts on single files in one, those that have compared something."""
+    """The verdicts on the single files within a verdict, without those that compared no output."""
     result = verdict["result"]
     return [each for each in result.get("files", [result]) if "outputs" in each and "validated_at" in each]
 
 
 @dataclass
 class Row:
-    """What was measured of one precision."""
+    """The measurements of one precision: the largest of right files, the smallest of faults."""
 
     architectures: set[str] = field(default_factory=set)
     exporters: set[str] = field(default_factory=set)
@@ -33,7 +33,7 @@ class Row:
     spoiled: int = 0
 
     def add_healthy(self, case: Case, result: Mapping[str, Any]) -> None:
-        """Count a right file that passed, whose graph was judged."""
+        """Count a right file that passed and whose graph was judged."""
         self.architectures.add(case.architecture)
         self.exporters.add(case.base)
         self.files += 1
@@ -47,7 +47,7 @@ class Row:
             self.healthy[name] = max(value, self.healthy.get(name, 0.0))
 
     def add_fault(self, failures: Sequence[Mapping[str, str]]) -> None:
-        """Count a fault: the largest distance of each kind that was seen of it; a weight's hides the graph's."""
+        """Count a fault with its largest distance: that of a weight if one was found, otherwise that of the graph."""
         self.spoiled += 1
         for check, pattern in _FAULT.items():
             values = [
@@ -79,8 +79,9 @@ def calibration_lines(
     lines = [
         "## Calibration",
         "",
-        f"Files in halves and integers: how far right ones are from the limits ({STEPS:g} steps, ratio {LIMIT:g}), and"
-        " faults beyond them. A fault counts by the first judgement that it fails: the weights, else the graph.",
+        f"Float16 and integer files: how far right files are below the limits ({STEPS:g} steps, ratio {LIMIT:g}), and"
+        " how far faults are above them. A fault counts for the first judgement that it fails: the weights, else the"
+        " graph.",
         "",
         "| precision | files | architectures | exporters | healthy, largest: steps | ratio | drift | faults |"
         " least: steps | ratio |",

@@ -30,7 +30,7 @@ def _tensors(model: onnx.ModelProto, dtype: int, axes: int) -> Iterator[onnx.Ten
 
 
 def move_bias(model: onnx.ModelProto) -> None:
-    """The last vector of the file × 1.001."""
+    """Multiply the last vector of the file by 1.001."""
     _change(model, list(_vectors(model))[-1], lambda values: values * 1.001)
 
 
@@ -41,7 +41,7 @@ def _vectors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def zero_row(model: onnx.ModelProto) -> None:
-    """The last row of the first table."""
+    """Set the last row of the longest table to zero."""
 
     def zero(values: np.ndarray) -> np.ndarray:
         values[-1] = 0
@@ -51,14 +51,14 @@ def zero_row(model: onnx.ModelProto) -> None:
 
 
 def drop_activation(model: onnx.ModelProto) -> None:
-    """The first activation passes on what it is given."""
+    """Replace the first activation by the identity."""
     node = next(node for node in nodes_of(model.graph.node) if node.op_type in ("Relu", "Erf", "Gelu", "Tanh"))
     node.op_type, node.domain = "Identity", ""
     del node.attribute[:]
 
 
 def turn_softmax(model: onnx.ModelProto) -> None:
-    """The first softmax over queries instead of keys."""
+    """Compute the first softmax over queries instead of keys."""
     node = next(node for node in nodes_of(model.graph.node) if node.op_type == "Softmax")
     for attribute in node.attribute:
         if attribute.name == "axis":
@@ -66,7 +66,7 @@ def turn_softmax(model: onnx.ModelProto) -> None:
 
 
 def drop_mask(model: onnx.ModelProto) -> None:
-    """The mask is ones, whatever is given."""
+    """Replace the mask by ones."""
     from onnx import helper, numpy_helper
 
     for node in model.graph.node:
@@ -84,7 +84,7 @@ def drop_mask(model: onnx.ModelProto) -> None:
 
 
 def stretch_scale(model: onnx.ModelProto) -> None:
-    """The scale of a weight × 1.05."""
+    """Multiply the scale of a weight by 1.05."""
     names = {each.name for each in model.graph.initializer}
     tensor = next(each for each in model.graph.initializer if _is_scale(each, names))
     _change(model, tensor, lambda values: values * 1.05)
@@ -97,7 +97,7 @@ def _is_scale(tensor: onnx.TensorProto, names: Collection[str]) -> bool:
 
 
 def move_zero_point(model: onnx.ModelProto) -> None:
-    """The zero point of a weight + 1."""
+    """Add 1 to the zero point of a weight."""
     tensor = next(
         each
         for each in model.graph.initializer
@@ -107,7 +107,7 @@ def move_zero_point(model: onnx.ModelProto) -> None:
 
 
 def move_integer(model: onnx.ModelProto) -> None:
-    """One integer of a weight moved by 40."""
+    """Move one integer of a weight by 40."""
 
     def move(values: np.ndarray) -> np.ndarray:
         values.flat[7] = values.flat[7] - 40 if values.flat[7] > 0 else values.flat[7] + 40
@@ -118,7 +118,7 @@ def move_integer(model: onnx.ModelProto) -> None:
 
 
 def move_half(model: onnx.ModelProto) -> None:
-    """One half of a weight by two units in the last place."""
+    """Move one float16 element of a weight by two units in the last place."""
 
     def move(values: np.ndarray) -> np.ndarray:
         values.flat[5] = np.nextafter(np.nextafter(values.flat[5], np.float16(9)), np.float16(9))
@@ -142,7 +142,7 @@ INTEGER_FAULTS: Mapping[str, Callable[[onnx.ModelProto], None]] = {
     "softmax": turn_softmax,
 }
 HALF_FAULTS: Mapping[str, Callable[[onnx.ModelProto], None]] = {"half": move_half, "softmax": turn_softmax}
-# In the files of a directory, the first word of the name.
+# Faults of directories: the first word of the name is the file that gets the fault.
 HALVES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
     "encoder_model bias": move_bias,
     "encoder_model softmax": turn_softmax,
@@ -151,7 +151,7 @@ HALVES: Mapping[str, Callable[[onnx.ModelProto], None]] = {
     "decoder_model_merged softmax": turn_softmax,
     "decoder_model_merged row": zero_row,
 }
-# Source → the faults of what tools that round are calibrated on: one of a weight, one of the graph.
+# Source → the faults of the calibration of quantised files: one of a weight, one of the graph.
 ROUNDED: Mapping[str, Mapping[str, Callable[[onnx.ModelProto], None]]] = {
     "quantiser": {"scale": stretch_scale, "activation": drop_activation},
     "float16": {"half": move_half, "activation": drop_activation},
@@ -159,12 +159,12 @@ ROUNDED: Mapping[str, Mapping[str, Callable[[onnx.ModelProto], None]]] = {
 
 
 def faults_of(case: Case) -> Mapping[str, Callable[[onnx.ModelProto], None]]:
-    """Name → the fault, of those that are made of a case."""
+    """Name → fault, for each fault of a case."""
     calibrates = (case.architecture, case.feature) in CALIBRATION and case.variant in ("int8", "")
     return {**FAULTS.get(case.name, {}), **(ROUNDED.get(case.source, {}) if calibrates else {})}
 
 
-# Case → the faults of it that are made.
+# Name of a case → its faults, besides those of the calibration.
 FAULTS: Mapping[str, Mapping[str, Callable[[onnx.ModelProto], None]]] = {
     "optimum-t5-seq2seq-lm-with-past-directory": HALVES,
     "optimum-bart-seq2seq-lm-with-past-directory": HALVES,

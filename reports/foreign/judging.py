@@ -1,4 +1,4 @@
-"""One file and its checkpoint → what `parity check` says of it, in this process: imports are paid for once."""
+"""Run `parity check` on one file and its checkpoint in this process, so that imports take time only once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def judge(checkpoint: Path, file: Path, *options: str) -> dict[str, Any]:
-    """The verdict: `status` (0, 1, 2), the JSON object of the command, and its first line of error.
+    """The verdict: `status` (0, 1, 2), `result` (the JSON object of the command), and `error` (its first error line).
 
     Args:
         options: further arguments of the command.

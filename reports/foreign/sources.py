@@ -1,4 +1,4 @@
-"""The files of the table: who exports which model, and how. Each runs in the environment that has its exporter."""
+"""The files of the table: which exporter writes which model, and how. Each needs an environment with its exporter."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Case:
     Args:
         source: the exporter, a key of `SOURCES`.
         architecture, feature: of the tiny checkpoint.
-        variant: what is special about it; empty where nothing is, `directory` where it is several files.
-        base: the exporter of the float file that a tool of onnxruntime is given.
+        variant: the property that makes it special; empty if there is none, `directory` for several files.
+        base: the exporter of the float32 file that a tool of onnxruntime converts.
     """
 
     source: str
@@ -45,7 +45,7 @@ class Case:
 
     @property
     def checkpoint(self) -> str:
-        """The name of the checkpoint that it is a file of."""
+        """The name of the checkpoint that is exported."""
         return f"{self.architecture}-{self.feature}"
 
 
@@ -60,7 +60,7 @@ TEXT = (
     ("camembert", "question-answering"),
 )
 IMAGES = (("vit", "image-classification"), ("resnet", "default"))
-# What tools that round are calibrated on, each from the files of both exporters.
+# Models of the calibration of quantised files; each is quantised from the files of both exporters.
 CALIBRATION = (
     *TEXT,
     *IMAGES,
@@ -73,7 +73,7 @@ _PIXELS = {*IMAGES, *CALIBRATION[-3:-1]}
 
 
 def cases() -> list[Case]:
-    """All of them."""
+    """All files of the table."""
     found = [Case("optimum", *each) for each in (*TEXT, *IMAGES)]
     found += [Case("optimum", name, "causal-lm-with-past") for name in ("gpt2", "gpt-neo", "bloom", "llama")]
     found += [Case("optimum", name, "seq2seq-lm-with-past", "directory") for name in ("bart", "t5", "marian")]
@@ -98,13 +98,13 @@ def cases() -> list[Case]:
     return list(dict.fromkeys(found))
 
 
-# optimum gives the decoder's caches as many heads as the encoder has.
+# optimum declares the decoder's caches with the encoder's number of heads, so both must be equal.
 _HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
 _CHANGES = {"bart": _HEADS, "marian": _HEADS}
 
 
 def prepare(case: Case, directory: Path) -> Path:
-    """The checkpoint of a case below that directory; made if it is not there."""
+    """The checkpoint of a case below that directory; written if it does not exist."""
     from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 
     path = directory / case.checkpoint
@@ -177,7 +177,7 @@ def _optimum(case: Case, checkpoint: Path, directory: Path) -> None:
         "seq2seq-lm-with-past": "text2text-generation-with-past",
     }
     task = tasks.get(case.feature, case.feature)
-    # The names of earlier releases, which transformers.js reads: a decoder alone is a directory too.
+    # File names of earlier releases, which transformers.js reads: with them, a decoder alone is a directory, too.
     legacy = {"legacy": True} if case.is_directory and "causal" in case.feature else {}
     onnx_export_from_model(_load(case, checkpoint), directory, task=task, do_validation=False, **legacy)
 
@@ -278,7 +278,7 @@ def _torchscript(case: Case, checkpoint: Path, directory: Path) -> None:
 
 
 def _base(case: Case, checkpoint: Path, directory: Path) -> Path:
-    """The float file that a tool of onnxruntime is given; one that is there already is taken again."""
+    """The float32 file that a tool of onnxruntime converts; copied if another case has it already."""
     alike = (
         replace(case, source=source, variant=variant) for source, variant in (("quantiser", "int8"), ("float16", ""))
     )

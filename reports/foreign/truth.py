@@ -1,7 +1,7 @@
-"""Whether a file computes what its checkpoint computes, established without the judge: torch, onnxruntime and numpy.
+"""Whether a file computes what its checkpoint computes, found without the judge: with torch, onnxruntime and numpy.
 
-Nothing of parity is imported here. A file is right if it agrees with the float64 model at every input of a dozen, at
-real tokens: within a hundred-thousandth of the answer's size for float32, within the drift of its type otherwise.
+Nothing of parity is imported here. A file is right if it agrees with the float64 model on all inputs, at tokens that
+are not padding. `TOLERANCE` has the largest relative error for each type.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 import transformers
 
-# Kind of file → the largest root mean square error at real tokens, relative to that of the answer.
+# Kind of file → the largest relative error (a ratio of norms) that is right, at tokens that are not padding.
 TOLERANCE = {"float32": 1e-5, "float16": 0.05, "int8": 0.5, "uint8": 0.5, "static": 0.7, "int4": 0.7}
 AUTO = {
     "default": "AutoModel",
@@ -78,7 +78,7 @@ def is_right(checkpoint: Path, file: Path, feature: str, kind: str) -> tuple[boo
 
 
 def error_of_halves(model: Any, directory: Path, ids: np.ndarray, mask: np.ndarray) -> float:
-    """The largest error of an encoder and its decoders, at four tokens: three at once, and one after them."""
+    """The largest error of an encoder and its decoders, on four tokens: three in the first step, one in the next."""
     sessions = {
         path.stem: onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for path in directory.glob("*.onnx")
@@ -113,7 +113,7 @@ def error_of_halves(model: Any, directory: Path, ids: np.ndarray, mask: np.ndarr
 
 
 def error(answer: np.ndarray, exact: np.ndarray, real: np.ndarray | None) -> float:
-    """Of one row at a time, so that a padded one counts as much as the others."""
+    """The largest relative error of a row, so that a row with padding counts as much as the others."""
     if not np.isfinite(answer).all():
         return float("inf")
     worst = 0.0
@@ -129,7 +129,7 @@ def error(answer: np.ndarray, exact: np.ndarray, real: np.ndarray | None) -> flo
 def calls(
     model: Any, session: Any, feature: str
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray | None]]:
-    """The arguments of the model, the inputs of the file, and which tokens are real."""
+    """The arguments of the model, the inputs of the file, and which tokens are not padding."""
     inputs = session.get_inputs()
     types = {each.name: each.type for each in inputs}
     if "pixel_values" in types:
@@ -170,7 +170,7 @@ if __name__ == "__main__":
         answer: dict[str, Any]
         try:
             right, error_of_file = is_right(Path(job["checkpoint"]), Path(job["file"]), job["feature"], job["kind"])
-            # A tool makes no right file of a wrong one, however coarse its type is.
+            # A file that is converted from a wrong one is wrong, too, however large its tolerance is.
             base = Path(job["file"]).parent / "base" / "model.onnx"
             if base.is_file():
                 right = right and is_right(Path(job["checkpoint"]), base, job["feature"], "float32")[0]

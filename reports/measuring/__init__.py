@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured side by side in one run."""
+"""Benchmarks: Parity and its peer are measured in turn, in one run, and compared by ratios."""

@@ -1,4 +1,4 @@
-"""Which attention implementation's file is faster in ONNX Runtime: sdpa beside eager, with eager beside itself."""
+"""Which attention implementation gives the faster file in ONNX Runtime: sdpa or eager; and eager against itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from parity.sessions import OnnxSession
 
-# Sizes of small deployed models: (architecture, feature, configuration, vocabulary).
+# Sizes of small deployed models: (architecture, feature, configuration).
 MODELS = (
     (
         "bert",
@@ -52,7 +52,7 @@ EAGER, AGAIN, SDPA = "eager", "eager again", "sdpa"
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Latency of one run in milliseconds, at each shape; the ratio is of the smallest of `rounds` interleaved ones."""
+    """Latency of one run in milliseconds, at each shape; ratios compare the smallest of `rounds` interleaved runs."""
     rows = []
     for architecture, feature, sizes in MODELS:
         with tempfile.TemporaryDirectory() as directory:
@@ -82,7 +82,7 @@ def measure(rounds: int) -> dict[str, Any]:
 def sessions(
     architecture: str, feature: str, sizes: Mapping[str, int], directory: Path
 ) -> tuple[dict[str, OnnxSession], dict[str, dict[str, np.ndarray]]]:
-    """Name → session of the file with that attention, and shape → inputs."""
+    """Two mappings: name → session of the file with that attention implementation, and shape → inputs."""
     import transformers
 
     from parity.features import FeaturesManager, constructor

@@ -1,4 +1,4 @@
-"""What the conformance matrix costs: CPU minutes, peak memory of a worker, and what a second worker gains."""
+"""The cost of the conformance matrix: CPU minutes, peak memory of a worker, and the speedup by a second worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ EVERY_OPSET = (
 
 
 def run(workers: int) -> dict[str, float]:
-    """One run of what every file of the fifty gets: wall and CPU minutes, peak MiB of a worker, checks and cells.
+    """One run of the checks of `EVERY_OPSET` on the fifty architectures of the document.
+
+    Returns:
+        `wall` and `cpu` in minutes, `peak` of a worker in MiB, the numbers of `checks` and `cells`.
 
     Raises:
         ParityError: a check failed, or nothing ran.
@@ -53,21 +56,21 @@ def run(workers: int) -> dict[str, float]:
 
 
 def test_filter() -> str:
-    """The fifty of the document, for `-k`: named by what else there is, which is less."""
+    """The expression for `-k` that selects the fifty architectures of the document, by excluding the few others."""
     further = sorted({cell.architecture for cell in cells()} - {*FIFTY})
     return " and ".join(f"not {name}-" for name in further)
 
 
 def measure() -> dict[str, Any]:
-    """The fifty at every opset, with one worker and with two.
+    """Run the fifty architectures at every opset, with one worker and with two.
 
-    All of them both times: a worker takes seconds to start, which would hide the gain on a share of a few minutes.
+    Both runs take all of them: a worker takes seconds to start, which would hide the speedup in a short run.
     """
     return result(run(1), run(2))
 
 
 def result(one_worker: Mapping[str, float], two_workers: Mapping[str, float]) -> dict[str, Any]:
-    """The rows of the two runs; ratios are to the budgets, and of two workers to one."""
+    """The rows of the two runs; a ratio compares a value with its budget, or two workers with one."""
 
     def ratio_to_budget(value: float, budget: float = 1.0) -> dict[str, Any]:
         return measurements.ratio_verdict({"median": value, "min": value, "max": value}, budget)

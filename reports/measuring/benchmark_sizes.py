@@ -12,9 +12,9 @@ from typing import Any
 from parity.reports.measuring.large_checkpoints import CHECKPOINTS
 from parity.reports.measuring.measurements import _tell, of_medians, outcome, ratio_verdict, row
 
-# Checkpoint → the most wall time that the command may take, in that of the peer; None only tells it.
+# Checkpoint → the largest ratio of the command's wall time to the peer's; None has no limit.
 PEERS: Mapping[str, float | None] = {"bert-base": 1.25, "gpt2-small": 1.25, "t5-small": None, "whisper-tiny": 1.5}
-# Checkpoint → the commands whose peak is measured.
+# Checkpoint → the commands whose peak memory is measured.
 MEMORY: Mapping[str, tuple[str, ...]] = {
     "big-bird": ("onnx", "check"),
     "gpt2-36m": ("onnx", "check", "torchscript"),
@@ -23,7 +23,7 @@ MEMORY: Mapping[str, tuple[str, ...]] = {
     "bert-large": ("onnx", "check"),
     "gpt2-3g": ("onnx", "check"),
 }
-# The most memory that a command may take: so many times its checkpoint, and MiB besides.
+# The most memory that a command may use: this multiple of its checkpoint, plus this many MiB.
 TIMES, BESIDES = 2.3, 1.2 * 1024
 
 # A command → its wall and CPU seconds and its peak in MiB.
@@ -32,13 +32,13 @@ Measure = Callable[[Sequence[str]], dict[str, float]]
 
 @dataclass(frozen=True)
 class Tools:
-    """What is measured, and with what.
+    """The environments to measure, and the function that measures.
 
     Args:
-        python: that of our environment.
-        peer: the beginning of the peer's command line; empty for none.
-        measure: runs a command.
-        versions: of both environments, for the result.
+        python: the interpreter of Parity's environment.
+        peer: the beginning of the peer's command line; empty if there is no peer.
+        measure: runs a command and returns its measurements.
+        versions: the packages of both environments, for the result.
     """
 
     python: Path
@@ -47,7 +47,7 @@ class Tools:
     versions: Mapping[str, Mapping[str, str]]
 
     def ours(self, command: str, name: str, checkpoint: Path) -> list[str]:
-        """The command line of one of our commands on a checkpoint, without its last argument."""
+        """The command line of a command of Parity on a checkpoint, without its last argument."""
         declared = CHECKPOINTS[name]
         model = [str(checkpoint)] if command == "check" else ["--model", str(checkpoint)]
         opset = ["--opset", str(declared.opset)] if declared.opset and command == "onnx" else []
@@ -61,7 +61,7 @@ class Tools:
 
 
 def measure_peers(names: Sequence[str], runs: int, tools: Tools) -> dict[str, Any]:
-    """Wall and CPU seconds and peak of both exports of each checkpoint, in turn, after a warm-up."""
+    """Wall and CPU seconds and peak memory of both exports of each checkpoint, in turn, after a warm-up."""
     rows = []
     for name in names:
         with _checkpoint(name, tools) as checkpoint, tempfile.TemporaryDirectory() as directory:
@@ -79,7 +79,7 @@ def measure_peers(names: Sequence[str], runs: int, tools: Tools) -> dict[str, An
 
 
 def peer_rows(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """Two rows for each quantity: the peer, and parity with its ratio; the wall time has the budget."""
+    """Two rows for each quantity: the peer, and Parity with its ratio; only the wall time has a budget."""
     rows = []
     for quantity in ("wall", "cpu", "peak"):
         ours, theirs = ([run[quantity] for run in runs[each]] for each in ("parity", "optimum-cli"))
@@ -90,7 +90,7 @@ def peer_rows(name: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> l
 
 
 def measure_memory(names: Sequence[str], tools: Tools) -> dict[str, Any]:
-    """The peak of every command on each checkpoint, once, beside what it may be; and the peer's, if there is one."""
+    """The peak memory of every command on each checkpoint, in one run, with its limit; and of the peer, if any."""
     rows = []
     for name in names:
         with _checkpoint(name, tools) as checkpoint, tempfile.TemporaryDirectory() as directory:
@@ -111,7 +111,7 @@ def measure_memory(names: Sequence[str], tools: Tools) -> dict[str, Any]:
 
 
 def memory_row(name: str, command: str, size: float, peak: float) -> dict[str, Any]:
-    """The peak, in MiB, of a command on a checkpoint of so many MB, as a share of what it may be."""
+    """The peak memory (MiB) of a command on a checkpoint (`size` in MB), with its ratio to the limit."""
     allowed = TIMES * size * 1e6 / 2**20 + BESIDES
     verdict = ratio_verdict(of_medians([peak], [allowed]), 1.0)
     return row(f"{name}, {size:,.0f} MB", command, [peak], verdict, figure="peak")
@@ -119,7 +119,7 @@ def memory_row(name: str, command: str, size: float, peak: float) -> dict[str, A
 
 @contextlib.contextmanager
 def _checkpoint(name: str, tools: Tools) -> Iterator[Path]:
-    """Inside, the directory of a checkpoint; another process writes it, since torch is not to be in this one."""
+    """The directory of a checkpoint, which another process writes, so that this process does not import torch."""
     with tempfile.TemporaryDirectory() as directory:
         _tell(f"{name}: writing the checkpoint")
         module = "parity.reports.measuring.large_checkpoints"

@@ -1,4 +1,4 @@
-"""What a TorchScript export costs beside the bare `torch.jit.trace`, and what padding to the traced length costs."""
+"""The cost of a TorchScript export compared with a bare `torch.jit.trace`, and of padding to the traced length."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from parity.reports.measuring.measurements import (
 if TYPE_CHECKING:
     import torch
 
-# Against the bare call as everybody writes it: its check_trace, which is on by default, traces a second time.
+# Ratios to the bare call with its defaults: check_trace, which traces a second time, is on.
 BUDGETS = {"export": 1.2, "export, loaded again and proven": 1.2}
 UNCHECKED = "bare call, check_trace=False"
-# Tokens that a trace is padded to; requests have an eighth.
+# The length of the trace in tokens; requests have one SHAREth of it.
 LENGTH, SHARE = 128, 8
 NATIVE, PADDED = f"{LENGTH // SHARE} tokens, native", f"{LENGTH // SHARE} tokens, padded to {LENGTH}"
 NATIVE_AGAIN = f"{NATIVE} again"
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """CPU seconds of exports beside the bare call, and of padded requests beside a trace of their own length."""
+    """CPU seconds of exports and of the bare call, and of requests with and without padding."""
     lines = []
     with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
         warnings.simplefilter("ignore")
@@ -71,7 +71,7 @@ def measure(rounds: int) -> dict[str, Any]:
 def rows(
     subject: str, times: Mapping[str, Sequence[float]], base: str, budgets: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The rows of one subject; what has no budget is only told."""
+    """The rows of one subject; a ratio without a budget is only reported."""
     lines = []
     for what, seconds in times.items():
         ratio = None if what == base else ratio_verdict(pairwise(seconds, times[base]), budgets.get(what))
@@ -80,7 +80,7 @@ def rows(
 
 
 def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callable[[], object]]:
-    """What is measured of a tiny model, by name; each call but the bare ones says what the file is."""
+    """Name → call to measure, for a tiny model; only the exports also write a description into the file."""
     import torch
 
     from parity.fixtures.subjects import subject
@@ -107,7 +107,7 @@ def export_calls(model_type: str, feature: str, path: Path) -> dict[str, Callabl
 
 
 def padding_calls() -> dict[str, Callable[[], object]]:
-    """The trained MiniLM on requests of an eighth of the traced length: through a trace of their own, and padded."""
+    """MiniLM on requests of an eighth of the traced length: with a trace of their own length, and padded."""
     import torch
     from transformers import AutoModel
 

@@ -1,4 +1,4 @@
-"""`parity benchmarks`: costs beside the bare exporter (`export`), a peer (`command`, `peers`), per cell (`judge`)."""
+"""`parity benchmarks`: costs compared with the bare exporter, with a peer or with a budget."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EXPORT_BUDGETS = {"export": 1.15, "export and validation": 1.6}
 JUDGED = ("bert", "gpt2", "t5", "vit")
 JUDGE_BUDGET = 0.4  # CPU seconds of a cell, on average
 COMMAND_BUDGETS = {"wall": 1.0, "cpu": None, "peak": 1.05}
-# Without the library named, a peer that has sentence-transformers exports its pooling too: another model.
+# Without the name of the library, optimum-cli uses sentence-transformers, if installed, and exports its pooling too.
 _PEER_OPTIONS = ("--task", "feature-extraction", "--library-name", "transformers")
 
 
@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def measure_judge(args: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds of the judge in every cell of some architectures, as the suite runs it; the mean has the budget."""
+    """CPU seconds of the judge in every cell of some architectures, as in the suite; only the mean has a budget."""
     from parity.reports.measuring import judge_cost
 
     with one_thread():
@@ -116,7 +116,7 @@ def measure_judge(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def judge_rows(by_architecture: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """One row for each architecture, and one for all cells together, which alone is held to the budget."""
+    """One row for each architecture, and one for all cells together, the only one with a budget."""
     from parity.reports.measuring.judge_cost import summary
 
     everything = [each for seconds in by_architecture.values() for each in seconds]
@@ -129,7 +129,7 @@ def judge_rows(by_architecture: Mapping[str, Sequence[float]]) -> list[dict[str,
 
 
 def measure_export(rounds: int) -> dict[str, Any]:
-    """CPU seconds of an export, with and without validation, beside the bare call on the same wrapper and inputs."""
+    """CPU seconds of an export, with and without validation, and of the bare call on the same wrapper and inputs."""
     rows = []
     with one_thread(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as directory:
         warnings.simplefilter("ignore")
@@ -142,14 +142,14 @@ def measure_export(rounds: int) -> dict[str, Any]:
 
 
 def export_rows(subject: str, times: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """The rows of one model; the control is the bare call beside itself, which has no budget."""
+    """The rows of one model; the control, a second bare call, has no budget."""
     ratios = {what: pairwise(seconds, times[BARE]) for what, seconds in times.items() if what != BARE}
     verdicts = {BARE: None, **{what: ratio_verdict(ratio, EXPORT_BUDGETS.get(what)) for what, ratio in ratios.items()}}
     return [row(subject, what, seconds, verdicts[what]) for what, seconds in times.items()]
 
 
 def export_calls(model_type: str, feature: str, path: Path) -> tuple[str, dict[str, Callable[[], object]]]:
-    """What is measured of a tiny model, by name; each call writes the file at `path`."""
+    """Name → call to measure, for a tiny model; each call writes the file at `path`."""
     from parity.features import constructor
     from parity.fixtures.checkpoints import tiny_model
     from parity.fixtures.preprocessors import preprocessor as tiny_preprocessor
@@ -204,11 +204,12 @@ def _bare_call(
     return bare
 
 
-# Whole processes: the command beside its peer. Nothing here imports torch: a child's peak would start at our size.
+# Whole processes: the command and its peer. Nothing here imports torch: the peak memory of a child process starts at
+# the size of this one.
 
 
 def measure_command(args: argparse.Namespace) -> dict[str, Any]:
-    """Wall and CPU seconds and peak memory of the command beside `optimum-cli` on the same checkpoint, alternating."""
+    """Wall and CPU seconds and peak memory of the command and of `optimum-cli` on the same checkpoint, in turn."""
     model = args.model or minilm.directory()
     for option, path in {"--python": args.python, "--peer-python": args.peer_python, "--model": model}.items():
         if not path.exists():
@@ -225,7 +226,7 @@ def measure_command(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_alternately(commands: Mapping[str, Sequence[str]], runs: int) -> dict[str, list[dict[str, float]]]:
-    """Measurements of every command, in turn, each given an output directory that is not there yet; see `process`."""
+    """Measurements of every command, in turn, each with a new output directory; see `process`."""
     by_command: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for turn in range(runs + 1):
         for name, command in commands.items():
@@ -241,13 +242,13 @@ def measure_alternately(commands: Mapping[str, Sequence[str]], runs: int) -> dic
 
 
 def process(command: Sequence[str]) -> dict[str, float]:
-    """Run a command; its wall and CPU seconds and its peak memory in MiB, children that it waited for included.
+    """Run a command; return `wall` and `cpu` seconds and `peak` memory in MiB, including children that it waited for.
 
     Raises:
-        ParityError: it fails; the end of its standard error is told.
+        ParityError: it fails; the message has the end of its standard error.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    environment.pop("OMP_WAIT_POLICY", None)  # this process has set it for itself; the peer is run as users run it
+    environment.pop("OMP_WAIT_POLICY", None)  # set in this process only; the peer runs as users run it
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
@@ -274,7 +275,7 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 
 def command_rows(subject: str, runs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """Two rows for each quantity: the peer, which is the base, and parity with its ratio."""
+    """Two rows for each quantity: the peer, which is the base, and Parity with its ratio."""
     rows = []
     for quantity, budget in COMMAND_BUDGETS.items():
         ours, theirs = ([run[quantity] for run in runs[name]] for name in ("parity", "optimum-cli"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from parity.architectures.conformance.matrix import Cell
 
 _Result = TypeVar("_Result")
-# Fixtures whose time is not the judge's.
+# Fixtures whose time does not count as the judge's.
 APART = ("artifact", "session")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,11 +27,11 @@ class Stopwatch:
     """pytest plug-in: CPU seconds of the checks of each cell, in this process.
 
     Args:
-        architectures: whose cells are run, by name; other tests are left out.
+        architectures: the names of those whose cells are run; other tests are left out.
 
     Attributes:
-        seconds: (architecture, cell id) → CPU seconds of all its checks; models and references that cells share count
-            where they are made.
+        seconds: (architecture, cell id) → CPU seconds of all its checks. Models and references that cells share count
+            for the cell that creates them.
     """
 
     def __init__(self, architectures: Sequence[str], clock: Callable[[], float] = time.process_time) -> None:
@@ -44,7 +44,7 @@ class Stopwatch:
         items[:] = [item for item in items if self._cell(item) is not None]
 
     def pytest_collection_finish(self) -> None:
-        # The first cell does not pay for the imports. Before pytest has loaded its plug-ins they would import some.
+        # So that the imports do not count for the first cell. Earlier, pytest has not loaded all its plug-ins.
         import transformers  # noqa: F401
 
         from parity import features  # noqa: F401
@@ -75,7 +75,7 @@ def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
     """Architecture → CPU seconds of the judge of each of its cells, in the order in which they ran.
 
     Raises:
-        ParityError: a check fails, or an architecture has no cells; a failed judge has stopped early.
+        ParityError: a check fails, so that its judge stopped early, or an architecture has no cells.
     """
     watch = Stopwatch(architectures)
     with tempfile.TemporaryDirectory() as directory:
@@ -89,5 +89,5 @@ def measure(architectures: Sequence[str]) -> dict[str, list[float]]:
 
 
 def summary(seconds: Sequence[float]) -> str:
-    """What was measured, in words: how many cells, and their mean."""
+    """The number of cells and their mean, in words."""
     return f"judge of {len(seconds)} cells, mean {statistics.mean(seconds):.3f}"

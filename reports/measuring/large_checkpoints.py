@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Files of a tokenizer, as they are published: what transformers 5 saves, the transformers of the peer cannot read.
+# Files of a tokenizer, as published: the peer's transformers cannot read a tokenizer that transformers 5 saved.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
 class LargeCheckpoint:
-    """How a checkpoint is made, and what it is exported as.
+    """A checkpoint to write, and the feature to export.
 
     Args:
-        model: the class of transformers; its configuration has the same name with `Config` at the end.
-        feature, task: what it is exported for, in our terms and in the peer's.
-        options: of the configuration.
-        opset: None takes the default.
+        model: the model's class in transformers.
+        feature, task: the feature in Parity's terms, and the task in the peer's.
+        options: arguments of the configuration.
+        opset: None for the default.
     """
 
     model: str
@@ -32,7 +32,7 @@ class LargeCheckpoint:
 
     @property
     def family(self) -> str:
-        """The beginning of the class's name, which that of its configuration has too."""
+        """The beginning of the class's name, which the name of its configuration shares."""
         return next(name for name in ("BigBird", "Bert", "GPT2", "T5", "Whisper") if self.model.startswith(name))
 
     def write(self, directory: Path) -> None:
@@ -92,7 +92,7 @@ CHECKPOINTS: Mapping[str, LargeCheckpoint] = {
         "BigBirdForMaskedLM",
         "masked-lm",
         "fill-mask",
-        # Longer than what is looked at whole, so every text is of this length.
+        # Above the length up to which BigBird uses full attention, so every text is padded to this length.
         {"vocab_size": 30522, "max_position_embeddings": 1024, **_of_bert(128, 2)},
         opset=14,
     ),

@@ -1,4 +1,4 @@
-"""What all benchmarks do: calls in turn, medians and ratios, a table, and a file."""
+"""Functions of all benchmarks: calls in turn, medians and ratios, a table, and a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from parity.environment import describe
 
 FIGURES = {"wall": ("wall seconds", ".2f"), "cpu": ("CPU seconds", ".2f"), "peak": ("peak memory, MiB", ".0f")}
-# scipy is told because transformers imports it where it finds it: 35 MiB and some tenths of a second.
+# With scipy, because transformers imports it if it is installed: 35 MiB and some tenths of a second.
 PACKAGES = ("optimum-onnx", "torch", "transformers", "onnx", "onnxruntime", "scipy")
 BARE, CONTROL = "bare call", "bare call again"
 SUBJECTS = (("bert", "default"), ("gpt2", "causal-lm"), ("t5", "seq2seq-lm"))
@@ -36,13 +36,13 @@ def pairwise(values: Sequence[float], base: Sequence[float]) -> dict[str, float]
 
 
 def of_medians(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """The ratio of two medians; its range is what it would be with the extremes of `values`."""
+    """The ratio of two medians; its range uses the smallest and the largest of `values` instead of their median."""
     middle = statistics.median(base)
     return {name: value / middle for name, value in spread(values).items()}
 
 
 def ratio_verdict(ratio: Mapping[str, float], budget: float | None) -> dict[str, Any]:
-    """The ratio with its budget and whether its median keeps it; without a budget it is only told."""
+    """The ratio with its budget, and whether the median is within it; without a budget it always holds."""
     return {**ratio, "budget": budget, "holds": budget is None or ratio["median"] <= budget}
 
 
@@ -63,12 +63,12 @@ def outcome(name: str, unit: str, rows: Sequence[Mapping[str, Any]], **more: Any
 def row(
     subject: str, quantity: str, values: Sequence[float], ratio: Mapping[str, Any] | None, **more: Any
 ) -> dict[str, Any]:
-    """One line of a result: raw measurements, their spread and, except for the base itself, the judged ratio to it."""
+    """One line of a result: raw measurements, their spread and, except for the base, the judged ratio to the base."""
     return {"subject": subject, "what": quantity, **more, "figures": list(values), **spread(values), "ratio": ratio}
 
 
 def cpu_model() -> str:
-    """The processor's own name."""
+    """The name of the processor, as it reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -82,13 +82,13 @@ def measure_in_turn(
     progress: Callable[[int], object],
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Seconds of every call in every round, after one round that does not count; every other round runs backwards."""
+    """Seconds of every call in every round, after one warm-up round; every other round runs in reverse order."""
     names = list(calls)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):
         progress(turn)
         for name in names if turn % 2 else reversed(names):
-            gc.collect()  # no call pays for what an earlier one left
+            gc.collect()  # so that no call frees objects of an earlier one
             started = clock()
             calls[name]()
             if turn:
@@ -98,7 +98,7 @@ def measure_in_turn(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """torch and ONNX Runtime on one thread, the collector of cycles on, as for a user of the API; then as before."""
+    """Inside, torch and ONNX Runtime use one thread, and garbage collection is on, as for a user of the API."""
     import torch
 
     threads, setting, collecting = torch.get_num_threads(), os.environ.get("PARITY_THREADS"), gc.isenabled()
@@ -145,14 +145,14 @@ def _verdict(ratio: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def write(result: Mapping[str, Any], directory: Path) -> None:
-    """`<benchmark>.json` with everything and `<benchmark>.md` with the table."""
+    """Write `<benchmark>.json` with everything and `<benchmark>.md` with the table."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{result['benchmark']}.json").write_text(json.dumps(result, indent=1) + "\n")
     (directory / f"{result['benchmark']}.md").write_text(table(result))
 
 
 def round_reporter(subject: str, rounds: int) -> Callable[[int], None]:
-    """What `interleaved` calls at each round: prints which it is."""
+    """A function for `progress` of `measure_in_turn`: it prints the number of the round."""
     return lambda number: _tell(f"{subject}: round {number} of {rounds}")
 
 

@@ -1,6 +1,6 @@
-"""`python -m parity.reports.mutation`: seed faults, decide which are visible, hold them against the judge, and report.
+"""`python -m parity.reports.mutation`: seed faults, find out which are visible, judge these, and report.
 
-What was found out is kept, a line of JSON each, and a run that was interrupted goes on where it stopped.
+Each result is kept as one line of JSON, so that an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from parity.reports.mutation.cases import MODELS, SETTINGS, Case, cases
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "reports" / "results", ROOT / "docs" / "judge.md"
 SEED = 2026
-# How many faults a file gets: at the first setting, and at the others; MiniLM.
+# The number of faults of a file: at the first setting, at the others, and of MiniLM.
 _LIMITS = (28, 12, 30)
 
 
 class Work:
-    """A directory with files and with what was found out, a line of JSON each."""
+    """A directory with files and with the results of each step, one line of JSON each."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
 
     def known(self, step: str) -> dict[str, dict[str, Any]]:
-        """Name → what was found out last."""
+        """Name → its last result of a step."""
         path = self.directory / f"{step}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return {each["name"]: each for each in map(json.loads, filter(_is_whole, lines))}
 
     def add(self, step: str, entry: dict[str, Any]) -> None:
-        """Keep it."""
+        """Keep a result."""
         with (self.directory / f"{step}.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
@@ -51,7 +51,7 @@ def _is_whole(line: str) -> bool:
 
 
 def mutate(work: Work, case: Case, args: argparse.Namespace, uses: Counter[str]) -> None:
-    """Judge a file, and what the faults make of it."""
+    """Judge a file without a fault, then with each of its faults."""
     import onnx
 
     from parity.reports.mutation import catalogue, judges
@@ -60,7 +60,7 @@ def mutate(work: Work, case: Case, args: argparse.Namespace, uses: Counter[str])
 
     started = time.perf_counter()
     path = work.directory / "files" / case.name / "model.onnx"
-    # What is needed to judge takes seconds, and nothing may be left to judge.
+    # Preparing the judges takes seconds, and may not be needed: everything may have been judged before.
     bench = None if path.is_file() else judges.prepare(case, path)
     graph = Graph(onnx.load(str(path)))
     faults = catalogue.faults_of(graph, case, args.seed)
@@ -85,26 +85,26 @@ def mutate(work: Work, case: Case, args: argparse.Namespace, uses: Counter[str])
 
 
 def limit_of(case: Case, scale: float) -> int:
-    """How many faults a file gets."""
+    """The number of faults of a file."""
     first, other, minilm = _LIMITS
     own = minilm if not case.is_tiny else first if case.setting == next(iter(SETTINGS)) else other
     return max(1, round(own * scale))
 
 
 def _must_judge(entry: dict[str, Any] | None, args: argparse.Namespace) -> bool:
-    """Whether a fault is new, or survived and is asked for again."""
+    """Whether a fault is new, or survived and `--again` is given."""
     if entry is None:
         return True
     return args.again and entry["state"] == "visible" and not all(entry.get(j, "-") for j in ("suite", "command"))
 
 
 def about(case: Case) -> dict[str, str]:
-    """What a line says of its file."""
+    """The fields of a result that describe its file."""
     return {"architecture": case.architecture, "setting": case.setting}
 
 
 def original(bench: Any, path: Path) -> dict[str, Any]:
-    """What the judges say of a file without a fault."""
+    """The verdicts of the judges on a file without a fault."""
     command = bench.command.judge(path)
     entry = {"command": command.reason, "comparisons": command.comparisons}
     if bench.suite:
@@ -114,7 +114,7 @@ def original(bench: Any, path: Path) -> dict[str, Any]:
 
 
 def judge_fault(fault: Any, graph: Any, truth: Any, bench: Any, target: Path) -> dict[str, Any]:
-    """Whether it is visible, and what the judges say of it then."""
+    """Whether a fault is visible, and if so, the verdicts of the judges."""
     from parity.reports.mutation.contracts import CONTRACT
     from parity.reports.mutation.visibility import STILLBORN, VISIBLE
 
@@ -136,7 +136,7 @@ def judge_fault(fault: Any, graph: Any, truth: Any, bench: Any, target: Path) ->
 
 
 def trace(work: Work, args: argparse.Namespace) -> None:
-    """Judge the traces."""
+    """Judge the TorchScript traces that have lost a branch."""
     from parity.reports.mutation import traces
 
     every = traces.traces(args.seed)
@@ -150,18 +150,18 @@ def trace(work: Work, args: argparse.Namespace) -> None:
 
 
 def chosen_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """The files that are asked for."""
+    """The files that `--only` selects."""
     for case in cases():
         if not args.only or case.architecture in args.only:
             yield case
 
 
 def run(args: argparse.Namespace) -> int:
-    """All steps; the exit status says whether the figures are as high as promised."""
+    """Run all steps; the exit status is 1 if a score is lower than promised."""
     from parity.reports.mutation import scores
 
     work = Work(args.directory)
-    keep(f"what was found out is kept in {args.directory}: run it again to go on")
+    keep(f"the results are kept in {args.directory}: run the command again to continue")
     settle()
     uses: Counter[str] = Counter()
     if not args.report:
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def settle() -> None:
-    """One thread, no network: as the matrix is run."""
+    """Use one thread and no network, as the matrix does."""
     os.environ.setdefault("PARITY_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -195,12 +195,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser("python -m parity.reports.mutation", description=(__doc__ or "").splitlines()[0])
     default = ROOT / "reports" / "out" / "mutation"
-    parser.add_argument("directory", nargs="?", type=Path, default=default, help="where what is found out is kept")
-    parser.add_argument("--seed", type=int, default=SEED, help="of faults, inputs and sizes (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=[*MODELS, "MiniLM"], metavar="ARCHITECTURE", help="a part")
-    parser.add_argument("--scale", type=float, default=1.0, help="how many faults: a share, or a multiple")
-    parser.add_argument("--again", action="store_true", help="judge those that survived once more")
-    parser.add_argument("--report", action="store_true", help="only report what is kept")
+    parser.add_argument("directory", nargs="?", type=Path, default=default, help="directory of the results")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="seed of faults, inputs and sizes (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="+", choices=[*MODELS, "MiniLM"], metavar="ARCHITECTURE", help="run a part")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply the number of faults by this")
+    parser.add_argument("--again", action="store_true", help="judge the survivors again")
+    parser.add_argument("--report", action="store_true", help="only report the kept results")
     args = parser.parse_args(argv)
     return run_guarded(parser.prog, lambda: run(args))
 

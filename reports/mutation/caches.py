@@ -1,4 +1,4 @@
-"""Faults of caches, of positions and of ids."""
+"""Faults of caches, positions and ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG = 2**62
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them."""
+    """All faults of these classes that a file can have."""
     yield from _presents(graph)
     yield from _indices(graph)
     yield from _values(graph)
@@ -63,7 +63,7 @@ def _fault(group: str, what: str, where: str, value: str, build: Callable[[Build
 
 
 def _but_last(b: Builder, value: str) -> str:
-    """One everywhere but at the last token, for a product."""
+    """A factor that is 0 at the last token and 1 at all others."""
     count = b.size(value, 2)
     places = b.unsqueeze(b.steps(count), 0, 1, 3)
     return b.op("Cast", b.op("Less", places, b.op("Sub", count, b.const(1))), to=FLOAT)
@@ -92,7 +92,7 @@ def _exchange(one: str, other: str) -> Callable[[Graph], None]:
 
 
 def _indices(graph: Graph) -> Iterator[Fault]:
-    """What is looked up in tables."""
+    """Faults of the indices that are looked up in tables, and of rotary angles."""
     for node in graph.nodes("Gather"):
         table = node.input[0]
         if table not in graph.tensors or len(graph.tensors[table].dims) != 2:
@@ -173,7 +173,7 @@ def _reindex(name: str, build: Callable[[Builder, str], str]) -> Callable[[Graph
 
 
 def _values(graph: Graph) -> Iterator[Fault]:
-    """Floats that are clamped as they come in."""
+    """Floating point inputs that are clamped."""
     for name, value in graph.inputs.items():
         if value.type.tensor_type.elem_type != FLOAT:
             continue

@@ -32,7 +32,7 @@ SETTINGS = {"opset 17": (17, "eager"), "opset 11": (11, "eager"), "opset 20": (2
 
 @dataclass(frozen=True)
 class Case:
-    """One file.
+    """One file into which faults are seeded.
 
     Args:
         setting: a key of `SETTINGS`, or MiniLM.
@@ -54,7 +54,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All files that the declarations have: setting by setting, MiniLM after the first."""
+    """All files that exist in the matrix, one setting after the other; MiniLM comes after the first setting."""
     from parity.architectures.conformance.matrix import cells
 
     present = {(cell.architecture, cell.feature, cell.opset, cell.attention) for cell in cells()}

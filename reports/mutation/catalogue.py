@@ -1,4 +1,4 @@
-"""All faults that a file can have, and which of them are seeded."""
+"""All faults that a file can have, and the choice of those that are seeded."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from parity.reports.mutation.cases import Case
 from parity.reports.mutation.graphs import Fault, Graph
 
 FINDERS = (weights.find, masks.find, caches.find, operators.find, conditions.find, contracts.find)
-# What survived when faults were seeded before there were an account of weights, long texts and batches of eight rows.
+# Classes, and beginnings of names, of the faults that survived before the judge looked for weights in the file and
+# tried long texts and batches of eight rows.
 _SURVIVING_GROUPS = {masks.OPEN, masks.FILLS, conditions.CONDITIONS, contracts.CONTRACT}
-# Classes of which each file gets more than one fault for one of the others: they have most kinds, or survive most.
+# Class → how many of its faults a file gets for each fault of another class: these have most kinds, or survive most.
 _TURNS = {conditions.CONDITIONS: 4, contracts.CONTRACT: 2}
 _SURVIVING_NAMES = (
     "the last row",
@@ -30,17 +31,17 @@ _SURVIVING_NAMES = (
 
 
 def is_of_surviving_kind(group: str, kind: str) -> bool:
-    """Whether a kind is one of those that the judge let through before."""
+    """Whether faults of this kind survived before."""
     return group in _SURVIVING_GROUPS or kind.startswith(_SURVIVING_NAMES)
 
 
 def random_for(case: Case, seed: int) -> np.random.Generator:
-    """Random numbers that belong to a file."""
+    """A generator of random numbers, seeded for one file."""
     return np.random.default_rng([seed, zlib.crc32(case.name.encode())])
 
 
 def faults_of(graph: Graph, case: Case, seed: int) -> list[Fault]:
-    """One fault of each kind that the file can have: where there are several places, one is drawn."""
+    """One fault of each kind that the file can have; if several places are possible, one is drawn."""
     draw = random_for(case, seed)
     by_kind: dict[str, list[Fault]] = {}
     for find in FINDERS:
@@ -50,10 +51,13 @@ def faults_of(graph: Graph, case: Case, seed: int) -> list[Fault]:
 
 
 def choose(faults: Iterable[Fault], limit: int, uses: Counter[str], draw: np.random.Generator) -> list[Fault]:
-    """Those that are seeded: of kinds that were used least, of every class as many as it has turns.
+    """The faults to seed: the least used kinds, from all classes in turn.
 
     Args:
+        faults: one of each kind.
+        limit: the number of faults to choose.
         uses: kind → how often it was seeded so far.
+        draw: decides between kinds that were used equally often.
     """
     by_group: dict[str, list[Fault]] = {}
     for fault in faults:

@@ -1,4 +1,4 @@
-"""Faults that show only under a condition: a size, a padding, an id, a value, a row."""
+"""Faults that show only under a condition: at a size, with a padding, for an id or a value, in a row."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from parity.reports.mutation.graphs import FLOAT, Builder, Fault, Graph
 from parity.reports.mutation.masks import mask_inputs
 
 CONDITIONS = "wrong only under a condition"
-# What is wrong then: an output is a hundredth more.
+# The fault: under the condition, an output is larger by this share.
 _FACTOR = 0.01
 _TEXTS = ("sequence", "decoder_sequence", "encoder_sequence", "text_sequence")
 _PASTS = ("past_sequence", "past_decoder_sequence")
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them, at the first output, and some at the first present."""
+    """All faults of the first output, and some of the first present."""
     output = next(iter(graph.outputs))
     for what, where, build in _conditions(graph, draw):
         yield Fault(CONDITIONS, what, where, _stretch(output, build), output)
@@ -39,7 +39,7 @@ def _stretch(output: str, condition: Callable[[Builder], str]) -> Callable[[Grap
 
 
 def _conditions(graph: Graph, draw: np.random.Generator) -> Iterator[tuple[str, str, Callable[[Builder], str]]]:
-    """What, where, and a scalar that says whether it holds (or one for each row)."""
+    """For each condition: name, place, and a function that builds it, as a scalar or with one value for each row."""
     sizes = {each: found for each in ("batch", *_TEXTS, *_PASTS, "height", "width") if (found := graph.axis(each))}
 
     def compare(axis: str, operator: str, value: int) -> Callable[[Builder], str]:
@@ -101,7 +101,7 @@ def _conditions(graph: Graph, draw: np.random.Generator) -> Iterator[tuple[str, 
 
 
 def _whole(b: Builder, name: str) -> str:
-    """A float that has one element more, so that there is a greatest of an empty one."""
+    """A flat copy of a tensor with a zero at the end, because an empty tensor has no maximum."""
     flat = b.op("Reshape", name, b.const([-1]))
     return b.op("Concat", flat, b.const([0.0], np.float32), axis=0)
 
@@ -136,7 +136,7 @@ def _paddings(name: str) -> Iterator[tuple[str, Callable[[Builder], str]]]:
 
 
 def _counts(b: Builder, name: str) -> str:
-    """How much of each row is padding, as a float."""
+    """The number of padding tokens of each row, as a float."""
     hidden = b.op("Cast", b.op("Equal", name, b.const(0)), to=FLOAT)
     return b.sum(hidden, 1, keep=False)
 

@@ -1,4 +1,4 @@
-"""Faults of what a file promises: names, order, types, axes, opset, and weights that are no part of it."""
+"""Faults of the contract of a file: names, order, types, axes, opset, and weights that do not belong there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DOUBLE = onnx.TensorProto.DOUBLE
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them."""
+    """All faults of the contract."""
     for what, where, change in (
         ("a weight that nothing reads", "a small one", _left_over(8)),
         ("a weight that nothing reads", "a matrix", _left_over(4096)),
@@ -201,7 +201,7 @@ def _dropout(graph: Graph) -> None:
 
 
 def _later_operator(graph: Graph) -> None:
-    """Gelu is new in opset 20, and Scatter deprecated since 11: no runtime need have them."""
+    """Add Gelu, which is new in opset 20, or Scatter, which is deprecated since 11: a runtime may not have them."""
     value = graph.proto.output[0].name
     for node in graph.proto.node:
         node.output[:] = [f"{value}.own" if name == value else name for name in node.output]

@@ -1,4 +1,4 @@
-"""ONNX graphs that are read and changed: what makes a value, what reads it, and other operators in its place."""
+"""Read and change ONNX graphs: the node that computes a value, the nodes that read it, and changes of either."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BOOL, FLOAT, HALF, INT32, INT64 = (
     TensorProto.INT32,
     TensorProto.INT64,
 )
-# Opsets below it take axes as attributes.
+# From this opset on, axes are inputs; below it they are attributes.
 _AXES_AS_INPUTS = 13
 
 
 class Graph:
-    """A model that is read, and that may be changed."""
+    """A model to read or to change."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model, self.proto = model, model.graph
@@ -33,13 +33,13 @@ class Graph:
         self.outputs = {value.name: value for value in self.proto.output}
 
     def copy(self) -> Graph:
-        """The same once more, to be changed."""
+        """A copy, to be changed."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         return Graph(model)
 
     def nodes(self, *operators: str) -> list[onnx.NodeProto]:
-        """The nodes of these operators, all without any."""
+        """The nodes with these operators; all nodes if none is given."""
         return [node for node in self.proto.node if not operators or node.op_type in operators]
 
     def node(self, name: str) -> onnx.NodeProto:
@@ -47,7 +47,7 @@ class Graph:
         return next(node for node in self.proto.node if node.name == name)
 
     def producer(self, value: str) -> onnx.NodeProto | None:
-        """The node that makes a value."""
+        """The node that computes a value; None for an input or initializer."""
         return next((node for node in self.proto.node if value in node.output), None)
 
     def readers(self, value: str) -> list[onnx.NodeProto]:
@@ -55,7 +55,7 @@ class Graph:
         return [node for node in self.proto.node if value in node.input]
 
     def array(self, value: str) -> np.ndarray | None:
-        """The values of an initializer or constant; None for what is computed."""
+        """The array of an initializer or constant; None for a value that is computed."""
         if value in self.tensors:
             return numpy_helper.to_array(self.tensors[value])
         node = self.producer(value)
@@ -64,7 +64,7 @@ class Graph:
         return numpy_helper.to_array(node.attribute[0].t) if node.attribute[0].name == "value" else None
 
     def set_array(self, value: str, array: np.ndarray) -> None:
-        """Give an initializer or constant other values."""
+        """Replace the array of an initializer or constant."""
         if value in self.tensors:
             self.tensors[value].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), value))
             return
@@ -77,7 +77,7 @@ class Graph:
         yield from (node.output[0] for node in self.nodes("Constant"))
 
     def axis(self, name: str) -> tuple[str, int] | None:
-        """An input and its axis of that name."""
+        """An input that has an axis of that name, and the index of the axis; None if there is none."""
         for value in self.proto.input:
             for place, dim in enumerate(value.type.tensor_type.shape.dim):
                 if dim.dim_param == name:
@@ -85,10 +85,11 @@ class Graph:
         return None
 
     def replace(self, value: str, build: Callable[[Builder, str], str]) -> None:
-        """Put what `build` makes of a value in its place, for all that read it.
+        """Replace a value, for all nodes that read it, by one that is computed from it.
 
         Args:
-            build: gets a builder and the name of the value; returns the name of the result.
+            value: its name.
+            build: takes a builder and the name of the old value; returns the name of the new one.
         """
         builder = Builder(self.opset, prefix=f"mutant.{re.sub('[^A-Za-z0-9]', '.', value)}")
         producer = self.producer(value)
@@ -103,13 +104,17 @@ class Graph:
             producer.output[:] = [own if name == value else name for name in producer.output]
             result = build(builder, own)
             builder.nodes.append(helper.make_node("Identity", [result], [value]))
-            # After all nodes that it may read, which stand before those that read it.
+            # After the node that computes the old value, and before those that read the new one.
             place = list(self.proto.node).index(producer) + 1
         for node in reversed(builder.nodes):
             self.proto.node.insert(place, node)
 
     def sort(self) -> None:
-        """Put the nodes into an order in which each comes after those that it reads."""
+        """Sort the nodes so that each comes after those that it reads.
+
+        Raises:
+            ValueError: the graph has a cycle.
+        """
         ready = {*self.tensors, *self.inputs, ""}
         rest, ordered = list(self.proto.node), []
         while rest:
@@ -132,14 +137,14 @@ class Graph:
 
 
 class Builder:
-    """Nodes that are made one after the other; each method returns the name of a value."""
+    """Creates nodes one after the other; each method returns the name of the value that its node computes."""
 
     def __init__(self, opset: int, prefix: str) -> None:
         self.opset, self.prefix = opset, prefix
         self.nodes: list[onnx.NodeProto] = []
 
     def op(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """One node with one output."""
+        """A node with one output."""
         name = f"{self.prefix}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
         return name
@@ -157,11 +162,11 @@ class Builder:
         return self.op("Gather", self.op("Shape", value), self.const(axis), axis=0)
 
     def steps(self, size: str) -> str:
-        """0, 1, … below a size."""
+        """The integers from 0 up to a size, without it."""
         return self.op("Range", self.const(0), size, self.const(1))
 
     def unsqueeze(self, value: str, *axes: int) -> str:
-        """The value with axes of size 1 in these places of the result."""
+        """The value with new axes of size 1; `axes` are their indices in the result."""
         if self.opset < _AXES_AS_INPUTS:
             return self.op("Unsqueeze", value, axes=list(axes))
         return self.op("Unsqueeze", value, self.const(list(axes)))
@@ -173,16 +178,16 @@ class Builder:
         return self.op("ReduceSum", value, self.const(list(axes)), keepdims=int(keep))
 
     def mean(self, value: str, *axes: int) -> str:
-        """The mean over these axes, which stay."""
+        """The mean over these axes, which are kept with size 1."""
         ones = self.op("ConstantOfShape", self.op("Shape", value), value=_one())
         return self.op("Div", self.sum(value, *axes), self.sum(ones, *axes))
 
     def greatest(self, value: str) -> str:
-        """The greatest of all elements of a float, a scalar."""
+        """The maximum of all elements of a float tensor, a scalar."""
         return self.op("ReduceMax", value, keepdims=0)
 
     def any(self, condition: str) -> str:
-        """Whether any element of a condition holds, a scalar."""
+        """Whether any element of a condition is true, a scalar."""
         return self.op("Greater", self.greatest(self.op("Cast", condition, to=FLOAT)), self.number(0.5))
 
     def cut(self, value: str, start: int, end: int, axis: int) -> str:
@@ -190,7 +195,7 @@ class Builder:
         return self.op("Slice", value, self.const([start]), self.const([end]), self.const([axis]))
 
     def roll(self, value: str, axis: int) -> str:
-        """The value moved by one along an axis, the last first."""
+        """The value rotated by one along an axis: the last element comes first."""
         last = self.cut(value, -1, 2**62, axis)
         return self.op("Concat", last, self.cut(value, 0, -1, axis), axis=axis)
 
@@ -203,7 +208,7 @@ Change: TypeAlias = Callable[[Graph], object]
 
 
 def replace_operator(name: str, operator: str) -> Change:
-    """A change that gives the node of that name another operator, without attributes that this one does not have."""
+    """A change of a node's operator; attributes that the new operator does not have are removed."""
 
     def apply(graph: Graph) -> None:
         node = graph.node(name)
@@ -222,10 +227,10 @@ class Fault:
 
     Args:
         group: its class.
-        name: what is wrong.
-        where: in what part of a model, whichever layer it is in; with the name it is the kind.
-        change: does it to a copy of the graph.
-        site: tells the places apart that one kind has in a file.
+        name: the fault in words.
+        where: the part of the model, without the number of the layer; name and part are the kind.
+        change: applies the fault to a copy of the graph.
+        site: the place in the file, because one kind may have several places.
     """
 
     group: str
@@ -239,5 +244,5 @@ class Fault:
         return f"{self.name}: {self.where}"
 
 
-# Graph, random numbers → its faults of some class.
+# Graph and random numbers → the faults of some class that the graph can have.
 Finder: TypeAlias = Callable[[Graph, np.random.Generator], Iterator[Fault]]

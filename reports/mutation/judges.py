@@ -1,4 +1,4 @@
-"""What is held against faults: the verdict of the commands, the tests of the matrix, one shape with a tolerance."""
+"""The judges of seeded faults: the commands, the tests of the matrix, and one shape with a tolerance."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from parity.judge.weights import Weight
     from parity.samples import SampleSource
 
-# A mutant is never the bytes of the exporter, and what is asked of the exporter is not asked of a file.
+# Tests of the exporter, not of a file: a mutant never has the bytes that the exporter writes.
 _NOT_OF_A_FILE = {"exported_alone", "reference_unchanged"}
-# The cheap ones first: the first that fails is enough.
+# Cheap tests come first, expensive ones last, because the first failure ends the judgement.
 _ORDER = ("contract", "checker", "weights", "traced_sizes", "other_sizes", "loads_alone")
 _LAST = ("steps_reorder_and_crop", "boundaries", "drawn_sizes")
 ATOL = 1e-5
@@ -37,11 +37,11 @@ ATOL = 1e-5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a judge says.
+    """The verdict of a judge on a file.
 
     Args:
         reason: the check or test that fails; empty for a file that passes.
-        comparisons: how many outputs were compared, at how many inputs: their product.
+        comparisons: the number of compared outputs times the number of inputs.
     """
 
     reason: str = ""
@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _PooledReference(Reference):
-    """A reference whose pool is computed once."""
+    """A reference that computes its pool only once."""
 
     pools: dict[str, Pool] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ class _PooledReference(Reference):
 
 @dataclass(frozen=True)
 class _Artifact(Artifact):
-    """A file whose model's weights are known."""
+    """A file, with the weights that its model needs."""
 
     needed: tuple[Weight, ...] = ()
 
@@ -88,10 +88,10 @@ class _Artifact(Artifact):
 
 
 class Command:
-    """The verdict of `parity check` on a file of ours; the reference's answers are computed once.
+    """The verdict of `parity check` on a file of Parity; the reference's answers are computed once.
 
-    Of a fault of the contract it is the verdict of the export command, which knows the opset that was asked for:
-    `parity check` takes a file of any.
+    For faults of the contract, it is the verdict of the export command, which knows the opset that was asked for;
+    `parity check` accepts a file of any opset.
     """
 
     def __init__(self, reference: Reference, opset: int) -> None:
@@ -105,7 +105,7 @@ class Command:
         """The first check that fails.
 
         Args:
-            as_exported: whether the opset is that which was asked for.
+            as_exported: whether to require the opset of the export.
         """
         from parity.dependence import weights_of
         from parity.errors import ParityError
@@ -125,7 +125,7 @@ class Command:
 
 
 class OneShape:
-    """What exporters did before: the shape of the export, each output within 1e-5 of float32 PyTorch."""
+    """The usual validation of exporters: at the shape of the export, each output within 1e-5 of float32 PyTorch."""
 
     def __init__(self, reference: Reference) -> None:
         from parity.reference import answers
@@ -137,7 +137,7 @@ class OneShape:
         self._inputs, self._expected = backend_inputs(config, sample), answer.eager
 
     def judge(self, path: Path) -> Outcome:
-        """`values` where the file is rejected."""
+        """The reason is `shape`, `values`, or the name of an exception."""
         from parity.reports.mutation.visibility import session_of
 
         try:
@@ -156,7 +156,7 @@ class OneShape:
 
 
 class Suite:
-    """The tests of the matrix that look at the file of a cell, called as pytest would call them."""
+    """The tests of the matrix that take the file of a cell, called with the fixtures that pytest would give them."""
 
     def __init__(self, cell: Cell, subject: TinyModel, directory: Path) -> None:
         from parity.fixtures import profiles
@@ -196,7 +196,7 @@ class Suite:
 
 
 def _tests_of(cell: Cell) -> Iterator[tuple[str, Callable[..., None]]]:
-    """Name → function, in the order in which they are asked."""
+    """Name → test function, in the order in which they are called."""
     from parity.architectures import conformance
     from parity.fixtures.plugin import marks
     from parity.fixtures.selection import Selection
@@ -223,11 +223,14 @@ def _tests_of(cell: Cell) -> Iterator[tuple[str, Callable[..., None]]]:
 
 @dataclass
 class Bench:
-    """What one file is judged by; `judge` asks all.
+    """The judges of one file; `judge` calls all of them.
 
     Args:
-        bounds: name of an input of integers → one more than the largest it takes.
-        torch_model: the model, where it takes the file's inputs by their names.
+        case: the file.
+        reference: for the command and for one shape.
+        bounds: name of an integer input → its largest valid value plus one.
+        torch_model: the model, if its arguments have the names of the file's inputs; None otherwise.
+        suite: None for MiniLM, which is not in the suite.
     """
 
     case: Case
@@ -245,9 +248,10 @@ class Bench:
         return OneShape(self.reference)
 
     def judge(self, path: Path, *, contract: bool) -> dict[str, str]:
-        """Judge → why it rejects a file; empty where it does not.
+        """Judge → the reason why it rejects a file; empty if it passes the file.
 
         Args:
+            path: of the file.
             contract: whether the fault is one of the contract.
         """
         reasons = {
@@ -258,7 +262,7 @@ class Bench:
 
 
 def prepare(case: Case, path: Path) -> Bench:
-    """Write the right file of a case to `path` unless it is there, and what it is judged by."""
+    """The judges of a case; the right file is written to `path` unless it exists."""
     if not case.is_tiny:
         return _prepare_minilm(case, path)
     from parity.architectures.conformance.matrix import cells
@@ -305,12 +309,12 @@ def _prepare_minilm(case: Case, path: Path) -> Bench:
 
 
 def _direct(model: PreTrainedModel, onnx_config: OnnxConfig) -> Any:
-    """The model, if it takes what the file takes by the same names."""
+    """The model, if its arguments have the names of the file's inputs; None otherwise."""
     return None if any("." in name for name in onnx_config.inputs) else model
 
 
 def bounds_of(config: Any, onnx_config: OnnxConfig) -> dict[str, int]:
-    """From the configuration, or from that of its text."""
+    """Integer input → its largest valid value plus one, from the configuration or its `text_config`."""
 
     def item(name: str, default: int) -> int:
         places = (config, getattr(config, "text_config", None))

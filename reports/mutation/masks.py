@@ -1,4 +1,4 @@
-"""Faults of masks: open where they should hide, filled with too little, attention that sees too much or too little."""
+"""Faults of masks: hidden tokens are seen, fill values are too small, attention is too wide or too narrow."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OPEN, FILLS, LEAKS, WINDOWS, MASKS = (
     "windows and causal masks",
     "masks read wrongly",
 )
-# What is added to the scores of what is not seen.
+# Name → value that is added to the scores of hidden tokens.
 _FILLS = {"-1e4": -1e4, "-1000": -1e3, "-100": -100.0, "-30": -30.0, "-9.2, which leaks a ten-thousandth": -9.2}
 _LOWEST = -1e30
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them."""
+    """All faults of these classes that a file can have."""
     yield from _inputs(graph)
     yield from _fills(graph)
     yield from _attention(graph)
@@ -31,7 +31,7 @@ def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
 
 
 def mask_inputs(graph: Graph) -> list[str]:
-    """The inputs of two axes that are masks of tokens."""
+    """The names of the inputs that are masks of tokens, with two axes."""
     return [
         name
         for name, value in graph.inputs.items()
@@ -100,7 +100,7 @@ def _show(place: int) -> Callable[[Builder, str], str]:
 
 
 def _fill_holes(b: Builder, mask: str) -> str:
-    """One wherever some token before and some token after is seen."""
+    """A mask that is 1 from the first to the last token that is seen."""
     value = b.op("Cast", mask, to=FLOAT)
     before = b.op("CumSum", value, b.const(1))
     after = b.op("CumSum", value, b.const(1), reverse=1)
@@ -144,7 +144,7 @@ def _fills(graph: Graph) -> Iterator[Fault]:
 
 
 def _attention(graph: Graph) -> Iterator[Fault]:
-    """Around each softmax over keys."""
+    """Faults before and after each softmax over keys."""
     for node in graph.nodes("Softmax"):
         scores, weights, side = node.input[0], node.output[0], side_of(node.name)
         for group, what, value, build in (
@@ -181,7 +181,7 @@ def _leak_heads(b: Builder, weights: str) -> str:
 
 
 def _queries_and_keys(b: Builder, scores: str) -> tuple[str, str]:
-    """Places of queries (…, 1) and of keys (1, …): the last query is as far as the last key."""
+    """Positions of queries (…, 1) and of keys (1, …); the last query and the last key have the same position."""
     shape = b.op("Shape", scores)
     keys = b.op("Gather", shape, b.op("Sub", b.op("Size", shape), b.const(1)), axis=0)
     queries = b.op("Gather", shape, b.op("Sub", b.op("Size", shape), b.const(2)), axis=0)
@@ -225,7 +225,7 @@ def _limit(size: int) -> Callable[[Builder, str], str]:
 
 
 def _naive(name: str) -> Callable[[Graph], None]:
-    """exp(x) / Σ exp(x), which overflows, or divides by nothing."""
+    """Compute the softmax as exp(x) / Σ exp(x), which overflows, or divides by zero."""
 
     def apply(graph: Graph) -> None:
         node = graph.node(name)
@@ -242,7 +242,7 @@ def _naive(name: str) -> Callable[[Graph], None]:
 
 
 def _comparisons(graph: Graph) -> Iterator[Fault]:
-    """What decides which keys are seen: comparisons of integers outside of the layers."""
+    """Faults of the comparisons, triangles and conjunctions that decide which keys are seen."""
     others = {"Less": "LessOrEqual", "LessOrEqual": "Less", "Greater": "GreaterOrEqual", "GreaterOrEqual": "Greater"}
     for node in graph.nodes(*others):
         name, operator = node.name, node.op_type

@@ -1,4 +1,4 @@
-"""Faults of operators: another one in its place, other constants, exchanged operands, lost terms, lower precision."""
+"""Faults of operators: another operator, other constants, exchanged operands, lost terms, lower precision."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OTHER = {
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them."""
+    """All faults of these classes that a file can have."""
     floats = _floats(graph)
     for node in graph.nodes():
         where = f"{node.op_type} of {role_of_scope(node.name)}"
@@ -87,7 +87,7 @@ def _operands(graph: Graph, node: onnx.NodeProto, where: str, floats: set[str]) 
 
 
 def _bypass(name: str, place: int) -> Callable[[Graph], None]:
-    """What a node is given instead of what it returns."""
+    """Replace a node by the identity of one of its inputs."""
 
     def apply(graph: Graph) -> None:
         node = graph.node(name)
@@ -150,7 +150,7 @@ def _precision(node: onnx.NodeProto, where: str) -> Iterator[Fault]:
         yield Fault(PRECISION, "its result is rounded to float16", where, lambda g: g.replace(result, halve), name)
 
         def cut(b: Builder, value: str) -> str:
-            """Sixteen bits after the point, no more."""
+            """Round to sixteen bits after the binary point."""
             scale = b.number(2.0**16)
             return b.op("Div", b.op("Round", b.op("Mul", value, scale)), scale)
 
@@ -180,7 +180,7 @@ def _set_epsilon(name: str, value: float) -> Callable[[Graph], None]:
 
 
 def _constants(graph: Graph) -> Iterator[Fault]:
-    """Scalars: the scale of the scores, epsilons, the numbers of an activation."""
+    """Faults of scalars: the scale of the scores, epsilons, the constants of an activation."""
     for name in graph.constants():
         array = graph.array(name)
         if array is None or array.dtype != np.float32 or array.size != 1:
@@ -206,7 +206,7 @@ def _constants(graph: Graph) -> Iterator[Fault]:
 
 
 def _outputs(graph: Graph) -> Iterator[Fault]:
-    """A little of what does not belong there."""
+    """Faults of the first output: a small share of another row, token or mean is added."""
     name, value = next(iter(graph.outputs.items()))
     axes = len(value.type.tensor_type.shape.dim)
 

@@ -1,4 +1,4 @@
-"""What a weight, or a node, is to its model, by the scope that the exporter has written into its name."""
+"""The role of a weight or a node in its model, by the scope that the exporter has written into its name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROLES = (
 
 
 def role_of_scope(scope: str) -> str:
-    """The role that a name says; `graph` for what belongs to none."""
+    """The role that a name contains; `graph` if it contains none."""
     for role, pattern in _ROLES:
         if re.search(pattern, scope, re.IGNORECASE):
             return role
@@ -38,7 +38,7 @@ def role_of_scope(scope: str) -> str:
 
 
 def scope_of(graph: Graph, tensor: str) -> str:
-    """The name of a weight, or of the node that reads it if its own says nothing."""
+    """The name of a weight; if the exporter generated it, the name of the node that reads it."""
     if not tensor.startswith("onnx::"):
         return tensor
     readers = graph.readers(tensor)
@@ -46,7 +46,7 @@ def scope_of(graph: Graph, tensor: str) -> str:
 
 
 def role_of_weight(graph: Graph, tensor: str) -> str:
-    """The role of a weight, with what it is in it: a bias, a scale, a matrix."""
+    """The role of a weight, and whether it is a bias, a scale or a matrix."""
     role = role_of_scope(scope_of(graph, tensor))
     if role.startswith(("table", "class")):
         return role
@@ -57,7 +57,7 @@ def role_of_weight(graph: Graph, tensor: str) -> str:
 
 
 def side_of(scope: str) -> str:
-    """Which side of an encoder-decoder a scope belongs to, with the kind of attention."""
+    """The part of the model that a scope belongs to: encoder, decoder, cross-attention, text or vision."""
     lower = scope.lower()
     if re.search(r"crossattention|encoder_attn|encdecattention", lower):
         return "cross-attention"

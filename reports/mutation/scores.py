@@ -1,4 +1,4 @@
-"""What came out: scores by class, setting and judge, survivors by name, and whether the scores are high enough."""
+"""The results: scores by class, setting and judge, survivors by name, and whether the scores are high enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from parity.reports.mutation.visibility import EQUIVALENT, STILLBORN, VISIBLE
 
 JUDGES = ("suite", "command", "one_shape")
 HEADS = {"suite": "suite", "command": "`parity check`", "one_shape": "one shape, atol 1e-5"}
-# Judge → the least share of visible faults that it must reject, in every class; and where they show under a condition.
+# Judge → the share of visible faults that it must reject at least, in every class; below, the shares for faults under a
+# condition, for MiniLM and for traces.
 REQUIRED = {"suite": 0.97, "command": 0.95}
 UNDER_A_CONDITION, ON_MINILM, OF_TRACES = 0.80, 0.95, 0.90
 ARCHITECTURES, KINDS, SURVIVING, COMPARISONS = 15, 150, 60, 3000
@@ -27,10 +28,11 @@ Line = Mapping[str, Any]
 
 
 def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequence[Line], seed: int) -> dict[str, Any]:
-    """All figures as one JSON object.
+    """All results as one JSON object.
 
     Args:
         mutants, originals, traces: the lines of a run.
+        seed: the seed of the run.
     """
     visible = [each for each in mutants if each["state"] == VISIBLE]
     kinds = {(each["group"], each["kind"]) for each in visible}
@@ -60,7 +62,7 @@ def summarise(mutants: Sequence[Line], originals: Sequence[Line], traces: Sequen
 
 
 def _caught(shown: Iterable[Line], kind: str) -> list[int]:
-    """How many traces of a kind were caught, of how many."""
+    """The number of traces of a kind that were caught, and the number of all."""
     own = [bool(each["verdict"]) for each in shown if each["kind"] == kind]
     return [sum(own), len(own)]
 
@@ -70,7 +72,7 @@ def _names(visible: Iterable[Line], judge: str) -> list[str]:
 
 
 def _scores(visible: Sequence[Line]) -> dict[str, dict[str, dict[str, list[int]]]]:
-    """Judge → setting → class → killed and visible."""
+    """Judge → setting → class → number of rejected faults and of visible ones."""
     scores: dict[str, Any] = {judge: defaultdict(lambda: defaultdict(lambda: [0, 0])) for judge in JUDGES}
     for each in visible:
         for judge in JUDGES:
@@ -85,23 +87,24 @@ def _scores(visible: Sequence[Line]) -> dict[str, dict[str, dict[str, list[int]]
 
 
 def total(groups: Mapping[str, Sequence[int]], *, without: str = "") -> tuple[int, int]:
-    """Killed and visible over the classes."""
+    """The numbers of rejected and of visible faults over all classes."""
     chosen = [pair for name, pair in groups.items() if name != without]
     return sum(pair[0] for pair in chosen), sum(pair[1] for pair in chosen)
 
 
 def shortfalls(summary: Mapping[str, Any], *, small: bool = False) -> list[str]:
-    """What is lower than it must be, a sentence for each.
+    """A sentence for each result that is lower than required.
 
     Args:
-        small: whether the run was a part, of which counts say nothing.
+        summary: the result of `summarise`.
+        small: whether the run was a part, whose counts are not checked.
     """
     lines = []
     for judge, least in REQUIRED.items():
         for setting in (*SETTINGS, "all"):
             for group, (killed, visible) in summary["scores"][judge].get(setting, {}).items():
                 required = UNDER_A_CONDITION if group == CONDITIONS else least
-                # One of a few is no share: those of single settings are judged where there are twenty or more.
+                # Shares of few faults say little: single settings are checked only from twenty faults on.
                 if (visible >= 20 or setting == "all") and killed < required * visible:
                     lines.append(f"{judge}, {setting}, {group}: {killed} of {visible}, should be {required:.0%}")
     killed, visible = total(summary["scores"]["command"].get(MINILM, {}), without=CONDITIONS)
@@ -128,7 +131,7 @@ def shortfalls(summary: Mapping[str, Any], *, small: bool = False) -> list[str]:
 
 
 def share(pair: Sequence[int]) -> str:
-    """Killed of visible, as text."""
+    """Rejected and visible faults, as text."""
     killed, visible = pair
     return f"{killed} of {visible}" + (f" ({killed / visible:.1%})" if visible else "")
 
@@ -140,27 +143,28 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     part = []
     and_minilm = f" and of {MINILM}" if MINILM in summary["files by setting"] else ""
     if summary["files"] < summary.get("all files", 0):
-        counts = ", ".join(f"{setting} {count}" for setting, count in summary["files by setting"].items())
+        counts = ", ".join(f"{setting}: {count}" for setting, count in summary["files by setting"].items())
         part = [
-            f"**A part**: the run has judged {summary['files']} of {summary['all files']} files so far ({counts}), the"
-            " faults of the last one perhaps not all.",
+            f"**Part of a run**: {summary['files']} of {summary['all files']} files have been judged so far ({counts}),"
+            " the last one perhaps not with all its faults.",
             "",
         ]
     return [
         *part,
-        f"{summary['visible']:,} visible faults of {summary['kinds']} kinds, {summary['surviving kinds']} of these of"
-        f" the kinds that once survived, in {summary['files']} files of {len(summary['architectures'])} architectures"
-        f"{and_minilm}; {states.get(EQUIVALENT, 0)} that show at no input and {states.get(STILLBORN, 0)} that no"
-        f" runtime loads are not counted. Seed {summary['seed']}.",
+        f"{summary['visible']:,} visible faults of {summary['kinds']} kinds in {summary['files']} files of"
+        f" {len(summary['architectures'])} architectures{and_minilm}; {summary['surviving kinds']} of the kinds"
+        f" survived in an earlier version. Not counted: {states.get(EQUIVALENT, 0)} faults that show at no input, and"
+        f" {states.get(STILLBORN, 0)} files that ONNX Runtime does not load. Seed {summary['seed']}.",
         "",
-        f"Healthy comparisons (an output at an input): {summary['comparisons']:,}, with {len(summary['alarms'])}"
-        f" alarms. TorchScript: {traces['caught']} of {traces['visible']} traces that lost a branch were caught.",
+        f"On files without a fault, {summary['comparisons']:,} comparisons (of an output at an input) gave"
+        f" {len(summary['alarms'])} false alarms. Of {traces['visible']} TorchScript traces that lost a branch of their"
+        f" model, {traces['caught']} were detected.",
     ]
 
 
 def table_by_setting(summary: Mapping[str, Any]) -> list[str]:
-    """Killed and visible of each judge at each opset and attention, and on MiniLM."""
-    lines = [f"| files | {' | '.join(HEADS.values())} | of these, under a condition: suite | `parity check` |"]
+    """The scores of each judge at each opset and attention implementation, and on MiniLM."""
+    lines = [f"| files | {' | '.join(HEADS.values())} | under a condition: suite | `parity check` |"]
     lines.append("|---" * 6 + "|")
     for setting in ("all", *SETTINGS, MINILM):
         scores = [summary["scores"][judge].get(setting, {}) for judge in JUDGES]
@@ -174,7 +178,7 @@ def table_by_setting(summary: Mapping[str, Any]) -> list[str]:
 
 
 def table_by_class(summary: Mapping[str, Any]) -> list[str]:
-    """Killed and visible of each class on the tiny files, and on MiniLM."""
+    """The scores of each class on the tiny files, and on MiniLM."""
     lines = [f"| class | {' | '.join(HEADS.values())} | {MINILM}: `parity check` | {MINILM}: one shape |"]
     lines.append("|---" * 6 + "|")
     own = [summary["scores"][judge].get("all", {}) for judge in JUDGES]
@@ -188,7 +192,7 @@ def table_by_class(summary: Mapping[str, Any]) -> list[str]:
 def report(summary: Mapping[str, Any]) -> list[str]:
     """The whole report in Markdown."""
     lines = ["# Seeded faults", "", "Made by `tox -e mutation`; `docs/judge.md` says what is counted.", ""]
-    lines += [*headline(summary), "", "Without those under a condition, which have columns of their own:", ""]
+    lines += [*headline(summary), "", "Faults under a condition are counted in the last two columns only:", ""]
     lines += [*table_by_setting(summary), "", "## By class", "", *table_by_class(summary)]
     for judge in JUDGES[:2]:
         names = summary["survivors"][judge]
@@ -203,7 +207,7 @@ def report(summary: Mapping[str, Any]) -> list[str]:
 
 
 def write(summary: Mapping[str, Any], results: Path, page: Path) -> None:
-    """Write the results, and the summary of the page between its marks.
+    """Write the results, and their summary between the marks of the page.
 
     Raises:
         ValueError: the page has no marks.

@@ -1,4 +1,4 @@
-"""TorchScript traces that have lost a branch of their model, held against the verdicts on their axes."""
+"""TorchScript traces that have lost a branch of their model, and whether the verdicts on their axes detect it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COUNT = 48
 _BERT, _GPT2, _IMAGES = ("bert", "default"), ("gpt2", "causal-lm-with-past"), ("convnext", "default")
-# What the padded tokens are, by name of the kind.
+# Kind → whether a mask is padded in this way.
 _PADDINGS: Mapping[str, Callable[[Any], Any]] = {
     "with padding": lambda mask: not bool(mask.all()),
     "with padding on the left": lambda mask: not bool(mask[:, 0].all()),
@@ -29,14 +29,15 @@ _PADDINGS: Mapping[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class Trace:
-    """A model that computes otherwise under a condition, which its trace has forgotten.
+    """A model that computes something else under a condition; its trace lacks that branch.
 
     Args:
-        kind: of the condition.
-        detail: its numbers.
-        condition: arguments of `forward`, by name → whether it holds; it does not for the example of the trace.
-        sizes: of the axes where it holds.
-        padding: with which it holds.
+        kind: the kind of the condition.
+        detail: the numbers of the condition.
+        model: architecture and feature.
+        condition: arguments of `forward`, by name → whether it holds; it does not hold for the example of the trace.
+        sizes: sizes of axes at which it holds.
+        padding: the padding with which it holds.
     """
 
     kind: str
@@ -52,19 +53,19 @@ class Trace:
 
 
 def traces(seed: int) -> list[Trace]:
-    """48 of them, with sizes from the seed."""
+    """`COUNT` traces, with sizes from the seed."""
     draw = np.random.default_rng([seed, 48])
     every: list[Trace] = []
     while len(every) < COUNT:
         for trace in _round(draw):
             if trace.name not in {each.name for each in every} and len(every) < COUNT:
                 every.append(trace)
-        # Paddings have no sizes: they are there once.
+        # Paddings have no sizes, so that each is added once.
     return every
 
 
 def _round(draw: np.random.Generator) -> Iterator[Trace]:
-    """One of each kind."""
+    """One trace of each kind."""
 
     def number(low: int, high: int) -> int:
         return int(draw.integers(low, high))
@@ -72,7 +73,7 @@ def _round(draw: np.random.Generator) -> Iterator[Trace]:
     for kind, condition in _PADDINGS.items():
         side = kind.rpartition(" ")[2] if "on" in kind else "left"
         for model in (_BERT, _GPT2):
-            # With a past, what is padded on either side is its beginning.
+            # With a past, padding on either side is at the beginning of the past.
             own = "mixed" if model == _GPT2 and side == "right" else side
             yield Trace(kind, "", model, functools.partial(_of_mask, condition), {}, own)
     length = number(17, 40)
@@ -118,7 +119,7 @@ def _round(draw: np.random.Generator) -> Iterator[Trace]:
     )
 
 
-# The kinds that the verdicts once missed.
+# The kinds that the verdicts missed in an earlier version.
 LISTED = (
     *_PADDINGS,
     "only at one length",
@@ -140,7 +141,7 @@ def _past(arguments: Mapping[str, Any]) -> int:
 
 
 def model_of(trace: Trace) -> PreTrainedModel:
-    """The tiny model whose first output is twice as large where the condition holds."""
+    """The tiny model, whose first output is twice as large if the condition holds."""
     from parity.fixtures.checkpoints import tiny_model
 
     model = tiny_model(*trace.model)
@@ -169,7 +170,7 @@ def model_of(trace: Trace) -> PreTrainedModel:
 
 
 def judge(trace: Trace) -> tuple[str, str]:
-    """`visible` or not, and what the verdicts say: the first that is not right; empty where all are."""
+    """`visible` or `equivalent`, and the first verdict that reports a fault; empty if none does."""
     from parity.errors import ParityError
     from parity.features import constructor
     from parity.fixtures.preprocessors import preprocessor
@@ -184,7 +185,7 @@ def judge(trace: Trace) -> tuple[str, str]:
     own = preprocessor(architecture(name).preprocessor_of(feature))
     source = SampleSource(config, own, model.config)
     inputs = source.generate().inputs
-    # Not proven, so that there is a trace to look at; the proof is asked for after it.
+    # Without the proof, so that there is a trace to run; the export with its proof follows.
     traced = export(model, inputs, onnx_config=config, prove=False)
     shown = "visible" if shows(trace, traced, model, source) else "equivalent"
     try:
@@ -200,7 +201,7 @@ def judge(trace: Trace) -> tuple[str, str]:
 
 
 def shows(trace: Trace, traced: TracedModel, model: PreTrainedModel, source: SampleSource) -> bool:
-    """Whether the trace answers otherwise than the model, by far more than noise: where the condition holds, or not."""
+    """Whether trace and model differ by far more than noise, with or without the condition."""
     samples = [
         source.resize({**source.axes, **trace.sizes}, padding=trace.padding, seed=3),
         source.resize(source.axes, seed=3),

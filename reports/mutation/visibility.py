@@ -1,10 +1,10 @@
-"""Whether a fault shows, established without the judge: onnxruntime and torch, on inputs that are drawn here.
+"""Whether a fault is visible, found without the judge: with onnxruntime and torch, on inputs that are drawn here.
 
-Nothing else of parity is imported here. A fault of values shows if at some input an output of the changed file is
-further from that of the file than 16 times the float32 noise: what the output moves by when the file is run without
-optimisations, and when each weight moves by one unit in the last place; where the model can be asked directly, also
-what it gets wrong itself, float32 against float64. A fault of the contract shows if a description of the file reads
-otherwise.
+Nothing else of parity is imported here. A fault of values is visible if, for some input, an output of the changed file
+differs from that of the right file by more than 16 times the float32 noise. The noise is the largest of: the change of
+the output without optimisations; the change after each weight has moved by one unit in the last place; and, if the
+model can be called with the file's inputs, its own error, float32 against float64. A fault of the contract is visible
+if it changes the description of the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUMBERS = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool
 
 
 def session_of(model: bytes, *, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """The file in onnxruntime, with one thread."""
+    """A session of onnxruntime with one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -35,14 +35,14 @@ def session_of(model: bytes, *, optimise: bool = True) -> onnxruntime.InferenceS
 
 
 class Truth:
-    """What a right file answers to many inputs, and how much of a difference is noise.
+    """The answers of a right file to many inputs, and the noise of each.
 
     Args:
         model: the file.
-        bounds: name of an input of integers → one more than the largest it takes.
+        bounds: name of an integer input → its largest valid value plus one.
         seed: of the inputs.
-        torch_model: the model, where it takes the file's inputs by their names.
-        count: how many inputs are drawn beside those of every length.
+        torch_model: the model, if its arguments have the names of the file's inputs; None otherwise.
+        count: the number of inputs besides those of every length.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Truth:
             self._ask(torch_model)
 
     def _noise(self, others: Sequence[onnxruntime.InferenceSession]) -> np.ndarray:
-        """Of each input (first axis) and output."""
+        """The noise of each input (first axis) and output (second axis)."""
         noise = np.array([[_UNIT * rms(each) for each in answer] for answer in self.answers])
         for session in others:
             for place, feed in enumerate(self.feeds):
@@ -85,7 +85,7 @@ class Truth:
         return np.maximum(noise, np.median(noise, axis=0))
 
     def _ask(self, model: Any) -> None:
-        """Torch's own error, and how far the file is from float64 in units of the noise, where nothing is padding."""
+        """Add torch's error to the noise; set `original`, the file's error without padding, in units of the noise."""
         import copy
 
         import torch
@@ -111,11 +111,12 @@ class Truth:
         self.original = worst
 
     def judge(self, model: onnx.ModelProto, *, contract: bool, every: bool = False) -> tuple[str, str]:
-        """`stillborn`, `equivalent` or `visible`, and where it shows.
+        """`stillborn` (cannot be run), `equivalent` (never visible) or `visible`, and the input that shows it.
 
         Args:
-            contract: whether the fault is one of the description.
-            every: whether to count the inputs that show it.
+            model: the changed file.
+            contract: whether the fault is one of the contract.
+            every: whether to count all inputs that show it.
         """
         try:
             session = session_of(model.SerializeToString())
@@ -145,7 +146,7 @@ class Truth:
         return any(difference(one, own) > FACTOR * noise for one, own, noise in pairs)
 
     def _find_longest(self, session: onnxruntime.InferenceSession) -> int:
-        """The longest text that the file takes."""
+        """The length of the longest text that the file accepts."""
         low, high = 1, _LONGEST
         if not any("sequence" in str(dim) for value in self._inputs for dim in value.shape):
             return low
@@ -156,7 +157,7 @@ class Truth:
         return low
 
     def _sizes(self, batch: int, text: int, past: int) -> dict[str, int]:
-        """Of all axes that have a name."""
+        """Name → size, for all named axes."""
         sizes = {}
         for value in self._inputs:
             for dim in value.shape:
@@ -171,7 +172,7 @@ class Truth:
         return sizes
 
     def _feeds(self, count: int) -> Iterator[dict[str, np.ndarray]]:
-        """Every length in batches of one or two, then sizes, paddings and values at random."""
+        """Inputs of every length in batches of one or two, then with random sizes, paddings and values."""
         has_past = any(str(dim).startswith("past") for value in self._inputs for dim in value.shape)
         step = max(1, self._longest // 64)
         for text in range(1, self._longest + 1, step):
@@ -194,8 +195,9 @@ class Truth:
         """One input.
 
         Args:
+            sizes: name → size, for all named axes.
             way: how rows are padded.
-            scale: of floats.
+            scale: of floating point values.
         """
         feed: dict[str, np.ndarray] = {}
         for value in self._inputs:
@@ -238,7 +240,7 @@ class Truth:
 
 
 def answer_of(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> list[np.ndarray] | None:
-    """All outputs; None where the file refuses the input."""
+    """All outputs; None if the file refuses the input."""
     try:
         return session.run(None, dict(feed))
     except Exception:  # onnxruntime raises what it likes
@@ -253,7 +255,7 @@ def rms(array: np.ndarray) -> float:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The root mean square of the difference; infinite where shape, type or what is finite differ."""
+    """The root mean square of the difference; infinite if shapes, types or the places of finite values differ."""
     if one.shape != other.shape or one.dtype.kind != other.dtype.kind:
         return float("inf")
     if one.dtype.kind != "f":
@@ -277,7 +279,7 @@ def move_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
 
 
 def describe(model: onnx.ModelProto) -> dict[str, Any]:
-    """What a caller, or another runtime, can rely on in a file."""
+    """The properties of a file on which a caller or another runtime may rely."""
     graph = model.graph
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

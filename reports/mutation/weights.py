@@ -1,4 +1,4 @@
-"""Faults of weights: rows of tables, single elements, biases of heads, what is exchanged, scaled or rounded."""
+"""Faults of weights: rows of tables, single elements, biases of heads, exchanged, scaled or rounded tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS, ELEMENT, BIASES, EXCHANGES, SCALES = (
 
 
 def find(graph: Graph, draw: np.random.Generator) -> Iterator[Fault]:
-    """All of them."""
+    """All faults of weights that a file can have."""
     places = {name: role_of_weight(graph, name) for name in graph.tensors if _is_weight(graph, name)}
     for name, role in places.items():
         if role.startswith("table"):
@@ -38,7 +38,7 @@ def _is_weight(graph: Graph, name: str) -> bool:
 
 
 def changing(name: str, change: Callable[[np.ndarray], object]) -> Callable[[Graph], None]:
-    """A change of a tensor in place."""
+    """A change of the graph that applies a function, in place, to the array of a tensor."""
 
     def apply(graph: Graph) -> None:
         array = graph.array(name)
@@ -52,7 +52,7 @@ def changing(name: str, change: Callable[[np.ndarray], object]) -> Callable[[Gra
 
 def _rows(graph: Graph, name: str, role: str) -> Iterator[Fault]:
     shape = list(graph.tensors[name].dims)
-    # A table of an image has a first axis of one.
+    # The position table of an image model has a first axis of size one.
     head: tuple[int, ...] = (0,) if len(shape) == 3 and shape[0] == 1 else ()
     count = shape[len(head)]
     places: dict[str, int | slice] = {"the first row is zero": 0, "the last row is zero": count - 1}
@@ -78,7 +78,7 @@ def _elements(graph: Graph, name: str, role: str, draw: np.random.Generator) -> 
     array = graph.array(name)
     assert array is not None
     flat = np.abs(array).reshape(-1)
-    # Not one that is next to nothing.
+    # Not an element that is close to zero.
     place = int(draw.choice(np.flatnonzero(flat >= np.median(flat))))
 
     def flip(values: np.ndarray) -> None:
@@ -127,7 +127,7 @@ def _biases(graph: Graph, name: str, role: str) -> Iterator[Fault]:
 
 
 def _exchanges(graph: Graph, places: dict[str, str]) -> Iterator[Fault]:
-    """Tensors of equal size that have changed places."""
+    """Faults that exchange two tensors of equal size, or parts of one."""
     by_role: dict[str, list[str]] = {}
     for name, role in places.items():
         by_role.setdefault(role, []).append(name)
