@@ -17,7 +17,7 @@ SIZE = 1 << 20  # bytes of the weights of a checkpoint that the fake writes
 
 
 class Fake:
-    """Takes the place of running commands: what it was options, in order; ours take twice the wall time of the peer."""
+    """Replaces the runs of commands, and records their options in order; Parity takes twice the time of the peer."""
 
     def __init__(self, peak=100.0):
         self.commands, self._peak = [], peak
@@ -45,7 +45,7 @@ def test_both_exports_are_measured_in_turn():
 
 @pytest.mark.parametrize(("name", "holds"), [("bert-base", False), ("t5-small", True)])
 def test_wall_time_is_held_to_its_budget_where_there_is_one(name, holds):
-    """Twice the peer's wall time is too much, but for a checkpoint without a budget; memory has none here."""
+    """Twice the peer's wall time is too much, except for a checkpoint without a budget; memory has no budget here."""
     result = benchmark_sizes.measure_peers([name], 1, Fake(peak=10**6).tools())
     assert result["holds"] is holds
     assert [each["ratio"]["median"] for each in result["rows"] if each["what"] == "parity"] == [2.0, 1.0, 1.0]
@@ -59,7 +59,7 @@ def test_memory_is_held_to_a_multiple_of_the_checkpoint_and_a_constant(size, pea
 
 
 def test_every_command_is_measured_on_the_file_of_the_first():
-    """The file that is checked is the one that was exported before; the peer comes last, and only if there is one."""
+    """`check` gets the file of the export before it; the peer comes last, if there is one."""
     fake = Fake()
     result = benchmark_sizes.measure_memory(["gpt2-36m"], fake.tools())
     _, exported, checked, traced, peer = fake.commands
@@ -91,7 +91,7 @@ def test_command_lines_are_those_of_the_commands(name):
 
 
 def test_six_checkpoints_with_one_between_one_and_two_gigabytes():
-    """The sizes that the limit on memory is for; one gets a file of one protocol buffer of more than a gigabyte."""
+    """The sizes at which memory is limited; the file of one checkpoint is a single message of more than a gigabyte."""
     import torch
     import transformers
 

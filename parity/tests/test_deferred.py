@@ -22,7 +22,7 @@ def export(architecture, feature, opset, path):
 
 @pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
 def test_the_file_is_the_one_that_torch_writes(architecture, feature, opset, tmp_path, monkeypatch):
-    """Every byte of it, though torch is handed back a message without weights."""
+    """Every byte is the same, although torch gets a message without weights."""
     from parity.onnx import deferred
 
     own, sizes = deferred.insert_weights, []
@@ -37,13 +37,13 @@ def test_the_file_is_the_one_that_torch_writes(architecture, feature, opset, tmp
     monkeypatch.setattr(deferred, "SMALLEST", 0)
     assert export(architecture, feature, opset, tmp_path / "parts.onnx") == whole
     ((without, weights),) = sizes
-    # The control: what torch wrote itself has none of the weights.
+    # The control: the message that torch wrote has none of the weights.
     assert weights > 0.9 * len(whole) - without
     assert without < len(whole) - 0.9 * weights
 
 
 def test_torch_is_as_it_was(tmp_path, monkeypatch):
-    """After an export, also one that fails."""
+    """The patch is undone after an export, also after one that fails."""
     import torch
 
     from parity.errors import ExportError
@@ -65,7 +65,7 @@ def test_torch_is_as_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16384, 2**31 - 1])
 def test_fields_begin_as_protocol_buffers_say(length):
-    """The number of the field and the length of what follows, seven bits a byte, read back by the walker of files."""
+    """The number of the field and the length of its value, seven bits a byte; the reader of files reads them back."""
     from parity.judge.stored import _varint
     from parity.onnx.deferred import _field
 
@@ -77,7 +77,7 @@ def test_fields_begin_as_protocol_buffers_say(length):
 
 @pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
 def test_a_file_read_in_parts_is_the_same_message(architecture, feature, opset, tmp_path, monkeypatch):
-    """Every field of it, whatever the parts are; a file that is cut off anywhere is refused."""
+    """Every field is the same for parts of any size; a file that is truncated anywhere is refused."""
     import onnx
 
     from parity.errors import ExportError
@@ -90,7 +90,7 @@ def test_a_file_read_in_parts_is_the_same_message(architecture, feature, opset, 
     for size in (1, 1000, 1 << 20):
         monkeypatch.setattr(stored, "_BIG", size)
         assert stored.read_model(path) == whole
-    # The control: a message that lacks an initializer is another.
+    # The control: a message without one initializer is not equal.
     del whole.graph.initializer[-1]
     assert stored.read_model(path) != whole
     for length in (len(content) - 1, len(content) // 2, 20):

@@ -1,4 +1,4 @@
-"""Directories of several files: merged decoders, decoders alone, our own pair, towers; a fault in one file is told."""
+"""Directories of several files: merged decoders, decoders alone, Parity's own pair, towers; each fault is reported."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ run = functools.partial(commands.run, command=main)
 
 QUANTISED = "decoder_model_merged_quantized.onnx"
 SEQ2SEQ, CAUSAL = "seq2seq-lm-with-past", "causal-lm-with-past"
-# Name → architecture, feature, the parts that are written, which files of them are kept, and how they are padded.
+# Name → architecture, feature, the parts to write, the files of them to keep, and their padding.
 DIRECTORIES = {
     "encoder-and-merged": ("t5", SEQ2SEQ, ("encoder", "decoder", "step"), ("encoder", MERGED), "right"),
     "decoders": ("gpt2", CAUSAL, ("decoder", "step"), ("decoder", "step"), "left"),
@@ -33,7 +33,7 @@ DIRECTORIES = {
 
 
 def quantise(file, target):
-    """As transformers.js does it, in both graphs."""
+    """Quantise both graphs, as transformers.js does."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(file, target, weight_type=QuantType.QUInt8, extra_options={"EnableSubgraph": True})
@@ -62,7 +62,7 @@ def build(tmp_path_factory):
 
 
 def judge(checkpoint, files, *options):
-    """Exit status, (file, branch) → verdict of each that was judged, what ran together, and the log."""
+    """Exit status; (file, branch) → verdict; the part of the result about running together; and the log."""
     status, out, log = run(checkpoint, files, "--json", *options)
     results = json.loads(out)["files"]
     verdicts = {
@@ -73,7 +73,7 @@ def judge(checkpoint, files, *options):
 
 @pytest.mark.parametrize("name", DIRECTORIES)
 def test_a_right_directory_passes(build, name):
-    """Each file is judged against its part of the model, and all run together as the whole model does."""
+    """Each file is judged against its part of the model, and all files run together give the model's answers."""
     _, _, _, kept, padding = DIRECTORIES[name]
     status, verdicts, together, log = judge(*build(name))
     assert (status, [each["status"] for each in verdicts.values()]) == (0, ["passed"] * len(verdicts))
@@ -89,7 +89,7 @@ def test_a_right_directory_passes(build, name):
 
 
 def move_weight(model, prefix=""):
-    """The last matrix of the file, or of one of its graphs, at one place."""
+    """Change one element of the last matrix of the file, or of one of its graphs."""
     matrices = [each for each in model.graph.initializer if len(each.dims) == 2 and each.data_type == 1]
     tensor = [each for each in matrices if each.name.startswith(prefix)][-1]
     values = numpy_helper.to_array(tensor).copy()
@@ -98,7 +98,7 @@ def move_weight(model, prefix=""):
 
 
 def turn_softmax(model, branch=""):
-    """The first softmax over queries instead of keys."""
+    """Compute the first softmax over queries instead of keys."""
     nodes = model.graph.node
     if branch:
         nodes = next(each.g for each in nodes[0].attribute if each.name == branch).node
@@ -106,7 +106,7 @@ def turn_softmax(model, branch=""):
 
 
 def stretch_scale(model):
-    """The scale of one weight of the graph that goes on, × 1.05."""
+    """Multiply the scale of one weight by 1.05, in the graph of the further steps."""
     body = next(each.g for each in model.graph.node[0].attribute if each.name == "then_branch")
     tensors = [*body.initializer, *model.graph.initializer]
     tensor = next(each for each in tensors if each.name.startswith("then.") and each.name.endswith("_scale"))
@@ -115,7 +115,7 @@ def stretch_scale(model):
 
 
 def swap_branches(model):
-    """Each graph where the other should be."""
+    """Exchange the two graphs."""
     for attribute in model.graph.node[0].attribute:
         attribute.name = {"then_branch": "else_branch", "else_branch": "then_branch"}[attribute.name]
 
@@ -128,7 +128,7 @@ MERGED_FAULTS = {
     "swapped": (swap_branches, {True, False}),
     "then-scale": (stretch_scale, {True}),
 }
-# (directory, file, fault, which of its graphs fail)
+# (directory, file, fault, the graphs that must fail)
 FAULTS = [
     *[("merged", MERGED, name) for name in ("then-weight", "else-weight", "then-graph", "swapped")],
     ("quantised", QUANTISED, "then-scale"),
@@ -147,7 +147,7 @@ EDITS = {**MERGED_FAULTS, "weight": (move_weight, {None}), "graph": (turn_softma
     ("name", "file", "fault"), FAULTS, ids=["-".join(each).replace(".onnx", "") for each in FAULTS]
 )
 def test_a_fault_in_one_file_or_branch_is_rejected(build, tmp_path, name, file, fault):
-    """Exit status 1; what has the fault fails, everything else passes, and nothing runs together."""
+    """Exit status 1: the part with the fault fails, all others pass, and the files are not run together."""
     checkpoint, files = build(name)
     edit, branches = EDITS[fault]
     shutil.copytree(files, tmp_path / "spoiled")
@@ -160,7 +160,7 @@ def test_a_fault_in_one_file_or_branch_is_rejected(build, tmp_path, name, file, 
 
 
 def test_integers_in_graphs_within_have_no_twin(build):
-    """Only the graph that is chosen becomes the file's own; of any other the operators are named as not judged."""
+    """Only the chosen graph becomes the graph of the file; operators of other graphs are reported as not judged."""
     from parity.judge.branches import choose_branch
     from parity.judge.twins import Twin
 
@@ -172,7 +172,7 @@ def test_integers_in_graphs_within_have_no_twin(build):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A checkpoint of a tiny T5, and our own two files of it."""
+    """A checkpoint of a tiny T5, and the two files that Parity writes of it."""
     checkpoint, output = (tmp_path_factory.mktemp(name) for name in ("t5", "pair"))
     save_checkpoint(checkpoint, "t5", "seq2seq-lm")
     status, _, err = run("-m", checkpoint, f"--feature={SEQ2SEQ}", "--prefill", output, command=export_main)
@@ -181,7 +181,7 @@ def pair(tmp_path_factory):
 
 
 def test_our_own_pair_runs_together(pair):
-    """prefill.onnx fills the caches from which model.onnx goes on, without any past of the decoder."""
+    """prefill.onnx fills the cross-attention caches, and model.onnx starts from them with an empty past."""
     status, verdicts, together, log = judge(*pair)
     assert (status, {place[0] for place in verdicts}) == (0, {"prefill.onnx", "model.onnx"})
     assert together[0]["together"] == ["prefill", "model"]
@@ -203,7 +203,7 @@ def test_a_fault_in_our_prefill_is_rejected(pair, tmp_path):
 
 
 def runs_of(files, parts, shift=()):
-    """Part → a run of its file; `shift` names parts whose logits are those of the token before."""
+    """Part → a function that runs its file; parts in `shift` return the logits of the previous token."""
     from parity.sessions import OnnxSession
 
     def wrap(part):
@@ -222,7 +222,7 @@ def runs_of(files, parts, shift=()):
     ("name", "parts"), [("decoders", ("decoder", "step")), ("towers", ("text", "vision"))], ids=["tokens", "towers"]
 )
 def test_files_that_are_wrong_together_are_told(build, name, parts):
-    """The control of what runs together: each in turn answers something else, and there is a failure."""
+    """The control of running together: if any one of the parts gives wrong answers, there is a failure."""
     from parity.fixtures.preprocessors import preprocessor
     from parity.onnx.features import constructor
     from parity.onnx.together import Together, judge_together
@@ -240,13 +240,13 @@ def test_files_that_are_wrong_together_are_told(build, name, parts):
         findings = judge_together(Together(runs_of(files, parts, shift), drift), model, source).findings
         return any(not finding.passed for finding in findings)
 
-    # The largest drift that integers may have leaves the tokens and similarities something to decide on.
+    # Even with the largest drift that integers may have, tokens and similarities still detect this.
     for drift in (0.0, 0.3):
         assert [failed(shift, drift) for shift in ((), *[(part,) for part in parts])] == [False, True, True]
 
 
 def test_names_of_files_and_what_runs_together(tmp_path):
-    """Suffixes are variants of their own; a merged decoder is both steps; a directory below is looked into."""
+    """Each suffix is a variant; a merged decoder is both steps; files in a directory below are found."""
     (tmp_path / "onnx").mkdir()
     names = ["encoder_model", "decoder_model", "decoder_with_past_model", "decoder_model_merged"]
     names += ["encoder_model_quantized", "decoder_model_merged_quantized"]
@@ -272,7 +272,7 @@ def test_names_of_files_and_what_runs_together(tmp_path):
 
 
 def test_transformers_names_two_steps_otherwise(tmp_path):
-    """prefill.onnx beside decode.onnx is a decoder's first step; beside model.onnx it is ours."""
+    """prefill.onnx is a decoder's first step next to decode.onnx, and Parity's file next to model.onnx."""
     for name in ("prefill", "decode"):
         (tmp_path / f"{name}.onnx").touch()
     assert [each.part for each in find_files(tmp_path)] == ["decoder", "step"]

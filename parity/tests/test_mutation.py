@@ -1,4 +1,4 @@
-"""A sample of `tox -e mutation`: faults that are visible apart from the judge are rejected; a blind judge is seen."""
+"""A sample of `tox -e mutation`: visible faults are rejected, and a judge that checks nothing is noticed."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ BERT = Case("bert", "masked-lm", 11, "eager", "opset 11")
 GPT2 = Case("gpt2", "causal-lm-with-past", 20, "sdpa", "sdpa")
 CONVNEXT = Case("convnext", "default", 17, "eager", "opset 17")
 CASES = {case.name: case for case in (BERT, GPT2, CONVNEXT)}
-# Case → classes and names of faults; of each the first that the file can have is seeded.
+# Case → classes and names of faults; for each name, the first such fault of the file is seeded.
 SAMPLE = {
     BERT.name: {
         "rows of tables": ("the last row is zero", "rows from the half on are zero"),
@@ -45,10 +45,10 @@ SAMPLE = {
 
 
 class Subject:
-    """A right file, the truth about it, what it is judged by, and its faults."""
+    """A right file, the truth about it, its judges, and its faults."""
 
     def __init__(self, case, directory):
-        # It imports torch, which the collection of tests does without.
+        # Imported here, because it imports torch, and the collection of tests does not.
         from parity.reports.mutation import judges
 
         self.path = directory / "model.onnx"
@@ -58,7 +58,7 @@ class Subject:
         self.faults = catalogue.faults_of(self.graph, case, SEED)
 
     def sample(self, case):
-        """Name → the fault."""
+        """Name → fault."""
         return {
             f"{group}: {name}": next(f for f in self.faults if (f.group, f.name) == (group, name))
             for group, names in SAMPLE[case.name].items()
@@ -76,18 +76,18 @@ class Subject:
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
-    """One of the files."""
+    """The case of one of the files."""
     return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
 def subject(case, tmp_path_factory):
-    """What belongs to it."""
+    """The file of the case with its truth, judges and faults."""
     return Subject(case, tmp_path_factory.mktemp(case.name))
 
 
 def survivors(case, subject, path):
-    """Judge → the faults of the sample that it passes, after each was found to be visible."""
+    """Judge → the faults of the sample that it passes; all faults of the sample must be visible."""
     passed = {"command": [], "suite": []}
     for name, fault in subject.sample(case).items():
         model = subject.change(fault)
@@ -101,7 +101,7 @@ def survivors(case, subject, path):
 
 
 def test_sampled_faults_are_rejected(case, subject, tmp_path):
-    """By the verdict of the commands, and by a test of the matrix; the right file by neither."""
+    """The commands and the suite reject every fault; neither rejects the right file."""
     for judge in (subject.bench.command, subject.bench.suite):
         outcome = judge.judge(subject.path)
         assert (outcome.reason, outcome.comparisons > 0) == ("", True)
@@ -109,7 +109,7 @@ def test_sampled_faults_are_rejected(case, subject, tmp_path):
 
 
 def test_a_blind_judge_would_be_seen(case, subject, tmp_path, monkeypatch):
-    """The control: with judges that judge nothing, every fault of the sample survives."""
+    """The control: with judges that check nothing, every fault of the sample survives."""
     from parity.reports.mutation import judges
     from parity.validation import Validation
 
@@ -120,7 +120,7 @@ def test_a_blind_judge_would_be_seen(case, subject, tmp_path, monkeypatch):
 
 
 def test_what_changes_nothing_is_no_fault(case, subject):
-    """The control of what is visible: the file itself, one that computes the same in other words, one that is none."""
+    """The control of visibility: the file itself, an equivalent graph, and a file that cannot be loaded."""
     assert subject.truth.judge(subject.graph.model, contract=False) == (visibility.EQUIVALENT, "")
     assert subject.truth.judge(subject.graph.model, contract=True) == (visibility.EQUIVALENT, "")
     same = subject.graph.copy()
@@ -133,12 +133,12 @@ def test_what_changes_nothing_is_no_fault(case, subject):
 
 
 def test_the_files_are_right_without_the_judge(subject):
-    """Where the model can be asked directly, it agrees with the file, in float64 and in units of the noise."""
+    """If the model can be called with the file's inputs, the file's error is below 16 times the noise."""
     assert subject.truth.original is None or subject.truth.original < visibility.FACTOR
 
 
 def test_visibility_knows_nothing_of_the_judge():
-    """What decides which faults count imports nothing of parity."""
+    """The module that decides which faults are visible imports nothing of parity."""
     tree = ast.parse(Path(visibility.__file__).read_text(encoding="utf-8"))
     names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -155,7 +155,7 @@ def test_traces():
 
 
 def test_traces_are_drawn_anew():
-    """48 of different names, of every kind, and other ones from another seed."""
+    """48 traces with different names, of every kind; another seed gives others."""
     one, other = traces.traces(1), traces.traces(2)
     assert len({each.name for each in one}) == len(one) == traces.COUNT
     assert {each.kind for each in one} >= {*traces.LISTED}
@@ -194,14 +194,14 @@ TRACE = {"name": "t", "kind": "only at one length", "state": "visible", "verdict
     ],
 )
 def test_a_low_score_is_told(mutants, originals, lines, words):
-    """Each threshold has a run that is below it, and what is not visible has no part in any."""
+    """For each threshold there is a run below it; faults that are not visible do not count."""
     told = scores.shortfalls(scores.summarise(mutants, originals, lines, 1), small=True)
     assert [any(each.startswith(word) for each in told) for word in words] == [True] * len(words)
     assert len(told) == len(words)
 
 
 def test_a_run_that_is_too_small_is_told():
-    """Counts of architectures, kinds, comparisons and traces."""
+    """Too few architectures, kinds, comparisons or traces are reported."""
     told = scores.shortfalls(scores.summarise([line()], [ORIGINAL], [TRACE], 1))
     assert [each.partition(":")[0] for each in told] == [
         "architectures",
@@ -213,7 +213,7 @@ def test_a_run_that_is_too_small_is_told():
 
 
 def test_the_page_has_the_figures(tmp_path):
-    """Between the marks, and nothing else of it changes; without them nothing is written over."""
+    """Only the text between the marks changes; without marks nothing is overwritten."""
     page = tmp_path / "judge.md"
     page.write_text("\n".join(["before", scores.MARKS[0], "old", scores.MARKS[1], "after"]), encoding="utf-8")
     summary = scores.summarise([line(), line(suite="")], [ORIGINAL], [TRACE], 1)
@@ -229,7 +229,7 @@ def test_the_page_has_the_figures(tmp_path):
 
 
 def test_kinds_are_seeded_evenly():
-    """Of two files the second gets what the first has not had."""
+    """Of two files, the second gets the kinds that the first did not have."""
     from collections import Counter
 
     from parity.reports.mutation.graphs import Fault

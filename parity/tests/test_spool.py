@@ -1,4 +1,4 @@
-"""Answers that are too large for memory: on the disk they are what they were, and no judgement needs all of them."""
+"""Answers that are too large for memory: they are unchanged on the disk, and no judgement needs all of them at once."""
 
 import dataclasses
 import subprocess
@@ -32,7 +32,7 @@ def with_brain_floats():
 
 @pytest.mark.parametrize("memory", [0, 100, 10**6])
 def test_arrays_come_back_as_they_were(memory):
-    """Values, types and shapes, whatever stays in memory, and in the order they were in."""
+    """Values, types, shapes and order, for any limit of memory."""
     arrays = with_brain_floats()
     kept = spool.Spool(memory).keep(arrays)
     assert list(kept) == list(arrays)
@@ -56,14 +56,14 @@ except Exception as error:
 
 
 def test_a_full_disk_is_reported_by_its_name():
-    """The temporary directory, the bytes, and what to do; less than the limit is kept."""
+    """The error names the temporary directory, the bytes, and what to do; smaller answers are kept."""
     process = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
     assert process.stdout.startswith(f"OutputError temporary directory {tempfile.gettempdir()}: it has no space for")
     assert "8,000 bytes of answers (File too large); free some, or set TMPDIR" in process.stdout
 
 
 def test_a_file_that_lost_its_end_is_no_answer():
-    """Memory that was not filled is never compared."""
+    """A shortened file of answers is an error, so that unread memory is never compared."""
     kept = spool.Spool(0).keep({"logits": np.arange(4.0)})
     kept._held["logits"].file._stream.truncate(8)
     with pytest.raises(OutputError, match="has lost its end; run it again"):
@@ -71,7 +71,7 @@ def test_a_file_that_lost_its_end_is_no_answer():
 
 
 def test_a_changed_array_is_seen():
-    """The control: the comparison by bits tells one element, and the sign of a zero."""
+    """The control: the comparison by bits detects a change of one element, and of the sign of a zero."""
     assert spool.are_equal_in_bits(ARRAYS["matrix"], ARRAYS["matrix"].copy())
     other = ARRAYS["matrix"].copy()
     other[2, 1] = np.nextafter(other[2, 1], 0)
@@ -80,7 +80,7 @@ def test_a_changed_array_is_seen():
 
 
 def test_the_verdict_is_the_same(tmp_path, monkeypatch):
-    """All findings of a file, with every answer on the disk and every array computed with in parts."""
+    """All findings of a file are the same with every answer on the disk and every array processed in parts."""
     from parity.onnx.proof import Artifact, Reference, judge_file
     from parity.registry import architecture
     from parity.validation import Criteria
@@ -100,13 +100,13 @@ def test_the_verdict_is_the_same(tmp_path, monkeypatch):
 
 
 def outlines(validation):
-    """What the findings are about, and their outcomes."""
+    """The check, subject and outcome of each finding."""
     return [(each.check, each.subject, each.where, each.passed) for each in validation.findings]
 
 
 @pytest.mark.parametrize(("length", "vocabulary", "rows"), [(1024, 30522, 2), (64, 30522, 8), (4096, 96, 8)])
 def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
-    """A batch loses rows where its logits have more values than a judge has memory for, and keeps two."""
+    """A batch has fewer rows, but at least two, if its logits have more values than the judge has memory for."""
     from parity.shapes import fit_batch
 
     source = subjects.subject("bert", "masked-lm").source
@@ -141,7 +141,7 @@ ONE = 8 * SHAPE[0] * SHAPE[1] * SHAPE[2]  # bytes of a float64 answer
 
 
 def large_pool(memory):
-    """Eight answers of which each is half a million values; with a backend's."""
+    """A pool of eight answers of half a million values each, with a backend's answers."""
     kept, generator = spool.Spool(memory), np.random.default_rng(0)
     sides = {"exact": [], "eager": [], "jittered": [], "actual": []}
     for _ in range(ratio.MINIMUM_POOL):
@@ -166,7 +166,7 @@ def judge_all(pool):
 
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_judging_has_one_input_in_memory(memory, monkeypatch):
-    """Of a pool on the disk, the judge holds the answers to one input at any time; the control is in memory, whole."""
+    """If a pool is on the disk, the judge holds the answers to one input at a time; the control is a pool in memory."""
     monkeypatch.setattr(spool, "BLOCK", 1 << 14)
     tracemalloc.start()
     try:
