@@ -155,6 +155,19 @@ def test_the_table_of_the_matrix_fits():
     assert wide(text) == []
 
 
+def test_reports_fit_a_terminal():
+    """The tables that benchmarks and the lane of seeded faults print; the control is the Markdown that they keep."""
+    from parity.reports.terminal import narrow
+
+    paths = [*sorted((ROOT / "reports" / "benchmarks").glob("*.md")), ROOT / "reports" / "results" / "mutation.md"]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    assert len(texts) > 5
+    assert all(wide(text) for text in texts)
+    assert [line for text in texts for line in wide(narrow(text))] == []
+    numbers = [set(re.findall(r"[\d.,]+\d", text)) for text in texts]
+    assert [set(re.findall(r"[\d.,]+\d", narrow(text))) for text in texts] == numbers
+
+
 def test_a_line_that_is_too_long_is_seen():
     """The control."""
     assert wide("a\n" + "b" * 81) == ["b" * 81]

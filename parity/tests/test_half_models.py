@@ -6,7 +6,6 @@ import json
 
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
 from parity import check, loading, torchscript
@@ -35,6 +34,8 @@ def example(model_type, feature, dtype):
 
 def sentence(dtype):
     """The refusal; before transformers 4.56 the option of from_pretrained has another name."""
+    import torch
+
     (option,) = dtype_option(torch.float32)
     return (
         f"model: its weights are {dtype}, should be float32 or float16; load it with"
@@ -82,6 +83,8 @@ FLOAT16 = [
 @pytest.mark.parametrize(("model_type", "feature"), FLOAT16)
 def test_float16_is_exported_and_judged_in_its_unit(tmp_path, caplog, model_type, feature):
     """The file has the model's type and passes with the atol of float32; a matrix with the wrong sign fails."""
+    import torch
+
     tokenizer, path = subjects.subject(model_type, feature).preprocessor, tmp_path / "model.onnx"
     model = tiny_model(model_type, feature, dtype="float16")
     config = constructor(model_type, feature)(model.config)
@@ -113,6 +116,8 @@ def test_a_float16_file_is_judged_by_the_check(tmp_path):
 
 def test_weights_in_float64_return_to_their_own_types():
     """A model in float16 that keeps a buffer in float32 does so after it has been in float64."""
+    import torch
+
     from parity.reference import float64_weights
 
     model = tiny_model("llama", "causal-lm", dtype="float16")
@@ -173,6 +178,7 @@ def test_a_wrong_trace_of_them_is_seen(dtype):
 @pytest.fixture(scope="module")
 def half_checkpoint(tmp_path_factory):
     """Type → the directory of a tiny BERT stored in it."""
+    import torch
 
     @functools.cache
     def save(dtype, safe=True):

@@ -23,6 +23,7 @@ from parity.reports.measuring.measurements import (
     round_reporter,
     row,
 )
+from parity.reports.terminal import narrow
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.me
 def _run(args: argparse.Namespace) -> int:
     result = measure(args.rounds)
     measurements.write(result, args.output)
-    print(measurements.table(result))
+    print(narrow(measurements.table(result)))
     return 0 if result["holds"] else 1
 
 

@@ -37,6 +37,7 @@ from parity.reports.measuring.measurements import (
     table,
     write,
 )
+from parity.reports.terminal import narrow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m parity.reports.me
 def _run(args: argparse.Namespace) -> int:
     result = _MEASURES[args.name](args)
     write(result, args.output)
-    print(table(result))
+    print(narrow(table(result)))
     return 0 if result["holds"] else 1
 
 

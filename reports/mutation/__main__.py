@@ -18,6 +18,7 @@ from typing import Any
 from parity.console import run_guarded
 from parity.interruptions import keep
 from parity.reports.mutation.cases import MODELS, SETTINGS, Case, cases
+from parity.reports.terminal import narrow
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "reports" / "results", ROOT / "docs" / "judge.md"
@@ -170,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
         trace(work, args)
     mutants, originals, traces = ([*work.known(step).values()] for step in ("mutants", "originals", "traces"))
     summary = {**scores.summarise(mutants, originals, traces, args.seed), "all files": len(cases())}
-    print("\n".join(scores.report(summary)[4:]))
+    print(narrow("\n".join(scores.report(summary)[4:])))
     small = bool(args.only) or args.scale < 1
     if not small:
         scores.write(summary, RESULTS, PAGE)
