@@ -33,8 +33,10 @@ def _as_list(table: Sequence[str]) -> Iterator[str]:
         yield from _wrap(first)
         for row in group:
             text = "; ".join(f"{head}: {cell}" for head, cell in zip(heads[1:], row[1:], strict=True) if cell)
-            yield from _wrap(text, initial_indent="    ", subsequent_indent="        ")
+            yield from _wrap(text, "    ", "        ")
 
 
-def _wrap(text: str, **indents: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False, **indents)
+def _wrap(text: str, indent: str = "", further: str = "") -> list[str]:
+    """The lines of a paragraph; the first has one indent, further ones another."""
+    wrapper = textwrap.TextWrapper(WIDTH, indent, further, break_on_hyphens=False, break_long_words=False)
+    return wrapper.wrap(text)
