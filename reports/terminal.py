@@ -14,7 +14,7 @@ def narrow(markdown: str) -> str:
 
     A row of a wide table becomes one paragraph, `column: value; …`, below its first cell.
     """
-    lines = []
+    lines: list[str] = []
     for is_table, group in itertools.groupby(markdown.splitlines(), lambda line: line.startswith("|")):
         block = list(group)
         if is_table and max(map(len, block)) > WIDTH:
