@@ -111,10 +111,12 @@ class _Streams:
 
     Attributes:
         refusal: why standard output did not take a line; empty if it took all.
+        live: whether the terminal shows a line of progress, which the next line replaces.
     """
 
     def __init__(self) -> None:
         self.refusal = ""
+        self.live = False
 
     def prepare(self) -> None:
         """Begin anew; characters that the encoding of a stream lacks are written as escapes from here on."""
@@ -160,8 +162,17 @@ def prepare_streams() -> None:
 
 
 def complain(line: str) -> None:
-    """Print a line on standard error."""
+    """Print a line on standard error, in place of a line of progress."""
+    if _STREAMS.live:
+        erase_line()
     _STREAMS.emit(line, sys.stderr)
+
+
+def erase_line() -> None:
+    """Erase the line of progress, if standard error is a terminal."""
+    _STREAMS.live = False
+    if sys.stderr is not None and sys.stderr.isatty():
+        _STREAMS.emit("\r\x1b[K", sys.stderr, end="")
 
 
 class Console:
@@ -202,6 +213,7 @@ class Console:
         if self._live:
             self._clear()
             _STREAMS.emit(line[:100], sys.stderr, end="")
+            _STREAMS.live = True
         step = line.partition(" at ")[0]
         if self._steps and step != self._step:
             self._step = step
@@ -214,7 +226,7 @@ class Console:
 
     def _clear(self) -> None:
         if self._live:
-            _STREAMS.emit("\r\x1b[K", sys.stderr, end="")
+            erase_line()
 
 
 def run_guarded(command: str, main: Callable[[], int], *, as_json: bool = False) -> int:

@@ -13,16 +13,16 @@ from types import FrameType
 from typing import NoReturn
 
 from parity import interruptions, publication, stages
-from parity.console import fail, leave, prepare_streams
+from parity.console import erase_line, fail, leave, prepare_streams
 
 # Signal → its usual meaning, and what to do.
 _REASONS = {
     "SIGALRM": "it did not end in time; give a longer --timeout, or a file that ends",
-    "SIGBUS": "a file was cut off while it was read, as a checkpoint is that is copied over in place; run the command"
-    " again when nothing writes to it",
-    "SIGFPE": "an operator divided whole numbers by zero; a file that does so gives no answer",
-    "SIGKILL": "it was killed, as systems do that run out of memory; end other programs, give smaller sizes where the"
-    " command has them, or take a machine with more memory",
+    "SIGBUS": "a file was truncated while it was read, perhaps because a program writes to the checkpoint; run the"
+    " command again when nothing writes to it",
+    "SIGFPE": "an operator of the file divided whole numbers by zero; export the file again",
+    "SIGKILL": "it was killed, probably because the system ran out of memory; end other programs, give smaller sizes"
+    " where the command has them, or take a machine with more memory",
 }
 _OTHER = "a library ended the process; PARITY_TRACEBACK=1 runs it where a debugger can follow"
 
@@ -72,6 +72,8 @@ def supervise(command: str, main: Callable[[], int]) -> int:
         return os.WEXITSTATUS(status)
     with open(news, "rb") as stream:
         _clear(stream.read())
+    # The child may have left a line of progress.
+    erase_line()
     name = signal.Signals(os.WTERMSIG(status)).name
     message = f"{name}: {_REASONS.get(name, _OTHER)}; {interruptions.what_is_left()}"
     return fail(command, message, 1, "killed", "--json" in sys.argv)

@@ -146,15 +146,20 @@ def _run(args: argparse.Namespace) -> int:
             raise UsageError(f"{option}: works only with --upgrade or --bisect")
     if args.diff and args.records:
         raise UsageError(f"--diff: got a third file {args.records[0]}, should be two; --merge joins shards")
+    console = Console()
     if args.diff:
+        console.progress("reading two runs")
         old, new = (load_run(path) for path in args.diff)
+        console.clear()
         command = shlex.join(["python", "-m", "parity.reports", "--diff", *map(str, args.diff)])
         comparison = {**upgrade.difference(old, new), "command": command}
         _print(args, comparison, upgrade.report(comparison, markdown=args.format == "markdown"))
         return 1 if comparison["worse"] else 0
     if args.merge:
         return _merge(args)
+    console.progress("reading records")
     environment, lines = join_runs(args.records or [RECORDS])
+    console.clear()
     path = baseline.path_of(args.baseline, environment)
     if args.accept:
         allowance = baseline.Allowance(args.drop, args.even_failed)

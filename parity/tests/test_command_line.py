@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parity import cli
-from parity.console import Console
+from parity.console import Console, fail
 from parity.environment import PACKAGES, version_of
 from parity.fixtures.controls.commands import run
 
@@ -79,6 +79,12 @@ HARD = {
     r"\btakes nothing\b": "cannot be written",
     r"\bis there not\b": "is missing",
     r"\bbroken off\b": "interrupted",
+    r"\bnot there\b": "is missing, does not exist",
+    r"\bis none of\b": "is not a …",
+    r"\bin halves\b": "in float16",
+    r"\bhas foreseen\b": "unexpected",
+    r"\bgo(es)? on\b": "continue",
+    r"\bfound out\b": "result",
 }
 
 
@@ -194,6 +200,19 @@ def test_nothing_has_a_colour_on_a_terminal(environment, monkeypatch):
     console.warn("careful")
     assert "loading" in terminal.getvalue()
     assert not STYLE.search(terminal.getvalue())
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_an_error_replaces_the_line_of_progress(shown, monkeypatch):
+    """On a terminal the line is erased first; without progress nothing is."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    if shown:
+        Console().progress("loading")
+    start = terminal.getvalue()
+    fail("parity", "it failed", 1, "test", as_json=False)
+    (line,) = terminal.getvalue().removeprefix(start).split("\n")[:1]
+    assert line == ("\r\x1b[K" if shown else "") + "parity: error: it failed"
 
 
 def test_elsewhere_there_is_no_progress(monkeypatch):

@@ -76,10 +76,10 @@ def run(tmp_path, act):
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        ("SIGBUS", "a file was cut off while it was read"),
+        ("SIGBUS", "a file was truncated while it was read"),
         ("SIGABRT", "a library ended the process"),
         ("SIGSEGV", "a library ended the process"),
-        ("SIGKILL", "it was killed, as systems do that run out of memory"),
+        ("SIGKILL", "it was killed, probably because the system ran out of memory"),
     ],
 )
 def test_a_process_that_is_ended(tmp_path, act, words):
