@@ -1,7 +1,7 @@
 """Prints every `--help` and every message, one after the other, to be read aloud: `python docs/messages.py`.
 
-A message is the text of an exception that is raised, of a finding, a warning or a line on standard error, as the source
-has it; `{…}` stands for a value.
+A message is a text in the source that reaches a user: of an exception, a finding, a warning or a line that is printed,
+a sentence that a function returns, or one in a constant of a module. `{…}` stands for a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("parity", "architectures/conformance", "reports")
 # Functions that take a message, and the place of it among their arguments.
-TAKERS = {"warn": 0, "complain": 0, "error": 0, "Finding": 3, "UsageError": 0, "fail": 1}
+TAKERS = {
+    **dict.fromkeys(("warn", "complain", "error", "UsageError", "say", "progress", "print_text", "keep"), 0),
+    "fail": 1,
+    "Finding": 3,
+}
 
 
 def texts(node: ast.expr | None) -> Iterator[str]:
@@ -46,12 +50,22 @@ def messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, text) for text in texts(node.args[TAKERS[name]]))
         elif isinstance(node, (ast.Assign, ast.Return)) and _is_message(node):
             yield from ((node.lineno, text) for text in texts(node.value))
+    yield from _constants(tree)
+
+
+def _constants(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of each sentence in a constant of a module, alone or as a value of a mapping."""
+    for node in getattr(tree, "body", ()):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            values = node.value.values if isinstance(node.value, ast.Dict) else [node.value]
+            sentences = ((value.lineno, text) for value in values for text in texts(value))
+            yield from ((line, text) for line, text in sentences if len(text.split()) > 3 and "\n" not in text)
 
 
 def _is_message(node: ast.Assign | ast.Return) -> bool:
     """Whether a value is a message: by its name, or as a sentence that a function makes."""
     if isinstance(node, ast.Return):
-        return isinstance(node.value, ast.JoinedStr)
+        return isinstance(node.value, ast.JoinedStr) or any(len(text.split()) > 3 for text in texts(node.value))
     return ast.unparse(node.targets[0]) in ("message", "text", "why", "reason")
 
 

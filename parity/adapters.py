@@ -58,7 +58,7 @@ class Adapter:
 
 def gap() -> str:
     """The reason why adapters cannot be applied here; empty if they can."""
-    return "" if version_of("peft") else "peft is not installed, which applies adapters: pip install peft"
+    return "" if version_of("peft") else "peft, which applies adapters, is not installed: pip install peft"
 
 
 def require_peft(source: str) -> None:

@@ -86,7 +86,7 @@ def _baked_axis(right: Sequence[Sample], wrong: Sequence[Sample], traced: Mappin
     foreign, name, size = min(explanations)
     known = "" if foreign else ", the size of the export,"
     return (
-        f"axis {name}: the file is right where {name} is {size}{known} and wrong at every other size tried; the"
+        f"axis {name}: the file is right if {name} is {size}{known} and wrong at every other size tried; the"
         " size has become a constant, though the file declares the axis dynamic"
     )
 
@@ -95,8 +95,8 @@ def _left_padding(right: Sequence[Sample], wrong: Sequence[Sample]) -> str:
     if any(sample.padding != "left" for sample in wrong) or any(sample.padding == "left" for sample in right):
         return ""
     return (
-        "padding: the file is wrong where rows are padded on the left, and right at every other input; its positions"
-        " are counted from the padding, give it position ids or pad on the right"
+        "padding: the file is wrong if rows are padded on the left, and right at every other input; it counts positions"
+        " from the padding, export it with position ids or pad on the right"
     )
 
 

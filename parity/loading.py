@@ -502,13 +502,13 @@ def _explanation_of_known(error: BaseException) -> str | None:
     if package := missing_package(error):
         return f"it needs the package {package}, which is not installed: pip install {package}"
     if "ignore_mismatched_sizes" in text:
-        return "its weights have other shapes than config.json says; correct the one or the other"
+        return "its weights have other shapes than config.json says; correct one of them"
     if "trust_remote_code" in text:
         return "it needs code of its own, which parity does not run; use an architecture that transformers has"
     if "weights_only" in text or name == "UnpicklingError":
         return (
-            "pytorch_model.bin is not a plain pickle of tensors: it wants to run code, or is damaged; convert it to"
-            " safetensors where you trust it"
+            "pytorch_model.bin is not a plain pickle of tensors: it contains code, or is damaged; if you trust it,"
+            " convert it to safetensors"
         )
     if match := _NO_DTYPE.search(str(error)):
         return (

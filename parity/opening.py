@@ -72,7 +72,7 @@ def choose_feature(checkpoint: Checkpoint, name: str, console: Console) -> str:
     behind = [kind for kind, _ in checkpoint.modules[1:]]
     if behind and feature != sentences.FEATURE:
         console.say(
-            f"{', '.join(behind)} of {sentences.MODULES}: not in a file of {feature}; --feature {sentences.FEATURE} has"
-            " the whole directory"
+            f"{', '.join(behind)} of {sentences.MODULES}: not exported for feature {feature};"
+            f" --feature {sentences.FEATURE} exports the whole directory"
         )
     return feature

@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on_where_it_was(act, stubs, monkeypatch):
     assert stubs.calls == ["transformers-5.24.0 2/2"]
     monkeypatch.setattr(environments, "code", lambda: "another")
     status, _, error = act(*UPGRADE)
-    assert "is of other code or another selection, and is run anew" in error
+    assert "belongs to other code or another selection, and is run again" in error
     assert len(stubs.calls) == 6
 
 

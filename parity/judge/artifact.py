@@ -98,7 +98,7 @@ def _judge_data(data: Iterable[Data], directory: Path) -> list[Finding]:
 def _data_problem(data: Data, directory: Path) -> str:
     foreign: tuple[PurePath, ...] = (PurePosixPath(data.location), PureWindowsPath(data.location))
     if any(path.is_absolute() or path.drive or ".." in path.parts for path in foreign):
-        return "lies outside the model's directory: a copy of that would not have it"
+        return "is outside the model's directory, so that a copy of the directory would lack it"
     path = directory / data.location
     if not data.location or not path.is_file():
         return "does not exist"

@@ -20,13 +20,13 @@ EXPLANATIONS = {
         " a core of its own with NEURON_RT_VISIBLE_CORES"
     ),
     "falling back to native python function call": (
-        "the compiler failed, and what came back would run on the CPU; read the compiler's log, and see with"
-        " parity.neuron.analyze, or --coverage, which operators are not supported"
+        "the compiler failed, and the module that it returned would run on the CPU; read the compiler's log, and see"
+        " with parity.neuron.analyze, or --coverage, which operators are not supported"
     ),
     "Error parsing message with type 'tensorflow.GraphDef'": (
         "the model is larger than the 2 GB that one message holds; pass separate_weights=True"
     ),
-    "TimeoutExpired": "the compiler was not done in time; raise compiler_timeout",
+    "TimeoutExpired": "the compiler did not finish in time; raise compiler_timeout",
 }
 
 

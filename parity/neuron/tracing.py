@@ -33,7 +33,7 @@ __all__ = ["NeuronModel", "Runner", "analyze", "load", "trace"]
 
 logger = logging.getLogger("parity.neuron")
 
-EMULATION_NOTE = "torch.jit.trace stood in the place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
+EMULATION_NOTE = "torch.jit.trace was used in place of Neuron's tracer; nothing was compiled, nothing ran on Inf1"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def trace(  # noqa: PLR0913 - the signature that users call
         if prove:
             neuron_model = _with_proof(neuron_model, model, config, say)
         elif tracer.gate is not None and not tracer.gate.runs:
-            say(f"Compiled, and run nowhere yet: {tracer.gate.sentence}")
+            say(f"Compiled, but not run yet: {tracer.gate.sentence}")
         publish_file(path, output)
     return neuron_model
 

@@ -260,7 +260,7 @@ def test_without_peft_an_adapter_is_refused(base, tmp_path, monkeypatch, place):
     (path / "adapter_config.json").write_text(json.dumps({**ADAPTER, "base_model_name_or_path": str(base)}))
     status, out, err = run("-m", path, "--feature", FEATURE, tmp_path / "out")
     assert (status, out) == (1, "")
-    assert "without which it would be another model; peft is not installed" in err
+    assert "without which it would be another model; peft, which applies adapters, is not installed" in err
     assert "pip install peft" in err
     assert not (tmp_path / "out").exists()
     with pytest.raises(EnvironmentGap, match="pip install peft"):

@@ -226,7 +226,7 @@ def test_length_that_is_baked_in_is_named(checkpoint, tmp_path, options):
     """A file with a dynamic sequence axis that is right only at the exported length is rejected; the axis is named."""
     status, log, err = run(checkpoint(), bare(tmp_path / "baked.onnx", spoil=baked_length), *options)
     assert status == 1
-    assert err.splitlines()[0].startswith(f"error: axis sequence: the file is right where sequence is {LENGTH}")
+    assert err.splitlines()[0].startswith(f"error: axis sequence: the file is right if sequence is {LENGTH}")
     assert "the size has become a constant, though the file declares the axis dynamic" in err
     assert f"-[✓] batch 2 × sequence {LENGTH}: largest" in log
     assert "-[x] batch 3 × sequence 1: largest" in log

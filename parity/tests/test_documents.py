@@ -68,9 +68,9 @@ PARSED_ONLY = {
 }
 # Start of a block of text or TOML → what it is compared with, or why with nothing.
 ILLUSTRATIONS = {
-    "Pooling, Normalize of modules.json": "test_minilm.py compares it with what the command prints",
+    "Pooling, Normalize of modules.json: ": "test_minilm.py compares it with what the command prints",
     "R = √(": "a formula",
-    "axis sequence: the file is right where": "test_the_sentence_about_a_fixed_length_is_the_judges",
+    "axis sequence: the file is right if": "test_the_sentence_about_a_fixed_length_is_the_judges",
     "At other sizes:": "a BigBird of 64 tokens; test_torchscript_verdicts.py has the table of a small one",
     '[project.entry-points."parity.architectures"]': "test_the_entry_point_is_the_one_that_is_read",
 }

@@ -223,7 +223,7 @@ def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), 
 
 def test_one_cause_by_what_is_wrong():
     """A fixed size: right at one size. Left padding only. Wrong from a token on, in longer texts only."""
-    assert cause(lambda sample: sample.sizes["sequence"] != 8).startswith("axis sequence: the file is right where")
+    assert cause(lambda sample: sample.sizes["sequence"] != 8).startswith("axis sequence: the file is right if")
     assert cause(lambda sample: sample.padding == "left").startswith("padding: ")
     tokens = cause(lambda sample: sample.sizes["sequence"] > 20, first=20)
     assert tokens.startswith("tokens: the file is wrong from token 20 on")

@@ -101,7 +101,7 @@ def test_a_baked_sequence_is_told_by_its_axis(bert, tmp_path):
     samples = choose_samples(bert.source, longest=bert.longest)
     pool = pool_of(bert.source, samples, answers(bert.fresh_model(), bert.onnx_config, samples, consume=True))
     found = compare(OnnxSession(tmp_path / "model.onnx").run, bert.onnx_config, pool, Criteria(atol=1e-4))
-    with pytest.raises(ParityError, match="axis sequence: the file is right where sequence is 8"):
+    with pytest.raises(ParityError, match="axis sequence: the file is right if sequence is 8"):
         found.raise_on_failure()
 
 

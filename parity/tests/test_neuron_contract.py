@@ -162,7 +162,7 @@ def test_trace_is_called_as_documented(session):
     names = [call["call"] for call in session[1]]
     assert names.index("import") < names.index("torch.jit.load")
     assert answers["made"] == [1, "", "neuron", True]
-    assert answers["last"].startswith("Compiled, and run nowhere yet: torch-neuron")
+    assert answers["last"].startswith("Compiled, but not run yet: torch-neuron")
     assert answers["unknown"].startswith("UsageError: options: compiler: torch_neuron.trace has compiler_args, ")
 
 
@@ -193,7 +193,7 @@ def test_a_silent_fallback_is_a_failure(session, mode, says):
     assert len(reported) == (mode != "compiles")
     assert all(says in line for line in reported)
     assert ("--allow-fallback" in refused) == (mode != "compiles")
-    heard = "the compiler failed, and what came back would run on the CPU" in refused
+    heard = "the compiler failed, and the module that it returned would run on the CPU" in refused
     assert heard == (mode == "falls back")
 
 

@@ -59,7 +59,7 @@ def test_a_baked_sequence_that_the_peer_passes_is_rejected_by_name(tmp_path):
     status, log, err = export_and_check(tmp_path, baked=True)
     assert status == 1
     assert err.splitlines()[0] == (
-        "error: axis sequence: the file is right where sequence is 16 and wrong at every other size tried; the size"
+        "error: axis sequence: the file is right if sequence is 16 and wrong at every other size tried; the size"
         " has become a constant, though the file declares the axis dynamic"
     )
     assert "last_hidden_state: error ratio" in err

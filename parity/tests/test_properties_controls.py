@@ -84,7 +84,7 @@ def test_all_failing_boundaries_are_told(bert, files, recorder):
     good = {example.name for example in sizes.boundaries(bert.source, bert.longest)} - bad
     assert good == {"the sizes of the export, mixed token types", "a fully masked row"}
     assert {name for name in bad | good if f"{name} (python" in str(caught.value)} == bad
-    assert "axis sequence: the file is right where sequence is 8" in str(caught.value)
+    assert "axis sequence: the file is right if sequence is 8" in str(caught.value)
 
 
 def test_a_property_that_drew_nothing_fails():

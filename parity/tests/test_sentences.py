@@ -168,8 +168,8 @@ def test_default_says_that_pooling_is_not_in_the_file(sentences, tmp_path):
     status, log, err = run("-m", sentences("mean_tokens"), tmp_path / "out")
     assert (status, err) == (0, "")
     assert log.splitlines()[0] == (
-        "Pooling, Normalize of modules.json: not in a file of default; --feature sentence-embedding has the whole"
-        " directory"
+        "Pooling, Normalize of modules.json: not exported for feature default; --feature sentence-embedding exports"
+        " the whole directory"
     )
 
 

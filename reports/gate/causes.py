@@ -21,7 +21,7 @@ COMMAND = "pytest --pyargs parity.architectures"
 # Options that add cells to a run.
 _CELLS_OF = ("--architecture", "--neuron-emulate")
 # Follows the number of warnings.
-WARNED = "of upstream: no failures, but what the next releases may break"
+WARNED = "of upstream packages: they fail nothing now, but the next releases may"
 # Number of causes to list; the rest is counted.
 LISTED = 10
 # Number of pairs of architecture and feature that a line names; if there are more, it names the first and counts.

@@ -18,7 +18,7 @@ from parity.reports.pages.support import ROOT
 
 HOME = Path(".tox/kept-releases")
 # Printed when a run of many parts is interrupted.
-KEPT = "what was run is kept, and the same command goes on from there"
+KEPT = "all results are kept, and the same command continues from there"
 _LISTED = re.compile(r"^Available versions: (.+)$", re.MULTILINE)
 # Words in pip's output when the index does not answer.
 _UNREACHABLE = ("Retrying", "connection", "resolve")

@@ -227,7 +227,7 @@ class Search:
     def _is_bad(self, number: int) -> bool:
         version = self._versions[number]
         left = len(self._versions)
-        self._options.console.say(f"{self._package} {version}: is tried, one of {count_text(left, 'release')}")
+        self._options.console.say(f"{self._package} {version}: trying one of {count_text(left, 'release')}")
         try:
             comparison = upgrade.difference(self._runs[self._versions[0]], self._run(version))
         except BrokenSuite as error:
@@ -349,7 +349,7 @@ def _plan(python: Path | str, place: Path, options: Options) -> int:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if {name: kept.get(name) for name in plan} == plan:
             return int(kept["parts"])
-        options.console.say(f"{place}: is of other code or another selection, and is run anew")
+        options.console.say(f"{place}: belongs to other code or another selection, and is run again")
         for old in place.glob("*-of-*.jsonl"):
             old.unlink()
     status, log = _pytest(python, place / "log.txt", ["--collect-only", *options.arguments])

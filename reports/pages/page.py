@@ -33,7 +33,7 @@ SYMBOLS = {"failed": "✗", "error": "!", "xpassed": "↑", "xfailed": "~", "pas
 MEANINGS = {
     "failed": "the file does not do what is claimed",
     "error": "no file, or none that could be tried",
-    "xpassed": "a deviation that is no more: its declaration must go",
+    "xpassed": "a deviation that passes again: remove its declaration",
     "xfailed": "a deviation that is known and declared, with its thread upstream",
     "passed": "the claim holds",
     "skipped": "not tried here, for the reason given",

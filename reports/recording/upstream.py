@@ -77,7 +77,7 @@ class _Summary:
         if exitstatus and newer_than_tested():
             terminalreporter.write_line(f"note: {newer_than_tested()}")
         if self._counts:
-            terminalreporter.section("warnings from upstream: no failures, but what the next releases may break")
+            terminalreporter.section("warnings of upstream packages: they fail nothing now, but the next releases may")
         for key, count in self._counts.most_common(LISTED):
             category, module, _ = key
             terminalreporter.write_line(f"{count} × {category} of {module}: {self._texts[key]}")
