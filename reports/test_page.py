@@ -462,7 +462,7 @@ def test_the_page_begins_with_the_causes(window):
     assert "deviation that passes again" in entries.filter(has_text="whisper").inner_text()
     entry.get_by_text("the cells").click()
     entry.get_by_role("link", name="onnx13").click()
-    assert window.get_by_role("dialog", name="vit-default-onnx13").is_visible()
+    window.get_by_role("dialog", name="vit-default-onnx13").wait_for()
     window.keyboard.press("Escape")
     entry.get_by_role("button", name="show in the matrix").click()
     window.locator("#grids td button").nth(1).wait_for(state="detached")
@@ -778,6 +778,8 @@ def test_a_link_to_a_cause_beyond_the_largest_unfolds_it(chromium, tmp_path):
         assert entry.is_visible()
         assert entry.locator(".number").inner_text() == "25"
         entry.get_by_text("the cells").click()
+        # The cells are built after the click has been handled.
+        entry.get_by_role("link").first.wait_for()
         assert entry.get_by_role("link").count() == 1
 
 
