@@ -34,6 +34,12 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def has_halves(model: torch.nn.Module) -> bool:
+    """Whether any weight of the model is of another floating type than `DEFAULT_DTYPE`."""
+    own = torch_dtype(DEFAULT_DTYPE)
+    return any(each.dtype != own for each in model.parameters() if each.is_floating_point())
+
+
 def float64_replaces() -> frozenset[torch.dtype]:
     """PyTorch's types that become float64 when a model runs in float64: the floating types of `exported_dtypes`."""
     return frozenset(dtype for dtype in map(torch_dtype, exported_dtypes()) if dtype.is_floating_point)

@@ -101,20 +101,17 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
     everything for each sample: samples cannot go through a module together, since some models change themselves during
     a call.
     """
-    before = {name: tensor.dtype for name, tensor in _own_tensors(model)}
+    # By their places: a buffer that two modules share is a separate one in each after a cast.
+    tables = [table for module in model.modules() for table in (module._parameters, module._buffers)]
+    before = [{name: tensor.dtype for name, tensor in table.items() if tensor is not None} for table in tables]
     _widen(model)
     try:
         yield
     finally:
         # Exact: every value was one of its type before. A model in halves keeps some of its tensors in float32.
-        for name, tensor in _own_tensors(model):
-            tensor.data = tensor.data.to(before[name])
-
-
-def _own_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer of the model with its name; a tied one once."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+        for table, dtypes in zip(tables, before, strict=True):
+            for name, dtype in dtypes.items():
+                table[name].data = table[name].data.to(dtype)
 
 
 def _widen(model: torch.nn.Module) -> None:

@@ -123,6 +123,9 @@ class Traceable(torch.nn.Module):
     """The model as a function from flat positional tensors, in the layout's order, to a tuple of tensors.
 
     Its own `training` flag is false, because `torch.onnx.export` restores the flag that it finds, recursively.
+
+    Attributes:
+        dtypes: the types of the outputs of the last call, by name; empty before any.
     """
 
     def __init__(self, model: PreTrainedModel, onnx_config: OnnxConfig, layout: Layout, outputs: Iterable[str]) -> None:
@@ -131,6 +134,7 @@ class Traceable(torch.nn.Module):
         self.onnx_config = onnx_config
         self.layout = layout
         self._outputs = tuple(outputs)
+        self.dtypes: dict[str, torch.dtype] = {}
         self.training = False
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -142,6 +146,7 @@ class Traceable(torch.nn.Module):
                 f"outputs: {', '.join(missing)} are declared, but the model returns {', '.join(results)};"
                 " correct `outputs` of the configuration"
             )
+        self.dtypes = {name: results[name].dtype for name in self._outputs}
         return tuple(results[name] for name in self._outputs)
 
     def _blank_encoder_outputs(self, nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,6 +275,41 @@ def zeros_where_nothing_is_seen() -> Iterator[None]:
         return answer.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
 
     functional.scaled_dot_product_attention = attend_or_zero
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
+
+
+@shared
+def masks_in_the_type_of_queries() -> Iterator[None]:
+    """Inside, exported scaled_dot_product_attention adds its mask to the scores in the type of the queries.
+
+    torch's exporter makes a causal or boolean mask of float32 numbers, whatever the type of the model: after the first
+    attention the file of a float16 model computes in float32, or runtimes refuse it.
+    """
+    functional = torch.nn.functional
+    attend = functional.scaled_dot_product_attention
+
+    def attend_in_one_type(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> torch.Tensor:
+        if is_causal:
+            rows = torch.arange(query.shape[-2], device=query.device).unsqueeze(1)
+            attn_mask = torch.arange(key.shape[-2], device=query.device) <= rows
+        if attn_mask is None or attn_mask.dtype is not torch.bool:
+            return attend(query, key, value, attn_mask, dropout_p, **options)
+        blank = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+        answer = attend(query, key, value, blank, dropout_p, **options)
+        return answer.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+
+    functional.scaled_dot_product_attention = attend_in_one_type
     try:
         yield
     finally:

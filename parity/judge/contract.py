@@ -126,11 +126,20 @@ class Claim:
     ranks: Mapping[str, int]
 
     @classmethod
-    def from_config(cls, onnx_config: HasAxes, tensors: Mapping[str, Any]) -> Claim:
-        """The claim of an OnnxConfig and the inputs of the export, tensors of any framework by name."""
+    def from_config(
+        cls, onnx_config: HasAxes, tensors: Mapping[str, Any], outputs: Mapping[str, Any] | None = None
+    ) -> Claim:
+        """The claim of an OnnxConfig and the inputs of the export.
+
+        Args:
+            onnx_config: names inputs, outputs and their axes.
+            tensors: the inputs by name, tensors of any framework.
+            outputs: the types of the outputs by name, if known.
+        """
+        types = {**{name: tensor.dtype for name, tensor in tensors.items()}, **(outputs or {})}
         return cls(
             Signature.from_config(onnx_config, [name for name in onnx_config.inputs if name in tensors]),
-            {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
+            {name: str(dtype).removeprefix("torch.") for name, dtype in types.items()},
             {name: tensor.ndim for name, tensor in tensors.items()},
         )
 

@@ -182,7 +182,7 @@ def export_with(
             model.to(before)
         data = gather_external_data(path, data_file(output).name)
         _restore_dead_inputs(path, signature.inputs, flat, config.dead_inputs)
-        _require_contract(path, opset, config, flat)
+        _require_contract(path, opset, contract.Claim.from_config(config, flat, traceable.dtypes))
         metadata = _metadata(model, config, opset, implementation, exporter.name)
         append_metadata(path, {**metadata, **({DATA: data} if data else {})})
         publish(path, output)
@@ -265,8 +265,8 @@ def _restore_dead_inputs(path: Path, inputs: Axes, flat: Mapping[str, torch.Tens
     path.write_bytes(model.SerializeToString())
 
 
-def _require_contract(path: Path, opset: int, config: OnnxConfig, flat: Mapping[str, torch.Tensor]) -> None:
-    findings = contract.judge_contract(contract.read(path), contract.Claim.from_config(config, flat), opset=opset)
+def _require_contract(path: Path, opset: int, claim: contract.Claim) -> None:
+    findings = contract.judge_contract(contract.read(path), claim, opset=opset)
     wrong = [finding.message for finding in failures(findings)]
     if wrong:
         raise ExportError("the exporter did not deliver what was asked for:\n" + "\n".join(wrong))

@@ -12,6 +12,7 @@ import torch
 
 from parity.arguments import device_of
 from parity.axes import Signature
+from parity.dtypes import has_halves
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
 from parity.exporters import EXPORTERS
@@ -19,7 +20,13 @@ from parity.onnx.deferred import deferred_weights
 from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
-from parity.traceable import Traceable, heads_that_share, triangles_of_comparisons, zeros_where_nothing_is_seen
+from parity.traceable import (
+    Traceable,
+    heads_that_share,
+    masks_in_the_type_of_queries,
+    triangles_of_comparisons,
+    zeros_where_nothing_is_seen,
+)
 from parity.turns import without_warnings
 
 
@@ -96,6 +103,8 @@ class TraceExporter:
                 stack.enter_context(triangles_of_comparisons())
             if at_least("torch", "2.1.1") and not at_least("torch", "2.9"):
                 stack.enter_context(zeros_where_nothing_is_seen())
+            if has_halves(traceable.model) and opset >= SDPA_MINIMUM_OPSET:
+                stack.enter_context(masks_in_the_type_of_queries())
             stack.enter_context(heads_that_share(traceable.model))
             stack.enter_context(traceable_masks())
             stack.enter_context(_no_graph_on_stdout())

@@ -1,5 +1,6 @@
 """Models in halves: for ONNX bfloat16 is refused before tracing; float16, and TorchScript, keep the model's type."""
 
+import contextlib
 import copy
 import functools
 import json
@@ -9,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from parity import check, loading, torchscript
-from parity.errors import UsageError, ValueMismatch
+from parity.errors import ExportError, UsageError, ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 from parity.fixtures.controls import commands
@@ -70,23 +71,25 @@ def test_one_layer_of_another_type_is_enough(tmp_path):
     export(preprocessor("bert"), model.float(), config, 17, tmp_path / "model.onnx")
 
 
-# T5 keeps some of its weights in float32.
+# T5 keeps some of its weights in float32. from_pretrained chooses sdpa if a model has it.
 FLOAT16 = [
-    ("bert", "default"),
-    ("gpt2", "causal-lm-with-past"),
-    ("llama", "causal-lm-with-past"),
-    ("t5", "seq2seq-lm-with-past"),
-    ("vit", "image-classification"),
+    ("bert", "default", "sdpa"),
+    ("clip", "default", "sdpa"),
+    ("gpt2", "causal-lm-with-past", "eager"),
+    ("gpt2", "causal-lm-with-past", "sdpa"),
+    ("llama", "causal-lm-with-past", "eager"),
+    ("t5", "seq2seq-lm-with-past", "eager"),
+    ("vit", "image-classification", "eager"),
 ]
 
 
-@pytest.mark.parametrize(("model_type", "feature"), FLOAT16)
-def test_float16_is_exported_and_judged_in_its_unit(tmp_path, caplog, model_type, feature):
+@pytest.mark.parametrize(("model_type", "feature", "attention"), FLOAT16)
+def test_float16_is_exported_and_judged_in_its_unit(tmp_path, caplog, model_type, feature, attention):
     """The file has the model's type and passes with the atol of float32; a matrix with the wrong sign fails."""
     import torch
 
     tokenizer, path = subjects.subject(model_type, feature).preprocessor, tmp_path / "model.onnx"
-    model = tiny_model(model_type, feature, dtype="float16")
+    model = tiny_model(model_type, feature, dtype="float16", attention=attention)
     config = constructor(model_type, feature)(model.config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _, outputs = export(tokenizer, model, config, 17, path)
@@ -102,6 +105,49 @@ def test_float16_is_exported_and_judged_in_its_unit(tmp_path, caplog, model_type
     onnx.save(file, path)
     with pytest.raises(ValueMismatch):
         validate_model_outputs(config, tokenizer, model, path, outputs, config.atol_for_validation)
+
+
+@pytest.mark.parametrize(("model_type", "feature"), [("clip", "default"), ("gpt2", "causal-lm")])
+def test_a_file_of_another_type_than_the_model_is_refused(tmp_path, monkeypatch, model_type, feature):
+    """torch's exporter adds masks of float32 numbers: without our patch the file computes in float32 from there on."""
+    from parity.onnx import exporter
+
+    tokenizer, path = subjects.subject(model_type, feature).preprocessor, tmp_path / "model.onnx"
+    model = tiny_model(model_type, feature, dtype="float16", attention="sdpa")
+    config = constructor(model_type, feature)(model.config)
+    monkeypatch.setattr(exporter, "masks_in_the_type_of_queries", contextlib.nullcontext)
+    with pytest.raises(ExportError, match=r"output logits\w*: dtype float32, should be float16"):
+        export(tokenizer, model, config, 17, path)
+    assert not path.exists()
+
+
+def test_attention_with_masks_in_the_type_of_its_queries():
+    """The answers are torch's own, also for rows that attend to nothing; the function is restored."""
+    from torch.nn import functional
+
+    from parity.traceable import masks_in_the_type_of_queries
+
+    attend = functional.scaled_dot_product_attention
+    query, key, value = torch.randn((3, 2, 4, 5, 8), generator=torch.Generator().manual_seed(0)).double()
+    mask = torch.rand((2, 1, 5, 5), generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[0, :, 2] = False
+    options = [
+        {},
+        {"is_causal": True},
+        {"attn_mask": mask, "scale": 0.5},
+        {"attn_mask": mask.double()},
+        {"attn_mask": mask[0, 0]},
+    ]
+    own = [attend(query, key, value, **each) for each in options]
+    shorter = attend(query[..., :3, :], key, value, is_causal=True)
+    with masks_in_the_type_of_queries():
+        assert functional.scaled_dot_product_attention is not attend
+        answers = [functional.scaled_dot_product_attention(query, key, value, **each) for each in options]
+        other = functional.scaled_dot_product_attention(query[..., :3, :], key, value, is_causal=True)
+    assert functional.scaled_dot_product_attention is attend
+    for answer, reference in zip([*answers, other], [*own, shorter], strict=True):
+        torch.testing.assert_close(answer, reference)
+    assert (answers[2][0, :, 2] == 0).all()
 
 
 def test_a_float16_file_is_judged_by_the_check(tmp_path):
@@ -122,6 +168,8 @@ def test_weights_in_float64_return_to_their_own_types():
 
     model = tiny_model("llama", "causal-lm", dtype="float16")
     model.model.rotary_emb.inv_freq.data = model.model.rotary_emb.inv_freq.data.float() + 1e-5
+    for layer in model.model.layers:
+        layer.register_buffer("shared", model.model.rotary_emb.inv_freq)
     before = {name: (each.dtype, each.clone()) for name, each in [*model.named_parameters(), *model.named_buffers()]}
     assert {str(dtype) for dtype, _ in before.values()} == {"torch.float16", "torch.float32"}
     with float64_weights(model):
