@@ -123,6 +123,7 @@ def test_a_file_of_another_type_than_the_model_is_refused(tmp_path, monkeypatch,
 
 def test_attention_with_masks_in_the_type_of_its_queries():
     """The answers are torch's own, also for rows that attend to nothing; the function is restored."""
+    import torch
     from torch.nn import functional
 
     from parity.traceable import masks_in_the_type_of_queries
@@ -226,6 +227,8 @@ def test_a_wrong_trace_of_them_is_seen(dtype):
 @pytest.fixture(scope="module")
 def half_checkpoint(tmp_path_factory):
     """Type → the directory of a tiny BERT stored in it."""
+    import torch
+
     import torch
 
     @functools.cache
