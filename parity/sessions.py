@@ -11,6 +11,14 @@ from parity.environment import threads
 from parity.errors import SessionError
 from parity.onnx_files import DATA, require_own_data
 
+# ONNX Runtime's names of the floating types → numpy's.
+_FLOATING = {
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
 
 class OnnxSession:
     """An ONNX file in ONNX Runtime, on the CPU.
@@ -18,6 +26,9 @@ class OnnxSession:
     Args:
         path: the file.
         optimise: whether ONNX Runtime may rewrite the graph; all of its optimisations, or none.
+
+    Attributes:
+        floating: the types of inputs and outputs that are floating, by name.
 
     Raises:
         SessionError: ONNX Runtime refuses the file, or one run of it; or the data next to it is another model's.
@@ -41,6 +52,8 @@ class OnnxSession:
         self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if DATA in self.metadata:
             require_own_data(Path(path))
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.floating = {value.name: _FLOATING[value.type] for value in values if value.type in _FLOATING}
         self.input_names = tuple(value.name for value in self._session.get_inputs())
         self.output_names = tuple(value.name for value in self._session.get_outputs())
 

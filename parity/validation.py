@@ -11,7 +11,7 @@ import numpy as np
 
 from parity.axes import Axes
 from parity.causes import cause_of
-from parity.dtypes import array_of
+from parity.dtypes import array_of, is_floating
 from parity.errors import SessionError
 from parity.extent import Extent
 from parity.judge import decisions, ratio, relations, undefined, vacuity, values
@@ -250,7 +250,7 @@ def compare(
 
     The order: the earlier findings, two equal runs of the first sample, names, dtypes, shapes and the pattern of NaN
     and inf, then over the complete pool the error ratio and the decisions; if all of that holds, the claims beyond
-    single answers.
+    single answers. Nothing is run if the reference itself overflows.
 
     Args:
         run: named arrays → named arrays, as `OnnxSession.run`.
@@ -265,7 +265,9 @@ def compare(
     findings: list[Finding] = list(first)
     judgements: list[_Answer] = []
     spool = Spool()
-    for index, sample in enumerate(pool.samples):
+    overflows = _judge_overflow(onnx_config, pool, criteria)
+    findings.extend(overflows)
+    for index, sample in enumerate(() if overflows else pool.samples):
         tell(f"ONNX Runtime at {sample}")
         try:
             answer = _answer(run, onnx_config, pool, index, criteria, spool)
@@ -326,8 +328,7 @@ def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria:
     repeated = relations.judge_determinism(answers, run(inputs), sizes) if index == 0 else []
     actual = spool.keep(answers)
     del answers
-    axes = onnx_config.inputs, onnx_config.outputs, onnx_config.pooled_tokens
-    places = {} if criteria.same_attention else undefined.places(inputs, axes[0], answer.eager, *axes[1:])
+    places = _undefined_places(onnx_config, pool, index, criteria)
     reference, defined = _defined_answers(answer, places), undefined.blank_undefined(actual, places, answer.eager)
     findings = undefined.judge_undefined(actual, places, sizes)
     findings += values.judge_values(reference.eager, defined, atol=criteria.atol, sizes=sizes)
@@ -339,6 +340,25 @@ def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria:
         all(each.check == "values" for each in failures(findings)),
         sum(np.size(array) for array in answer.eager.values()),
         sum(int(place.sum()) for place in places.values()),
+    )
+
+
+def _undefined_places(onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria) -> dict[str, np.ndarray]:
+    if criteria.same_attention:
+        return {}
+    axes = onnx_config.outputs, onnx_config.pooled_tokens
+    return undefined.places(pool.inputs[index], onnx_config.inputs, pool.answers[index].eager, *axes)
+
+
+def _judge_overflow(onnx_config: OnnxConfig, pool: Pool, criteria: Criteria) -> list[Finding]:
+    halves = any(is_floating(array.dtype) and array.dtype.itemsize == 2 for array in pool.answers[0].eager.values())
+    if not (halves and pool.has_exact):
+        return []
+    return values.judge_overflow(
+        [
+            _defined_answers(answer, _undefined_places(onnx_config, pool, index, criteria))
+            for index, answer in enumerate(pool.answers)
+        ]
     )
 
 

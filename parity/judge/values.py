@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from parity.dtypes import is_floating
 from parity.judge.findings import Finding
+from parity.judge.pool import Answers
 from parity.judge.spool import blocks
 
 
@@ -31,6 +32,32 @@ def judge_values(
         findings.append(_judge(name, np.asarray(array), actual.get(name), atol, sizes))
     for name in sorted(set(actual) - set(reference)):
         findings.append(Finding("names", name, False, f"{name}: returned, but the reference has no such output", sizes))
+    return findings
+
+
+def judge_overflow(answers: Sequence[Answers]) -> list[Finding]:
+    """A failure for each output in halves that is not finite in PyTorch itself, and finite in float64.
+
+    There the unit of the error ratio is infinite, and the ratio says nothing about a file.
+
+    Args:
+        answers: with those in float64.
+    """
+    findings = []
+    for name, first in answers[0].eager.items():
+        if not is_floating(first.dtype) or first.dtype.itemsize > 2:
+            continue
+        count = size = 0
+        for each in answers:
+            exact, *sides = (side[name] for side in each.sides())
+            size += exact.size
+            count += int((np.isfinite(exact) & ~np.logical_and(*map(np.isfinite, sides))).sum())
+        if count:
+            message = (
+                f"{name}: {count} of {size} values are not finite in PyTorch itself, and are in float64: the model"
+                f" overflows in {first.dtype.name}; export it in float32"
+            )
+            findings.append(Finding("nonfinite", name, False, message))
     return findings
 
 

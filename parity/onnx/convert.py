@@ -15,7 +15,7 @@ from packaging.version import Version, parse
 from parity import __version__
 from parity.axes import Axes, Signature
 from parity.configs.base import OnnxConfig, one_preprocessor
-from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name
+from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, is_floating, torch_dtype
 from parity.environment import version_of
 from parity.errors import ExportError, UsageError
 from parity.exporters import DEFAULT_EXPORTER, EXPORTERS
@@ -27,6 +27,7 @@ from parity.opsets import SDPA_MINIMUM_OPSET, check_opset
 from parity.turns import in_turn
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -349,6 +350,7 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     references = answers(reference_model, config, samples, exact=is_half)
     require_outputs(onnx_named_outputs, references[0].eager)
     session = OnnxSession(Path(onnx_model))
+    _require_types(session.floating, {**validation.backend_inputs(config, samples[0]), **references[0].eager})
     # In halves, a row that attends to nothing returns the rounding errors of its scores.
     same_attention = session.metadata.get("attention") == attention_of(reference_model) and not is_half
     result = validation.compare(
@@ -360,6 +362,28 @@ def validate_model_outputs(  # noqa: PLR0913 - the signature that users call
     for line in validation_lines(result, atol=None if is_half else atol, expected_atol=atol):
         logger.info(line)
     result.raise_on_failure()
+
+
+def _require_types(types: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse a file of another floating type than the reference model.
+
+    Args:
+        types: the file's, by name of the input or output.
+        arrays: the inputs and outputs of the model.
+
+    Raises:
+        DtypeMismatch
+    """
+    from parity.errors import DtypeMismatch
+    from parity.releases import dtype_option
+
+    for name, dtype in types.items():
+        if name in arrays and is_floating(arrays[name].dtype) and arrays[name].dtype.name != dtype:
+            option = next(iter(dtype_option(torch_dtype(DEFAULT_DTYPE))))
+            raise DtypeMismatch(
+                f"{name}: is {dtype} in the file, should be {arrays[name].dtype.name} as in the reference model; give"
+                f" the model that was exported, loaded with from_pretrained(…, {option}=torch.{dtype})"
+            )
 
 
 def require_outputs(names: Iterable[str], returned: Mapping[str, object]) -> None:

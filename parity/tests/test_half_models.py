@@ -4,13 +4,15 @@ import contextlib
 import copy
 import functools
 import json
+import re
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from parity import check, loading, torchscript
-from parity.errors import ExportError, UsageError, ValueMismatch
+from parity.errors import DtypeMismatch, ExportError, UsageError, ValueMismatch
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 from parity.fixtures.controls import commands
@@ -144,6 +146,60 @@ def test_a_file_of_another_type_than_the_model_is_refused(tmp_path, monkeypatch,
     with pytest.raises(ExportError, match="output last_hidden_state: dtype float32, should be float16"):
         export(preprocessor("bert"), model, config, 17, path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("model_type", "feature"), [("bert", "default"), ("gpt2", "causal-lm-with-past")])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_model_of_another_type_than_the_file_is_refused(tmp_path, model_type, feature, dtype):
+    """transformers 5 loads a checkpoint in the type that it is stored in: one sentence with both types."""
+    tokenizer, path = subjects.subject(model_type, feature).preprocessor, tmp_path / "model.onnx"
+    model = tiny_model(model_type, feature, dtype=dtype)
+    config = constructor(model_type, feature)(model.config)
+    _, outputs = export(tokenizer, model, config, 17, path)
+    (other,) = {"float16", "float32"} - {dtype}
+    with pytest.raises(DtypeMismatch) as refusal:
+        validate_model_outputs(
+            config, tokenizer, tiny_model(model_type, feature, dtype=other), path, outputs, config.atol_for_validation
+        )
+    name = {"bert": "last_hidden_state", "gpt2": "past_key_values.0.key"}[model_type]
+    assert str(refusal.value).startswith(
+        f"{name}: is {dtype} in the file, should be {other} as in the reference model;"
+    )
+    assert str(refusal.value).endswith(f"=torch.{dtype})")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_that_overflows_in_halves_is_not_judged(tmp_path):
+    """Its file is as wrong as the model: the sentence says so, and that float32 helps."""
+    model, path = tiny_model("bert", dtype="float16"), tmp_path / "model.onnx"
+    model.encoder.layer[0].intermediate.dense.weight.data *= 3e4
+    config = constructor("bert", "default")(model.config)
+    _, outputs = export(preprocessor("bert"), model, config, 17, path)
+    with pytest.raises(ValueMismatch) as refusal:
+        validate_model_outputs(config, preprocessor("bert"), model, path, outputs, config.atol_for_validation)
+    assert re.fullmatch(
+        r"last_hidden_state: \d+ of \d+ values are not finite in PyTorch itself, and are in float64: the model"
+        r" overflows in float16; export it in float32",
+        str(refusal.value),
+    )
+
+
+def test_values_that_overflow_are_counted():
+    """In the model's own answers and in those of moved weights; none in float32, or if float64 is infinite too."""
+    from parity.judge.pool import Answers
+    from parity.judge.values import judge_overflow
+
+    def answers(dtype, exact, eager, jittered):
+        sides = (np.array(eager, dtype), np.array(exact), np.array(jittered, dtype))
+        return [Answers(*({"logits": side} for side in sides))]
+
+    nan, inf = np.nan, np.inf
+    (finding,) = judge_overflow(answers(np.float16, [1.0, 2.0, inf, 4.0], [1.0, nan, inf, 4.0], [1.0, 2.0, inf, inf]))
+    assert (finding.check, finding.passed) == ("nonfinite", False)
+    assert finding.message.startswith("logits: 2 of 4 values are not finite in PyTorch itself")
+    assert judge_overflow(answers(np.float16, [1.0, inf], [1.0, inf], [1.0, inf])) == []
+    assert judge_overflow(answers(np.float32, [1.0, 2.0], [1.0, inf], [1.0, inf])) == []
+    assert judge_overflow(answers(np.int8, [1.0, 2.0], [1, 2], [1, 2])) == []
 
 
 def test_attention_with_masks_in_the_type_of_its_queries():
