@@ -271,7 +271,9 @@ class OnnxConfig(ABC):
             return {**inputs, kind: with_channels(inputs[kind], channels_of(self._config))}
         if kind in ("input_features", "input_values"):
             sound = self._generate_dummy_audio(batch_size, sampling_rate, time_duration, frequency)
-            return dict(preprocessor(sound, return_tensors=framework))
+            # Its own rate, because it warns without any.
+            rate = {"sampling_rate": preprocessor.sampling_rate} if hasattr(preprocessor, "sampling_rate") else {}
+            return dict(preprocessor(sound, return_tensors=framework, **rate))
         raise UsageError(
             f"cannot generate dummy inputs with {type(preprocessor).__name__}: it should be a tokenizer, an image"
             " processor or a feature extractor; give the model's own one, or override generate_dummy_inputs"

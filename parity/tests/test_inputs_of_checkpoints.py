@@ -321,3 +321,22 @@ def test_images_of_detrs_own_size(tmp_path):
     answer = OnnxSession(tmp_path / "model.onnx").run({name: tensor.numpy() for name, tensor in inputs.items()})
     assert np.ptp(reference) > 1e-2
     np.testing.assert_allclose(answer["pred_boxes"], reference, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [{"sampling_rate": 16_000}, {}], ids=["its own", "none"])
+def test_a_sound_is_given_at_the_rate_of_its_extractor(rate):
+    """Whisper's extractor warns without one, and refuses another; one that has none is not given any."""
+    calls = []
+
+    class Extractor:
+        model_input_names = ("input_features",)
+
+        def __call__(self, sound, return_tensors, **options):
+            calls.append(options)
+            return {"input_features": np.stack(sound)}
+
+    extractor = Extractor()
+    vars(extractor).update(rate)
+    config = constructor("vit", "default")(tiny_config("vit"))
+    assert list(config.generate_dummy_inputs(extractor, framework="np")) == ["input_features"]
+    assert calls == [rate]
