@@ -310,8 +310,6 @@ def half_checkpoint(tmp_path_factory):
     """Type → the directory of a tiny BERT stored in it."""
     import torch
 
-    import torch
-
     @functools.cache
     def save(dtype, safe=True):
         directory = tmp_path_factory.mktemp(dtype)
