@@ -31,7 +31,9 @@ def cause_of(findings: Sequence[Finding], samples: Sequence[Sample], traced: Map
     """
     failed = failures(findings)
     bad = {each.where for each in failed if each.where}
-    if {str(sample) for sample in samples} <= bad and (sentence := _other_checkpoint(findings)):
+    # Of a rounded file whose graph is not judged, drift alone is measured.
+    everywhere = {str(sample) for sample in samples} <= bad or any(each.check == "drift" for each in failed)
+    if everywhere and (sentence := _other_checkpoint(findings)):
         return sentence
     if names := [each for each in failed if each.check == "names" and not each.where]:
         return names[0].line
@@ -51,7 +53,7 @@ def _other_checkpoint(findings: Sequence[Finding]) -> str:
     """The sentence for a file that holds none of the weights, if there are many that no exporter folds."""
     for each in findings:
         if each.check == "weights" and each.subject == "file":
-            needed, found = each.measurements["needed"], each.measurements["found"]
+            needed, found = each.measurements["needed"], each.measurements["telling"]
             if each.measurements["unfoldable"] >= _MANY and not found:
                 return (
                     f"checkpoint: the file holds none of its {needed} weights and is wrong at every input; it was"

@@ -80,6 +80,12 @@ class Validation:
         )
 
     @property
+    def compared(self) -> list[Sample]:
+        """The samples at which values were compared."""
+        places = {each.where for each in self.findings if each.check == "values"}
+        return [sample for sample in self.samples if str(sample) in places]
+
+    @property
     def rule(self) -> str:
         """The rule that decides on values, as text."""
         decided = f"error ratio at most {self.limit:g}" if self.ratios() else ""
@@ -106,8 +112,8 @@ class Validation:
 
     @property
     def extent(self) -> Extent:
-        """The range of the samples."""
-        return Extent.of_samples(self.samples)
+        """The range of the samples at which values were compared."""
+        return Extent.of_samples(self.compared)
 
     def joined(self, other: Validation) -> Validation:
         """The validation on the samples of both."""
@@ -137,7 +143,7 @@ class Validation:
     def as_json(self) -> dict[str, Any]:
         """Shapes, differences, ratios and failures."""
         return {
-            "validated_at": [{"sizes": dict(s.sizes), "padding": s.padding} for s in self.samples],
+            "validated_at": [{"sizes": dict(s.sizes), "padding": s.padding} for s in self.compared],
             "outputs": {name: {"shape": list(shape), **self._measured(name)} for name, shape in self.shapes.items()},
             **({"tried": extent} if (extent := self.extent.as_json()) else {}),
             **({"values": self.values, "judged": self.values - self.masked} if self.values else {}),

@@ -22,11 +22,15 @@ MAX_DRIFT = {
     "dynamic int8": 0.3,
     "dynamic uint8": 0.3,
     "static int8": 0.3,
+    "int8 blocks": 0.3,
     "int4 blocks": 0.4,
 }
 # Operators without a floating-point twin here: their own semantics are several operators at once.
 WITHOUT_TWIN = ("QAttention", "QGemm", "QOrdered", "QLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul",
-                "MatMulIntegerToFloat", "QEmbedLayerNormalization", "GatherBlockQuantized", "QMoE")  # fmt: skip
+                "MatMulIntegerToFloat", "QEmbedLayerNormalization", "GatherBlockQuantized", "QMoE", "MatMulBnb4",
+                "MatMulFpQ4")  # fmt: skip
+# Products with a weight in blocks of a few bits.
+_BLOCKS = {"MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized"}
 _INTEGER_WEIGHTS = ("int8", "uint8", "int4", "uint4")
 
 
@@ -37,10 +41,15 @@ class Precision:
     Args:
         name: `float32`, or a key of `MAX_DRIFT`.
         without_twin: its operators that are not judged as floating-point ones.
+        half: `float16` or `bfloat16`, if it computes its floating point values in that; empty for float32.
     """
 
     name: str = "float32"
     without_twin: tuple[str, ...] = ()
+    half: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}, the rest {self.half}" if self.half and not self.is_half else self.name
 
     @property
     def is_full(self) -> bool:
@@ -58,20 +67,28 @@ def read_precision(model: onnx.ModelProto) -> Precision:
     operators = {node.op_type for node in nodes_of(model.graph.node)}
     weights = _bytes_of_types(model.graph)
     without = tuple(sorted(name for name in operators if name.startswith(WITHOUT_TWIN)))
-    if "MatMulNBits" in operators or weights["int4"] or weights["uint4"]:
-        return Precision("int4 blocks", without)
+    # A constant or two in halves round nothing that matters: such a file is judged as strictly as a float32 file.
+    half = next((name for name in ("float16", "bfloat16") if weights[name] >= SMALLEST), "")
+    if _BLOCKS & operators or weights["int4"] or weights["uint4"]:
+        return Precision("int8 blocks" if _has_bytes(model) else "int4 blocks", without, half)
     if {"MatMulInteger", "ConvInteger", "DynamicQuantizeLinear"} & operators or any(
         name.startswith(("Dynamic", "QAttention", "MatMulIntegerToFloat")) for name in without
     ):
-        return Precision(f"dynamic {'uint8' if weights['uint8'] > weights['int8'] else 'int8'}", without)
+        return Precision(f"dynamic {'uint8' if weights['uint8'] > weights['int8'] else 'int8'}", without, half)
     if {"QuantizeLinear", "DequantizeLinear"} & operators or without:
-        return Precision("static int8", without)
+        return Precision("static int8", without, half)
     if weights["bfloat16"]:
-        return Precision("bfloat16")
-    # A constant or two in halves round nothing that matters: such a file is judged as strictly as a float32 file.
-    if weights["float16"] >= SMALLEST:
-        return Precision("mixed" if weights["float32"] >= SMALLEST else "float16")
+        return Precision("bfloat16", half="bfloat16")
+    if half:
+        return Precision("mixed" if weights["float32"] >= SMALLEST else "float16", half=half)
     return Precision()
+
+
+def _has_bytes(model: onnx.ModelProto) -> bool:
+    """Whether every product with a weight in blocks has 8 bits a value."""
+    products = [node for node in nodes_of(model.graph.node) if node.op_type in _BLOCKS]
+    bits = [next((each.i for each in node.attribute if each.name == "bits"), 4) for node in products]
+    return bool(bits) and min(bits) == 8
 
 
 def _bytes_of_types(graph: onnx.GraphProto) -> Counter[str]:

@@ -37,6 +37,7 @@ class Rounded:
         step: of its scale, or a unit in the last place, broadcast to the values.
         at_end: whether an integer is the last of its range; None for halves.
         half: `float16` or `bfloat16`; empty for integers.
+        slack: in steps, what the rounding of a scale in half precision adds; 0 for a scale in float32.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Rounded:
     step: np.ndarray = field(repr=False)
     at_end: np.ndarray | None = field(default=None, repr=False)
     half: str = ""
+    slack: np.ndarray | float = field(default=0.0, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Match:
         values: the checkpoint's, arranged like the tensor's.
         error: the largest distance of a value from the checkpoint's, in steps; 0 for values excused by the type's ends.
         index: the place of that value.
+        limit: the largest distance that passes there.
     """
 
     tensor: Rounded
@@ -63,10 +66,11 @@ class Match:
     values: np.ndarray = field(repr=False)
     error: float = 0.0
     index: tuple[int, ...] = ()
+    limit: float = LIMIT
 
     @property
     def passed(self) -> bool:
-        return self.error <= LIMIT
+        return self.error <= self.limit
 
     def finding(self) -> Finding:
         """The finding on this weight."""
@@ -74,8 +78,8 @@ class Match:
         if self.passed:
             return Finding("precision", self.weight, True, measurements=measurements)
         message = (
-            f"weight {self.weight}: {self.tensor.name} of the file is {self.error:.3g} steps from the checkpoint's,"
-            f" should be at most {LIMIT:.2g}; at index {self.index} got {self.tensor.values[self.index]:.6g}, should be"
+            f"weight {self.weight}: {self.tensor.name} of the file is {self.error:.4g} steps from the checkpoint's,"
+            f" should be at most {self.limit:.4g}; at index {self.index} got {self.tensor.values[self.index]:.6g}, should be"
             f" the rounding of {self.values[self.index]:.6g}"
         )
         return Finding("precision", self.weight, False, message, measurements=measurements)
@@ -160,8 +164,9 @@ def _arrangements(weight: Weight, shape: tuple[int, ...]) -> Iterator[np.ndarray
 def _compare(tensor: Rounded, name: str, turned: np.ndarray) -> Match:
     reference = turned.astype(np.float64).reshape(tensor.values.shape)
     error = _errors(tensor, reference)
-    index = tuple(int(place) for place in np.unravel_index(error.argmax(), error.shape))
-    return Match(tensor, name, reference, float(error[index]), index)
+    limit = np.broadcast_to(LIMIT + np.asarray(tensor.slack), error.shape)
+    index = tuple(int(place) for place in np.unravel_index((error - limit).argmax(), error.shape))
+    return Match(tensor, name, reference, float(error[index]), index, float(limit[index]))
 
 
 def _errors(tensor: Rounded, reference: np.ndarray) -> np.ndarray:

@@ -40,6 +40,21 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from constants_of(each)
 
 
+def lift_constants(graph: onnx.GraphProto) -> None:
+    """Make initializers of the constants among a graph's own nodes; the graph is changed."""
+    nodes = []
+    for node in graph.node:
+        tensors = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if node.op_type == "Constant" and tensors:
+            graph.initializer.add().CopyFrom(tensors[0])
+            graph.initializer[-1].name = node.output[0]
+        else:
+            nodes.append(type(node).FromString(node.SerializeToString()))
+    if len(nodes) != len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
 def constants_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """The tensors that are attributes of a graph's own nodes."""
     return (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parity.judge.roundings import Rounded, unit_in_the_last_place
-from parity.judge.subgraphs import constants_of, graphs_of
+from parity.judge.subgraphs import constants_of, graphs_of, lift_constants
 
 if TYPE_CHECKING:
     import onnx
 
 _HALVES = {10: "float16", 16: "bfloat16"}
+# The largest relative error of a number that is rounded to half precision.
+ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _FLOAT = 1
 _ALONE = ("MatMulNBits", "DequantizeLinear", "MatMulInteger", "ConvInteger")
 
@@ -33,21 +35,24 @@ class Twin:
         model: is changed by `build`.
         ranges: computed tensor → the least and the largest value that its integers can stand for, extended by half a
             step, if these are the same for every input.
-        nested: operators of integers in subgraphs: they have no twin.
+        without: operators of integers that have no twin: those in subgraphs, and products of an unknown form.
     """
 
     model: onnx.ModelProto
     rounded: dict[str, Rounded] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
-    nested: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        lift_constants(self.model.graph)
         self._tensors = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self._producers = {name: node for node in self.model.graph.node for name in node.output}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
+        # Scales and zero points, which are no weights.
+        self._scales: set[str] = set()
         for node in self.model.graph.node:
             if node.op_type in _ALONE and (each := self._read(node)):
                 self.rounded.setdefault(each.name, each)
@@ -55,10 +60,13 @@ class Twin:
             if node.op_type == "QuantizeLinear" and node.input[0] not in self._tensors:
                 self.ranges.update(self._range(node))
         inner = [node for graph in graphs_of(self.model.graph) for node in graph.node][len(self.model.graph.node) :]
-        self.nested = tuple(sorted({node.op_type for node in inner if node.op_type in _REPLACEMENTS}))
+        without = {node.op_type for node in inner if node.op_type in _REPLACEMENTS}
+        blocks = [node for node in self.model.graph.node if node.op_type == "MatMulNBits"]
+        without |= {node.op_type for node in blocks if node.input[1] not in self.rounded or any(node.input[4:])}
+        self.without = tuple(sorted(without))
         for name, tensor in self._tensors.items():
             half = _HALVES.get(tensor.data_type)
-            if half and math.prod(tensor.dims) > 1:
+            if half and math.prod(tensor.dims) > 1 and name not in self._scales:
                 values = self._array(name).astype(np.float64)
                 self.rounded[name] = Rounded(name, values, unit_in_the_last_place(values, half), half=half)
 
@@ -124,25 +132,41 @@ class Twin:
         steps = _spread(self._array(scale).astype(np.float64), integers.shape, axis, block)
         zeros = _spread(self._array(zero).astype(np.int64), integers.shape, axis, block) if zero in self._tensors else 0
         ends = (integers == integers.min()) | (integers == integers.max())
-        return Rounded(name, (integers - zeros) * steps, np.abs(steps) + np.zeros(integers.shape), ends)
+        self._scales |= {scale, zero}
+        wide = np.abs(steps) + np.zeros(integers.shape)
+        return Rounded(name, (integers - zeros) * steps, wide, ends, slack=self._slack(scale, integers - zeros))
+
+    def _slack(self, scale: str, integers: np.ndarray) -> np.ndarray | float:
+        """What a scale in half precision adds to the distance of a weight from its integers, in steps.
+
+        The scale is rounded, and so is the weight, if the tool had only a half of it.
+        """
+        half = _HALVES.get(self._tensors[scale].data_type, "")
+        return 2 * ROUNDOFF[half] * np.abs(integers) if half else 0.0
 
     def _read_blocks(self, node: onnx.NodeProto) -> Rounded | None:
         """The matrix of a MatMulNBits, as (outputs, inputs)."""
         bits, size = _attribute(node, "bits", 4), _attribute(node, "block_size", 32)
         rows, columns = _attribute(node, "N", 0), _attribute(node, "K", 0)
-        if bits != 4 or node.input[1] not in self._tensors:
+        name, scale = node.input[1:3]
+        if bits not in (4, 8) or not {name, scale} <= {*self._tensors}:
             return None
-        packed = self._array(node.input[1]).reshape(rows, -1)
-        integers = np.stack([packed & 15, packed >> 4], -1).reshape(rows, -1, size).astype(np.int64)
-        steps = self._array(node.input[2]).astype(np.float64).reshape(rows, -1)[:, :, None]
-        zeros = np.full(steps.shape, 8)
+        integers = _unpack(self._array(name).reshape(rows, -1), bits).reshape(rows, -1, size)
+        steps = self._array(scale).astype(np.float64).reshape(rows, -1)[:, :, None]
+        zeros: np.ndarray = np.full(steps.shape, 1 << bits - 1)
         if len(node.input) > 3 and node.input[3] in self._tensors:
-            both = self._array(node.input[3]).reshape(rows, -1)
-            zeros = np.stack([both & 15, both >> 4], -1).reshape(rows, -1)[:, : steps.shape[1], None].astype(np.int64)
-        values = ((integers - zeros) * steps).reshape(rows, -1)[:, :columns]
-        wide = np.broadcast_to(np.abs(steps), integers.shape).reshape(rows, -1)[:, :columns]
-        ends = ((integers == 0) | (integers == 15)).reshape(rows, -1)[:, :columns]
-        return Rounded(node.input[1], values, np.where(wide == 0, 1.0, wide), ends)
+            zeros = self._array(node.input[3]).reshape(rows, -1)
+            zeros = (_unpack(zeros, bits) if zeros.dtype == np.uint8 else zeros)[:, : steps.shape[1], None]
+        self._scales |= {scale, *node.input[3:4]}
+        whole = integers - zeros.astype(np.float64)
+
+        def cut(array: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(array, integers.shape).reshape(rows, -1)[:, :columns]
+
+        wide = cut(np.abs(steps))
+        ends = cut((integers == 0) | (integers == (1 << bits) - 1))
+        slack = cut(np.asarray(self._slack(scale, whole)))
+        return Rounded(name, cut(whole * steps), np.where(wide == 0, 1.0, wide), ends, slack=slack)
 
     def build(self, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
         """The model in float32, with these weights instead of the rounded ones.
@@ -241,6 +265,12 @@ def _tensor(name: str, values: np.ndarray) -> onnx.TensorProto:
     import onnx
 
     return onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32), name)
+
+
+def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Bytes → integers of 4 or 8 bits, the lower half of a byte first."""
+    halves = [packed] if bits == 8 else [packed & 15, packed >> 4]
+    return np.stack(halves, -1).reshape(len(packed), -1).astype(np.int64)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

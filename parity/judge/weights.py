@@ -140,6 +140,7 @@ def judge_weights(account: Account) -> list[Finding]:
         "found": sum(name not in different for name in account.found),
         "needed": len(account.needed),
         "unfoldable": len({*account.needed} - account.foldable),
+        "telling": sum(name not in different and name not in account.incidental for name in account.found),
         "absent": list(account.absent),
         "unexplained": list(account.unexplained),
     }

@@ -38,14 +38,15 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     if extent := str(validation.extent):
         lines.append(f"{_STEP}- tried: {extent}")
     shapes = list(dict.fromkeys(map(str, validation.samples)))
-    lines.append(f"{_STEP}- Validated at {len(shapes)} shapes:")
-    for sample in shapes:
-        bad = [finding for finding in validation.failures if finding.where == sample]
-        mark, worst = "[x]" if bad else "[✓]", validation.worst(sizes=sample)
-        if worst is not None:
-            lines.append(f"{_STEP * 2}-{mark} {sample}: largest difference {worst:.2g}")
-        else:
-            lines.append(f"{_STEP * 2}-[x] {sample}: nothing was compared")
+    bad = {finding.where for finding in validation.failures}
+    worst = {sample: validation.worst(sizes=sample) for sample in shapes}
+    told = [sample for sample in shapes if worst[sample] is not None or sample in bad]
+    if told:
+        lines.append(f"{_STEP}- Validated at {len(told)} shapes:")
+    for sample in told:
+        largest = worst[sample]
+        outcome = "nothing was compared" if largest is None else f"largest difference {largest:.2g}"
+        lines.append(f"{_STEP * 2}-[{'x' if sample in bad else '✓'}] {sample}: {outcome}")
     return lines
 
 
@@ -59,7 +60,7 @@ def _output_lines(
     limit = atol if atol is not None else expected_atol
     worst, ratio = validation.worst(name), validation.ratios().get(name)
     if worst is None:
-        return ["[x] not compared, as another check failed"]
+        return ["[x] not compared, as another check failed" if validation.failures else "not compared: see below"]
     if limit is None or worst <= limit:
         lines.append(f"[✓] all values close (atol: {limit})")
         if ratio is not None:
@@ -81,7 +82,8 @@ def _weight_lines(validation: Validation) -> list[str]:
     if not weights:
         return []
     changed = [finding.line for finding in validation.failures if finding.check == "weights"]
-    lines = [f"[{'x' if changed else '✓'}] weights: {weights['found']} of {weights['needed']} found"]
+    mark = "[x]" if changed else "[✓]" if weights["found"] else ""
+    lines = [f"{mark} weights: {weights['found']} of {weights['needed']} found"]
     lines += [*(f"[x] {line}" for line in changed[:_FIRST]), *(f" {rest}" for rest in _rest(changed))]
     if weights["absent"]:
         lines.append(f" not found, so that values alone speak for them: {_names(weights['absent'])}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from parity.judge.findings import Finding
 from parity.judge.pool import Pool, rms
 from parity.judge.precision import Precision
 from parity.judge.stored import StoredTensor
-from parity.judge.twins import Twin
+from parity.judge.twins import ROUNDOFF, Twin
 from parity.onnx import proof
 from parity.sessions import OnnxSession
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Halves are judged in units of their own roundoff: a constant of the graph, such as √d, is rounded to it as well.
-_ROUNDOFF = {"float16": 2.0**-11, "mixed": 2.0**-11, "bfloat16": 2.0**-8}
 _UNSUPPORTED = "NOT_IMPLEMENTED"
 
 
@@ -44,6 +42,7 @@ class Verdict:
         notes: lines of the log on each judgement.
         drift: output → its relative drift, largest difference, cosine, and the share of equal decisions.
         graph: whether the graph was judged.
+        weights: the number of rounded weights that were compared.
         max_drift: the largest relative drift that passes.
         clipping: the share of activations outside of their static ranges; see `Clipping`.
     """
@@ -53,13 +52,14 @@ class Verdict:
     notes: Sequence[str] = ()
     drift: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     graph: bool = True
+    weights: int = 0
     max_drift: float = 0.0
     clipping: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def rule(self) -> str:
         """The rules that decided."""
-        steps = "weights within half a step"
+        steps = "weights within half a step" if self.weights else "no rounded weights compared"
         graph = f"the float twin's {self.validation.rule}" if self.graph else "the graph not judged"
         return f"{steps}, {graph}, drift at most {self.max_drift:g}"
 
@@ -110,46 +110,81 @@ def judge_rounded(
         matches, unmatched = roundings.match_roundings(list(twin.rounded.values()), own)
         state.update(matches=matches, unmatched=unmatched)
         findings.extend(match.finding() for match in matches)
-        rounded = {match.weight for match in matches}
-        account = _account_full(own, file.tensors(), rounded)
+        account = _account(own, file.tensors(), matches, readable=not (kind.without_twin or twin.without))
         findings.extend(weights.judge_weights(account))
-        findings.extend(roundings.judge_lost(unmatched, twin.rounded, own, rounded | {*account.found}))
+        known = {*account.found, *(match.weight for match in matches)}
+        findings.extend(roundings.judge_lost(unmatched, twin.rounded, own, known))
 
     pool = reference.pool(list(file.derived_inputs), progress, account)
-    notes = [f"precision: {kind.name}", _weights_note(state["matches"], state["unmatched"])]
-    without_twin, clipping = (*kind.without_twin, *twin.nested), Clipping()
-    judged = not without_twin and (kind.is_half or not state["unmatched"])
-    if judged:
-        own = _Twin(twin, state["matches"], clipping)
-        result = _judge_twin(own, file, reference, pool, (kind, criteria, findings))
+    notes = [f"precision: {kind}", _weights_note(state["matches"], state["unmatched"])]
+    clipping = Clipping()
+    why = _obstacle(twin, kind, state["unmatched"])
+    try:
+        result = None if why else _judge_twin(
+            _Twin(twin, state["matches"], clipping), file, reference, pool, (kind, criteria, findings)
+        )
+    except SessionError as error:
+        # Integers that the file moves before it widens them, such as a transposed weight.
+        result, why = None, f"ONNX Runtime does not load its float twin ({str(error).rpartition(': ')[2]})"
+    judged = result is not None
+    if result is not None:
         notes += ["graph: judged as its float twin", *_clipping_note(clipping.as_json())]
     else:
         shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         result = validation.Validation(pool.samples, shapes, tuple(findings), source.axes)
-        why = f"{', '.join(without_twin)} have no float twin" if without_twin else "not every weight is found"
         notes.append(f"graph: not judged, {why}")
     limit = precision.MAX_DRIFT[kind.name] if max_drift is None else max_drift
     own_findings, drift = _judge_itself(file, source.onnx_config, pool, criteria or validation.Criteria(), limit)
     notes += [_drift_note(name, each, limit) for name, each in drift.items()]
     result = replace(result, findings=(*result.findings, *own_findings))
-    return Verdict(result, kind, notes, drift, judged, limit, clipping.as_json())
+    return Verdict(result, kind, notes, drift, judged, len(state["matches"]), limit, clipping.as_json())
 
 
-def _account_full(
-    own: Sequence[weights.Weight], tensors: Sequence[StoredTensor], rounded: Collection[str]
+def _obstacle(twin: Twin, kind: Precision, unmatched: Sequence[str]) -> str:
+    """The reason why a graph cannot be judged; empty if there is none."""
+    if without := (*kind.without_twin, *twin.without):
+        return f"{', '.join(without)} have no float twin"
+    # Halves without a weight keep the values that the file has.
+    lost = [name for name in unmatched if not twin.rounded[name].half]
+    return "not every weight is found" if lost else ""
+
+
+def _account(
+    own: Sequence[weights.Weight],
+    tensors: Sequence[StoredTensor],
+    matches: Sequence[roundings.Match],
+    *,
+    readable: bool,
 ) -> weights.Account:
-    """The account of the weights that the file holds in float32."""
+    """The account of the weights that the file holds, in float32 or rounded.
+
+    If operators without a twin hold weights as well, then no absence says anything, as if the file had folded them.
+    """
     full = [tensor for tensor in tensors if tensor.dtype == np.float32]
-    rest = [weight for weight in own if weight.name not in rounded]
-    return replace(weights.account_weights(rest, full), unexplained=())
+    rounded = {match.weight for match in matches}
+    right = {match.weight for match in matches if match.passed}
+    account = weights.account_weights([weight for weight in own if weight.name not in rounded], full)
+    needed = tuple(weight.name for weight in own if weight.needed)
+    found = {*account.found, *right}
+    return replace(
+        account,
+        needed=needed,
+        found=tuple(name for name in needed if name in found),
+        unexplained=(),
+        incidental=frozenset(weight.name for weight in own if weight.is_incidental),
+        foldable=weights.foldable_names(own) if readable else frozenset(needed),
+    )
 
 
 def _weights_note(matches: Sequence[roundings.Match], unmatched: Sequence[str]) -> str:
     worst = max((match.error for match in matches), default=0.0)
     wrong = sum(not match.passed for match in matches)
-    note = f"weights: {len(matches) - wrong} of {len(matches)} rounded ones are the roundings of the checkpoint's"
+    note = "weights: no rounded one was compared"
     if matches:
-        note += f" (at most {worst:.6g} steps)"
+        note = (
+            f"weights: {len(matches) - wrong} of {len(matches)} rounded ones are the roundings of the checkpoint's"
+            f" (at most {worst:.6g} steps)"
+        )
     if unmatched:
         note += f"; not found: {', '.join(unmatched[:4])}" + (
             f" and {len(unmatched) - 4} more" if len(unmatched) > 4 else ""
@@ -199,7 +234,8 @@ def _judge_twin(
         return validation.compare(
             file.widened.adapt(own.clipping.count(session.run)),
             source.onnx_config,
-            replace(pool, roundoff=_ROUNDOFF.get(kind.name, 0.0)),
+            # A constant of the graph, such as √d, is rounded to halves as well.
+            replace(pool, roundoff=ROUNDOFF.get(kind.half, 0.0)),
             replace(criteria or validation.Criteria(), claims=claims),
             first=findings,
         )

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
+from parity.fixtures.controls.rounding import TOOLS, to_static
 from parity.judge.precision import read_precision
 from parity.judge.roundings import Rounded, match_roundings, unit_in_the_last_place
 from parity.judge.weights import Weight
@@ -24,97 +25,11 @@ NAMES = {
     "uint8": "dynamic uint8",
     "static": "static int8",
     "int4": "int4 blocks",
+    "bytes": "int8 blocks",
+    "int4-half": "int4 blocks",
     "float16": "float16",
     "mixed": "mixed",
 }
-
-
-def to_int8(model, path, kind="QInt8"):
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(model, path, weight_type=getattr(QuantType, kind))
-
-
-def to_static(model, path, **options):
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            generator = np.random.default_rng(0)
-            ids = generator.integers(5, 90, (6, 2, 12))
-            self.feeds = iter([{"input_ids": each, "attention_mask": np.ones_like(each)} for each in ids])
-
-        def get_next(self):
-            return next(self.feeds, None)
-
-    quantize_static(model, path, Reader(), weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, **options)
-
-
-def to_int4(model, path):
-    """Replace each MatMul of the layers by MatMulNBits in blocks of 16, like onnxruntime's tool.
-
-    The tool itself needs packages that are not installed here.
-    """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] in tensors:
-            matrix = numpy_helper.to_array(tensors[node.input[1]]).T
-            rows, columns = matrix.shape
-            blocks = matrix.reshape(rows, -1, 16)
-            extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
-            scales = (extreme / -8).astype(np.float32)
-            integers = np.clip(np.rint(blocks / scales) + 8, 0, 15).astype(np.uint8)
-            packed = integers[..., ::2] | integers[..., 1::2] << 4
-            names = [f"{node.input[1]}_{part}" for part in ("Q4", "scales")]
-            for name, values in zip(names, (packed, scales.reshape(-1)), strict=True):
-                model.graph.initializer.append(numpy_helper.from_array(values, name))
-            model.graph.initializer.remove(tensors[node.input[1]])
-            node.op_type, node.domain = "MatMulNBits", "com.microsoft"
-            node.input[1:] = names
-            sizes = {"K": columns, "N": rows, "bits": 4, "block_size": 16}
-            node.attribute.extend(onnx.helper.make_attribute(key, value) for key, value in sizes.items())
-    model.opset_import.add(domain="com.microsoft", version=1)
-    onnx.save(model, path)
-
-
-def to_float16(model, path, **options):
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
-
-    converted = OnnxModel(convert_float_to_float16(model, **options))
-    # The converter puts its casts at the end, and leaves sorting to its callers.
-    converted.topological_sort()
-    onnx.save(converted.model, path)
-
-
-TOOLS = {
-    "int8": to_int8,
-    "uint8": functools.partial(to_int8, kind="QUInt8"),
-    "static": to_static,
-    "int4": to_int4,
-    "float16": to_float16,
-    "mixed": functools.partial(to_float16, op_block_list=["LayerNormalization", "Erf", "Softmax"]),
-}
-
-
-@pytest.fixture(scope="module")
-def rounded(tmp_path_factory):
-    """A tiny checkpoint, and a function: precision → parity's file rounded by onnxruntime's tools."""
-    directory, output, files = (tmp_path_factory.mktemp(name) for name in ("distilbert", "exported", "rounded"))
-    save_checkpoint(directory, "distilbert", "masked-lm")
-    options = ("-m", directory, "--feature=masked-lm", "--opset=17", "--quiet", output)
-    assert run(*options, command=export_main)[0] == 0
-
-    @functools.cache
-    def make(kind):
-        if kind == "source":
-            return output / "model.onnx"
-        model = onnx.load(output / "model.onnx")
-        del model.metadata_props[:]
-        TOOLS[kind](model, files / f"{kind}.onnx")
-        return files / f"{kind}.onnx"
-
-    return directory, make
 
 
 @pytest.mark.parametrize("kind", TOOLS)
@@ -135,7 +50,8 @@ def test_a_right_file_passes(rounded, kind):
     assert drift["largest"] > 0
     assert 0.9 < drift["cosine"] <= 1.0000001
     assert 0.5 < drift["decisions"] <= 1
-    assert f"- precision: {NAMES[kind]}" in log
+    assert f"- precision: {NAMES[kind]}{', the rest float16' if kind == 'int4-half' else ''}\n" in log
+    assert "; not found: " not in log
     assert "are the roundings of the checkpoint's" in log
     assert ("clipping" in result, "of the values drawn are outside of their static range" in log) == (
         (True, True) if kind == "static" else (False, False)
@@ -185,6 +101,9 @@ WEIGHTS = {
     "one-integer": ("int8", is_table, flip_first),
     "static-scale": ("static", lambda tensor: tensor.name.endswith("weight_scale"), lambda values: values * 1.05),
     "int4-scale": ("int4", lambda tensor: "scale" in tensor.name, lambda values: values * 1.2),
+    "bytes-scale": ("bytes", lambda tensor: "scale" in tensor.name, lambda values: values * 1.05),
+    "int4-half-scale": ("int4-half", lambda tensor: "scale" in tensor.name, lambda values: values * 1.05),
+    "int4-half-matrix": ("int4-half", is_half_matrix, raise_first),
     "half": ("float16", is_half_matrix, raise_first),
 }
 
@@ -325,7 +244,7 @@ def swap_softmax_axis(model):
     next(node for node in model.graph.node if node.op_type == "Softmax").attribute[0].i = 1
 
 
-@pytest.mark.parametrize("kind", ["int8", "float16", "static"])
+@pytest.mark.parametrize("kind", ["int8", "float16", "static", "bytes", "int4-half"])
 def test_a_wrong_operator_is_rejected(rounded, tmp_path, kind):
     """A softmax along another axis: the twin's ratio fails."""
     model = onnx.load(rounded[1](kind))
