@@ -79,8 +79,8 @@ class Match:
             return Finding("precision", self.weight, True, measurements=measurements)
         message = (
             f"weight {self.weight}: {self.tensor.name} of the file is {self.error:.4g} steps from the checkpoint's,"
-            f" should be at most {self.limit:.4g}; at index {self.index} got {self.tensor.values[self.index]:.6g}, should be"
-            f" the rounding of {self.values[self.index]:.6g}"
+            f" should be at most {self.limit:.4g}; at index {self.index} got {self.tensor.values[self.index]:.6g},"
+            f" should be the rounding of {self.values[self.index]:.6g}"
         )
         return Finding("precision", self.weight, False, message, measurements=measurements)
 

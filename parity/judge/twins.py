@@ -1,8 +1,9 @@
 """A file in half precision or integers → its float twin, the same graph in float32; and the weights that it held.
 
-Groups of integer operators are replaced by floating-point operators: a quantised activation is passed on unchanged. The
-twin's weights are the checkpoint's wherever the file holds their roundings, which are judged separately; so an error
-of the twin is an error of the graph.
+Groups of integer operators are replaced by floating-point operators: a quantised activation is passed on unchanged, up
+to a power of two of its own if its scale is computed, so that the scale of another activation is as wrong as in the
+file. The twin's weights are the checkpoint's wherever the file holds their roundings, which are judged separately; so
+an error of the twin is an error of the graph.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _HALVES = {10: "float16", 16: "bfloat16"}
 # The largest relative error of a number that is rounded to half precision.
 ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _FLOAT = 1
+_INVERSE = ".inverse"
+# Operators that move integers and change none.
+_MOVES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Identity")
 _ALONE = ("MatMulNBits", "DequantizeLinear", "MatMulInteger", "ConvInteger")
 
 
@@ -36,12 +40,15 @@ class Twin:
         ranges: computed tensor → the least and the largest value that its integers can stand for, extended by half a
             step, if these are the same for every input.
         without: operators of integers that have no twin: those in subgraphs, and products of an unknown form.
+        mismatches: dequantised activation → what it is multiplied by, and what is added, because it was quantised by
+            another scale or from another zero point.
     """
 
     model: onnx.ModelProto
     rounded: dict[str, Rounded] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    mismatches: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lift_constants(self.model.graph)
@@ -51,6 +58,8 @@ class Twin:
         for node in self.model.graph.node:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
+        # A product of `mismatches` → its offset, and the sum of both.
+        self.moves: dict[str, list[str]] = {}
         # Scales and zero points, which are no weights.
         self._scales: set[str] = set()
         for node in self.model.graph.node:
@@ -59,6 +68,8 @@ class Twin:
         for node in self.model.graph.node:
             if node.op_type == "QuantizeLinear" and node.input[0] not in self._tensors:
                 self.ranges.update(self._range(node))
+            if node.op_type == "DequantizeLinear":
+                self.mismatches.update(self._mismatch(node))
         inner = [node for graph in graphs_of(self.model.graph) for node in graph.node][len(self.model.graph.node) :]
         without = {node.op_type for node in inner if node.op_type in _REPLACEMENTS}
         blocks = [node for node in self.model.graph.node if node.op_type == "MatMulNBits"]
@@ -87,6 +98,27 @@ class Twin:
         ends, offset = np.iinfo(zeros.dtype), float(zeros.reshape(-1)[0])
         low, high = (float((end - offset) * step.reshape(-1)[0]) for end in (ends.min - 0.5, ends.max + 0.5))
         return {node.input[0]: (low, high)}
+
+    def _mismatch(self, node: onnx.NodeProto) -> dict[str, tuple[float, float]]:
+        """Dequantised activation → its factor and offset; empty if it has the scale that it was quantised by."""
+        producer = self._producers.get(node.input[0])
+        while producer is not None and producer.op_type in _MOVES:
+            producer = self._producers.get(producer.input[0])
+        if producer is None or producer.op_type != "QuantizeLinear":
+            return {}
+        before, after = self._step(producer), self._step(node)
+        if before is None or after is None or before == after:
+            return {}
+        return {node.output[0]: (after[0] / before[0], (before[1] - after[1]) * after[0])}
+
+    def _step(self, node: onnx.NodeProto) -> tuple[float, float] | None:
+        """The one scale and the zero point of an activation, if they are the same for every input."""
+        scale, zero = node.input[1], node.input[2] if len(node.input) > 2 else ""
+        if scale not in self._tensors or (zero and zero not in self._tensors):
+            return None
+        step = self._array(scale).astype(np.float64).reshape(-1)
+        zeros = self._array(zero).astype(np.float64).reshape(-1) if zero else np.zeros(1)
+        return (float(step[0]), float(zeros[0])) if step.size == zeros.size == 1 and step[0] else None
 
     def _read(self, node: onnx.NodeProto) -> Rounded | None:
         if node.op_type == "MatMulNBits":
@@ -180,6 +212,7 @@ class Twin:
             replace = _REPLACEMENTS.get(node.op_type)
             if replace:
                 replace(self, node, values, added)
+        self._insert_moves()
         for graph in graphs_of(self.model.graph):
             _widen(graph)
         kept = [tensor for tensor in self.model.graph.initializer if tensor.name not in added]
@@ -191,6 +224,19 @@ class Twin:
         _drop_unread(self.model.graph)
         return self.model
 
+    def _insert_moves(self) -> None:
+        """Add the offsets of `mismatches`, each behind the product that it is added to."""
+        import onnx
+
+        nodes: list[onnx.NodeProto] = []
+        for node in self.model.graph.node:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            if node.output and (move := self.moves.get(node.output[0])):
+                nodes.append(onnx.helper.make_node("Add", [node.output[0], move[0]], move[1:]))
+        if self.moves:
+            del self.model.graph.node[:]
+            self.model.graph.node.extend(nodes)
+
 
 _Replace = Callable[[Twin, "onnx.NodeProto", Mapping[str, np.ndarray], "dict[str, onnx.TensorProto]"], None]
 
@@ -201,11 +247,14 @@ def _pass_on(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray],
 
 
 def _quantise_dynamically(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """DynamicQuantizeLinear becomes the identity, in steps of 1 from 0."""
+    """DynamicQuantizeLinear becomes a product, in steps of a power of two of its own from 0; that rounds nothing."""
     outputs = list(node.output)
+    step = 2.0 ** (sum(name.endswith(_INVERSE) for name in added) % 17 - 8)
+    inverse = outputs[0] + _INVERSE
+    added[inverse] = _tensor(inverse, np.array(1.0 / step))
     if len(outputs) > 1:
-        added[outputs[1]] = _tensor(outputs[1], np.array(1.0))
-    _become(node, "Identity", [node.input[0]], outputs[:1])
+        added[outputs[1]] = _tensor(outputs[1], np.array(step))
+    _become(node, "Mul", [node.input[0], inverse], outputs[:1])
 
 
 def _multiply(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
@@ -221,8 +270,17 @@ def _multiply(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray]
 
 
 def _dequantise(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
-    """DequantizeLinear becomes a weight's values or, for rows of a weight or an activation, the identity."""
+    """DequantizeLinear becomes a weight's values or, for rows of a weight or an activation, the identity.
+
+    An activation that was quantised by another scale or zero point is multiplied and moved as in the file.
+    """
     name, producer = node.input[0], twin._producers.get(node.input[0])
+    if factor := twin.mismatches.get(node.output[0]):
+        constants = [f"{node.output[0]}.{part}" for part in ("factor", "offset", "twin")]
+        added.update({each: _tensor(each, np.array(value)) for each, value in zip(constants, factor, strict=False)})
+        twin.moves[constants[2]] = [constants[1], node.output[0]]
+        _become(node, "Mul", [name, constants[0]], constants[2:])
+        return
     if name in values:
         added[f"{name}.twin"] = _tensor(f"{name}.twin", values[name])
         name = f"{name}.twin"

@@ -120,8 +120,10 @@ def judge_rounded(
     clipping = Clipping()
     why = _obstacle(twin, kind, state["unmatched"])
     try:
-        result = None if why else _judge_twin(
-            _Twin(twin, state["matches"], clipping), file, reference, pool, (kind, criteria, findings)
+        result = (
+            None
+            if why
+            else _judge_twin(_Twin(twin, state["matches"], clipping), file, reference, pool, (kind, criteria, findings))
         )
     except SessionError as error:
         # Integers that the file moves before it widens them, such as a transposed weight.
