@@ -52,6 +52,7 @@ def weights_of(model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[
             arrays[index],
             needed=index in needed and any(name in persistent for name in names),
             foldable=index in flow.normalizing,
+            combined=index in flow.combined,
             fold=folds.get(index),
         )
         for index, (names, _) in enumerate(weights)
@@ -109,7 +110,7 @@ class _Flow(TorchDispatchMode):
     """Record inside that the result of every operator depends on everything that its arguments depend on.
 
     It works below autograd, so that it sees the same with and without gradients, and integers as well as floats.
-    The dependence is stored per memory, which views share; bit n stands for weight n.
+    The dependence is stored per memory, which views share; bit n stands for weight n, the last one for the inputs.
 
     Attributes:
         normalizing: indices of the weights that a batch norm reads.
@@ -122,7 +123,14 @@ class _Flow(TorchDispatchMode):
         self._starts = [start for start, _ in order]
         self._weights = [(start + _extent(weights[index]), 1 << index) for start, index in order]
         self._sources: dict[int, int] = {}
+        self._count = len(weights)
+        self._inputs = 1 << self._count
         self.normalizing: set[int] = set()
+        # Weights with which something is computed from weights alone, and those that meet an input.
+        self._alone: set[int] = set()
+        self._together: set[int] = set()
+        # Convolutions whose result is normalized, or multiplied by what is computed from weights alone.
+        self._scaled: set[int] = set()
         self.folds: set[_Fold] = set()
         # The memory that a convolution returned → its weight and its bias.
         self._convolved: dict[int, tuple[int, int | None]] = {}
@@ -143,7 +151,8 @@ class _Flow(TorchDispatchMode):
         if _is_batch_norm(func):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
-            self._record_fold(_arguments(func, args, kwargs))
+            self._record_fold(_named(func, args, kwargs))
+        self._record_combination(func, arguments, sources)
         own = {_memory(tensor) for tensor in arguments}
         for tensor in _tensors((results,)):
             memory = _memory(tensor)
@@ -152,21 +161,38 @@ class _Flow(TorchDispatchMode):
             self._sources[memory] = sources | before
             self._convolved.pop(memory, None)
         if _is_convolution(func) and isinstance(results, torch.Tensor):
-            self._record_convolution(_arguments(func, args, kwargs), results)
+            self._record_convolution(_named(func, args, kwargs), results)
         return results
 
-    def _record_convolution(self, arguments: Mapping[str, Any], result: torch.Tensor) -> None:
-        weight, bias = self._index(arguments["weight"]), self._index(arguments["bias"])
-        if weight is not None and not arguments["transposed"] and (bias is None) == (arguments["bias"] is None):
+    def _record_combination(self, func: Callable[..., Any], arguments: Sequence[torch.Tensor], sources: int) -> None:
+        if not sources & self._inputs:
+            self._alone |= set() if _copies(func) else self._indices(sources)
+            return
+        self._together |= {index for tensor in arguments if (index := self._place(tensor)) is not None}
+        scales = _is_batch_norm(func) or (
+            _multiplies(func) and sum(bool(self._sources_of(each) & self._inputs) for each in arguments) == 1
+        )
+        for tensor in arguments if scales else ():
+            if convolved := self._convolved.get(_memory(tensor)):
+                self._scaled.add(convolved[0])
+
+    @property
+    def combined(self) -> set[int]:
+        """Indices of the weights that an exporter can do without, because it computes something of them beforehand."""
+        return self._alone - self._together | self._scaled
+
+    def _record_convolution(self, named: Mapping[str, Any], result: torch.Tensor) -> None:
+        weight, bias = self._index(named["weight"]), self._index(named["bias"])
+        if weight is not None and not named["transposed"] and (bias is None) == (named["bias"] is None):
             self._convolved[_memory(result)] = weight, bias
 
-    def _record_fold(self, arguments: Mapping[str, Any]) -> None:
-        convolved = self._convolved.get(_memory(arguments["input"]))
-        found = (self._index(arguments.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
+    def _record_fold(self, named: Mapping[str, Any]) -> None:
+        convolved = self._convolved.get(_memory(named["input"]))
+        found = (self._index(named.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
         indices = [index for index in found if index is not None]
         if convolved and len(indices) == 4:
             gain, shift, mean, variance = indices
-            self.folds.add(_Fold(*convolved, gain, shift, mean, variance, arguments["eps"]))
+            self.folds.add(_Fold(*convolved, gain, shift, mean, variance, named["eps"]))
 
     def _index(self, tensor: torch.Tensor | None) -> int | None:
         """The index of the weight that a tensor is the whole of; None if it is none."""
@@ -178,16 +204,24 @@ class _Flow(TorchDispatchMode):
         return self._weights[index][1].bit_length() - 1 if whole else None
 
     def _sources_of(self, tensor: torch.Tensor) -> int:
+        place = self._place(tensor)
+        # What no operator has returned is an input.
+        return self._sources.get(_memory(tensor), self._inputs) if place is None else 1 << place
+
+    def _place(self, tensor: torch.Tensor) -> int | None:
+        """The index of the weight that a tensor is a view of; None if it is none."""
         place = tensor.data_ptr()
         index = bisect.bisect_right(self._starts, place) - 1
         if index >= 0 and place < self._weights[index][0]:
-            return self._weights[index][1]
-        return self._sources.get(_memory(tensor), 0)
+            return self._weights[index][1].bit_length() - 1
+        return None
 
     def sources_of(self, tensors: Iterable[torch.Tensor]) -> set[int]:
         """The indices of the weights that these tensors depend on."""
-        sources = functools.reduce(int.__or__, map(self._sources_of, tensors), 0)
-        return {index for index in range(sources.bit_length()) if sources >> index & 1}
+        return self._indices(functools.reduce(int.__or__, map(self._sources_of, tensors), 0))
+
+    def _indices(self, sources: int) -> set[int]:
+        return {index for index in range(self._count) if sources >> index & 1}
 
 
 def _extent(tensor: torch.Tensor) -> int:
@@ -216,10 +250,40 @@ def _reads_no_values(func: Any) -> bool:
     return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
 
 
-def _arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of an operator by name."""
     names = [argument.name for argument in func._schema.arguments]
     return {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **(kwargs or {})}
+
+
+# Operators whose results are values of their arguments.
+_COPIES = frozenset(
+    [
+        "embedding",
+        "index",
+        "index_select",
+        "gather",
+        "clone",
+        "copy_",
+        "cat",
+        "stack",
+        "repeat",
+        "_to_copy",
+        "slice",
+        "expand",
+        "select_scatter",
+    ]
+)
+
+
+@functools.cache
+def _copies(func: Any) -> bool:
+    return func._schema.name.removeprefix("aten::") in _COPIES or func.is_view
+
+
+@functools.cache
+def _multiplies(func: Any) -> bool:
+    return func._schema.name in ("aten::mul", "aten::mul_", "aten::div", "aten::div_")
 
 
 @functools.cache

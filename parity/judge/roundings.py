@@ -22,8 +22,8 @@ LIMIT = 0.501
 _SMALLEST_HALF, _LARGEST_HALF = 1e-7, 1e4
 # Elements that are compared to find the weight of a tensor, and how much they may differ, relative to its size.
 _DRAWS, _UNLIKE = 4096, 0.5
-# The same for convolutions and batch norms that exporters may fold in a way that is not known: only an unfolded tensor
-# matches.
+# The same for weights that exporters may fold in a way that is not known: a tensor that differs more is one of them
+# only if it is its rounding, because it may be what a fold has made of it.
 _UNLIKE_FOLDED = 1e-3
 
 
@@ -136,12 +136,12 @@ def _match(tensor: Rounded, weights: Sequence[Weight], foldable: Collection[str]
     scale = float(np.sqrt(np.mean(np.square(drawn)))) or 1.0
     best: tuple[float, Weight, list[np.ndarray]] | None = None
     for weight in weights:
-        most = _UNLIKE_FOLDED if weight.name in foldable and weight.fold is None else _UNLIKE
+        surely = _UNLIKE_FOLDED if weight.name in foldable and weight.fold is None else _UNLIKE
         like = []
         for turned in _arrangements(weight, values.shape):
             there = turned.reshape(-1)[places].astype(np.float64)
             unlike = float(np.sqrt(np.mean(np.square(there - drawn)))) / scale
-            if unlike < most:
+            if unlike < surely or (unlike < _UNLIKE and _compare(tensor, weight.name, turned).passed):
                 like.append((unlike, turned))
         if like and (best is None or min(each[0] for each in like) < best[0]):
             best = min(each[0] for each in like), weight, [turned for _, turned in like]

@@ -288,7 +288,11 @@ def _dequantise(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarra
         table = producer.input[0]
         added[f"{table}.twin"] = _tensor(f"{table}.twin", values[table])
         producer.input[0] = f"{table}.twin"
-    _become(node, "Identity", [name], list(node.output))
+    if node.input[1] in twin._tensors:
+        _become(node, "Identity", [name], list(node.output))
+    else:
+        # In steps of the scale that its DynamicQuantizeLinear computes.
+        _become(node, "Mul", [name, node.input[1]], list(node.output))
 
 
 def _multiply_blocks(twin: Twin, node: onnx.NodeProto, values: Mapping[str, np.ndarray], added: dict) -> None:
@@ -322,7 +326,7 @@ def _become(
 def _tensor(name: str, values: np.ndarray) -> onnx.TensorProto:
     import onnx
 
-    return onnx.numpy_helper.from_array(np.ascontiguousarray(values, dtype=np.float32), name)
+    return onnx.numpy_helper.from_array(np.asarray(values, dtype=np.float32, order="C"), name)
 
 
 def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:

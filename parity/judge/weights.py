@@ -26,8 +26,6 @@ from parity.judge.stored import StoredTensor
 # A tensor that has a larger share of its elements in common with a weight is that weight, changed. Floating point
 # numbers other than zero are not equal by chance; whole numbers are, and values that a fold leaves alone.
 _SHARE, _SHARE_BY_CHANCE = 0.01, 0.5
-# The weights of convolutions have more.
-_AXES_OF_MATRICES = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class Weight:
         needed: whether an output of the file depends on its values.
         foldable: whether a batch norm reads it. Exporters fold it into the convolution before it, and its bias stays
             unchanged if the batch norm subtracts nothing.
+        combined: whether something is computed from it and other weights alone, such as the factor of a norm that is
+            written out, or whether it is the weight of a convolution whose result is normalized, or multiplied by that.
+            Exporters and optimisers compute such a thing beforehand.
         fold: for a convolution's weight and the bias of the batch norm behind it: computes what an exporter makes of
             it that folds the one into the other.
     """
@@ -48,6 +49,7 @@ class Weight:
     array: np.ndarray = field(repr=False)
     needed: bool = True
     foldable: bool = False
+    combined: bool = False
     fold: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
@@ -124,12 +126,8 @@ class Account:
 
 
 def foldable_names(weights: Iterable[Weight]) -> frozenset[str]:
-    """The names of weights that an exporter may fold: those of batch norms, and of convolutions in a model with any."""
-    weights = list(weights)
-    folds = any(weight.foldable for weight in weights)
-    return frozenset(
-        weight.name for weight in weights if weight.foldable or (folds and weight.array.ndim > _AXES_OF_MATRICES)
-    )
+    """The names of weights that an exporter may fold into others."""
+    return frozenset(weight.name for weight in weights if weight.foldable or weight.combined)
 
 
 def judge_weights(account: Account) -> list[Finding]:

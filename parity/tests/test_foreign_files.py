@@ -277,7 +277,7 @@ def test_folded_weights_are_no_other_checkpoint(count, has_cause):
     from parity.samples import Sample
 
     sample = Sample({"batch": 2}, "", {})
-    measurements = {"needed": 55, "found": 0, "unfoldable": count}
+    measurements = {"needed": 55, "telling": 0, "unfoldable": count}
     findings = [
         Finding("weights", "file", True, measurements=measurements),
         Finding("ratio", "logits", False, "wrong", str(sample)),
@@ -285,19 +285,37 @@ def test_folded_weights_are_no_other_checkpoint(count, has_cause):
     assert (cause_of(findings, [sample], {"batch": 2}, TEXT) != "") is has_cause
 
 
-def test_foldable_weights_are_norms_and_convolutions():
-    """Only in a model with batch norms: a transformer's convolution is found as it is."""
-    from parity.judge.weights import Weight, foldable_names
+def test_weights_that_are_folded_are_followed():
+    """Those of norms, also written out, and of convolutions before them; no convolution or table that meets an input.
 
-    def weights(foldable):
-        return [
-            Weight(("convolution",), np.zeros((4, 3, 2, 2))),
-            Weight(("norm",), np.zeros(4), foldable=foldable),
-            Weight(("linear",), np.zeros((4, 4))),
-        ]
+    An exporter computes the factor of a norm that is written out beforehand, and so the norm of a table; a table that
+    is multiplied by an input somewhere else is in the file all the same.
+    """
+    from types import SimpleNamespace
 
-    assert foldable_names(weights(True)) == {"convolution", "norm"}
-    assert foldable_names(weights(False)) == frozenset()
+    import torch
+
+    from parity.dependence import weights_of
+    from parity.judge.weights import foldable_names
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.normed, self.scaled, self.plain = (torch.nn.Conv2d(3, 3, 1, bias=False) for _ in range(3))
+            self.norm, self.config = torch.nn.BatchNorm2d(3), SimpleNamespace()
+            self.gain, self.variance, self.table, self.used = (torch.nn.Parameter(torch.rand(3)) for _ in range(4))
+
+        def forward(self, pixel_values, return_dict=True):
+            factor = (self.gain * (self.variance + 1e-5).rsqrt()).reshape(1, -1, 1, 1)
+            hidden = self.scaled(self.norm(self.normed(pixel_values))) * factor
+            hidden = hidden * self.used.reshape(1, -1, 1, 1) + (self.used * 2).reshape(1, -1, 1, 1)
+            return {"y": self.plain(hidden) * pixel_values + self.table[[2, 0, 1]].reshape(1, -1, 1, 1)}
+
+    config = SimpleNamespace(outputs=["y"], values_override=None, complete_inputs=lambda inputs, names: dict(inputs))
+    weights = weights_of(Model().eval(), config, {"pixel_values": torch.rand(2, 3, 4, 4)})
+    norms = {f"norm.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    assert foldable_names(weights) == {"normed.weight", "scaled.weight", "gain", "variance", *norms}
+    assert {weight.name for weight in weights if weight.fold} == {"normed.weight", "norm.bias"}
 
 
 def test_a_file_of_another_model_is_told_as_that(tiny, foreign, tmp_path):

@@ -14,7 +14,9 @@ from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.fixtures.controls.rounding import to_static
 from parity.judge.precision import read_precision
+from parity.judge.roundings import Rounded, match_roundings
 from parity.judge.twins import Twin
+from parity.judge.weights import Weight
 
 run = functools.partial(commands.run, command=main)
 
@@ -187,3 +189,56 @@ def test_products_of_another_form_have_no_twin():
     model.graph.node[0].op_type = "MatMulBnb4"
     precision = read_precision(model)
     assert (precision.name, precision.without_twin) == ("int4 blocks", ("MatMulBnb4",))
+
+
+def test_an_unknown_fold_is_no_wrong_weight():
+    """A tensor near a weight that may be folded is that weight only if it is its rounding; near another, a fault."""
+    values = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+
+    def match(factor, *, combined):
+        scaled = values.astype(np.float64) * factor
+        steps = np.full(values.shape, np.abs(scaled).max() / 127)
+        tensor = Rounded("t", np.rint(scaled / steps) * steps, steps, np.zeros(values.shape, bool))
+        matches, _ = match_roundings([tensor], [Weight(("w",), values, combined=combined)])
+        return [each.passed for each in matches]
+
+    assert match(1, combined=True) == match(1, combined=False) == [True]
+    assert (match(1.1, combined=True), match(1.1, combined=False)) == ([], [False])
+
+
+def small_model(nodes, tensors, dtype=TensorProto.FLOAT):
+    ends = [helper.make_tensor_value_info("x", dtype, [2, 3]), helper.make_tensor_value_info("y", dtype, None)]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def answer(model):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)})[0]
+
+
+@pytest.mark.parametrize("is_exchanged", [False, True])
+def test_integers_that_are_moved_keep_their_scale(is_exchanged):
+    """A computed scale goes with its activation through a transposition; that of another one does not fit."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("Neg", ["x"], ["n"]),
+        helper.make_node("DynamicQuantizeLinear", ["n"], ["r", "t", "w"]),
+        helper.make_node("Transpose", ["q"], ["m"]),
+        helper.make_node("DequantizeLinear", ["m", "t" if is_exchanged else "s", "z"], ["y"]),
+    ]
+    right = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    assert np.array_equal(answer(Twin(small_model(nodes, [])).build({})), right) is not is_exchanged
+
+
+def test_a_number_in_half_precision_keeps_its_rank():
+    """A constant without axes that is made one axis longer has one axis in the twin too."""
+    half = numpy_helper.from_array(np.array(0.5, np.float16), "half")
+    nodes = [
+        helper.make_node("Unsqueeze", ["half", "axis"], ["vector"]),
+        helper.make_node("Concat", ["vector", "vector", "vector"], ["row"], axis=0),
+        helper.make_node("Mul", ["x", "row"], ["y"]),
+    ]
+    axis = numpy_helper.from_array(np.array([0]), "axis")
+    twin = Twin(small_model(nodes, [half, axis], TensorProto.FLOAT16)).build({})
+    assert answer(twin).tolist() == [[0, 0.5, 1], [1.5, 2, 2.5]]
