@@ -152,8 +152,10 @@ class _Flow(TorchDispatchMode):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
             self._record_fold(_named(func, args, kwargs))
-        self._record_combination(func, arguments, sources)
         own = {_memory(tensor) for tensor in arguments}
+        # A view computes nothing.
+        if func._schema.name.endswith("_") or any(_memory(tensor) not in own for tensor in _tensors((results,))):
+            self._record_combination(func, arguments, sources)
         for tensor in _tensors((results,)):
             memory = _memory(tensor)
             # A view, or a change in place, keeps the dependence of its memory.
@@ -257,28 +259,12 @@ def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> 
 
 
 # Operators whose results are values of their arguments.
-_COPIES = frozenset(
-    [
-        "embedding",
-        "index",
-        "index_select",
-        "gather",
-        "clone",
-        "copy_",
-        "cat",
-        "stack",
-        "repeat",
-        "_to_copy",
-        "slice",
-        "expand",
-        "select_scatter",
-    ]
-)
+_COPIES = ("embedding", "index", "index_select", "gather", "clone", "copy_", "cat", "stack", "repeat", "_to_copy")
 
 
 @functools.cache
 def _copies(func: Any) -> bool:
-    return func._schema.name.removeprefix("aten::") in _COPIES or func.is_view
+    return func._schema.name.removeprefix("aten::") in _COPIES
 
 
 @functools.cache
