@@ -21,11 +21,11 @@ from parity.console import (
     tolerance,
     whole_number,
 )
-from parity.errors import UsageError
+from parity.errors import ExportError, UsageError
 from parity.paths import require_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from transformers import PretrainedConfig, PreTrainedModel
@@ -99,17 +99,64 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     if not args.file.is_dir() and not any(_has_part(checkpoint, each, files[0].part) for each in features):
         # The file of a whole model may have any name.
         files = [directories.PartFile(args.file)]
-    outcomes = {file: _check_file(args, _Source(file, explicit), checkpoint, console) for file in files}
-    results = [outcome.result for outcome in outcomes.values()]
-    for group in directories.groups_of(files) if args.file.is_dir() else ():
-        own = {part: outcomes[file] for part, file in group.items()}
-        if all(outcome.passed for outcome in own.values()) and (found := _check_together(own, checkpoint, console)):
-            results.append(found)
+    _require_names(explicit, files)
+    outcomes, results = {}, []
+    for file in files:
+        try:
+            outcomes[file] = _check_file(args, _Source(file, explicit), checkpoint, console)
+            results.append(outcomes[file].result)
+        except ExportError as error:
+            if len(files) == 1:
+                raise
+            # The others are judged all the same.
+            complain(f"error: {error}")
+            failure = {"check": "load", "subject": "file", "message": str(error)}
+            results.append({"status": "failed", "file": str(file.path), "failures": [failure]})
+    results += _check_directory(files, outcomes, checkpoint, console) if args.file.is_dir() else []
     failed = [each for each in results if each["status"] == "failed"]
     if args.json:
         whole = {"status": "failed" if failed else "passed", "file": str(args.file), "files": results}
         print_result(whole if args.file.is_dir() or len(files) > 1 else results[0])
     return 1 if failed else 0
+
+
+def _require_names(explicit: Explicit, files: Sequence[PartFile]) -> None:
+    """Refuse a table of `--names` with a name that no file has.
+
+    Raises:
+        UsageError
+    """
+    from parity.judge import contract
+
+    for side, names in (("inputs", explicit.inputs), ("outputs", explicit.outputs)):
+        own = {value.name for file in files for value in getattr(contract.read(file.path), side)} if names else set()
+        if wrong := [name for name in names if name not in own]:
+            raise UsageError(
+                f"--names {side}.{wrong[0]}: is no name of the file's, should be one of {', '.join(sorted(own))}"
+            )
+
+
+def _check_directory(
+    files: Sequence[PartFile], outcomes: Mapping[PartFile, _Outcome], checkpoint: Checkpoint, console: Console
+) -> list[dict[str, Any]]:
+    """Run the files of a directory together, as far as they pass, and log the outcomes; warn of parts that cannot."""
+    from parity.onnx import directories
+
+    results, done = [], set()
+    for group in directories.groups_of(files):
+        own = {part: outcomes[file] for part, file in group.items() if file in outcomes and outcomes[file].passed}
+        if len(own) < len(group):
+            # A failure says enough.
+            done |= {*group.values()}
+        elif result := _check_together(own, checkpoint, console):
+            results.append(result)
+            done |= {*group.values()}
+    for alone, missing in directories.alone(files, done):
+        console.warn(
+            f"{', '.join(alone)}: judged alone, not together with the rest of the model, because"
+            f" {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        )
+    return results
 
 
 @dataclass(frozen=True)
@@ -330,6 +377,7 @@ def _judge(args: argparse.Namespace, target: _Target, checkpoint: Checkpoint, co
             branch = Branch(file, own.part, own.branch) if own.part in ("decoder", "step") else None
             explicit = parts.with_names(target.source.explicit, own.part)
             adaptation = foreign.adapt(branch.narrowed if branch else file, inputs, load(), explicit)
+            foreign.require_model_names(target.source.explicit, adaptation.view)
             inputs = checkpoint.inputs(adaptation.onnx_config)
             view = adaptation.view
             artifact = proof.Artifact(own.path, view.renamed, foreign=True, view=view, branch=branch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,6 +91,30 @@ def _branches(file: PartFile) -> list[PartFile]:
     if file.part != "merged":
         return [file]
     return [replace(file, part=part, branch=branch) for part, branch in (("decoder", False), ("step", True))]
+
+
+def alone(files: Sequence[PartFile], done: Collection[PartFile]) -> list[tuple[list[str], list[str]]]:
+    """For each variant the names of parts that did not run with others, and the names of the files that they need.
+
+    Args:
+        files: of a directory.
+        done: those that ran with others, or that failed before.
+    """
+    names = {part: name for name, part in reversed([*PARTS.items()])}
+    pairs = []
+    for variant in dict.fromkeys(file.variant for file in files):
+        own = [file for file in files if file.variant == variant]
+        left = [file for file in own if file.part and file not in done]
+        there = {file.part for file in own}
+        needs = [
+            [part for part in group if part not in there] for group in _GROUPS if {*group} & {f.part for f in left}
+        ]
+        if missing := min(filter(None, needs), key=len, default=None):
+            suffix = f"_{variant}{_SUFFIX}" if variant else _SUFFIX
+            pairs.append(
+                ([*dict.fromkeys(file.path.name for file in left)], [names[each] + suffix for each in missing])
+            )
+    return pairs
 
 
 def groups_of(files: Sequence[PartFile]) -> list[Mapping[str, PartFile]]:

@@ -171,6 +171,21 @@ def read_names(path: Path | None) -> Explicit:
     return Explicit(**table)
 
 
+def require_model_names(explicit: Explicit, view: View) -> None:
+    """Refuse a table of `--names` that gives an input or output of the file a name that the model does not have.
+
+    Raises:
+        UsageError
+    """
+    for side, table, matching in (
+        ("inputs", explicit.inputs, view.inputs),
+        ("outputs", explicit.outputs, view.outputs),
+    ):
+        if wrong := [own for own in matching.unknown if own in table]:
+            known = ", ".join(dict.fromkeys([*matching.names.values(), *matching.missing]))
+            raise UsageError(f"--names {side}.{wrong[0]}: is {table[wrong[0]]}, should be one of {known}")
+
+
 def at_fixed_sizes(
     choose: Callable[..., list[Sample]], source: SampleSource, longest: int | None, fixed: Mapping[str, int]
 ) -> list[Sample]:

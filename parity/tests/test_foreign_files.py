@@ -136,6 +136,24 @@ def test_bad_table_of_names_is_usage(tiny, tmp_path, text):
     assert "--names" in err
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"inputs": {"wrds": "input_ids"}}, "--names inputs.wrds: is no name of the file's, should be one of"),
+        ({"outputs": {"hiden": "logits"}}, "--names outputs.hiden: is no name of the file's, should be one of"),
+        ({"inputs": {"words": "tokens"}}, "--names inputs.words: is tokens, should be one of"),
+        ({"outputs": {"hidden": "state"}}, "--names outputs.hidden: is state, should be one of"),
+    ],
+)
+def test_a_table_with_a_name_that_does_not_exist_is_usage(tiny, foreign, tmp_path, table, message):
+    """Of the file, or of the model: such an entry would be without effect; the names that exist are listed."""
+    file = foreign(rename("input", "input_ids", "words"), rename("output", "last_hidden_state", "hidden"))
+    (tmp_path / "names.json").write_text(json.dumps(table), encoding="utf-8")
+    status, _, err = run(tiny[0], file, "--names", tmp_path / "names.json", "--feature", "default")
+    assert status == 2
+    assert message in err
+
+
 def drop_input(name, shape):
     """Replace the input by zeros of another input's shape, as if the exporter had not received it."""
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.fixtures.controls.parts import write_part
+from parity.onnx import directories
+from parity.onnx.directories import PartFile
 
 run = functools.partial(commands.run, command=main)
 FEATURE = "seq2seq-lm-with-past"
@@ -159,3 +162,48 @@ def test_halves_of_a_model_without_past_are_usage(halves, tmp_path):
     status, _, err = run(*halves, "--feature", "default")
     assert status == 2
     assert "encoder: is the encoder of an encoder-decoder, but default of t5 has no parts" in err
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["encoder"], "decoder_model.onnx and decoder_with_past_model.onnx are missing"),
+        (["decoder", "step"], "encoder_model.onnx is missing"),
+        (["encoder", "decoder", "step"], ""),
+        (["text"], "vision_model.onnx is missing"),
+        (["prefill"], "model.onnx is missing"),
+    ],
+)
+def test_parts_that_lack_others_are_named(names, missing):
+    """Of files that ran together, and of a model in one file, nothing is missing."""
+    files = [PartFile(Path(f"{name}.onnx"), name) for name in names]
+    done = [] if missing else files
+    pairs = directories.alone(files, done)
+    assert directories.alone([PartFile(Path("model.onnx"))], []) == []
+    assert [" and ".join(each) + (" are missing" if len(each) > 1 else " is missing") for _, each in pairs] == (
+        [missing] if missing else []
+    )
+    assert [alone for alone, _ in pairs] == ([[file.path.name for file in files]] if missing else [])
+
+
+def test_a_half_without_the_others_is_judged_alone(halves, verdict, tmp_path):
+    """It passes by itself, with a warning that the rest of the model is missing; a whole directory has none."""
+    shutil.copy(halves[1] / "encoder_model.onnx", tmp_path)
+    status, _, err = run(halves[0], tmp_path, "--feature", FEATURE)
+    assert status == 0
+    assert (
+        "encoder_model.onnx: judged alone, not together with the rest of the model, because decoder_model.onnx" in err
+    )
+    assert "judged alone" not in verdict[2]
+
+
+def test_an_unreadable_file_does_not_hide_the_others(halves, tmp_path):
+    """It has failed, in the log and in --json, and the others are judged."""
+    shutil.copy(halves[1] / "encoder_model.onnx", tmp_path)
+    (tmp_path / "decoder_model.onnx").write_bytes(b"no model")
+    status, out, err = run(halves[0], tmp_path, "--json", "--feature", FEATURE)
+    files = {each["file"].rpartition("/")[2]: each for each in json.loads(out)["files"]}
+    assert (status, files["encoder_model.onnx"]["status"]) == (1, "passed")
+    (failure,) = files["decoder_model.onnx"]["failures"]
+    assert "is not a readable ONNX file" in failure["message"]
+    assert "is not a readable ONNX file" in err
