@@ -154,7 +154,7 @@ class _Flow(TorchDispatchMode):
             self._record_fold(_named(func, args, kwargs))
         own = {_memory(tensor) for tensor in arguments}
         # A view computes nothing.
-        if func._schema.name.endswith("_") or any(_memory(tensor) not in own for tensor in _tensors((results,))):
+        if _changes(func) or any(_memory(tensor) not in own for tensor in _tensors((results,))):
             self._record_combination(func, arguments, sources)
         for tensor in _tensors((results,)):
             memory = _memory(tensor)
@@ -260,6 +260,12 @@ def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> 
 
 # Operators whose results are values of their arguments.
 _COPIES = ("embedding", "index", "index_select", "gather", "clone", "copy_", "cat", "stack", "repeat", "_to_copy")
+
+
+@functools.cache
+def _changes(func: Any) -> bool:
+    """Whether an operator changes its argument in place."""
+    return bool(func._schema.name.endswith("_"))
 
 
 @functools.cache
