@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from parity import schema
 from parity.axes import Axes, Role, canonical_name, is_text, role_of
@@ -65,7 +65,8 @@ def adapt(
     """
     explicit, config = explicit or Explicit(), source.onnx_config
     flat = source.layout.flatten(source.dummy)
-    with evaluation_mode(model, config.values_override):
+    requests = _requests(contract)
+    with evaluation_mode(model, {**(config.values_override or {}), **requests}):
         returned = call(model, config, source.dummy)
     order = _forward_order(model, flat)
     inputs = [_known(name, flat[name]) for name in order]
@@ -80,8 +81,15 @@ def adapt(
         name: dict(config.outputs[name]) if name in config.outputs else _axes_of(name, returned[name], source)
         for name in matched_outputs.names.values()
     }
-    narrowed = narrow(config, view.left_out, axes)
+    narrowed = narrow(config, view.left_out, axes, requests)
     return Adaptation(view, narrowed, view.fixed_sizes(narrowed))
+
+
+def _requests(contract: Contract) -> dict[str, bool]:
+    """The items of the model's configuration without which it does not return what the file has as outputs."""
+    outputs = [value.name for value in contract.outputs]
+    kinds = ("hidden_states", "attentions")
+    return {f"output_{kind}": True for kind in kinds if any(f"{kind}." in name for name in outputs)}
 
 
 def _required(config: OnnxConfig) -> frozenset[str]:
@@ -114,24 +122,37 @@ def _axes_of(name: str, tensor: torch.Tensor, source: SampleSource) -> dict[int,
     if role_of(name) is Role.CACHE:
         return axes
     texts = [axis_name for axis_name in sizes if is_text(axis_name)]
+    if tensor.dim() == 4 and len(texts) == 1 and tensor.shape[2] == sizes[texts[0]]:
+        # Attentions: masked keys are defined, masked queries are not.
+        return {**axes, 2: texts[0]}
     if tensor.dim() > 2 and len(texts) == 1 and tensor.shape[1] == sizes[texts[0]]:
         axes[1] = texts[0]
     return axes
 
 
-def narrow(config: OnnxConfig, left_out: Iterable[str], outputs: Axes) -> OnnxConfig:
-    """The configuration with fewer inputs, and with these outputs.
+def narrow(
+    config: OnnxConfig, left_out: Iterable[str], outputs: Axes, overrides: Mapping[str, Any] | None = None
+) -> OnnxConfig:
+    """The configuration with fewer inputs, with these outputs, and with the items of the model's that return them.
 
     Args:
         config: the configuration; it is copied.
         left_out: names of inputs to drop.
         outputs: their named axes.
+        overrides: items beside those of `OnnxConfig.values_override`.
     """
     own, base, dropped = copy.copy(config), type(config), frozenset(left_out)
     kept = {name: dict(axes) for name, axes in config.inputs.items() if name not in dropped}
     declared = {name: dict(axes) for name, axes in outputs.items()}
+    values = {**(config.values_override or {}), **(overrides or {})} or None
     own.__class__ = type(
-        base.__name__, (base,), {"inputs": property(lambda self: kept), "outputs": property(lambda self: declared)}
+        base.__name__,
+        (base,),
+        {
+            "inputs": property(lambda self: kept),
+            "outputs": property(lambda self: declared),
+            "values_override": property(lambda self: values),
+        },
     )
     return own
 

@@ -289,6 +289,21 @@ def test_an_output_that_the_model_also_returns_is_judged(tiny, pooling, tmp_path
     assert (status, subjects) == (1, {"pooler_output"})
 
 
+@pytest.mark.parametrize("layer", [2, 1])
+def test_hidden_states_are_judged(tiny, foreign, layer):
+    """A model returns them if it is asked to, so they are outputs of its own; those of another layer fail."""
+
+    def add_output(model):
+        model.graph.node.append(onnx.helper.make_node("Identity", ["last_hidden_state"], [f"hidden_states.{layer}"]))
+        value = model.graph.output.add()
+        value.CopyFrom(model.graph.output[0])
+        value.name = f"hidden_states.{layer}"
+
+    status, out, _ = run(tiny[0], foreign(add_output), "--json")
+    failed = {each["subject"] for each in json.loads(out)["failures"] if each["check"] == "ratio"}
+    assert (status, failed) == ((0, set()) if layer == 2 else (1, {"hidden_states.1"}))
+
+
 @pytest.mark.parametrize(("count", "has_cause"), [(8, True), (7, False)])
 def test_folded_weights_are_no_other_checkpoint(count, has_cause):
     """A convolutional network in halves holds none of its weights unchanged, because its norms are folded."""
