@@ -151,7 +151,7 @@ class _Flow(TorchDispatchMode):
         if _is_batch_norm(func):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
-            self._record_fold(_named(func, args, kwargs))
+            self._record_fold(_by_name(func, args, kwargs))
         own = {_memory(tensor) for tensor in arguments}
         # A view computes nothing.
         if _changes(func) or any(_memory(tensor) not in own for tensor in _tensors((results,))):
@@ -163,7 +163,7 @@ class _Flow(TorchDispatchMode):
             self._sources[memory] = sources | before
             self._convolved.pop(memory, None)
         if _is_convolution(func) and isinstance(results, torch.Tensor):
-            self._record_convolution(_named(func, args, kwargs), results)
+            self._record_convolution(_by_name(func, args, kwargs), results)
         return results
 
     def _record_combination(self, func: Callable[..., Any], arguments: Sequence[torch.Tensor], sources: int) -> None:
@@ -183,18 +183,18 @@ class _Flow(TorchDispatchMode):
         """Indices of the weights that an exporter can do without, because it computes something of them beforehand."""
         return self._alone - self._together | self._scaled
 
-    def _record_convolution(self, named: Mapping[str, Any], result: torch.Tensor) -> None:
-        weight, bias = self._index(named["weight"]), self._index(named["bias"])
-        if weight is not None and not named["transposed"] and (bias is None) == (named["bias"] is None):
+    def _record_convolution(self, arguments: Mapping[str, Any], result: torch.Tensor) -> None:
+        weight, bias = self._index(arguments["weight"]), self._index(arguments["bias"])
+        if weight is not None and not arguments["transposed"] and (bias is None) == (arguments["bias"] is None):
             self._convolved[_memory(result)] = weight, bias
 
-    def _record_fold(self, named: Mapping[str, Any]) -> None:
-        convolved = self._convolved.get(_memory(named["input"]))
-        found = (self._index(named.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
+    def _record_fold(self, arguments: Mapping[str, Any]) -> None:
+        convolved = self._convolved.get(_memory(arguments["input"]))
+        found = (self._index(arguments.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
         indices = [index for index in found if index is not None]
         if convolved and len(indices) == 4:
             gain, shift, mean, variance = indices
-            self.folds.add(_Fold(*convolved, gain, shift, mean, variance, named["eps"]))
+            self.folds.add(_Fold(*convolved, gain, shift, mean, variance, arguments["eps"]))
 
     def _index(self, tensor: torch.Tensor | None) -> int | None:
         """The index of the weight that a tensor is the whole of; None if it is none."""
@@ -252,7 +252,7 @@ def _reads_no_values(func: Any) -> bool:
     return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
 
 
-def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of an operator by name."""
     names = [argument.name for argument in func._schema.arguments]
     return {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **(kwargs or {})}

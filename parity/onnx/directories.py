@@ -93,18 +93,18 @@ def _branches(file: PartFile) -> list[PartFile]:
     return [replace(file, part=part, branch=branch) for part, branch in (("decoder", False), ("step", True))]
 
 
-def alone(files: Sequence[PartFile], done: Collection[PartFile]) -> list[tuple[list[str], list[str]]]:
+def alone(files: Sequence[PartFile], finished: Collection[PartFile]) -> list[tuple[list[str], list[str]]]:
     """For each variant the names of parts that did not run with others, and the names of the files that they need.
 
     Args:
         files: of a directory.
-        done: those that ran with others, or that failed before.
+        finished: those that ran with others, or that failed before.
     """
     names = {part: name for name, part in reversed([*PARTS.items()])}
     pairs = []
     for variant in dict.fromkeys(file.variant for file in files):
         own = [file for file in files if file.variant == variant]
-        left = [file for file in own if file.part and file not in done]
+        left = [file for file in own if file.part and file not in finished]
         there = {file.part for file in own}
         needs = [
             [part for part in group if part not in there] for group in _GROUPS if {*group} & {f.part for f in left}

@@ -2,14 +2,11 @@
 
 import functools
 
-import onnx
 import pytest
 
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import save_checkpoint, tiny_model
 from parity.fixtures.controls import commands
-from parity.fixtures.controls.rounding import TOOLS
-from parity.onnx.__main__ import main as export_main
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +24,11 @@ def bert_model():
 @pytest.fixture(scope="module")
 def rounded(tmp_path_factory):
     """A tiny checkpoint, and a function: precision → parity's file rounded by onnxruntime's tools."""
+    import onnx
+
+    from parity.fixtures.controls.rounding import TOOLS
+    from parity.onnx.__main__ import main as export_main
+
     directory, output, files = (tmp_path_factory.mktemp(name) for name in ("distilbert", "exported", "rounded"))
     save_checkpoint(directory, "distilbert", "masked-lm")
     options = ("-m", directory, "--feature=masked-lm", "--opset=17", "--quiet", output)
