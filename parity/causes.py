@@ -94,7 +94,11 @@ def _baked_axis(right: Sequence[Sample], wrong: Sequence[Sample], traced: Mappin
 
 
 def _left_padding(right: Sequence[Sample], wrong: Sequence[Sample]) -> str:
-    if any(sample.padding != "left" for sample in wrong) or any(sample.padding == "left" for sample in right):
+    # Of rows that are each padded in a way of their own, some are padded on the left.
+    padded = ("left", "mixed")
+    if any(sample.padding not in padded for sample in wrong) or any(sample.padding in padded for sample in right):
+        return ""
+    if all(sample.padding == "mixed" for sample in wrong):
         return ""
     return (
         "padding: the file is wrong if rows are padded on the left, and right at every other input; it counts positions"
@@ -118,6 +122,8 @@ def _first_token(numbers: Sequence[Finding], samples: Sequence[Sample], outputs:
         return ""
     sizes = {str(sample): sample.sizes.get(axis_name, 0) for sample in samples}
     longer = {where for where, size in sizes.items() if size > token}
-    if longer != {*firsts} or len(longer) == len(sizes):
+    # A padded text may have fewer tokens.
+    full = {str(sample) for sample in samples if not sample.padding and sizes[str(sample)] > token}
+    if not full <= {*firsts} <= longer or len(longer) == len(sizes):
         return ""
     return f"tokens: the file is wrong from token {token} on, counted from 0, and right before it"

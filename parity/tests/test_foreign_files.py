@@ -229,7 +229,10 @@ def test_a_wrong_weight_is_told_first(tiny, foreign):
 TEXT = {"o": {0: "batch", 1: "sequence"}}
 
 
-def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), (2, 13, "left")), first=None):
+SHAPES = ((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), (2, 13, "left"), (8, 19, "mixed"), (2, 35, "mixed"))
+
+
+def cause(wrong, shapes=SHAPES, first=None):
     """The cause of a file that is wrong at the sizes selected by `wrong`."""
     from parity.samples import Sample
 
@@ -242,17 +245,46 @@ def cause(wrong, shapes=((2, 8, ""), (1, 1, ""), (3, 12, "right"), (2, 31, ""), 
 def test_one_cause_by_what_is_wrong():
     """A fixed size: right at one size. Left padding only. Wrong from a token on, in longer texts only."""
     assert cause(lambda sample: sample.sizes["sequence"] != 8).startswith("axis sequence: the file is right if")
-    assert cause(lambda sample: sample.padding == "left").startswith("padding: ")
-    tokens = cause(lambda sample: sample.sizes["sequence"] > 20, first=20)
-    assert tokens.startswith("tokens: the file is wrong from token 20 on")
+    assert cause(lambda sample: sample.padding in ("left", "mixed")).startswith("padding: ")
+    for is_wrong in (lambda sample: True, lambda sample: not sample.padding):
+        tokens = cause(lambda sample, also=is_wrong: sample.sizes["sequence"] > 20 and also(sample), first=20)
+        assert tokens.startswith("tokens: the file is wrong from token 20 on")
 
 
 def test_no_cause_where_nothing_explains():
     """A file wrong everywhere, with any padding, or wherever a token sees another has no fixed axis."""
     assert cause(lambda sample: True, first=0) == ""
     assert cause(lambda sample: bool(sample.padding)) == ""
+    assert cause(lambda sample: sample.padding == "mixed") == ""
+    assert cause(lambda sample: sample.padding == "mixed" and sample.sizes["sequence"] > 20, first=20) == ""
     assert cause(lambda sample: sample.sizes["sequence"] > 1, first=0) == ""
     assert cause(lambda sample: sample.sizes["sequence"] > 20, first=3) == ""
+
+
+def count_tokens(model):
+    """Take the number of ones in a row of the mask for the number of its first tokens that are no padding."""
+    constants = {"one": [1], "axis": 1}
+    nodes = [
+        ("Sub", ["attention_mask", "attention_mask"], "mask.zeros"),
+        ("Add", ["mask.zeros", "one"], "mask.ones"),
+        ("CumSum", ["mask.ones", "axis"], "mask.places"),
+        ("Add", ["mask.length", "one"], "mask.end"),
+        ("Less", ["mask.places", "mask.end"], "mask.inside"),
+    ]
+    for node in model.graph.node:
+        node.input[:] = ["mask.counted" if name == "attention_mask" else name for name in node.input]
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["mask.inside"], ["mask.counted"], to=7))
+    for operator, inputs, output in reversed(nodes):
+        model.graph.node.insert(0, onnx.helper.make_node(operator, inputs, [output]))
+    model.graph.node.insert(0, onnx.helper.make_node("ReduceSum", ["attention_mask"], ["mask.length"], axes=[1]))
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
+
+
+def test_a_file_that_is_wrong_with_left_padding_only_says_so(tiny, foreign):
+    """It counts the ones of the mask: right for every other padding, and for rows that have none."""
+    status, _, err = run(tiny[0], foreign(count_tokens))
+    assert status == 1
+    assert err.splitlines()[0].startswith("error: padding: the file is wrong where rows are padded on the left")
 
 
 @pytest.mark.parametrize(
