@@ -284,7 +284,7 @@ def test_a_file_that_is_wrong_with_left_padding_only_says_so(tiny, foreign):
     """It counts the ones of the mask: right for every other padding, and for rows that have none."""
     status, _, err = run(tiny[0], foreign(count_tokens))
     assert status == 1
-    assert err.splitlines()[0].startswith("error: padding: the file is wrong where rows are padded on the left")
+    assert err.splitlines()[0].startswith("error: padding: the file is wrong if rows are padded on the left")
 
 
 @pytest.mark.parametrize(
