@@ -41,8 +41,7 @@ def validation_lines(validation: Validation, *, atol: float | None, expected_ato
     bad = {finding.where for finding in validation.failures}
     worst = {sample: validation.worst(sizes=sample) for sample in shapes}
     told = [sample for sample in shapes if worst[sample] is not None or sample in bad]
-    if told:
-        lines.append(f"{_STEP}- Validated at {len(told)} shapes:")
+    lines.append(f"{_STEP}- Validated at {len(told)} shapes:")
     for sample in told:
         largest = worst[sample]
         outcome = "nothing was compared" if largest is None else f"largest difference {largest:.2g}"
