@@ -151,7 +151,7 @@ class _Flow(TorchDispatchMode):
         if _is_batch_norm(func):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
-            self._record_fold(_by_name(func, args, kwargs))
+            self._record_fold(_arguments(func, args, kwargs))
         own = {_memory(tensor) for tensor in arguments}
         # A view computes nothing.
         if _changes(func) or any(_memory(tensor) not in own for tensor in _tensors((results,))):
@@ -163,7 +163,7 @@ class _Flow(TorchDispatchMode):
             self._sources[memory] = sources | before
             self._convolved.pop(memory, None)
         if _is_convolution(func) and isinstance(results, torch.Tensor):
-            self._record_convolution(_by_name(func, args, kwargs), results)
+            self._record_convolution(_arguments(func, args, kwargs), results)
         return results
 
     def _record_combination(self, func: Callable[..., Any], arguments: Sequence[torch.Tensor], sources: int) -> None:
@@ -252,7 +252,7 @@ def _reads_no_values(func: Any) -> bool:
     return name.startswith(("new_", "lift_fresh")) or name.endswith("_like")
 
 
-def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of an operator by name."""
     names = [argument.name for argument in func._schema.arguments]
     return {**dict.fromkeys(names), **dict(zip(names, args, strict=False)), **(kwargs or {})}
