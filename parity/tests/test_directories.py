@@ -102,7 +102,7 @@ def turn_softmax(model, branch=""):
     nodes = model.graph.node
     if branch:
         nodes = next(each.g for each in nodes[0].attribute if each.name == branch).node
-    next(node for node in nodes if node.op_type == "Softmax").attribute[0].i = 2
+    next(node for node in nodes if node.op_type == "Softmax").attribute[0].i = -2
 
 
 def stretch_scale(model):

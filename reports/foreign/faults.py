@@ -62,7 +62,7 @@ def turn_softmax(model: onnx.ModelProto) -> None:
     node = next(node for node in nodes_of(model.graph.node) if node.op_type == "Softmax")
     for attribute in node.attribute:
         if attribute.name == "axis":
-            attribute.i = 2
+            attribute.i = -2
 
 
 def drop_mask(model: onnx.ModelProto) -> None:
