@@ -324,6 +324,10 @@ def _end(command: str, error: BaseException, as_json: bool) -> int:
         return fail(command, shortage, 1, "memory", as_json)
     if isinstance(error, ParityError):
         return fail(command, str(error), error.exit_status, error.stage, as_json)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        # pathlib raises it wherever a path is first looked at.
+        refusal = UsageError(f"path {str(error.filename)[:40]}…: is too long for the file system; give a shorter one")
+        return fail(command, str(refusal), refusal.exit_status, refusal.stage, as_json)
     text = " ".join(str(error).split())[:500]
     message = f"an unexpected error ({type(error).__name__}: {text}); PARITY_TRACEBACK=1 shows where"
     return fail(command, message, 1, "unexpected", as_json)

@@ -51,7 +51,8 @@ def answers(
         progress: called with one line for each stage.
     """
     tell = progress or (lambda line: None)
-    dtype = dtype_name(_dtype_of(model))
+    own_dtype = _dtype_of(model)
+    dtype = dtype_name(own_dtype)
     tell(f"PyTorch {dtype} on {len(samples)} inputs")
     spool = Spool()
     eager = _run(model, onnx_config, samples, spool)
@@ -61,6 +62,10 @@ def answers(
     tell(f"PyTorch float64 on {len(samples)} inputs")
     with float64_weights(own):
         reference = _run(own, onnx_config, samples, spool, torch.float64)
+    if torch.finfo(own_dtype).eps > torch.finfo(torch.float32).eps:
+        # One unit of a half moves the answers further than all roundings after it: faults would hide in that. With
+        # rounding alone as the unit, right float16 files of 76 cells had ratios from 0.2 to 2.4.
+        return [Answers(values, exact, values) for values, exact in zip(eager, reference, strict=True)]
     move_weights(own)
     tell(f"PyTorch {dtype} with moved weights on {len(samples)} inputs")
     jittered = _run(own, onnx_config, samples, spool)

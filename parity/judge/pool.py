@@ -18,7 +18,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Answers:
-    """Output arrays by name for one sample; `exact` is float64, `jittered` float32 with moved weights."""
+    """Output arrays by name for one sample; `exact` is float64, `jittered` as `eager` with moved weights, in halves `eager` itself."""
 
     eager: Arrays
     exact: Arrays | None = None

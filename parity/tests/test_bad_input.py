@@ -413,3 +413,26 @@ def test_interruption_leaves_nothing_half_written(checkpoint, output, tmp_path, 
     assert line == f"python -m parity.onnx: error: {word}; nothing was written"
     assert process.stdout == ""
     assert tree(tmp_path) == before
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize("where", ["output", "--tokenizer", "file of parity check", "output of parity torchscript"])
+def test_a_path_that_is_too_long_is_one_sentence(checkpoint, tmp_path, where):
+    """pathlib raises wherever such a path is first looked at; nothing is written."""
+    from parity import check
+    from parity.torchscript.__main__ import main as torchscript
+
+    model = str(checkpoint())
+    commands_of = {
+        "output": (main, ["-m", model, LONG]),
+        "--tokenizer": (main, ["-m", model, "--tokenizer", LONG, tmp_path / "onnx"]),
+        "file of parity check": (check.main, [model, LONG]),
+        "output of parity torchscript": (torchscript, ["--model", model, "--sequence-length", "8", LONG]),
+    }
+    command, arguments = commands_of[where]
+    status, _, err = commands.run(*map(str, arguments), command=command)
+    assert status == 2
+    assert err.splitlines()[-1].endswith("…: is too long for the file system; give a shorter one")
+    assert [*tmp_path.iterdir()] == []
