@@ -18,7 +18,10 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Answers:
-    """Output arrays by name for one sample; `exact` is float64, `jittered` as `eager` with moved weights, in halves `eager` itself."""
+    """Output arrays by name for one sample.
+
+    `exact` is float64, and `jittered` the model's own type with moved weights; for a model in halves it is `eager`.
+    """
 
     eager: Arrays
     exact: Arrays | None = None
