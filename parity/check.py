@@ -67,7 +67,7 @@ def parser(prog: str = "python -m parity.check") -> argparse.ArgumentParser:
         "--max-drift",
         type=tolerance,
         help="largest drift of a float16 or integer file from the unquantised model, relative to the answer"
-        " (default: by its precision)",
+        " (default: by its precision and by how sensitive the model is)",
     )
     checkpoint_options(p)
     log_options(p)

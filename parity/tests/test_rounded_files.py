@@ -13,7 +13,7 @@ from parity.check import main
 from parity.fixtures.checkpoints import save_checkpoint
 from parity.fixtures.controls import commands
 from parity.fixtures.controls.rounding import TOOLS, to_static
-from parity.judge.precision import read_precision
+from parity.judge.precision import MAX_DRIFT, drift_limit, read_precision
 from parity.judge.roundings import Rounded, match_roundings, unit_in_the_last_place
 from parity.judge.weights import Weight
 from parity.onnx.__main__ import main as export_main
@@ -118,6 +118,29 @@ def test_a_weight_that_is_no_rounding_is_rejected(rounded, tmp_path, fault):
     assert status == 1
     assert "precision" in {failure["check"] for failure in failures}
     assert "steps from the checkpoint's" in json.loads(out)["cause"]
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "limit"), [("float16", 1e-7, 0.02), ("float16", 1e-5, 0.08192), ("dynamic int8", 1e-3, 0.95)]
+)
+def test_a_sensitive_model_may_drift_further(name, noise, limit):
+    """In proportion to its own noise, never less than others, and never as far as an unrelated answer."""
+    assert drift_limit(name, noise) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_a_right_file_of_a_sensitive_model_passes(tmp_path, kind):
+    """MobileNetV2's normalised convolutions add up what rounding does; less drift can be asked for."""
+    save_checkpoint(tmp_path / "model", "mobilenet-v2", "default")
+    assert run("-m", tmp_path / "model", "--opset=17", "--quiet", tmp_path / "onnx", command=export_main)[0] == 0
+    model = onnx.load(tmp_path / "onnx" / "model.onnx")
+    del model.metadata_props[:]
+    TOOLS[kind](model, tmp_path / "rounded.onnx")
+    status, out, _ = run(tmp_path / "model", tmp_path / "rounded.onnx", "--json")
+    assert (status, json.loads(out)["graph"]) == (0, "judged")
+    strict = MAX_DRIFT[NAMES[kind]]
+    assert max(each["relative"] for each in json.loads(out)["drift"].values()) > strict
+    assert run(tmp_path / "model", tmp_path / "rounded.onnx", "--quiet", "--max-drift", strict)[0] == 1
 
 
 @pytest.fixture(scope="module")
