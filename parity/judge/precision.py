@@ -27,7 +27,8 @@ MAX_DRIFT = {
 }
 # A model may answer to a weight that moves by one unit in the last place of float32 with thousands of units: it answers
 # to rounded weights likewise. Of the tiny models, MobileNetV2 drifts by 0.063 in float16 and by 0.42 in integers, and
-# this allows 0.33 and 0.95; LeViT drifts by 0.42 in integers, and this allows 0.7. For most it allows less than the table.
+# this allows 0.33 and 0.95; LeViT drifts by 0.42 in integers, and this allows 0.7. For most it
+# allows less than the table.
 _UNITS = {"float16": 2.0**13, "mixed": 2.0**13, "bfloat16": 2.0**16}
 _UNITS_OF_INTEGERS = 2.0**15
 # An answer that has nothing to do with the model's differs from it by its own size or more.
