@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import subprocess
 
 import pytest
@@ -153,6 +154,8 @@ def test_an_environment_lies_above_this_one(tmp_path, monkeypatch):
     release = releases.Release("transformers", "5.0.0")
     python = release.environment(tmp_path)
     assert without_pip.installed == ["transformers==5.0.0"]
+    # Neither those of this process nor those of pip's own settings.
+    assert without_pip.constraints == [os.devnull]
     found = subprocess.run([python, "-c", "import numpy, sys; print(sys.prefix)"], capture_output=True, text=True)
     assert found.stdout.strip() == str(tmp_path / release.name)
     assert release.environment(tmp_path) == python
@@ -163,12 +166,13 @@ class _WithoutPip:
     """`subprocess.run` that only logs what pip should install."""
 
     def __init__(self):
-        self._run, self.installed = subprocess.run, []
+        self._run, self.installed, self.constraints = subprocess.run, [], []
 
     def __call__(self, command, **options):
         if "pip" not in command:
             return self._run(command, **options)
         self.installed.append(command[-1])
+        self.constraints.append(options["env"]["PIP_CONSTRAINT"])
         return subprocess.CompletedProcess(command, 0)
 
 

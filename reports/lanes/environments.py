@@ -56,8 +56,8 @@ class Release:
 
 
 def _variables() -> dict[str, str]:
-    """Those of this process, without constraints: they pin another release."""
-    return {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    """Those of this process, without constraints, which pin another release; a file of pip's settings may name some."""
+    return {**os.environ, "PIP_CONSTRAINT": os.devnull}
 
 
 def list_releases(package: str) -> list[str]:
