@@ -201,7 +201,7 @@ def test_pickle_does_not_run_code(checkpoint, output, tmp_path, form):
     directory = shutil.copytree(checkpoint(*PICKLED), tmp_path / "checkpoint")
     marker = tmp_path / "it ran"
     save({"weight": WantsToRun(marker)}, directory / "pytorch_model.bin", form)
-    require_refusal(tmp_path, 1, (str(directory), "wants to run code", "safetensors"), "-m", directory, output)
+    require_refusal(tmp_path, 1, (str(directory), "contains code", "safetensors"), "-m", directory, output)
     assert not marker.exists()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from parity.configs.lengths import Change, Lengths, changes_of, lengths_to_try
 from parity.registry import architecture as find
+from parity.releases import loops_over_the_batch
 
 # Kind → (items of a configuration, lengths at which the model changes → the item that says so).
 KINDS = {
@@ -158,6 +159,8 @@ def test_samples_of_drawn_configurations_reach_their_changes(name):
     """Each length at which a model changes with a value that is drawn, as far as its position table goes."""
     if gap := find(name).gap:
         pytest.skip(gap)
+    if name == "big-bird" and loops_over_the_batch():
+        pytest.skip("before transformers 5.13 no drawn value of BigBird names a length: block_sparse is refused")
     subjects = list(drawn_subjects(name))
     assert subjects
     assert {str(dict(each.changes)): unreached(each) for each in subjects if unreached(each)} == {}
