@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -252,33 +252,49 @@ def attention_of(model: PreTrainedModel) -> str:
     return getattr(model.config, "_attn_implementation", None) or "eager"
 
 
+_Attend = Callable[..., torch.Tensor]
+
+
+def _with_attention(change: Callable[[_Attend], _Attend]) -> Iterator[None]:
+    """The body of a context in which scaled_dot_product_attention is what `change` makes of it."""
+    functional = torch.nn.functional
+    attend = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = change(attend)
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
+
+
+def _blank_unseen(answer: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """An answer of attention with 0 in each row that the boolean mask lets see nothing."""
+    return answer.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+
+
 @shared
 def zeros_where_nothing_is_seen() -> Iterator[None]:
     """Inside, exported scaled_dot_product_attention returns 0 for a fully masked row, as in torch.
 
     Before torch 2.9 the file's softmax returns NaN there if the mask is boolean: pytorch/pytorch#159973.
     """
-    functional = torch.nn.functional
-    attend = functional.scaled_dot_product_attention
 
-    def attend_or_zero(
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        *args: Any,
-        **options: Any,
-    ) -> torch.Tensor:
-        answer = attend(query, key, value, attn_mask, *args, **options)
-        if attn_mask is None or attn_mask.dtype is not torch.bool:
-            return answer
-        return answer.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    def change(attend: _Attend) -> _Attend:
+        def attend_or_zero(
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            attn_mask: torch.Tensor | None = None,
+            *args: Any,
+            **options: Any,
+        ) -> torch.Tensor:
+            answer = attend(query, key, value, attn_mask, *args, **options)
+            return (
+                answer if attn_mask is None or attn_mask.dtype is not torch.bool else _blank_unseen(answer, attn_mask)
+            )
 
-    functional.scaled_dot_product_attention = attend_or_zero
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = attend
+        return attend_or_zero
+
+    yield from _with_attention(change)
 
 
 @shared
@@ -288,32 +304,28 @@ def masks_in_the_type_of_queries() -> Iterator[None]:
     torch's exporter makes a causal or boolean mask of float32 numbers, whatever the type of the model: after the first
     attention the file of a float16 model computes in float32, or runtimes refuse it.
     """
-    functional = torch.nn.functional
-    attend = functional.scaled_dot_product_attention
 
-    def attend_in_one_type(
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        **options: Any,
-    ) -> torch.Tensor:
-        if is_causal:
-            rows = torch.arange(query.shape[-2], device=query.device).unsqueeze(1)
-            attn_mask = torch.arange(key.shape[-2], device=query.device) <= rows
-        if attn_mask is None or attn_mask.dtype is not torch.bool:
-            return attend(query, key, value, attn_mask, dropout_p, **options)
-        blank = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
-        answer = attend(query, key, value, blank, dropout_p, **options)
-        return answer.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    def change(attend: _Attend) -> _Attend:
+        def attend_in_one_type(
+            query: torch.Tensor,
+            key: torch.Tensor,
+            value: torch.Tensor,
+            attn_mask: torch.Tensor | None = None,
+            dropout_p: float = 0.0,
+            is_causal: bool = False,
+            **options: Any,
+        ) -> torch.Tensor:
+            if is_causal:
+                rows = torch.arange(query.shape[-2], device=query.device).unsqueeze(1)
+                attn_mask = torch.arange(key.shape[-2], device=query.device) <= rows
+            if attn_mask is None or attn_mask.dtype is not torch.bool:
+                return attend(query, key, value, attn_mask, dropout_p, **options)
+            blank = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+            return _blank_unseen(attend(query, key, value, blank, dropout_p, **options), attn_mask)
 
-    functional.scaled_dot_product_attention = attend_in_one_type
-    try:
-        yield
-    finally:
-        functional.scaled_dot_product_attention = attend
+        return attend_in_one_type
+
+    yield from _with_attention(change)
 
 
 @contextlib.contextmanager

@@ -42,14 +42,17 @@ _BLOCKS = {"MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized"}
 _INTEGER_WEIGHTS = ("int8", "uint8", "int4", "uint4")
 
 
-def drift_limit(name: str, noise: float) -> float:
+def drift_limit(name: str, noise: float, *, alone: bool = False) -> float:
     """The largest relative drift that passes by default.
 
     Args:
         name: of the precision, a key of `MAX_DRIFT`.
+        alone: whether drift alone decides, because the graph was not judged: then sensitivity is no excuse.
         noise: how far the model's answers move, relative to their size, if each float32 weight moves by one unit in
             the last place.
     """
+    if alone:
+        return MAX_DRIFT[name]
     return max(MAX_DRIFT[name], min(noise * _UNITS.get(name, _UNITS_OF_INTEGERS), _UNRELATED))
 
 

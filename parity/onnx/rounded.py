@@ -135,7 +135,7 @@ def judge_rounded(
         shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
         result = validation.Validation(pool.samples, shapes, tuple(findings), source.axes)
         notes.append(f"graph: not judged, {why}")
-    usual = precision.drift_limit(kind.name, max(pool.noise.values(), default=0.0))
+    usual = precision.drift_limit(kind.name, max(pool.noise.values(), default=0.0), alone=not judged)
     limit = usual if max_drift is None else max_drift
     own_findings, drift = _judge_itself(file, source.onnx_config, pool, criteria or validation.Criteria(), limit)
     notes += [_drift_note(name, each, limit) for name, each in drift.items()]

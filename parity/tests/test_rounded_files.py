@@ -129,8 +129,12 @@ def test_a_sensitive_model_may_drift_further(name, noise, limit):
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])
-def test_a_right_file_of_a_sensitive_model_passes(tmp_path, kind):
-    """MobileNetV2's normalised convolutions add up what rounding does; less drift can be asked for."""
+def test_a_right_file_of_a_sensitive_model_passes(tmp_path, monkeypatch, kind):
+    """MobileNetV2's normalised convolutions add up what rounding does.
+
+    A fault of the graph is rejected all the same; and where the graph is not judged, or less drift is asked for, so is
+    the right file.
+    """
     save_checkpoint(tmp_path / "model", "mobilenet-v2", "default")
     assert run("-m", tmp_path / "model", "--opset=17", "--quiet", tmp_path / "onnx", command=export_main)[0] == 0
     model = onnx.load(tmp_path / "onnx" / "model.onnx")
@@ -141,6 +145,16 @@ def test_a_right_file_of_a_sensitive_model_passes(tmp_path, kind):
     strict = MAX_DRIFT[NAMES[kind]]
     assert max(each["relative"] for each in json.loads(out)["drift"].values()) > strict
     assert run(tmp_path / "model", tmp_path / "rounded.onnx", "--quiet", "--max-drift", strict)[0] == 1
+    model = onnx.load(tmp_path / "rounded.onnx")
+    node = next(node for node in model.graph.node if node.op_type in ("Clip", "Relu"))
+    node.op_type, node.input[:] = "Identity", node.input[:1]
+    del node.attribute[:]
+    onnx.save(model, tmp_path / "spoiled.onnx")
+    status, out, _ = run(tmp_path / "model", tmp_path / "spoiled.onnx", "--json")
+    assert (status, {each["check"] for each in json.loads(out)["failures"]} >= {"ratio"}) == (1, True)
+    monkeypatch.setattr("parity.onnx.rounded._obstacle", lambda twin, kind, unmatched: "an operator has no twin")
+    status, out, _ = run(tmp_path / "model", tmp_path / "rounded.onnx", "--json")
+    assert (status, {each["check"] for each in json.loads(out)["failures"]}) == (1, {"drift"})
 
 
 @pytest.fixture(scope="module")
