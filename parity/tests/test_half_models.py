@@ -233,14 +233,37 @@ def test_attention_with_masks_in_the_type_of_its_queries():
     assert (answers[2][0, :, 2] == 0).all()
 
 
+def flip_last(model):
+    """Change the sign of the last element of the largest table."""
+    tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[-1] *= -1
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def turn_softmax(model):
+    """Compute the first softmax over queries instead of keys."""
+    next(node for node in model.graph.node if node.op_type == "Softmax").attribute[0].i = -2
+
+
 def test_a_float16_file_is_judged_by_the_check(tmp_path):
-    """The model is loaded in the type that the file names."""
+    """The model is loaded in the type that the file names; one element of a weight and another axis are faults."""
     save_checkpoint(tmp_path, "bert")
-    model = tiny_model("bert", dtype="float16")
+    model, path = tiny_model("bert", dtype="float16"), tmp_path / "model.onnx"
     model.save_pretrained(tmp_path)
-    export(preprocessor("bert"), model, constructor("bert", "default")(model.config), 17, tmp_path / "model.onnx")
-    status, out, _ = run(tmp_path, tmp_path / "model.onnx", "--json", command=check.main)
+    export(preprocessor("bert"), model, constructor("bert", "default")(model.config), 17, path)
+    status, out, _ = run(tmp_path, path, "--json", command=check.main)
     assert (status, json.loads(out)["status"]) == (0, "passed")
+    checks = []
+    for spoil in (flip_last, turn_softmax):
+        file = onnx.load(path)
+        spoil(file)
+        onnx.save(file, tmp_path / "spoiled.onnx")
+        status, out, _ = run(tmp_path, tmp_path / "spoiled.onnx", "--json", command=check.main)
+        assert status == 1
+        checks.append({failure["check"] for failure in json.loads(out)["failures"]})
+    assert "weights" in checks[0]
+    assert "ratio" in checks[1]
 
 
 def test_weights_in_float64_return_to_their_own_types():
