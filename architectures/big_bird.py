@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from parity.architectures.bert import ARCHITECTURE as BERT
-from parity.architectures.bert import VARIATIONS as BERT_VARIATIONS
+from parity.architectures.bert import CAUSAL, ENCODER_VARIATIONS, HEADS, TIES, TOKEN_TYPES
 from parity.architectures.distilbert import DistilBertOnnxConfig
 from parity.declaration import ENCODER_FEATURES, Architecture, Variation
 from parity.releases import loops_over_the_batch
@@ -62,7 +63,13 @@ BLOCK_SPARSE = Variation(
 )
 
 VARIATIONS = (
-    *BERT_VARIATIONS,
+    *ENCODER_VARIATIONS,
+    HEADS,
+    TIES,
+    CAUSAL,
+    replace(TOKEN_TYPES, features=tuple(feature for feature in ENCODER_FEATURES if feature != "question-answering")),
+    # The head for questions makes token types 0 and 1 itself.
+    replace(TOKEN_TYPES, values=(3,), features=("question-answering",)),
     Variation("use_bias", (False,)),
     Variation("rescale_embeddings", (True,)),
     # The file has one length if there are more positions than the blocks cover.

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from parity.arguments import own_numerics
 from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
+from parity.encodings import encode_sounds_once
 from parity.judge.pool import Answers, Arrays
 from parity.judge.spool import Spool
 from parity.samples import Sample
@@ -152,7 +153,7 @@ def _run(
     ask: Callable[[Mapping[str, Any]], dict[str, torch.Tensor]] = functools.partial(call, model, onnx_config)
     if dtype == torch.float64:
         ask = _Float64Call(model, onnx_config)
-    with own_numerics(), evaluation_mode(model, onnx_config.values_override):
+    with own_numerics(), evaluation_mode(model, onnx_config.values_override), encode_sounds_once(model):
         for sample in samples:
             results = ask(sample.inputs)
             answers.append(spool.keep({name: array_of(results[name]) for name in names if name in results}))

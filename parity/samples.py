@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from parity.configs.base import Preprocessor
 
 # Inputs with drawn floats; perceiver's `inputs` are tokens or pixels, by their dtype.
+# Seeds below this are those of the samples of a pool; larger ones those of samples with other values.
+_SEEDS_OF_A_POOL = 1000
+# A sound of more values than this is some thousand tokens that attend to each other.
+LONG_SOUND = 1 << 17
 _DRAWN = (Role.PIXELS, Role.SOUND, Role.STATES, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000
@@ -296,7 +300,9 @@ class SampleSource:
         """Draw values; with `first` the tokens run through all ids in order, from that one on."""
         for name, tensor in flat.items():
             role = role_of(name)
-            if (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
+            if role is Role.SOUND and math.prod(tensor.shape[1:]) > LONG_SOUND:
+                flat[name] = _alternate(tensor, generator.initial_seed(), extreme=extreme)
+            elif (role in _DRAWN and tensor.is_floating_point()) or role is Role.CACHE:
                 flat[name] = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
                 if extreme and name.endswith(".key"):
                     # One channel of one token: with larger keys one token of a past would get all the attention.
@@ -383,6 +389,18 @@ class SampleSource:
                 rows[index] = torch.cat([blank, kept] if padding == "left" else [kept, blank])
                 masks[index, slice(None, count) if padding == "left" else slice(length - count, None)] = 0
             flat[tokens], flat[mask] = rows.view(ids.shape), masks.view(ones.shape)
+
+
+def _alternate(tensor: torch.Tensor, seed: int, *, extreme: bool) -> torch.Tensor:
+    """Every second row replaced by a row that is the same for all seeds; if extreme, the others by a much larger one.
+
+    So all samples together have only a few different sounds, which an encoder has to run once each.
+    """
+    row = torch.randn(tensor.shape[1:], generator=torch.Generator().manual_seed(0), dtype=tensor.dtype)
+    drawn = (torch.arange(len(tensor)) + seed // _SEEDS_OF_A_POOL) % 2 == 0
+    changed = row * _LARGE * torch.ones_like(tensor) if extreme else tensor.clone()
+    changed[drawn] = row
+    return changed
 
 
 def _spread(allowed: torch.Tensor, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:

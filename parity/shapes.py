@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from parity import axes
 from parity.configs.lengths import USUAL_ROW, Lengths, lengths_to_try
 from parity.padding import WAYS
-from parity.samples import Sample, SampleSource
+from parity.samples import LONG_SOUND, Sample, SampleSource
 
 # Batch and length of the first sample that a source generates if its axes cannot be resized.
 _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
-# A sound of more values than this is some thousand tokens that attend to each other: run few rows at once.
-LONG_SOUND, ROWS_OF_LONG_SOUND = 1 << 17, 4
+# The rows of a long sound: in the first sample, in those of the usual sizes, and in those of extreme ones.
+_SOUNDS = (2, 1, 4)
 # The number of tokens after a long past.
 _AFTER_PAST = 3
 
@@ -38,11 +38,16 @@ def choose_samples(
         sizes = default_sizes(source.axes, longest, source.axis_sizes, source.masked)
         further = extreme_sizes(source.axes, longest, lengths.tokens, source.axis_sizes)
         samples += [
-            source.resize(fit_batch(source, each), padding=padding, seed=seed)
+            source.resize(fit_batch(source, each, sounds=_SOUNDS[1]), padding=padding, seed=seed)
             for seed, (each, padding) in enumerate(sizes, 1)
         ]
         samples += [
-            source.resize(fit_batch(source, each), padding=padding if source.masked else "", seed=seed, extreme=True)
+            source.resize(
+                fit_batch(source, each, sounds=_SOUNDS[2]),
+                padding=padding if source.masked else "",
+                seed=seed,
+                extreme=True,
+            )
             for seed, (each, padding) in enumerate(further, len(samples))
         ]
         return samples
@@ -64,16 +69,21 @@ def choose_samples(
     return samples
 
 
-def fit_batch(source: SampleSource, sizes: Mapping[str, int]) -> dict[str, int]:
+def fit_batch(source: SampleSource, sizes: Mapping[str, int], *, sounds: int = _SOUNDS[0]) -> dict[str, int]:
     """The sizes, with a batch so small that the judge needs no more memory than for other models of that size.
 
     The batch is cut if the logits over a vocabulary have more than `LARGEST_ANSWER` values, as in models whose texts
     all have one, long, length; and if each row has a long sound.
+
+    Args:
+        source: of the samples.
+        sizes: by axis.
+        sounds: the most rows if each has a long sound.
     """
     # Two at least: a file that is right for one row alone has to fail.
     rows = max(2, LARGEST_ANSWER // max(1, source.logits_of_row(sizes)))
     if source.sound_of_row > LONG_SOUND:
-        rows = min(rows, ROWS_OF_LONG_SOUND)
+        rows = min(rows, sounds)
     return {name: min(size, rows) if name in axes.BATCHES else size for name, size in sizes.items()}
 
 
