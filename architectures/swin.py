@@ -115,8 +115,11 @@ VARIATIONS = (
     Variation("image_size", (36, [24, 48]), silent="an image may have any size"),
     Variation("num_channels", (1, 4)),
     Variation("hidden_act", ("relu", "silu")),
-    Variation("window_size", (2, 6)),
-    Variation(("depths", "num_heads"), (([1, 1], [2, 3]), ([2], [2]), ([1, 2, 1], [2, 3, 4]))),
+    # Together, because PyTorch itself needs a window at the last stage, where a third one leaves three places.
+    Variation(
+        ("depths", "num_heads", "window_size"),
+        (([2, 2], [2, 3], 2), ([2, 2], [2, 3], 6), ([1, 1], [2, 3], 6), ([2], [2], 3), ([1, 2, 1], [2, 3, 4], 2)),
+    ),
     Variation("use_absolute_embeddings", (True,), versions="transformers>=5"),
     Variation("qkv_bias", (False,)),
     Variation("num_labels", (1, 5), features=("image-classification",)),
