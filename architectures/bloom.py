@@ -46,6 +46,6 @@ ARCHITECTURE = Architecture(
     tiny={"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4, "pad_token_id": 0},
     preprocessor="gpt2",
     # As in GPT-2: in those versions the head looks for the first padding token.
-    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<4.49"),),
     variations=VARIATIONS,
 )

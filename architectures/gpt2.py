@@ -102,7 +102,7 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="gpt2",
     # In those versions the head looks for the first padding token, which is the first token with left padding.
-    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<4.49"),),
     sdpa="transformers",
     smoke=("causal-lm-with-past",),
     variations=VARIATIONS,

@@ -48,6 +48,6 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="gpt2",
     # As in GPT-2: in those versions the head looks for the first padding token.
-    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<4.49"),),
     variations=VARIATIONS,
 )

@@ -32,7 +32,7 @@ ARCHITECTURE = Architecture(
     preprocessor="gpt2",
     sdpa="transformers>=5.24",
     # As in GPT-2: in those versions the head looks for the first padding token.
-    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<5"),),
+    relations=(Relations(RELATIONS["encoder"], features=("sequence-classification",), versions="transformers<4.49"),),
     floors=(
         Floor(
             opset=13,
