@@ -8,11 +8,11 @@ the reason.
 import configparser
 import contextlib
 import importlib
-import importlib.machinery
 import importlib.util
 import io
 import itertools
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -307,12 +307,10 @@ def test_a_wrong_snippet_is_seen(text, originals, tmp_path, monkeypatch):
 
 def newcomer_commands():
     """The commands of README and CONTRIBUTING: those that `.ci/newcomer` runs, and those that it leaves out."""
-    loader = importlib.machinery.SourceFileLoader("newcomer", str(ROOT / ".ci" / "newcomer"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("newcomer", loader))
-    loader.exec_module(module)
-    texts = [text for name in ("README.md", "CONTRIBUTING.md") for language, text in module.blocks(name)]
-    left_out = [line for text in texts for line in text.splitlines() if line.startswith(tuple(module.NOT_RUN))]
-    run = module.commands("README.md", "CONTRIBUTING.md")
+    script = runpy.run_path(str(ROOT / ".ci" / "newcomer"))
+    texts = [text for name in ("README.md", "CONTRIBUTING.md") for language, text in script["blocks"](name)]
+    left_out = [line for text in texts for line in text.splitlines() if line.startswith(tuple(script["NOT_RUN"]))]
+    run = script["commands"]("README.md", "CONTRIBUTING.md")
     return tuple({" ".join(words) for line in lines for words in commands(line)} for lines in (run, left_out))
 
 

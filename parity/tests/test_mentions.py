@@ -31,7 +31,9 @@ def missing_paths(text):
 def texts():
     """File → text of the library and of the documents; for changes.md only the last column (the new state)."""
     library = [path for path in sources() if not path.name.startswith("test_") or "conformance" in path.parts]
-    for path in [*library, *(path for pattern in DOCUMENTS for path in ROOT.glob(pattern))]:
+    # A run leaves directories beside them, such as those for bytecode.
+    documents = [path for pattern in DOCUMENTS for path in ROOT.glob(pattern) if path.is_file()]
+    for path in [*library, *documents]:
         text = path.read_text(encoding="utf-8")
         if path == CHANGES:
             text = "\n".join(line.rsplit(" | ", 1)[-1] for line in text.splitlines())
