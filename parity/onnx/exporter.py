@@ -16,7 +16,7 @@ from parity.dtypes import has_halves
 from parity.environment import at_least
 from parity.errors import ExportError, ParityError
 from parity.exporters import EXPORTERS
-from parity.onnx.deferred import deferred_weights
+from parity.onnx.deferred import deferred_weights, shapes_without_weights
 from parity.onnx.shared_traces import SharedTraces
 from parity.opsets import SDPA_MINIMUM_OPSET, TRILU_MINIMUM_OPSET
 from parity.releases import traceable_masks
@@ -108,6 +108,7 @@ class TraceExporter:
             stack.enter_context(heads_that_share(traceable.model))
             stack.enter_context(traceable_masks())
             stack.enter_context(_no_graph_on_stdout())
+            stack.enter_context(shapes_without_weights())
             yield
 
 

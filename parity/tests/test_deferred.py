@@ -1,5 +1,7 @@
 """Weights that are written into a file one at a time: the file is, byte for byte, the one that torch writes."""
 
+import contextlib
+
 import pytest
 
 from parity.fixtures import subjects
@@ -42,17 +44,40 @@ def test_the_file_is_the_one_that_torch_writes(architecture, feature, opset, tmp
     assert without < len(whole) - 0.9 * weights
 
 
+@pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
+def test_shapes_need_no_weights(architecture, feature, opset, tmp_path, monkeypatch):
+    """Every byte is the same, although the inference of shapes gets no large weight."""
+    import torch
+
+    from parity.onnx import exporter
+
+    own, seen = torch._C._jit_pass_onnx_graph_shape_type_inference, []
+
+    def infer(graph, parameters, *arguments):
+        seen.append(sum(weight.numel() * weight.element_size() for weight in parameters.values()))
+        return own(graph, parameters, *arguments)
+
+    monkeypatch.setattr(torch._C, "_jit_pass_onnx_graph_shape_type_inference", infer)
+    without = export(architecture, feature, opset, tmp_path / "without.onnx")
+    small = max(seen)
+    # The control: without the patch it gets much more.
+    monkeypatch.setattr(exporter, "shapes_without_weights", contextlib.nullcontext)
+    assert export(architecture, feature, opset, tmp_path / "whole.onnx") == without
+    assert max(seen) > 10 * small
+
+
 def test_torch_is_as_it_was(tmp_path, monkeypatch):
-    """The patch is undone after an export, also after one that fails."""
+    """The patches are undone after an export, also after one that fails."""
     import torch
 
     from parity.errors import ExportError
     from parity.onnx import deferred
 
-    own = torch._C.Graph._export_onnx
+    own, infer = torch._C.Graph._export_onnx, torch._C._jit_pass_onnx_graph_shape_type_inference
     monkeypatch.setattr(deferred, "SMALLEST", 0)
     export("bert", "default", 17, tmp_path / "model.onnx")
     assert torch._C.Graph._export_onnx is own
+    assert torch._C._jit_pass_onnx_graph_shape_type_inference is infer
 
     def fail(*arguments):
         raise RuntimeError("no")
@@ -61,6 +86,7 @@ def test_torch_is_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(ExportError):
         export("bert", "default", 17, tmp_path / "other.onnx")
     assert torch._C.Graph._export_onnx is fail
+    assert torch._C._jit_pass_onnx_graph_shape_type_inference is infer
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16384, 2**31 - 1])
