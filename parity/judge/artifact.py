@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -63,16 +63,23 @@ def _size(tensor: onnx.TensorProto) -> int:
     return 0 if dtype.hasobject else math.prod(tensor.dims) * dtype.itemsize
 
 
-def judge_artifact(model: onnx.ModelProto, directory: Path) -> tuple[Finding, ...]:
+def judge_artifact(
+    model: onnx.ModelProto, directory: Path, values: Mapping[str, memoryview] | None = None
+) -> tuple[Finding, ...]:
     """Findings on a ModelProto in a directory: one for each external file, one on weights that are written twice.
 
     An external file must be in the directory or below, be long enough, and be the one that the model was exported with,
     if the model says so.
+
+    Args:
+        model: the ModelProto.
+        directory: of its file.
+        values: those of initializers that lack them, by name.
     """
     findings = _judge_data(external_files(model), directory)
     if foreign := foreign_data(model, directory):
         findings.append(Finding("data", "file", False, f"external data: {foreign}"))
-    return (*findings, _judge_copies(duplicate_weights(model, directory)))
+    return (*findings, _judge_copies(duplicate_weights(model, directory, values)))
 
 
 def _judge_copies(pairs: Sequence[tuple[str, str, int]]) -> Finding:
@@ -118,13 +125,19 @@ def judge_checker(path: Path) -> Finding:
     return Finding("checker", "file", True)
 
 
-def duplicate_weights(model: onnx.ModelProto, directory: Path) -> list[tuple[str, str, int]]:
-    """(name, name of its copy, bytes) of every weight that the file has again under another name."""
+def duplicate_weights(
+    model: onnx.ModelProto, directory: Path, values: Mapping[str, memoryview] | None = None
+) -> list[tuple[str, str, int]]:
+    """(name, name of its copy, bytes) of every weight that the file has again under another name.
+
+    Args:
+        model, directory, values: see `judge_artifact`.
+    """
     groups: dict[tuple[int, tuple[int, ...], int], list[tuple[str, _Bytes]]] = defaultdict(list)
     for tensor in model.graph.initializer:
-        values = _Bytes(tensor, directory)
-        if values.size >= SMALLEST:
-            groups[tensor.data_type, tuple(tensor.dims), values.size].append((tensor.name, values))
+        content = _Bytes(tensor, directory, (values or {}).get(tensor.name))
+        if content.size >= SMALLEST:
+            groups[tensor.data_type, tuple(tensor.dims), content.size].append((tensor.name, content))
     pairs: list[tuple[str, str, int]] = []
     for group in groups.values():
         if len(group) > 1:
@@ -148,10 +161,10 @@ def _copies(group: Iterable[tuple[str, _Bytes]]) -> Iterator[tuple[str, str, int
 class _Bytes:
     """The bytes of an initializer, read from the file that has them; a missing file has none."""
 
-    def __init__(self, tensor: onnx.TensorProto, directory: Path) -> None:
+    def __init__(self, tensor: onnx.TensorProto, directory: Path, values: memoryview | None = None) -> None:
         from onnx.external_data_helper import uses_external_data
 
-        self._tensor, self.size = tensor, _size(tensor)
+        self._tensor, self._values, self.size = tensor, values, _size(tensor)
         self.place: _Place | None = None
         self._path: Path | None = None
         if uses_external_data(tensor):
@@ -165,7 +178,11 @@ class _Bytes:
         return next(self.blocks(count), b"")[:count]
 
     def blocks(self, size: int = 1 << 24) -> Iterator[bytes]:
-        """All bytes, at most `size` at a time if they are external."""
+        """All bytes, at most `size` at a time if the message lacks them."""
+        if self._path is None and self._values is not None:
+            for start in range(0, len(self._values), size):
+                yield bytes(self._values[start : start + size])
+            return
         if self._path is None:
             import onnx
 

@@ -59,7 +59,7 @@ def read(path: Path) -> Contract:
         ExportError: it is not a readable ONNX file, or cannot be judged; see `sanity.require_sane`.
     """
     try:
-        model = stored.read_model(Path(path))
+        model, values = stored.read_model(Path(path))
     except Exception as error:
         raise ExportError(f"{path}: is not a readable ONNX file; copy or export it again") from error
     sanity.require_sane(model, Path(path))
@@ -76,7 +76,7 @@ def read(path: Path) -> Contract:
         idle_domains=tuple(_idle_domains(model)),
         data=tuple(each.location for each in artifact.external_files(model)),
         precision=read_precision(model),
-        flaws=(*artifact.judge_artifact(model, Path(path).parent), *graph.judge_graph(model)),
+        flaws=(*artifact.judge_artifact(model, Path(path).parent, values), *graph.judge_graph(model)),
     )
 
 

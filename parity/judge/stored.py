@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,7 +28,7 @@ _TENSOR = {"raw_data": 9}
 # Size in bytes from which a tensor's memory is released after use.
 _BIG = 1 << 20
 # Bytes of a file from which it is read in parts.
-_IN_PARTS_FROM = 1 << 28
+_IN_PARTS_FROM = 1 << 24
 
 _Content: TypeAlias = "mmap.mmap | bytes"
 # A name for a tensor without one of its own, and the bytes from its beginning to its end.
@@ -89,10 +89,10 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     return tensors
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """The message in the file at `path`, without external data; of a large one, a part is read at a time.
+def read_model(path: Path) -> tuple[onnx.ModelProto, Mapping[str, memoryview]]:
+    """The message in the file at `path`, and the values of its large initializers, which the message lacks.
 
-    To read it whole takes its bytes beside the message, which has a copy of them.
+    To parse these would copy them twice. External data is in neither; a view is read when it is used.
 
     Raises:
         Exception: it is no such message, of a class that depends on the release of onnx.
@@ -100,8 +100,8 @@ def read_model(path: Path) -> onnx.ModelProto:
     import onnx
 
     if path.stat().st_size < _IN_PARTS_FROM:
-        return onnx.load(str(path), load_external_data=False)
-    model, content = onnx.ModelProto(), _open(path)
+        return onnx.load(str(path), load_external_data=False), {}
+    model, content, values = onnx.ModelProto(), _open(path), {}
     for number, before, first, last in _fields(content, 0, len(content)):
         if last > len(content):
             raise ValueError("a field ends after the file")
@@ -109,23 +109,44 @@ def read_model(path: Path) -> onnx.ModelProto:
             model.MergeFromString(content[before:last])
             continue
         # A message is the merger of its parts, and a graph that of its own.
-        for start, stop in _parts_of_fields(content, first, last):
+        for start, stop, place in _parts_of_graph(content, first, last):
             model.graph.MergeFromString(content[start:stop])
-            _release(content, start, stop)
-    return model
+            if place is None:
+                _release(content, start, stop)
+            else:
+                tensor, _, offset, length = _read({path: content}, path, *place)
+                model.graph.initializer.append(tensor)
+                values[tensor.name] = memoryview(content)[offset : offset + length]
+    return model, values
 
 
-def _parts_of_fields(content: _Content, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where whole fields of a message stand, together at least `_BIG` bytes, but for the last."""
+def _parts_of_graph(
+    content: _Content, start: int, end: int
+) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
+    """Where whole fields of a graph stand, together about `_BIG` bytes, and the large initializer after them, if any.
+
+    An initializer is large if its raw data is.
+    """
     begin = start
-    for _, _, _, last in _fields(content, start, end):
+    for number, before, first, last in _fields(content, start, end):
         if last > end:
             raise ValueError("a field ends after its message")
-        if last - begin >= _BIG:
-            yield begin, last
+        if number == _GRAPH["initializer"] and last - first >= _BIG and _has_large_values(content, first, last):
+            yield begin, before, (first, last)
+            begin = last
+        elif last - begin >= _BIG:
+            yield begin, last, None
             begin = last
     if begin < end:
-        yield begin, end
+        yield begin, end, None
+
+
+def _has_large_values(content: _Content, start: int, end: int) -> bool:
+    fields = list(_fields(content, start, end))
+    if fields and fields[-1][3] != end:
+        raise ValueError("a field ends after its message")
+    # Of several values of one field, the last counts.
+    return [last - first >= _BIG for number, _, first, last in fields if number == _TENSOR["raw_data"]] == [True]
 
 
 def _open(path: Path) -> _Content:

@@ -103,22 +103,62 @@ def test_fields_begin_as_protocol_buffers_say(length):
 
 @pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
 def test_a_file_read_in_parts_is_the_same_message(architecture, feature, opset, tmp_path, monkeypatch):
-    """Every field is the same for parts of any size; a file that is truncated anywhere is refused."""
+    """Every field is the same for parts of any size, with the values that the message lacks; a truncated file is
+    refused."""
     import onnx
 
+    from parity.judge import stored
+
+    path = tmp_path / "model.onnx"
+    export(architecture, feature, opset, path)
+    whole = onnx.load(path)
+    monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
+    for size, are_left_out in ((1, True), (1000, True), (1 << 20, False)):
+        monkeypatch.setattr(stored, "_BIG", size)
+        model, values = stored.read_model(path)
+        assert bool(values) == are_left_out
+        # The control: without them the message is not equal.
+        assert (model == whole) != are_left_out
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                assert not tensor.HasField("raw_data")
+                tensor.raw_data = values[tensor.name].tobytes()
+        assert model == whole
+
+
+def test_duplicates_are_found_among_values_that_are_read_apart(tmp_path, monkeypatch):
+    """Two equal weights are found whether the message has their values or not, and two that differ are none."""
+    import numpy as np
+    import onnx
+
+    from parity.judge import contract, stored
+    from parity.judge.findings import failures
+
+    path, values = tmp_path / "model.onnx", np.arange(1000, dtype=np.float32)
+    for size in (1 << 20, 64):
+        monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
+        monkeypatch.setattr(stored, "_BIG", size)
+        for other, twice in ((values, True), (np.append(values[:-1], np.float32(0)), False)):
+            tensors = [onnx.numpy_helper.from_array(each, name) for each, name in ((values, "a"), (other, "b"))]
+            output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1000])
+            graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["y"])], "g", [], [output], tensors)
+            onnx.save(onnx.helper.make_model(graph), path)
+            found = {finding.check for finding in failures(contract.read(path).flaws)}
+            assert ("duplicates" in found) == twice
+
+
+@pytest.mark.parametrize(("architecture", "feature", "opset"), CELLS)
+def test_a_truncated_file_is_refused(architecture, feature, opset, tmp_path, monkeypatch):
+    """Wherever it ends, whether its values are read apart or not."""
     from parity.errors import ExportError
     from parity.judge import contract, stored
 
     path = tmp_path / "model.onnx"
     content = export(architecture, feature, opset, path)
-    whole = onnx.load(path)
     monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
-    for size in (1, 1000, 1 << 20):
-        monkeypatch.setattr(stored, "_BIG", size)
-        assert stored.read_model(path) == whole
-    # The control: a message without one initializer is not equal.
-    del whole.graph.initializer[-1]
-    assert stored.read_model(path) != whole
+    contract.read(path)
+    monkeypatch.setattr(stored, "_BIG", 1000)
+    contract.read(path)
     for length in (len(content) - 1, len(content) // 2, 20):
         path.write_bytes(content[:length])
         with pytest.raises(ExportError, match="is not a readable ONNX file"):
