@@ -173,10 +173,12 @@ def relation_answers(
     """
     ask = relations.RELATIONS[relation]
     room, spool = room or [True] * len(inputs), Spool()
-    return [
-        spool.keep(ask(run, one, signature, answer)) if fits else answer
-        for one, answer, fits in zip(inputs, first, room, strict=True)
-    ]
+    second = []
+    for one, answer, fits in zip(inputs, first, room, strict=True):
+        changed = ask(run, one, signature, answer) if fits else answer
+        # A direct answer is kept already.
+        second.append(answer if changed is answer else spool.keep(changed))
+    return second
 
 
 def _raises(action: Callable[[], object]) -> bool:

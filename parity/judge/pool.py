@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -41,6 +41,64 @@ class Answers:
         if self.exact is None or self.jittered is None:
             raise ValueError("pool: has no float64 answers to measure against")
         return self.exact, self.eager, self.jittered
+
+    @functools.cached_property
+    def _scales(self) -> dict[str, Scale]:
+        return {}
+
+    @functools.cached_property
+    def _own_errors(self) -> dict[str, float]:
+        return {}
+
+    def scale(self, name: str, exact: np.ndarray | None = None) -> Scale:
+        """The scale of one output, which is computed once.
+
+        Args:
+            name: the output.
+            exact: its exact answer, if it has been read.
+
+        Raises:
+            ValueError: only the eager answers were computed.
+        """
+        if name not in self._scales:
+            if self.exact is None:
+                raise ValueError("pool: has no float64 answers")
+            self._scales[name] = _scale_of(self.exact[name] if exact is None else exact)
+        return self._scales[name]
+
+    def finite_places(self, name: str) -> np.ndarray | None:
+        """Where the exact answer of one output is finite; None if everywhere."""
+        return None if self.exact is None or self.scale(name).is_finite else np.isfinite(self.exact[name])
+
+    def own_error(self, name: str, exact: np.ndarray | None = None) -> float:
+        """The larger error of the eager and the jittered answer, in units of the exact answer's rms; computed once.
+
+        Args:
+            name, exact: see `scale`; the exact answer has a finite value.
+
+        Raises:
+            ValueError: only the eager answers were computed.
+        """
+        if name not in self._own_errors:
+            reference, eager, jittered = self.sides()
+            whole = reference[name] if exact is None else exact
+            scale = self.scale(name, whole)
+            places = scale.places(whole)
+            # One side at a time: answers are on disk if all sides together are larger than the memory for them.
+            errors = (rms_of_difference(side[name], whole, places) for side in (eager, jittered))
+            self._own_errors[name] = max(error / (scale.rms or 1.0) for error in errors)
+        return self._own_errors[name]
+
+
+class Scale(NamedTuple):
+    """The root mean square of the finite values of an array, None if there are none; and whether all are finite."""
+
+    rms: float | None
+    is_finite: bool
+
+    def places(self, values: np.ndarray) -> np.ndarray | None:
+        """Where the values are finite; None if everywhere."""
+        return None if self.is_finite else np.isfinite(values)
 
 
 @dataclass(frozen=True)
@@ -174,8 +232,11 @@ class Pool:
         """The unit of the error ratio of each floating output; see `Measurement`."""
         if self.unit is not None:
             return self.unit
-        itself = self.with_actual(self.eager)
-        return {name: itself.measure(name).noise for name in self.floating}
+        return {name: self._noise_of(name) for name in self.floating}
+
+    def _noise_of(self, name: str) -> float:
+        allowed = (_allowed(name, answer, self.roundoff) for answer in self.answers)
+        return math.sqrt(sum(each**2 for each in allowed if each is not None) / len(self))
 
 
 class _Errors(NamedTuple):
@@ -188,55 +249,89 @@ class _Errors(NamedTuple):
 
 def _errors(name: str, answer: Answers, outputs: Arrays, roundoff: float) -> _Errors | None:
     """The errors of one output; None if no value of the exact answer is finite."""
-    exact, eager, jittered = answer.sides()
-    reference = exact[name]
-    finite, size = np.isfinite(reference), finite_rms(reference)
-    if size is None:
+    reference = answer.sides()[0][name]
+    scale = answer.scale(name, reference)
+    allowed = _allowed(name, answer, roundoff, reference)
+    if allowed is None:
         return None
-    # One side at a time: answers are on disk if all sides together are larger than the memory for them.
-    errors = [rms_of_difference(side[name], reference, finite) / (size or 1.0) for side in (outputs, eager, jittered)]
+    places, own = scale.places(reference), outputs[name]
+    backend = rms_of_difference(own, reference, places) / (scale.rms or 1.0)
     del reference
-    own = eager[name]
-    allowed = max(errors[1], errors[2], unit_roundoff(own.dtype), roundoff)
-    return _Errors(errors[0], allowed, _largest_difference(outputs[name], own, finite))
+    return _Errors(backend, allowed, _largest_difference(own, answer.eager[name], places))
+
+
+def _allowed(name: str, answer: Answers, roundoff: float, exact: np.ndarray | None = None) -> float | None:
+    """The divisor of one output's error in the error ratio; None if no value of the exact answer is finite.
+
+    Args:
+        name, exact: see `Answers.scale`.
+        answer: the answer.
+        roundoff: see `Pool`.
+    """
+    if answer.scale(name, exact).rms is None:
+        return None
+    return max(answer.own_error(name, exact), unit_roundoff(answer.eager[name].dtype), roundoff)
+
+
+def _scale_of(values: np.ndarray) -> Scale:
+    squares, count = 0.0, 0
+    for (part,) in blocks(values):
+        finite = _choose(part, finite_places(part))
+        squares += float(np.sum(np.square(finite)))
+        count += finite.size
+    return Scale(math.sqrt(squares / count) if count else None, count == values.size)
+
+
+def finite_places(values: np.ndarray) -> np.ndarray | None:
+    """Where the values are finite; None if everywhere."""
+    places = np.isfinite(values)
+    return None if places.all() else places
 
 
 def finite_rms(values: np.ndarray) -> float | None:
     """The root mean square of the finite values; None if there are none."""
-    squares, count = 0.0, 0
-    for (part,) in blocks(values):
-        finite = _choose(part, np.isfinite(part))
-        squares += float(np.sum(np.square(finite)))
-        count += finite.size
-    return math.sqrt(squares / count) if count else None
+    return _scale_of(values).rms
 
 
-def rms_of_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> float:
+def rms_of_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray | None = None) -> float:
     """The root mean square of the differences at some places; 0 if there are none.
 
     Args:
         one, other: of one shape.
-        places: a boolean array of that shape.
+        places: a boolean array of that shape; None stands for all places.
     """
     squares, count = 0.0, 0
-    for first, second, place in blocks(one, other, places):
-        difference = _choose(first, place) - _choose(second, place)
-        squares += float(np.sum(np.square(difference)))
+    for difference in _differences(one, other, places):
+        squares += float(np.sum(np.square(difference, out=difference)))
         count += difference.size
     return math.sqrt(squares / count) if count else 0.0
 
 
-def _largest_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray) -> float:
+def _largest_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray | None) -> float:
     largest = 0.0
-    for first, second, place in blocks(one, other, places):
-        difference = np.abs(_choose(first, place) - _choose(second, place))
-        largest = max(largest, float(difference.max(initial=0.0)))
+    for difference in _differences(one, other, places):
+        largest = max(largest, float(np.abs(difference, out=difference).max(initial=0.0)))
     return largest
 
 
-def _choose(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _differences(one: np.ndarray, other: np.ndarray, places: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The differences in float64 at some places, a block at a time; arrays that may be overwritten."""
+    if places is None:
+        for first, second in blocks(one, other):
+            yield difference_of(first, second)
+        return
+    for first, second, place in blocks(one, other, places):
+        yield difference_of(first[place], second[place])
+
+
+def difference_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The difference in float64 of arrays of any types, converted a part at a time instead of copied whole."""
+    return np.subtract(one, other, dtype=np.float64)
+
+
+def _choose(values: np.ndarray, places: np.ndarray | None) -> np.ndarray:
     """The values at these places in float64; copied only if necessary."""
-    return (values if places.all() else values[places]).astype(np.float64, copy=False)
+    return (values if places is None else values[places]).astype(np.float64, copy=False)
 
 
 def rms(values: np.ndarray) -> float:

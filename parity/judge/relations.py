@@ -16,7 +16,7 @@ import numpy as np
 from parity.axes import Axes, Role, Signature, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
-from parity.judge.pool import Arrays, Pool, finite_rms, rms_of_difference
+from parity.judge.pool import Answers, Arrays, Pool, rms_of_difference
 from parity.judge.spool import are_equal_in_bits
 
 Run = Callable[[Arrays], Arrays]
@@ -154,7 +154,7 @@ def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit
     findings = []
     for name, unit in pool.noise.items():
         try:
-            distances = [_distance(name, *sides) for sides in zip(pool.exact, pool.actual, second, strict=True)]
+            distances = [_distance(name, *sides) for sides in zip(pool.answers, pool.actual, second, strict=True)]
         except _OtherShape as error:
             findings.append(Finding("relation", name, False, f"{name}: {relation}: {error}"))
             continue
@@ -170,12 +170,15 @@ class _OtherShape(Exception):
     """The two sides cannot be compared."""
 
 
-def _distance(name: str, exact: Arrays, first: Arrays, second: Arrays) -> float:
+def _distance(name: str, reference: Answers, first: Arrays, second: Arrays) -> float:
     """The root mean square of the differences between two answers, in units of the rms of the exact one."""
-    reference, one, other = exact[name], first[name], second[name]
+    if second is first:
+        # The relation does not change this input.
+        return 0.0
+    one, other = first[name], second[name]
     if one.shape != other.shape:
         raise _OtherShape(f"shape {other.shape}, should be {one.shape}")
-    return rms_of_difference(one, other, np.isfinite(reference)) / (finite_rms(reference) or 1.0)
+    return rms_of_difference(one, other, reference.finite_places(name)) / (reference.scale(name).rms or 1.0)
 
 
 def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Arrays, finite_rms, rms_of_difference
+from parity.judge.pool import Arrays, finite_places, finite_rms, rms_of_difference
 from parity.judge.ratio import LIMIT
 from parity.judge.spool import blocks
 
@@ -37,7 +37,8 @@ def _extent(arrays: Iterable[np.ndarray]) -> tuple[float, float, float]:
     squares, count, low, high = 0.0, 0, np.inf, -np.inf
     for array in arrays:
         for (part,) in blocks(array):
-            values = part[np.isfinite(part)].astype(np.float64)
+            places = finite_places(part)
+            values = (part if places is None else part[places]).astype(np.float64, copy=False)
             if values.size:
                 squares, count = squares + float(np.sum(np.square(values))), count + values.size
                 low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -126,4 +127,4 @@ def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float]
 
 def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:
     """The change of an answer, in units of the rms of the exact answer."""
-    return rms_of_difference(after, before, np.isfinite(exact)) / (finite_rms(exact) or 1.0)
+    return rms_of_difference(after, before, finite_places(exact)) / (finite_rms(exact) or 1.0)

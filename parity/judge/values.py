@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.dtypes import is_floating
 from parity.judge.findings import Finding
-from parity.judge.pool import Answers
+from parity.judge.pool import Answers, difference_of, finite_places
 from parity.judge.spool import blocks
 
 
@@ -92,9 +92,13 @@ def _unequal(reference: np.ndarray, actual: np.ndarray) -> _Wrong:
 def _differences(reference: np.ndarray, actual: np.ndarray, atol: float | None) -> _Wrong:
     count, at, worst, start = 0, 0, 0.0, 0
     for here, there in blocks(reference, actual):
-        finite = np.isfinite(here)
-        difference = np.zeros(here.shape)
-        difference[finite] = np.abs(there[finite].astype(np.float64) - here[finite].astype(np.float64))
+        finite = finite_places(here)
+        if finite is None:
+            difference = difference_of(there, here)
+            np.abs(difference, out=difference)
+        else:
+            difference = np.zeros(here.shape)
+            difference[finite] = np.abs(difference_of(there[finite], here[finite]))
         count += int((difference > atol).sum()) if atol is not None else 0
         largest = int(difference.argmax())
         if difference[largest] > worst:
@@ -104,6 +108,8 @@ def _differences(reference: np.ndarray, actual: np.ndarray, atol: float | None) 
 
 
 def _pattern(name: str, reference: np.ndarray, actual: np.ndarray, sizes: str) -> Finding | None:
+    if np.isfinite(reference).all() and np.isfinite(actual).all():
+        return None
     for label, test in (("NaN", np.isnan), ("+inf", np.isposinf), ("-inf", np.isneginf)):
         here, there = test(reference), test(actual)
         if not np.array_equal(here, there):

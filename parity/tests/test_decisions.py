@@ -100,6 +100,21 @@ def test_a_large_vocabulary_is_judged_alike():
     assert decisions._leading(values)[0, 0, :3].tolist() == [10, 500, 2000]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_large_vocabulary_with_masked_candidates_is_judged_alike(dtype):
+    """NaN comes last and no candidate twice, whether three or all candidates of a row are masked."""
+    values = np.random.default_rng(0).permutation(3000).reshape(1, 3000).astype(dtype).repeat(4, axis=0)
+    values[1, 3:] = -np.inf
+    values[2] = -np.inf
+    values[3, :10] = np.nan
+    values[0, 7] = np.inf
+    expected = np.argsort(-values, axis=-1, kind="stable")[..., :5]
+    leading = decisions._leading(values)
+    assert np.array_equal(np.take_along_axis(values, leading, -1), np.take_along_axis(values, expected, -1))
+    assert all(len(set(row)) == 5 for row in leading.tolist())
+    assert not np.isnan(values[3, leading[3]]).any()
+
+
 def test_it_costs_next_to_nothing():
     """Eight inputs of a tiny model take less than 2 ms (ten times as much here, for a busy machine)."""
     exact = [{"logits": np.random.default_rng(i).normal(size=(3, 16, 96))} for i in range(8)]

@@ -131,3 +131,25 @@ def test_an_input_with_a_value_that_is_not_finite_counts(value):
     assert ratio.judge_ratio(pool_of((exact, eager, jittered, actual)))[0].passed
     actual[5][1:] += np.float32(1e-3)
     assert not ratio.judge_ratio(pool_of((exact, eager, jittered, actual)))[0].passed
+
+
+@pytest.mark.parametrize("hole", [None, np.nan, np.inf])
+def test_the_noise_is_that_of_the_definition(hole):
+    """It is the unit of every measurement, of the first as of later ones, whatever backend is measured."""
+    exact, eager, jittered, actual = sides(1e-5)
+    if hole is not None:
+        for side in (exact, eager, jittered, actual):
+            side[0] = np.where(np.arange(15).reshape(3, 5) == 3, hole, side[0])
+    whole = pool_of((exact, eager, jittered, actual))
+    total = 0.0
+    for reference, *sides_of_torch in zip(exact, eager, jittered, strict=True):
+        places = np.isfinite(reference)
+        errors = [np.sqrt(np.mean((side[places] - reference[places]) ** 2)) for side in sides_of_torch]
+        total += (max(errors) / 2) ** 2
+    expected = pytest.approx(np.sqrt(total / len(whole)))
+    assert whole.noise["logits"] == expected
+    assert [whole.measure("logits").noise for _ in range(2)] == [expected] * 2
+    # The control: answers that are replaced are measured anew.
+    worse = [{"logits": array * (1 + 1e-3)} for array in eager]
+    answers = [replace(answer, eager=each) for answer, each in zip(whole.answers, worse, strict=True)]
+    assert replace(whole, answers=answers).noise["logits"] > 10 * whole.noise["logits"]

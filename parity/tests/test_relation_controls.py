@@ -73,6 +73,16 @@ def test_a_relation_of_another_shape_fails():
         relations.judge_relation("any", pool[1:], two_rows[1:])
 
 
+def test_only_an_input_that_a_relation_leaves_alone_is_not_compared():
+    """The file's own answer is at no distance from itself; an equal one is compared, and one that differs fails."""
+    answers = [{"y": np.ones((2, 3))}] * 8
+    pool = dataclasses.replace(Pool.from_answers(answers, answers, answers, answers), unit={"y": 1e-7})
+    assert relations.judge_relation("any", pool, pool.actual)[0].measurements == {"ratio": 0}
+    assert relations.judge_relation("any", pool, [{"y": np.ones((2, 3))}] * 8)[0].measurements == {"ratio": 0}
+    (finding,) = relations.judge_relation("any", pool, [*pool.actual[1:], {"y": np.full((2, 3), 1 + 1e-5)}])
+    assert not finding.passed
+
+
 TOKENS = {0: "batch", 1: "sequence"}
 SIGNATURE = relations.PaddedSignature({"input_ids": TOKENS, "attention_mask": TOKENS}, {"y": TOKENS}, pad=7)
 BATCH = {
