@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from parity import files
 from parity.errors import SessionError
 from parity.fixtures.controls.faults import DATA_BESIDE, HEALTHY, SPECIMENS
-from parity.judge import artifact, contract
+from parity.judge import artifact, contract, stored
 from parity.judge.findings import failures
 
 BY_NAME = {specimen.name: specimen for specimen in SPECIMENS}
@@ -115,6 +115,50 @@ def test_the_checker_names_what_it_refuses(bert, tmp_path):
     row = artifact.judge_checker(tmp_path / "model.onnx")
     assert "topologically sorted" in row.message
     assert BY_NAME["unsorted-nodes"].session()
+
+
+def checked_sizes(path, monkeypatch):
+    """The verdict of the checker, and the bytes of the files that it got."""
+    check, sizes = onnx.checker.check_model, []
+
+    def measure(name, **options):
+        sizes.append(os.path.getsize(name))
+        return check(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx.checker, "check_model", measure)
+        return artifact.judge_checker(path), sizes
+
+
+@pytest.mark.parametrize("name", [HEALTHY.name, "unsorted-nodes"])
+def test_the_checker_gets_no_large_weights(bert, name, tmp_path, monkeypatch):
+    """The verdict is the same without them; what it refuses without them, it gets as a whole."""
+    path = tmp_path / "model.onnx"
+    BY_NAME.get(name, HEALTHY).write(bert, path)
+    whole, sizes = checked_sizes(path, monkeypatch)
+    assert sizes == [path.stat().st_size]
+    monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
+    monkeypatch.setattr(stored, "_BIG", 256)
+    without, sizes = checked_sizes(path, monkeypatch)
+    assert without == whole
+    assert without.passed == (name == HEALTHY.name)
+    assert sizes[0] < 0.8 * path.stat().st_size
+    assert sizes[1:] == ([] if without.passed else [path.stat().st_size])
+
+
+def test_a_weight_of_another_size_is_left_in_the_file_for_the_checker(tmp_path, monkeypatch):
+    """Nobody else would see that the checker looks at its bytes."""
+    monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
+    monkeypatch.setattr(stored, "_BIG", 256)
+    path = tmp_path / "model.onnx"
+    for count, is_whole in ((400, False), (399, True)):
+        model = model_of(a=VALUES)
+        model.graph.initializer[0].raw_data = VALUES.tobytes()[: 4 * count]
+        model.graph.node.append(helper.make_node("Identity", ["a"], ["y"]))
+        model.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [20, 20]))
+        onnx.save(model, path)
+        _, sizes = checked_sizes(path, monkeypatch)
+        assert (sizes[0] == path.stat().st_size) == is_whole
 
 
 def test_a_copy_holds_what_the_file_names_and_nothing_else(bert, tmp_path):
