@@ -7,7 +7,8 @@ too: a property that the model lacks is no fault of the file.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,15 +90,14 @@ class RerunClaims:
         """Findings on one relation; an output fails only if the float64 model has the relation."""
         room = [self._has_room(relation, *each) for each in zip(pool.inputs, pool.samples, strict=True)]
 
-        def ask(backend: Run, answers: Sequence[Arrays]) -> list[Arrays]:
+        def ask(backend: Run, answers: Sequence[Arrays]) -> Iterator[Arrays]:
             return relation_answers(self.signature, relation, backend, pool.inputs, answers, room)
 
         try:
-            second = ask(run, pool.actual)
+            findings = relations.judge_relation(relation, pool, ask(run, pool.actual))
         except SessionError as error:
             finding = Finding("run", "session", False, f"{relation}: {error}")
-            return [] if _raises(lambda: ask(model, pool.exact)) else [finding]
-        findings = relations.judge_relation(relation, pool, second)
+            return [] if _raises(lambda: deque(ask(model, pool.exact), maxlen=0)) else [finding]
         if not failures(findings):
             return findings
         exact, answers = pool.with_actual(pool.exact), ask(model, pool.exact)
@@ -160,8 +160,10 @@ def relation_answers(
     inputs: Sequence[Arrays],
     first: Sequence[Arrays],
     room: Sequence[bool] = (),
-) -> list[Arrays]:
+) -> Iterator[Arrays]:
     """A backend's answers to the inputs as changed by a relation, in the terms of the original inputs.
+
+    Each is computed when it is needed: those of a pool may not fit in memory together.
 
     Args:
         signature: the axes of the file.
@@ -172,13 +174,8 @@ def relation_answers(
         room: whether the relation applies to each input; for the others the direct answer is used. Empty means all.
     """
     ask = relations.RELATIONS[relation]
-    room, spool = room or [True] * len(inputs), Spool()
-    second = []
-    for one, answer, fits in zip(inputs, first, room, strict=True):
-        changed = ask(run, one, signature, answer) if fits else answer
-        # A direct answer is kept already.
-        second.append(answer if changed is answer else spool.keep(changed))
-    return second
+    for one, answer, fits in zip(inputs, first, room or [True] * len(inputs), strict=True):
+        yield ask(run, one, signature, answer) if fits else answer
 
 
 def _raises(action: Callable[[], object]) -> bool:

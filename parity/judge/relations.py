@@ -8,7 +8,7 @@ The float64 run of a model shows which relations it has: there both sides differ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,27 +138,29 @@ def _change_batch(arrays: Arrays, axes: Axes, change: Callable[[np.ndarray, int]
     return {name: array if axis is None else change(array, axis) for name, array, axis in places}
 
 
-def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit: float = ratio.LIMIT) -> list[Finding]:
+def judge_relation(relation: str, pool: Pool, second: Iterable[Arrays], *, limit: float = ratio.LIMIT) -> list[Finding]:
     """One finding for each floating output: passed if both sides, pooled, differ by at most `limit` times the noise.
 
     Args:
         relation: its name.
         pool: with a backend's answers.
-        second: its answers to the changed inputs, in the terms of the pool's; see `RELATIONS`.
+        second: its answers to the changed inputs, in the terms of the pool's; see `RELATIONS`. One is used at a time.
         limit: the largest difference that passes, in units of the noise.
 
     Raises:
         ValueError: fewer inputs than `ratio.MINIMUM_POOL`.
     """
     ratio.require_size(pool)
+    noise = pool.noise
+    distances = [_distances(noise, *sides) for sides in zip(pool.answers, pool.actual, second, strict=True)]
     findings = []
-    for name, unit in pool.noise.items():
-        try:
-            distances = [_distance(name, *sides) for sides in zip(pool.answers, pool.actual, second, strict=True)]
-        except _OtherShape as error:
-            findings.append(Finding("relation", name, False, f"{name}: {relation}: {error}"))
+    for name, unit in noise.items():
+        own = [each[name] for each in distances]
+        other_shapes = [each for each in own if isinstance(each, str)]
+        if other_shapes:
+            findings.append(Finding("relation", name, False, f"{name}: {relation}: {other_shapes[0]}"))
             continue
-        times = math.sqrt(sum(distance**2 for distance in distances) / len(pool)) / unit
+        times = math.sqrt(sum(each**2 for each in own if not isinstance(each, str)) / len(pool)) / unit
         passed = times <= limit
         wrong = f"{name}: {relation}: the two sides differ by {times:.3g} times the noise, should be at most {limit:g}"
         message = "" if passed else f"{wrong}; over {len(pool)} inputs"
@@ -166,18 +168,20 @@ def judge_relation(relation: str, pool: Pool, second: Sequence[Arrays], *, limit
     return findings
 
 
-class _OtherShape(Exception):
-    """The two sides cannot be compared."""
+def _distances(names: Iterable[str], reference: Answers, first: Arrays, second: Arrays) -> dict[str, float | str]:
+    """For each output, the root mean square of the differences between two answers, in units of the exact one's rms.
 
-
-def _distance(name: str, reference: Answers, first: Arrays, second: Arrays) -> float:
-    """The root mean square of the differences between two answers, in units of the rms of the exact one."""
+    A sentence stands for answers that cannot be compared.
+    """
     if second is first:
         # The relation does not change this input.
-        return 0.0
-    one, other = first[name], second[name]
+        return dict.fromkeys(names, 0.0)
+    return {name: _distance(name, reference, first[name], second[name]) for name in names}
+
+
+def _distance(name: str, reference: Answers, one: np.ndarray, other: np.ndarray) -> float | str:
     if one.shape != other.shape:
-        raise _OtherShape(f"shape {other.shape}, should be {one.shape}")
+        return f"shape {other.shape}, should be {one.shape}"
     return rms_of_difference(one, other, reference.finite_places(name)) / (reference.scale(name).rms or 1.0)
 
 

@@ -120,9 +120,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, Mapping[str, memoryview]]:
     return model, values
 
 
-def _parts_of_graph(
-    content: _Content, start: int, end: int
-) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
+def _parts_of_graph(content: _Content, start: int, end: int) -> Iterator[tuple[int, int, tuple[int, int] | None]]:
     """Where whole fields of a graph stand, together about `_BIG` bytes, and the large initializer after them, if any.
 
     An initializer is large if its raw data is.

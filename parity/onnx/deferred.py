@@ -122,7 +122,7 @@ class _Part:
         stream.write(self._head)
         if self._weight is not None:
             # Its bytes without a copy.
-            stream.write(array_of(self._weight.cpu().contiguous()).reshape(-1).view("uint8"))
+            stream.write(array_of(self._weight.cpu().contiguous()).reshape(-1).view("uint8").data)
 
 
 def _split(message: Any, first: tuple[str, ...]) -> tuple[bytes, bytes]:

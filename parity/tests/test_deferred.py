@@ -141,7 +141,9 @@ def test_duplicates_are_found_among_values_that_are_read_apart(tmp_path, monkeyp
         for other, twice in ((values, True), (np.append(values[:-1], np.float32(0)), False)):
             tensors = [onnx.numpy_helper.from_array(each, name) for each, name in ((values, "a"), (other, "b"))]
             output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1000])
-            graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["y"])], "g", [], [output], tensors)
+            graph = onnx.helper.make_graph(
+                [onnx.helper.make_node("Add", ["a", "b"], ["y"])], "g", [], [output], tensors
+            )
             onnx.save(onnx.helper.make_model(graph), path)
             found = {finding.check for finding in failures(contract.read(path).flaws)}
             assert ("duplicates" in found) == twice

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from parity.judge import relations
 from parity.judge.findings import failures
 from parity.judge.pool import Answers, Pool
 from parity.registry import architecture
-from parity.reruns import RerunClaims, _LazyBackend
+from parity.reruns import RerunClaims, _LazyBackend, relation_answers
 from parity.sessions import OnnxSession
 
 BERT = SimpleNamespace(architecture="bert", feature="default", group="bert-default", dtype="float32")
@@ -81,6 +82,25 @@ def test_only_an_input_that_a_relation_leaves_alone_is_not_compared():
     assert relations.judge_relation("any", pool, [{"y": np.ones((2, 3))}] * 8)[0].measurements == {"ratio": 0}
     (finding,) = relations.judge_relation("any", pool, [*pool.actual[1:], {"y": np.full((2, 3), 1 + 1e-5)}])
     assert not finding.passed
+
+
+def test_answers_are_compared_one_at_a_time():
+    """The next answer is computed when the one before it is free: those of a pool may not fit in memory together."""
+    answers = [{"y": np.ones((2, 3))}] * 8
+    pool = dataclasses.replace(Pool.from_answers(answers, answers, answers, answers), unit={"y": 1e-7})
+    alive = []
+
+    def compute(inputs):
+        # The last one is still referred to by the caller.
+        assert sum(each() is not None for each in alive) <= 1
+        answer = np.ones((2, 3 + relations.PADDING))
+        alive.append(weakref.ref(answer))
+        return {"y": answer}
+
+    second = relation_answers(SIGNATURE, "padding-right", compute, [BATCH] * 8, answers)
+    assert alive == []
+    assert relations.judge_relation("any", pool, second)[0].passed
+    assert len(alive) == 8
 
 
 TOKENS = {0: "batch", 1: "sequence"}
