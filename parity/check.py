@@ -90,12 +90,13 @@ def _check(args: argparse.Namespace, console: Console) -> int:
     interruptions.limit_memory()
     source = opening.locate(args)
     console.progress("importing torch and transformers")
-    from parity.onnx import directories, foreign
+    with opening.without_collections():
+        from parity.onnx import directories, foreign
 
-    explicit = foreign.read_names(args.names)
-    files = directories.find_files(args.file)
-    checkpoint = opening.open_checkpoint(args, source, console)
-    features = [args.feature] if args.feature else checkpoint.saved_features
+        explicit = foreign.read_names(args.names)
+        files = directories.find_files(args.file)
+        checkpoint = opening.open_checkpoint(args, source, console)
+        features = [args.feature] if args.feature else checkpoint.saved_features
     if not args.file.is_dir() and not any(_has_part(checkpoint, each, files[0].part) for each in features):
         # The file of a whole model may have any name.
         files = [directories.PartFile(args.file)]

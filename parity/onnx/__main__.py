@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +72,13 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     source = opening.locate(args)
     with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
-        from parity.companions import Companions
-        from parity.onnx.checkpoint_export import CheckpointExport
+        with opening.without_collections():
+            from parity.companions import Companions
+            from parity.onnx.checkpoint_export import CheckpointExport
 
-        checkpoint = opening.open_checkpoint(args, source, console)
-        feature = opening.choose_feature(checkpoint, args.feature, console)
-        export = CheckpointExport(checkpoint, feature, args.opset, console)
-        gc.freeze()  # imported objects stay: no collection need visit them
+            checkpoint = opening.open_checkpoint(args, source, console)
+            feature = opening.choose_feature(checkpoint, args.feature, console)
+            export = CheckpointExport(checkpoint, feature, args.opset, console)
         exports = {destination.name: export}
         if args.prefill:
             exports = {"prefill.onnx": export.prefill(), **exports}

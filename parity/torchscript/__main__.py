@@ -76,13 +76,14 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     source = opening.locate(args)
     with files.staging_directory(destination) as stage:
         console.progress("importing torch and transformers")
-        from parity.companions import Companions
-        from parity.environment import describe, version_of
-        from parity.publication import Publication
-        from parity.torchscript import export, table, verdict
+        with opening.without_collections():
+            from parity.companions import Companions
+            from parity.environment import describe, version_of
+            from parity.publication import Publication
+            from parity.torchscript import export, table, verdict
 
-        checkpoint = opening.open_checkpoint(args, source, console)
-        feature = args.feature = opening.choose_feature(checkpoint, args.feature, console)
+            checkpoint = opening.open_checkpoint(args, source, console)
+            feature = args.feature = opening.choose_feature(checkpoint, args.feature, console)
         onnx_config = checkpoint.onnx_config(feature)
         inputs = checkpoint.inputs(onnx_config)
         checkpoint.report_inputs(inputs, console)
