@@ -292,7 +292,7 @@ def compare(
             unit = {name: scale * noise for name, noise in defined.noise.items()}
             whole = replace(pool, actual=[answer.actual for answer in judgements], unit=unit)
             findings.extend(criteria.claims.judge(run, whole))
-            findings.extend(vacuity.judge_outputs(pool.exact))
+            findings.extend(vacuity.judge_outputs(pool.answers))
     shapes = {name: array.shape for name, array in pool.answers[0].eager.items()}
     return Validation(
         pool.samples,

@@ -91,10 +91,21 @@ class Answers:
 
 
 class Scale(NamedTuple):
-    """The root mean square of the finite values of an array, None if there are none; and whether all are finite."""
+    """The finite values of an array: the sums of their squares by block, their number, the least and the largest.
 
-    rms: float | None
+    `is_finite` is whether there are no others.
+    """
+
+    squares: tuple[float, ...]
+    number: int
+    low: float
+    high: float
     is_finite: bool
+
+    @property
+    def rms(self) -> float | None:
+        """Their root mean square; None if there are none."""
+        return math.sqrt(sum(self.squares) / self.number) if self.number else None
 
     def places(self, values: np.ndarray) -> np.ndarray | None:
         """Where the values are finite; None if everywhere."""
@@ -274,12 +285,14 @@ def _allowed(name: str, answer: Answers, roundoff: float, exact: np.ndarray | No
 
 
 def _scale_of(values: np.ndarray) -> Scale:
-    squares, count = 0.0, 0
+    squares: list[float] = []
+    count, low, high = 0, math.inf, -math.inf
     for (part,) in blocks(values):
         finite = _choose(part, finite_places(part))
-        squares += float(np.sum(np.square(finite)))
-        count += finite.size
-    return Scale(math.sqrt(squares / count) if count else None, count == values.size)
+        if finite.size:
+            squares.append(float(np.sum(np.square(finite))))
+            count, low, high = count + finite.size, min(low, float(finite.min())), max(high, float(finite.max()))
+    return Scale(tuple(squares), count, low, high, count == values.size)
 
 
 def finite_places(values: np.ndarray) -> np.ndarray | None:

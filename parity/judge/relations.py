@@ -66,7 +66,7 @@ def batch_of_one(run: Run, inputs: Arrays, signature: PaddedSignature, first: Ar
     if batch == 1:
         return first
     last_row = run(_change_batch(inputs, signature.inputs, lambda array, axis: array.take([batch - 1], axis)))
-    others = _change_batch(first, signature.outputs, lambda array, axis: array.take(range(batch - 1), axis))
+    others = _change_batch(first, signature.outputs, lambda array, axis: _part(array, axis, slice(batch - 1)))
     places = {name: _axis(signature.outputs[name], "batch") for name in others}
     return {
         name: last_row[name] if axis is None else np.concatenate([others[name], last_row[name]], axis)
@@ -112,10 +112,14 @@ def _padding(run: Run, inputs: Arrays, signature: PaddedSignature, side: str) ->
     answers = {}
     for name, array in run(longer).items():
         for axis in _axes_of(signature.outputs[name], axes):
-            size = array.shape[axis] - PADDING
-            array = array.take(range(PADDING, PADDING + size) if side == "left" else range(size), axis)
+            array = _part(array, axis, slice(PADDING, None) if side == "left" else slice(-PADDING))
         answers[name] = array
     return answers
+
+
+def _part(array: np.ndarray, axis: int, places: slice) -> np.ndarray:
+    """A view of some places along an axis."""
+    return array[(slice(None),) * axis + (places,)]
 
 
 def _axes_of(axes: Mapping[int, str], names: Set[str]) -> list[int]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Arrays, finite_places, finite_rms, rms_of_difference
+from parity.judge.pool import Answers, Arrays, Scale, finite_places, finite_rms, rms_of_difference
 from parity.judge.ratio import LIMIT
-from parity.judge.spool import blocks
 
 NEAR_ZERO = 1e-6
 # If the exact answer moves by more than this multiple of the limit, a correct answer must move as well.
 _CLEARLY = 3.0
 
 
-def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
-    """One finding for each output of the reference over a pool: it is neither near zero nor the same everywhere."""
+def judge_outputs(answers: Sequence[Answers]) -> list[Finding]:
+    """One finding for each output over a pool: its exact answer is neither near zero nor the same everywhere.
+
+    Args:
+        answers: the reference's, with those in float64.
+
+    Raises:
+        ValueError: only the eager answers were computed.
+    """
     findings = []
-    for name in answers[0]:
-        size, low, high = _extent(answer[name] for answer in answers)
+    for name in answers[0].eager:
+        size, low, high = _extent([answer.scale(name) for answer in answers])
         spread = max(0.0, high - low)
         message = ""
         if not size >= NEAR_ZERO:
@@ -32,17 +39,11 @@ def judge_outputs(answers: Sequence[Arrays]) -> list[Finding]:
     return findings
 
 
-def _extent(arrays: Iterable[np.ndarray]) -> tuple[float, float, float]:
+def _extent(scales: Sequence[Scale]) -> tuple[float, float, float]:
     """The root mean square, the least and the largest of the finite values of all arrays; 0 and no range of none."""
-    squares, count, low, high = 0.0, 0, np.inf, -np.inf
-    for array in arrays:
-        for (part,) in blocks(array):
-            places = finite_places(part)
-            values = (part if places is None else part[places]).astype(np.float64, copy=False)
-            if values.size:
-                squares, count = squares + float(np.sum(np.square(values))), count + values.size
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return float(np.sqrt(squares / max(1, count))), low, high
+    count = sum(each.number for each in scales)
+    squares = sum(square for each in scales for square in each.squares)
+    return math.sqrt(squares / max(1, count)), min(each.low for each in scales), max(each.high for each in scales)
 
 
 @dataclass(frozen=True)

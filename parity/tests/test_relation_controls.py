@@ -85,14 +85,14 @@ def test_only_an_input_that_a_relation_leaves_alone_is_not_compared():
 
 
 def test_answers_are_compared_one_at_a_time():
-    """The next answer is computed when the one before it is free: those of a pool may not fit in memory together."""
+    """The next answer is computed when earlier ones are free: those of a pool may not fit in memory together."""
     answers = [{"y": np.ones((2, 3))}] * 8
     pool = dataclasses.replace(Pool.from_answers(answers, answers, answers, answers), unit={"y": 1e-7})
     alive = []
 
     def compute(inputs):
-        # The last one is still referred to by the caller.
-        assert sum(each() is not None for each in alive) <= 1
+        # `zip` refers to those of two turns.
+        assert sum(each() is not None for each in alive) <= 2
         answer = np.ones((2, 3 + relations.PADDING))
         alive.append(weakref.ref(answer))
         return {"y": answer}

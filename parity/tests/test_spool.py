@@ -161,7 +161,7 @@ def judge_all(pool):
         *ratio.judge_ratio(unit),
         *decisions.judge_decisions(unit),
         *relations.judge_relation("batch-permutation", unit, pool.eager),
-        *vacuity.judge_outputs(pool.exact),
+        *vacuity.judge_outputs(pool.answers),
     ]
 
 

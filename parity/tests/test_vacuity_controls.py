@@ -10,6 +10,7 @@ from parity.fixtures import subjects
 from parity.fixtures.controls.faults import DEAD_SPECIMENS, HEALTHY
 from parity.judge import vacuity
 from parity.judge.findings import failures
+from parity.judge.pool import Answers
 from parity.judge.vacuity import Effects
 
 
@@ -82,7 +83,7 @@ def test_an_output_that_says_nothing_is_caught(bert):
         norm.weight.data.fill_(gain)
         norm.bias.data.fill_(bias)
         found = answers(model, bert.onnx_config, subjects.pool("bert", "default", "traced").samples, exact=False)
-        (row,) = vacuity.judge_outputs([answer.eager for answer in found])
+        (row,) = vacuity.judge_outputs([Answers(answer.eager, answer.eager) for answer in found])
         messages.append(row.message)
     assert [" ".join(message.split()[1:3]) for message in messages] == ["rms 0", "rms 1e-09", "the same"]
 
@@ -99,7 +100,7 @@ def judge_claims(bert, run, answers, exactly, dead=(), place=0):
     claims = dataclasses.replace(claims, dead=dead, place=place)
     pool = dataclasses.replace(pool, answers=answers or pool.answers)
     pool = pool.with_actual([run(inputs) for inputs in pool.inputs])
-    return failures([*claims.judge(run, pool), *vacuity.judge_outputs(pool.exact)])
+    return failures([*claims.judge(run, pool), *vacuity.judge_outputs(pool.answers)])
 
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
