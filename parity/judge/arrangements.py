@@ -136,7 +136,7 @@ class Comparison:
     Args:
         count: the number of elements that differ.
         index: the flat index of the first of them; None if there is none.
-        share: the share of equal elements among all that are not zero in both.
+        share: the share of equal elements among all that are not 0, 1 or -1 in both.
     """
 
     count: int
@@ -164,7 +164,10 @@ def _draws(elements: int) -> np.ndarray:
 
 
 def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
-    """Compare two arrays of one shape: NaN equals NaN, and 0 equals -0; neither counts as something in common."""
+    """Compare two arrays of one shape: NaN equals NaN, and 0 equals -0; neither counts as something in common.
+
+    Nor does 1 or -1: the first power in a table of powers is 1, and so is many a variance.
+    """
     count, shared, informative, first = 0, 0, 0, None
     step = max(1, _BLOCK * len(array) // array.size)
     for start in range(0, len(array), step):
@@ -172,7 +175,7 @@ def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
         equal = one == two
         if is_floating(two.dtype):
             equal |= (one != one) & (two != two)
-            told = (one != 0) | (two != 0)
+            told = ((one != 0) | (two != 0)) & ~(equal & (np.abs(two) == 1))
         else:
             told = np.ones_like(equal)
         count += int(np.count_nonzero(~equal))

@@ -153,6 +153,15 @@ def test_whole_numbers_in_common_are_no_fault(tmp_path):
     assert (account.absent, account.differences) == (("weight",), ())
 
 
+@pytest.mark.parametrize(("value", "is_fault"), [(1, False), (-1, False), (0.4375, True)])
+def test_a_one_in_common_is_no_fault(value, is_fault, tmp_path):
+    """A table of powers begins with 1, as a variance may; another number is not equal by chance."""
+    weight, tensor = BIAS.copy(), np.float32(10000) ** (np.arange(24, dtype=np.float32) / 24)
+    weight[0] = tensor[0] = value
+    account = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight)
+    assert len(account.differences) == is_fault
+
+
 def test_bias_that_a_fold_leaves_alone_in_part_is_no_fault(tmp_path):
     """If a batch norm subtracts nothing, its bias stays in part: accepted only for foldable weights."""
     tensor = BIAS.copy()
