@@ -3,18 +3,16 @@
 import functools
 
 import pytest
-import torch
 
-from parity import encodings, samples, shapes
-from parity.encodings import encode_sounds_once
 from parity.fixtures import subjects
 from parity.fixtures.checkpoints import tiny_model
-from parity.reference import answers
 
 
 @pytest.fixture(autouse=True)
 def every_sound_is_long(monkeypatch):
     """The tiny model's sounds, which have 160 values, count as long."""
+    from parity import encodings, samples, shapes
+
     for module in (encodings, samples, shapes):
         monkeypatch.setattr(module, "LONG_SOUND", 100)
 
@@ -26,6 +24,8 @@ def source():
 
 @pytest.fixture
 def pool_samples(source):
+    from parity import shapes
+
     return shapes.choose_samples(source, longest=40)
 
 
@@ -57,6 +57,10 @@ def test_samples_have_few_sounds(pool_samples):
 
 def test_a_similar_sample_has_another_sound(source, pool_samples):
     """Else the judge could not see that a file ignores its sound."""
+    import torch
+
+    from parity import shapes
+
     other = shapes.similar_sample(source, pool_samples[1], None, 1001)
     assert sounds_of(other).shape == sounds_of(pool_samples[1]).shape
     assert not torch.equal(sounds_of(other), sounds_of(pool_samples[1]))
@@ -65,6 +69,10 @@ def test_a_similar_sample_has_another_sound(source, pool_samples):
 @pytest.mark.parametrize("hidden", [False, True])
 def test_each_row_is_encoded_once(source, pool_samples, hidden):
     """The answers are those of whole batches, also for the states of every layer."""
+    import torch
+
+    from parity.encodings import encode_sounds_once
+
     model = tiny_model("whisper", "speech2seq-lm").eval()
     run = functools.partial(model, output_hidden_states=hidden, output_attentions=hidden)
     batches = [dict(sample.inputs) for sample in pool_samples]
@@ -82,6 +90,9 @@ def test_each_row_is_encoded_once(source, pool_samples, hidden):
 
 def test_an_encoder_is_left_as_it_was(source):
     """After the answers, also after a failure, the encoder's own forward is there again."""
+    from parity.encodings import encode_sounds_once
+    from parity.reference import answers
+
     model = tiny_model("whisper", "speech2seq-lm")
     answers(model, source.onnx_config, [source.generate(seed=1)])
     assert "forward" not in vars(model.get_encoder())
@@ -92,6 +103,10 @@ def test_an_encoder_is_left_as_it_was(source):
 
 def test_a_row_with_a_mask_is_run_as_it_came(pool_samples):
     """With a tensor beside the sound, an answer may depend on more than the row."""
+    import torch
+
+    from parity.encodings import encode_sounds_once
+
     model = tiny_model("whisper", "speech2seq-lm").eval()
     rows, sounds = count_rows(model), sounds_of(pool_samples[0])
     with torch.no_grad(), encode_sounds_once(model):
@@ -103,6 +118,10 @@ def test_a_row_with_a_mask_is_run_as_it_came(pool_samples):
 @pytest.mark.parametrize("model_type", ["bert", "t5"])
 def test_other_models_run_as_ever(model_type):
     """A text is no sound, and a model without an encoder of its own has none to change."""
+    import torch
+
+    from parity.encodings import encode_sounds_once
+
     feature = {"bert": "default", "t5": "seq2seq-lm"}[model_type]
     subject = subjects.fresh_subject(model_type, feature)
     model = tiny_model(model_type, feature).eval()

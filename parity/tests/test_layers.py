@@ -22,7 +22,7 @@ ROWS = {
     "configurations": r"configs(\..*)?",
     "declarations": r"declaration|registry|architectures(\.(?!conformance).*)?",
     "checkpoint": r"adapters|arguments|checkpoint_files|dependence|opening|unused|sentences"
-    r"|loading|preprocessors|checkpoint|companions|ownership|features|traceable|samples|padding|shapes|extent|thorough|sessions|reference",
+    r"|loading|preprocessors|checkpoint|companions|ownership|features|traceable|samples|padding|shapes|encodings|extent|thorough|sessions|reference",
     "exporters": r"(onnx|torchscript|neuron)(\.(?!__main__$).*)?|validation|reruns|causes",
     "commands": r"check|(onnx|torchscript|neuron)\.__main__",
     "gate": r"reports(\.(gate|pages)(\..*)?)?",
