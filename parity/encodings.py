@@ -25,7 +25,9 @@ def encode_sounds_once(model: PreTrainedModel) -> Iterator[None]:
     Args:
         model: an encoder-decoder, or another model, for which this does nothing; its weights must not change inside.
     """
-    encoder = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else None
+    # A part of a model, such as a decoder alone, has the configuration of the whole.
+    find = getattr(model, "get_encoder", None) if getattr(model.config, "is_encoder_decoder", False) else None
+    encoder = find() if find else None
     if encoder is None:
         yield
         return
