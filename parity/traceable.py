@@ -90,14 +90,19 @@ _SETTINGS = frozenset({bool, int, float, str, type(None)})
 
 @contextlib.contextmanager
 def settings_restored(model: torch.nn.Module) -> Iterator[None]:
-    """Restore settings of its modules that a call changes, so that the next answer does not depend on this call.
+    """Restore settings of its modules and its configuration that a call changes.
 
-    Swin, given a small image, would make its windows smaller for good; BigBird, given a short text, would replace the
-    modules that choose blocks.
+    So the next answer does not depend on this call, and the user's model stays as it was. Swin, given a small image,
+    would make its windows smaller for good; BigBird, given a short text, would replace the modules that choose blocks;
+    ModernBERT notes in its configuration whether it can be compiled.
     """
     # Copied whole, because a dictionary is copied faster than it is searched, and this runs with every call.
     before = [
-        (values, values.copy()) for module in model.modules() for values in (module.__dict__, module._modules) if values
+        (values, values.copy())
+        for values in (
+            *(values for module in model.modules() for values in (module.__dict__, module._modules) if values),
+            *([vars(model.config)] if hasattr(model, "config") else []),
+        )
     ]
     try:
         yield

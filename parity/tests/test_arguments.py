@@ -194,3 +194,17 @@ def test_what_the_caller_has_set(bert, onnx_arguments, tmp_path, setting):
     assert again["output"].read_bytes() == onnx_arguments["output"].read_bytes()
     setting(functools.partial(torchscript.export, bert.model, bert.source.dummy, tmp_path / "model.pt"))
     assert (tmp_path / "model.pt").is_file()
+
+
+def test_a_call_leaves_the_configuration_as_it_was():
+    """A model that notes something in its configuration, as ModernBERT does; called directly, it keeps the note."""
+    from parity.traceable import call
+
+    subject = subjects.fresh_subject("bert", "default")
+    model, inputs = subject.fresh_model().eval(), subject.source.generate(seed=1).inputs
+    own = model.config.hidden_dropout_prob
+    model.register_forward_pre_hook(lambda module, arguments: setattr(module.config, "hidden_dropout_prob", own + 1))
+    call(model, subject.onnx_config, inputs)
+    assert model.config.hidden_dropout_prob == own
+    model(**inputs)
+    assert model.config.hidden_dropout_prob == own + 1
