@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from parity.configs import OnnxConfig
     from parity.configs.base import Preprocessor
 
-# Inputs with drawn floats; perceiver's `inputs` are tokens or pixels, by their dtype.
 # Seeds below this are those of the samples of a pool; larger ones those of samples with other values.
 _SEEDS_OF_A_POOL = 1000
 # A sound of more values than this is some thousand tokens that attend to each other.
 LONG_SOUND = 1 << 17
+# Inputs with drawn floats; perceiver's `inputs` are tokens or pixels, by their dtype.
 _DRAWN = (Role.PIXELS, Role.SOUND, Role.STATES, Role.TOKENS)
 # Boxes of words on a page: left, top, right, bottom, in thousandths of its width and height.
 _PAGE = 1000

@@ -13,8 +13,8 @@ from parity.samples import LONG_SOUND, Sample, SampleSource
 _FIRST = (1, 9)
 # The most values of a sample's logits: with their float64 twins, larger ones need more memory than small models do.
 LARGEST_ANSWER = 1 << 25
-# The rows of a long sound: in the first sample, in those of the usual sizes, and in those of extreme ones.
-_SOUNDS = (2, 1, 4)
+# The most rows of a batch whose rows have long sounds: of the first sample, of those of usual sizes, of the others.
+_FIRST_SOUNDS, _USUAL_SOUNDS, _SOUNDS = 2, 1, 4
 # The number of tokens after a long past.
 _AFTER_PAST = 3
 
@@ -38,16 +38,11 @@ def choose_samples(
         sizes = default_sizes(source.axes, longest, source.axis_sizes, source.masked)
         further = extreme_sizes(source.axes, longest, lengths.tokens, source.axis_sizes)
         samples += [
-            source.resize(fit_batch(source, each, sounds=_SOUNDS[1]), padding=padding, seed=seed)
+            source.resize(fit_batch(source, each, sounds=_USUAL_SOUNDS), padding=padding, seed=seed)
             for seed, (each, padding) in enumerate(sizes, 1)
         ]
         samples += [
-            source.resize(
-                fit_batch(source, each, sounds=_SOUNDS[2]),
-                padding=padding if source.masked else "",
-                seed=seed,
-                extreme=True,
-            )
+            source.resize(fit_batch(source, each), padding=padding if source.masked else "", seed=seed, extreme=True)
             for seed, (each, padding) in enumerate(further, len(samples))
         ]
         return samples
@@ -69,7 +64,7 @@ def choose_samples(
     return samples
 
 
-def fit_batch(source: SampleSource, sizes: Mapping[str, int], *, sounds: int = _SOUNDS[0]) -> dict[str, int]:
+def fit_batch(source: SampleSource, sizes: Mapping[str, int], *, sounds: int = _SOUNDS) -> dict[str, int]:
     """The sizes, with a batch so small that the judge needs no more memory than for other models of that size.
 
     The batch is cut if the logits over a vocabulary have more than `LARGEST_ANSWER` values, as in models whose texts
@@ -89,7 +84,7 @@ def fit_batch(source: SampleSource, sizes: Mapping[str, int], *, sounds: int = _
 
 def _first_sample(source: SampleSource) -> Sample:
     sample = source.generate()
-    sizes = fit_batch(source, sample.sizes)
+    sizes = fit_batch(source, sample.sizes, sounds=_FIRST_SOUNDS)
     changed = [size for name, size in sizes.items() if size != sample.sizes[name]]
     return source.generate(batch_size=changed[0]) if changed else sample
 

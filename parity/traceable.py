@@ -90,20 +90,21 @@ _SETTINGS = frozenset({bool, int, float, str, type(None)})
 
 @contextlib.contextmanager
 def settings_restored(model: torch.nn.Module) -> Iterator[None]:
-    """Restore settings of its modules and its configuration that a call changes.
+    """Restore settings of its modules and its configurations that a call changes.
 
     So the next answer does not depend on this call, and the user's model stays as it was. Swin, given a small image,
     would make its windows smaller for good; BigBird, given a short text, would replace the modules that choose blocks;
     ModernBERT notes in its configuration whether it can be compiled.
     """
     # Copied whole, because a dictionary is copied faster than it is searched, and this runs with every call.
-    before = [
-        (values, values.copy())
-        for values in (
-            *(values for module in model.modules() for values in (module.__dict__, module._modules) if values),
-            *([vars(model.config)] if hasattr(model, "config") else []),
-        )
+    modules = list(model.modules())
+    # A part of a model can have a configuration of its own.
+    configs = {id(each): vars(each) for each in (vars(module).get("config") for module in modules) if each is not None}
+    places = [
+        *configs.values(),
+        *(values for module in modules for values in (module.__dict__, module._modules) if values),
     ]
+    before = [(values, values.copy()) for values in places]
     try:
         yield
     finally:

@@ -136,7 +136,7 @@ class Comparison:
     Args:
         count: the number of elements that differ.
         index: the flat index of the first of them; None if there is none.
-        share: the share of equal elements among all that are not 0, 1 or -1 in both.
+        share: the share of equal elements among all that are not zero in both; see `compare` for ones.
     """
 
     count: int
@@ -166,16 +166,18 @@ def _draws(elements: int) -> np.ndarray:
 def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
     """Compare two arrays of one shape: NaN equals NaN, and 0 equals -0; neither counts as something in common.
 
-    Nor does 1 or -1: the first power in a table of powers is 1, and so is many a variance.
+    Nor do 1 and -1 if nothing else is equal, and they are not most of the elements: the first power in a table of
+    powers is 1, as many a variance is, but gains of norms are ones.
     """
-    count, shared, informative, first = 0, 0, 0, None
+    count, shared, ones, informative, first = 0, 0, 0, 0, None
     step = max(1, _BLOCK * len(array) // array.size)
     for start in range(0, len(array), step):
         one, two = convert(array[start : start + step], other.dtype), other[start : start + step]
         equal = one == two
         if is_floating(two.dtype):
             equal |= (one != one) & (two != two)
-            told = ((one != 0) | (two != 0)) & ~(equal & (np.abs(two) == 1))
+            told = (one != 0) | (two != 0)
+            ones += int(np.count_nonzero(equal & (np.abs(two) == 1)))
         else:
             told = np.ones_like(equal)
         count += int(np.count_nonzero(~equal))
@@ -183,7 +185,8 @@ def compare(array: np.ndarray, other: np.ndarray) -> Comparison:
         informative += int(np.count_nonzero(told))
         if first is None and not equal.all():
             first = start * (array.size // len(array)) + int(np.flatnonzero(~equal)[0])
-    return Comparison(count, first, shared / informative if informative else 0.0)
+    by_chance = shared == ones and 2 * shared <= informative
+    return Comparison(count, first, 0.0 if by_chance else shared / informative)
 
 
 @functools.cache

@@ -196,15 +196,22 @@ def test_what_the_caller_has_set(bert, onnx_arguments, tmp_path, setting):
     assert (tmp_path / "model.pt").is_file()
 
 
-def test_a_call_leaves_the_configuration_as_it_was():
-    """A model that notes something in its configuration, as ModernBERT does; called directly, it keeps the note."""
+@pytest.mark.parametrize(("model_type", "part"), [("bert", "encoder"), ("clip", "text_model")])
+def test_a_call_leaves_the_configuration_as_it_was(model_type, part):
+    """A model, or a part with its own configuration, that notes something there; called directly, it keeps the note."""
     from parity.traceable import call
 
-    subject = subjects.fresh_subject("bert", "default")
+    subject = subjects.fresh_subject(model_type, "default")
     model, inputs = subject.fresh_model().eval(), subject.source.generate(seed=1).inputs
-    own = model.config.hidden_dropout_prob
-    model.register_forward_pre_hook(lambda module, arguments: setattr(module.config, "hidden_dropout_prob", own + 1))
+    config = getattr(model, part).config
+    assert (config is model.config) == (model_type == "bert")
+    own = config.attention_dropout = 0.25
+
+    def note(module, arguments, options):
+        config.attention_dropout = own + 1
+
+    getattr(model, part).register_forward_pre_hook(note, with_kwargs=True)
     call(model, subject.onnx_config, inputs)
-    assert model.config.hidden_dropout_prob == own
+    assert config.attention_dropout == own
     model(**inputs)
-    assert model.config.hidden_dropout_prob == own + 1
+    assert config.attention_dropout == own + 1

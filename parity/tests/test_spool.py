@@ -117,14 +117,13 @@ def test_only_large_logits_cost_rows(length, vocabulary, rows, monkeypatch):
 
 @pytest.mark.parametrize(("values", "rows"), [(80 * 3000, 4), (8 * 20, 8)])
 def test_long_sounds_cost_rows(values, rows, monkeypatch):
-    """A batch of sounds of half a minute has four rows among the extreme sizes, a batch of short sounds all."""
+    """A batch of sounds of half a minute has four rows, a batch of short sounds all."""
     from parity.shapes import fit_batch
 
     source = subjects.subject("whisper", "speech2seq-lm").source
     assert source.sound_of_row == 8 * 20
     monkeypatch.setattr(type(source), "sound_of_row", values)
-    assert fit_batch(source, {**source.axes, "batch": 8}, sounds=4)["batch"] == rows
-    assert fit_batch(source, {**source.axes, "batch": 8})["batch"] == min(rows, 2 if values > 1000 else 8)
+    assert fit_batch(source, {**source.axes, "batch": 8})["batch"] == rows
 
 
 def test_declared_models_keep_their_batches():

@@ -162,6 +162,17 @@ def test_a_one_in_common_is_no_fault(value, is_fault, tmp_path):
     assert len(account.differences) == is_fault
 
 
+@pytest.mark.parametrize("rest", [1, 0.7])
+def test_a_changed_gain_among_ones_is_told(rest, tmp_path):
+    """The control: gains of a norm that are ones, all or all but one, of which the file has another."""
+    weight = np.ones(2048, np.float32)
+    weight[5] = rest
+    tensor = weight.copy()
+    tensor[5] *= -1
+    (difference,) = account_of(save(tmp_path / "model.onnx", tensor=tensor), weight=weight).differences
+    assert (difference.count, difference.index) == (1, (5,))
+
+
 def test_bias_that_a_fold_leaves_alone_in_part_is_no_fault(tmp_path):
     """If a batch norm subtracts nothing, its bias stays in part: accepted only for foldable weights."""
     tensor = BIAS.copy()
