@@ -107,7 +107,7 @@ class RerunClaims:
 
     def _judge_effects(self, place: int, run: Run, model: Run, pool: Pool) -> list[Finding]:
         """Findings on inputs that affect the model and not the file, and on outputs that nothing affects."""
-        first, noise = pool.inputs[place], pool.noise
+        first, noise = pool.inputs[place], pool.noise_at(place)
         changes = single_changes(first, self.others())
         try:
             spool = Spool()

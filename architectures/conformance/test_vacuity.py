@@ -27,7 +27,7 @@ def test_inputs_have_effect(cell, subject, session):
     with subjects.float64(subject) as run:
         reference = effects_on(run, first, changes)
     file = effects_on(session.run, first, changes)
-    findings = vacuity.judge_effects(reference, file, pool.noise, dead=subject.onnx_config.dead_inputs)
+    findings = vacuity.judge_effects(reference, file, pool.noise_at(0), dead=subject.onnx_config.dead_inputs)
     assert [finding.message for finding in failures(findings)] == []
 
 

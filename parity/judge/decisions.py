@@ -31,12 +31,12 @@ def judge_decisions(pool: Pool, *, limit: float = LIMIT, eager: bool = True) -> 
     findings, noise = [], pool.noise
     for name in (name for name in pool.exact[0] if role_of(name) is Role.LOGITS and name in noise):
         bad = []
-        for answer, exact, actual, sizes in zip(pool.answers, pool.exact, pool.actual, pool.sizes, strict=True):
-            scale = answer.scale(name).rms
-            if scale is None:
+        for place, (exact, actual, sizes) in enumerate(zip(pool.exact, pool.actual, pool.sizes, strict=True)):
+            unit = pool.rms_of(place, name)
+            if unit is None:
                 continue
-            sides = exact[name], actual[name], answer.eager if eager else {}
-            message = _disagreement(name, limit * noise[name] * (scale or 1.0), *sides)
+            sides = exact[name], actual[name], pool.answers[place].eager if eager else {}
+            message = _disagreement(name, limit * noise[name] * unit, *sides)
             del sides  # before those of the next input are read
             if message:
                 bad.append(Finding("decision", name, False, message, sizes))

@@ -15,6 +15,8 @@ from parity.judge.spool import blocks
 
 Arrays = Mapping[str, np.ndarray]
 
+MINIMUM_VALUES = 16
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -71,7 +73,7 @@ class Answers:
         return None if self.exact is None or self.scale(name).is_finite else np.isfinite(self.exact[name])
 
     def own_error(self, name: str, exact: np.ndarray | None = None) -> float:
-        """The larger error of the eager and the jittered answer, in units of the exact answer's rms; computed once.
+        """The larger error of the eager and the jittered answer, which is computed once.
 
         Args:
             name, exact: see `scale`; the exact answer has a finite value.
@@ -82,11 +84,9 @@ class Answers:
         if name not in self._own_errors:
             reference, eager, jittered = self.sides()
             whole = reference[name] if exact is None else exact
-            scale = self.scale(name, whole)
-            places = scale.places(whole)
+            places = self.scale(name, whole).places(whole)
             # One side at a time: answers are on disk if all sides together are larger than the memory for them.
-            errors = (rms_of_difference(side[name], whole, places) for side in (eager, jittered))
-            self._own_errors[name] = max(error / (scale.rms or 1.0) for error in errors)
+            self._own_errors[name] = max(rms_of_difference(side[name], whole, places) for side in (eager, jittered))
         return self._own_errors[name]
 
 
@@ -116,7 +116,7 @@ class Scale(NamedTuple):
 class Measurement:
     """One output over a pool: its error ratio, and its largest absolute difference from float32 PyTorch.
 
-    `noise` is the unit of the ratio: the root mean square of the denominators, in units of the outputs' rms.
+    `noise` is the unit of the ratio: the root mean square of the denominators, in units of `Pool.rms_of`.
     """
 
     ratio: float
@@ -222,8 +222,7 @@ class Pool:
     def measure(self, name: str) -> Measurement:
         """The measurement of one output.
 
-        Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere. If the exact
-        answer is all zero, errors count as they are, with 1 for the rms.
+        Elements that are not finite in the exact answer are left out: their pattern is judged elsewhere.
 
         Raises:
             ValueError: the pool has no answers of a backend.
@@ -231,8 +230,8 @@ class Pool:
         if not self.actual:
             raise ValueError("pool: has no answers of a backend to measure; give them with `with_actual`")
         above = below = worst = 0.0
-        for answer, outputs in zip(self.answers, self.actual, strict=True):
-            errors = _errors(name, answer, outputs, self.roundoff)
+        for place, outputs in enumerate(self.actual):
+            errors = self._errors(name, place, outputs)
             if errors:
                 above, below, worst = above + errors.backend**2, below + errors.allowed**2, max(worst, errors.worst)
         ratio = math.sqrt(above / below) if below else 0.0
@@ -245,9 +244,59 @@ class Pool:
             return self.unit
         return {name: self._noise_of(name) for name in self.floating}
 
+    def noise_at(self, place: int) -> dict[str, float]:
+        """The noise of each floating output for one input, as a difference of its values."""
+        return {name: noise * (self.rms_of(place, name) or 1.0) for name, noise in self.noise.items()}
+
+    def rms_of(self, place: int, name: str, exact: np.ndarray | None = None) -> float | None:
+        """The unit in which errors of one output for one input count; None if none of its exact values is finite.
+
+        It is the rms of the exact answer, and 1 for zeros. Of less than `MINIMUM_VALUES` values it can be almost zero
+        by chance, and their errors would outweigh those of all other inputs: they count in units of the pool's rms, if
+        that is larger.
+
+        Args:
+            place: the index of the input.
+            name, exact: see `Answers.scale`.
+        """
+        scale = self.answers[place].scale(name, exact)
+        if scale.rms is None:
+            return None
+        few = scale.number < MINIMUM_VALUES
+        return max(scale.rms, self._common_rms(name) if few else 0.0) or 1.0
+
+    def _common_rms(self, name: str) -> float:
+        if name not in self._common:
+            self._common[name] = rms_of_all([answer.scale(name) for answer in self.answers])
+        return self._common[name]
+
+    @functools.cached_property
+    def _common(self) -> dict[str, float]:
+        return {}
+
     def _noise_of(self, name: str) -> float:
-        allowed = (_allowed(name, answer, self.roundoff) for answer in self.answers)
+        allowed = (self._allowed(name, place) for place in range(len(self)))
         return math.sqrt(sum(each**2 for each in allowed if each is not None) / len(self))
+
+    def _errors(self, name: str, place: int, outputs: Arrays) -> _Errors | None:
+        """The errors of one output for one input; None if no value of the exact answer is finite."""
+        answer = self.answers[place]
+        reference = answer.sides()[0][name]
+        unit, allowed = self.rms_of(place, name, reference), self._allowed(name, place, reference)
+        if unit is None or allowed is None:
+            return None
+        places, own = answer.scale(name).places(reference), outputs[name]
+        backend = rms_of_difference(own, reference, places) / unit
+        del reference
+        return _Errors(backend, allowed, _largest_difference(own, answer.eager[name], places))
+
+    def _allowed(self, name: str, place: int, exact: np.ndarray | None = None) -> float | None:
+        """The divisor of one output's error in the error ratio; None if no value of the exact answer is finite."""
+        answer, unit = self.answers[place], self.rms_of(place, name, exact)
+        if unit is None:
+            return None
+        own = answer.own_error(name, exact) / unit
+        return max(own, unit_roundoff(answer.eager[name].dtype), self.roundoff)
 
 
 class _Errors(NamedTuple):
@@ -256,32 +305,6 @@ class _Errors(NamedTuple):
     backend: float
     allowed: float
     worst: float
-
-
-def _errors(name: str, answer: Answers, outputs: Arrays, roundoff: float) -> _Errors | None:
-    """The errors of one output; None if no value of the exact answer is finite."""
-    reference = answer.sides()[0][name]
-    scale = answer.scale(name, reference)
-    allowed = _allowed(name, answer, roundoff, reference)
-    if allowed is None:
-        return None
-    places, own = scale.places(reference), outputs[name]
-    backend = rms_of_difference(own, reference, places) / (scale.rms or 1.0)
-    del reference
-    return _Errors(backend, allowed, _largest_difference(own, answer.eager[name], places))
-
-
-def _allowed(name: str, answer: Answers, roundoff: float, exact: np.ndarray | None = None) -> float | None:
-    """The divisor of one output's error in the error ratio; None if no value of the exact answer is finite.
-
-    Args:
-        name, exact: see `Answers.scale`.
-        answer: the answer.
-        roundoff: see `Pool`.
-    """
-    if answer.scale(name, exact).rms is None:
-        return None
-    return max(answer.own_error(name, exact), unit_roundoff(answer.eager[name].dtype), roundoff)
 
 
 def _scale_of(values: np.ndarray) -> Scale:
@@ -301,9 +324,10 @@ def finite_places(values: np.ndarray) -> np.ndarray | None:
     return None if places.all() else places
 
 
-def finite_rms(values: np.ndarray) -> float | None:
-    """The root mean square of the finite values; None if there are none."""
-    return _scale_of(values).rms
+def rms_of_all(scales: Sequence[Scale]) -> float:
+    """The root mean square of the finite values of all arrays; 0 if there are none."""
+    squares = sum(square for each in scales for square in each.squares)
+    return math.sqrt(squares / max(1, sum(each.number for each in scales)))
 
 
 def rms_of_difference(one: np.ndarray, other: np.ndarray, places: np.ndarray | None = None) -> float:

@@ -3,14 +3,14 @@
     R = sqrt( Σ err_backend² / Σ max(err_eager², jitter², (u·rms)²) )
 
 Each error is the root mean square over the elements of one output of one input, divided by the rms of the exact
-(float64) output; the sums pool all inputs. `err_eager` is float32 PyTorch against float64, `jitter` the same after
-every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A correct float32 backend stays
-near 1 whatever the model's size and depth: of 372 pools over 8 architectures and both exporters the largest had 1.91,
-and every seeded numeric fault at least 8. One input alone can reach 12 by luck (eager's own error can be tiny), so only
-a pool of at least `MINIMUM_POOL` inputs is judged. Eight single values are too few as well: on kernels without vector
-instructions a healthy file of electra reached 4.74 with them, 2.41 with the `MINIMUM_VALUES` that a pool of one shape
-should have, and 0.59 with 64. The idea of judging a float32 result by the error of another float32 result against
-float64 is that of torch._dynamo.utils.same (`fp64_ref`).
+(float64) output (see `Pool.rms_of`); the sums pool all inputs. `err_eager` is float32 PyTorch against float64,
+`jitter` the same after every weight has moved by one unit in the last place, u the unit roundoff of the dtype. A
+correct float32 backend stays near 1 whatever the model's size and depth: of 372 pools over 8 architectures and both
+exporters the largest had 1.91, and every seeded numeric fault at least 8. One input alone can reach 12 by luck
+(eager's own error can be tiny), so only a pool of at least `MINIMUM_POOL` inputs is judged. Eight single values are
+too few as well: on kernels without vector instructions a healthy file of electra reached 4.74 with them, 2.41 with
+the `MINIMUM_VALUES` that a pool of one shape should have, and 0.59 with 64. The idea of judging a float32 result by
+the error of another float32 result against float64 is that of torch._dynamo.utils.same (`fp64_ref`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Measurement, Pool, rms
+from parity.judge.pool import MINIMUM_VALUES, Measurement, Pool
 
 LIMIT = 4.0
 REPORT = 2.0
 MINIMUM_POOL = 8
-MINIMUM_VALUES = 16
 
 
 def inputs_needed(values: int) -> int:
@@ -63,8 +62,9 @@ def judge_ratio(pool: Pool, *, limit: float = LIMIT, locate: bool = True) -> lis
         measurements = {"ratio": measurement.ratio, "worst": measurement.worst, "noise": measurement.noise}
         findings.append(Finding("ratio", name, passed, message, measurements=measurements))
         if locate and not passed:
-            for sizes, reference, actual in zip(pool.sizes, pool.exact, pool.actual, strict=True):
-                findings.extend(_culprit(name, reference[name], actual[name], limit * measurement.noise, sizes))
+            for place, (reference, actual) in enumerate(zip(pool.exact, pool.actual, strict=True)):
+                allowed = limit * measurement.noise * (pool.rms_of(place, name) or 1.0)
+                findings.extend(_culprit(name, reference[name], actual[name], allowed, pool.sizes[place]))
     return findings
 
 
@@ -77,14 +77,13 @@ def _message(name: str, measurement: Measurement, limit: float) -> str:
 
 
 def _culprit(name: str, reference: np.ndarray, actual: np.ndarray, allowed: float, sizes: str) -> Iterator[Finding]:
-    """A failure if elements of one input are further from float64 than `allowed`, in units of its rms.
+    """A failure if elements of one input are further from float64 than `allowed`.
 
-    If `allowed` is the `limit · noise` of a failed pool, at least one input of the pool has such elements.
+    If that is the limit times the noise of a failed pool, at least one input of the pool has such elements.
     """
     finite = np.isfinite(reference)
     error = np.zeros(reference.shape)
     error[finite] = np.abs(actual[finite].astype(np.float64) - reference[finite])
-    allowed = allowed * (rms(reference[finite]) or 1.0)
     wrong = error > allowed
     count = int(wrong.sum())
     if count:

@@ -16,7 +16,7 @@ import numpy as np
 from parity.axes import Axes, Role, Signature, is_text, parts, role_of
 from parity.judge import ratio
 from parity.judge.findings import Finding
-from parity.judge.pool import Answers, Arrays, Pool, rms_of_difference
+from parity.judge.pool import Arrays, Pool, rms_of_difference
 from parity.judge.spool import are_equal_in_bits
 
 Run = Callable[[Arrays], Arrays]
@@ -156,7 +156,8 @@ def judge_relation(relation: str, pool: Pool, second: Iterable[Arrays], *, limit
     """
     ratio.require_size(pool)
     noise = pool.noise
-    distances = [_distances(noise, *sides) for sides in zip(pool.answers, pool.actual, second, strict=True)]
+    sides = zip(pool.actual, second, strict=True)
+    distances = [_distances(pool, place, *both) for place, both in enumerate(sides)]
     findings = []
     for name, unit in noise.items():
         own = [each[name] for each in distances]
@@ -172,21 +173,22 @@ def judge_relation(relation: str, pool: Pool, second: Iterable[Arrays], *, limit
     return findings
 
 
-def _distances(names: Iterable[str], reference: Answers, first: Arrays, second: Arrays) -> dict[str, float | str]:
-    """For each output, the root mean square of the differences between two answers, in units of the exact one's rms.
+def _distances(pool: Pool, place: int, first: Arrays, second: Arrays) -> dict[str, float | str]:
+    """For each output, the root mean square of the differences between two answers, in units of `Pool.rms_of`.
 
     A sentence stands for answers that cannot be compared.
     """
     if second is first:
         # The relation does not change this input.
-        return dict.fromkeys(names, 0.0)
-    return {name: _distance(name, reference, first[name], second[name]) for name in names}
+        return dict.fromkeys(pool.noise, 0.0)
+    return {name: _distance(name, pool, place, first[name], second[name]) for name in pool.noise}
 
 
-def _distance(name: str, reference: Answers, one: np.ndarray, other: np.ndarray) -> float | str:
+def _distance(name: str, pool: Pool, place: int, one: np.ndarray, other: np.ndarray) -> float | str:
     if one.shape != other.shape:
         return f"shape {other.shape}, should be {one.shape}"
-    return rms_of_difference(one, other, reference.finite_places(name)) / (reference.scale(name).rms or 1.0)
+    places = pool.answers[place].finite_places(name)
+    return rms_of_difference(one, other, places) / (pool.rms_of(place, name) or 1.0)
 
 
 def judge_determinism(first: Arrays, second: Arrays, sizes: str = "") -> list[Finding]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parity.judge.findings import Finding
-from parity.judge.pool import Answers, Arrays, Scale, finite_places, finite_rms, rms_of_difference
+from parity.judge.pool import Answers, Arrays, finite_places, rms_of_all, rms_of_difference
 from parity.judge.ratio import LIMIT
 
 NEAR_ZERO = 1e-6
@@ -28,8 +27,9 @@ def judge_outputs(answers: Sequence[Answers]) -> list[Finding]:
     """
     findings = []
     for name in answers[0].eager:
-        size, low, high = _extent([answer.scale(name) for answer in answers])
-        spread = max(0.0, high - low)
+        scales = [answer.scale(name) for answer in answers]
+        size, low = rms_of_all(scales), min(scale.low for scale in scales)
+        spread = max(0.0, max(scale.high for scale in scales) - low)
         message = ""
         if not size >= NEAR_ZERO:
             message = f"{name}: rms {size:.3g} over the pool, should be at least {NEAR_ZERO:g}: any file would pass"
@@ -37,13 +37,6 @@ def judge_outputs(answers: Sequence[Answers]) -> list[Finding]:
             message = f"{name}: the same value {low:.6g} everywhere, should differ from place to place"
         findings.append(Finding("vacuity", name, not message, message, measurements={"rms": size}))
     return findings
-
-
-def _extent(scales: Sequence[Scale]) -> tuple[float, float, float]:
-    """The root mean square, the least and the largest of the finite values of all arrays; 0 and no range of none."""
-    count = sum(each.number for each in scales)
-    squares = sum(square for each in scales for square in each.squares)
-    return math.sqrt(squares / max(1, count)), min(each.low for each in scales), max(each.high for each in scales)
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def judge_effects(
     Args:
         reference: the effects in float64.
         file: the effects in the file.
-        noise: the pooled noise of each output, in units of its rms.
+        noise: of each output, as a difference of its values; see `Pool.noise_at`.
         dead: the inputs declared dead.
         every: whether every input must affect the reference, and every output of it be affected; else the file only has
             to agree with the reference.
@@ -127,5 +120,5 @@ def _effect_problem(name: str, alive: Collection[str], here: Mapping[str, float]
 
 
 def _move(before: np.ndarray, after: np.ndarray, exact: np.ndarray) -> float:
-    """The change of an answer, in units of the rms of the exact answer."""
-    return rms_of_difference(after, before, finite_places(exact)) / (finite_rms(exact) or 1.0)
+    """The change of an answer, where the exact one is finite."""
+    return rms_of_difference(after, before, finite_places(exact))

@@ -116,6 +116,27 @@ def test_inputs_without_an_answer_are_an_error():
             Pool(samples, answers, inputs)
 
 
+def few_values(number, wrong=0.0):
+    """Sixteen inputs of this many values, those of one near zero: there a backend is as far off as anywhere."""
+    exact = [np.full((1, number), 1.0 if place else 0.003) for place in range(16)]
+    lucky, usual = ([array + error for array in exact] for error in (2e-8, 1.5e-7))
+    eager = [lucky[0], *usual[1:]]
+    actual = [usual[0] + wrong, *usual[1:]]
+    return pool_of((exact, eager, eager, [array.astype(np.float32) for array in actual]))
+
+
+def test_a_single_value_near_zero_does_not_decide():
+    """A right file passes where an output has one value that is near zero by chance, a wrong one does not.
+
+    The control: 16 values near zero are no chance, and count in their own units.
+    """
+    assert few_values(1).measure("logits").ratio < ratio.REPORT
+    assert few_values(16).measure("logits").ratio > ratio.LIMIT
+    assert few_values(1, wrong=1e-5).measure("logits").ratio > ratio.LIMIT
+    assert few_values(1).noise_at(0)["logits"] > 0.9 * few_values(1).noise_at(1)["logits"]
+    assert few_values(16).noise_at(0)["logits"] < 0.01 * few_values(16).noise_at(1)["logits"]
+
+
 def test_limit_is_four():
     """Five times the noise fails, three times passes: a healthy file is below two."""
     assert [ratio.judge_ratio(pool(error))[0].passed for error in (3e-6, 5e-6)] == [True, False]

@@ -20,7 +20,7 @@ def effects(subject, run, dead):
     with subjects.float64(subject) as exactly:
         reference = test_vacuity.effects_on(exactly, first, changes)
     file = reference if run is None else test_vacuity.effects_on(run, first, changes)
-    return failures(vacuity.judge_effects(reference, file, pool.noise, dead=dead))
+    return failures(vacuity.judge_effects(reference, file, pool.noise_at(0), dead=dead))
 
 
 @pytest.mark.parametrize("specimen", DEAD_SPECIMENS, ids=str)
