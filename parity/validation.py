@@ -330,10 +330,8 @@ class _Answer:
 def _answer(run: Run, onnx_config: OnnxConfig, pool: Pool, index: int, criteria: Criteria, spool: Spool) -> _Answer:
     """Run one input and judge the answer; raises SessionError if the backend refuses it."""
     inputs, answer, sizes = pool.inputs[index], pool.answers[index], pool.sizes[index]
-    answers = run(inputs)
-    repeated = relations.judge_determinism(answers, run(inputs), sizes) if index == 0 else []
-    actual = spool.keep(answers)
-    del answers
+    actual = spool.keep(run(inputs))
+    repeated = relations.judge_determinism(actual, run(inputs), sizes) if index == 0 else []
     places = _undefined_places(onnx_config, pool, index, criteria)
     reference, defined = _defined_answers(answer, places), undefined.blank_undefined(actual, places, answer.eager)
     findings = undefined.judge_undefined(actual, places, sizes)

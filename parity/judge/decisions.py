@@ -80,9 +80,15 @@ def _leading(values: np.ndarray) -> np.ndarray:
     at_once = max(1, spool.BLOCK // max(1, values.shape[-1]))
     if len(rows) <= at_once:
         return _leading_at_once(values)
-    # Copied, because a slice is a view of all indices.
-    parts = [_leading_at_once(rows[start : start + at_once]).copy() for start in range(0, len(rows), at_once)]
+    parts = [_leading_of_part(rows, slice(start, start + at_once)) for start in range(0, len(rows), at_once)]
     return np.concatenate(parts).reshape(*values.shape[:-1], -1)
+
+
+def _leading_of_part(rows: np.ndarray, part: slice) -> np.ndarray:
+    # Copied, because a slice is a view of all indices.
+    leading = _leading_at_once(rows[part]).copy()
+    spool.release(rows)
+    return leading
 
 
 def _leading_at_once(values: np.ndarray) -> np.ndarray:

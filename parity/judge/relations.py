@@ -156,8 +156,9 @@ def judge_relation(relation: str, pool: Pool, second: Iterable[Arrays], *, limit
     """
     ratio.require_size(pool)
     noise = pool.noise
-    sides = zip(pool.actual, second, strict=True)
-    distances = [_distances(pool, place, *both) for place, both in enumerate(sides)]
+    others = iter(second)
+    # Nothing here holds an answer while the next one is computed.
+    distances = [_distances(pool, place, pool.actual[place], next(others)) for place in range(len(pool))]
     findings = []
     for name, unit in noise.items():
         own = [each[name] for each in distances]

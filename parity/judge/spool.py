@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
+import mmap
 import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from parity.errors import OutputError
 IN_MEMORY = 1 << 26
 # The number of elements to compute with at once, if a result needs more memory than its operands.
 BLOCK = 1 << 22
+_ALIGNMENT = 64
 
 
 class Spool:
@@ -33,7 +37,7 @@ class Spool:
         self._file: _File | None = None
 
     def keep(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The arrays by the same names; an array on disk is read anew at every access.
+        """The arrays by the same names; an array on disk cannot be written to.
 
         Raises:
             OutputError: the temporary directory has no space for them.
@@ -62,12 +66,14 @@ class _File:
 
     def __init__(self) -> None:
         self._stream = tempfile.TemporaryFile(prefix="parity-answers-")  # noqa: SIM115
+        self._memory: mmap.mmap | None = None
         weakref.finalize(self, self._stream.close)
 
     def append(self, content: memoryview) -> int:
         """Write at the end; returns the offset of the content."""
         try:
-            offset = self._stream.seek(0, 2)
+            # At a multiple of the size of every element: arrays are used where they are.
+            offset = self._stream.seek(-(-self._stream.seek(0, 2) // _ALIGNMENT) * _ALIGNMENT)
             self._stream.write(content)
             self._stream.flush()
         except OSError as error:
@@ -77,17 +83,22 @@ class _File:
             ) from error
         return offset
 
-    def read_into(self, content: memoryview, offset: int) -> None:
-        """Fill the memory with the content at this offset.
+    def memory(self, size: int) -> mmap.mmap:
+        """The file as memory, with at least this many bytes.
+
+        One mapping serves all arrays until the file has grown: each takes a file descriptor.
 
         Raises:
             OutputError: the file is shorter.
         """
-        self._stream.seek(offset)
-        if self._stream.readinto(content) != len(content):
+        descriptor = self._stream.fileno()
+        if os.fstat(descriptor).st_size < size:
             raise OutputError(
                 f"temporary directory {tempfile.gettempdir()}: a file of answers has lost its end; run it again"
             )
+        if self._memory is None or len(self._memory) < size:
+            self._memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        return self._memory
 
 
 @dataclass(frozen=True)
@@ -100,9 +111,10 @@ class _Place:
     shape: tuple[int, ...]
 
     def read(self) -> np.ndarray:
-        array = np.empty(self.shape, self.dtype)
-        self.file.read_into(_bytes(array), self.offset)
-        return array
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if not size:
+            return np.empty(self.shape, self.dtype)
+        return np.ndarray(self.shape, self.dtype, self.file.memory(self.offset + size), self.offset)
 
 
 class _SpooledArrays(Mapping[str, np.ndarray]):
@@ -125,13 +137,29 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Arrays of one shape as flat blocks of at most `BLOCK` elements, in parallel; none if there are no elements."""
+    """Arrays of one shape as flat blocks of at most `BLOCK` elements, in parallel; none if there are no elements.
+
+    Of arrays on disk, only one block is in memory.
+    """
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, BLOCK):
         yield tuple(each[start : start + BLOCK] for each in flat)
+        for each in flat:
+            release(each)
+
+
+def release(array: np.ndarray) -> None:
+    """Free the memory of all arrays that are on disk with this one, if it is; they are read again when needed."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def are_equal_in_bits(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two arrays of one type and shape have the same bits."""
+    """Whether two arrays have the same bits; those of another size have not."""
+    if first.nbytes != second.nbytes:
+        return False
     one, other = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (first, second))
     return all(np.array_equal(here, there) for here, there in blocks(one, other))

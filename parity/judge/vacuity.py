@@ -10,6 +10,7 @@ import numpy as np
 from parity.judge.findings import Finding
 from parity.judge.pool import Answers, Arrays, finite_places, rms_of_all, rms_of_difference
 from parity.judge.ratio import LIMIT
+from parity.judge.spool import are_equal_in_bits
 
 NEAR_ZERO = 1e-6
 # If the exact answer moves by more than this multiple of the limit, a correct answer must move as well.
@@ -95,7 +96,7 @@ def needs_reference(exact: Arrays, file: Effects, noise: Mapping[str, float], *,
     still = False
     for name, after in file.changed.items():
         if name in dead:
-            still |= any(array.tobytes() != after[output].tobytes() for output, array in file.before.items())
+            still |= any(not are_equal_in_bits(array, after[output]) for output, array in file.before.items())
         else:
             there = {o for o in noise if _move(file.before[o], after[o], exact[o]) > LIMIT * noise[o]}
             still |= not there
@@ -106,7 +107,7 @@ def needs_reference(exact: Arrays, file: Effects, noise: Mapping[str, float], *,
 def _dead_input_problem(name: str, reference: Effects, file: Effects) -> str:
     for label, effects in (("the reference", reference), ("the file", file)):
         for output, array in effects.before.items():
-            if array.tobytes() != effects.changed[name][output].tobytes():
+            if not are_equal_in_bits(array, effects.changed[name][output]):
                 return f"{name}: is declared dead, but {output} of {label} depends on it"
     return ""
 

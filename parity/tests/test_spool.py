@@ -1,10 +1,12 @@
 """Answers that are too large for memory: they are unchanged on the disk, and no judgement needs all of them at once."""
 
 import dataclasses
+import mmap
 import subprocess
 import sys
 import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ def test_arrays_come_back_as_they_were(memory):
     for name, array in arrays.items():
         assert (kept[name].dtype, kept[name].shape) == (array.dtype, array.shape)
         assert kept[name].tobytes() == array.tobytes()
+        assert kept[name].flags.aligned
     assert (kept["ids"] is kept["ids"]) == (memory == 10**6)
 
 
@@ -77,6 +80,7 @@ def test_a_changed_array_is_seen():
     other[2, 1] = np.nextafter(other[2, 1], 0)
     assert not spool.are_equal_in_bits(ARRAYS["matrix"], other)
     assert not spool.are_equal_in_bits(np.array([0.0]), np.array([-0.0]))
+    assert not spool.are_equal_in_bits(np.zeros(3), np.zeros(4))
 
 
 def test_the_verdict_is_the_same(tmp_path, monkeypatch):
@@ -162,6 +166,29 @@ def judge_all(pool):
         *relations.judge_relation("batch-permutation", unit, pool.eager),
         *vacuity.judge_outputs(pool.answers),
     ]
+
+
+def resident():
+    """The bytes of this process in memory, files that are mapped included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much of a process is in memory")
+def test_one_block_of_an_array_on_disk_is_in_memory(monkeypatch):
+    """The other blocks leave it when the next one is read; the control: read at once, all of it stays."""
+    monkeypatch.setattr(spool, "BLOCK", 1 << 18)
+    size = 1 << 26
+    kept = spool.Spool(0).keep({"logits": np.ones(size // 8), "ids": np.arange(3)})
+    array, before, most = kept["logits"], resident(), 0
+    for (part,) in spool.blocks(array):
+        assert part.sum() == part.size
+        most = max(most, resident() - before)
+    assert most < size / 4
+    assert array.sum() == array.size
+    assert resident() - before > size / 2
+    spool.release(array)
+    assert resident() - before < size / 4
+    assert kept["ids"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("memory", [0, 10**9])
