@@ -33,7 +33,9 @@ VARIATIONS = (
     Variation("hidden_activation", ("relu", "silu")),
     Variation("num_hidden_layers", (1, 3)),
     Variation("num_attention_heads", (1, 8)),
-    Variation("global_attn_every_n_layers", (1,)),
+    # In between, transformers refuses a model whose layers are all of one kind: huggingface/transformers#48392.
+    Variation("global_attn_every_n_layers", (1,), versions="transformers<5.4"),
+    Variation("global_attn_every_n_layers", (1,), versions="transformers>=5.17"),
     Variation("local_attention", (2, 4, 16)),
     Variation("norm_bias", (True,)),
     Variation("attention_bias", (True,)),
@@ -65,8 +67,12 @@ ARCHITECTURE = Architecture(
     },
     preprocessor="distilbert",
     sdpa="transformers",
-    # The first place is classified, even if it is padding.
-    relations={"*": EITHER_PADDING, "sequence-classification": RELATIONS["encoder"]},
+    # The first place is classified, even if it is padding; of the choices only until 4.56.
+    relations={
+        "*": EITHER_PADDING,
+        "sequence-classification": RELATIONS["encoder"],
+        ("multiple-choice", "transformers<4.57"): RELATIONS["encoder"],
+    },
     versions="transformers>=4.48",
     needs={"question-answering": "transformers>=4.51", "multiple-choice": "transformers>=4.55"},
     variations=VARIATIONS,

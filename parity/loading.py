@@ -22,7 +22,7 @@ from parity.dtypes import DEFAULT_DTYPE, torch_dtype
 from parity.environment import version_of
 from parity.errors import CheckpointError, EnvironmentGap, ParityError, UsageError
 from parity.paths import require_regular
-from parity.releases import auto_class, dtype_option, tensorflow_gap
+from parity.releases import auto_class, constructor_of, dtype_option, tensorflow_gap
 from parity.schema import SchemaError
 from parity.turns import in_turn, shared, without_warnings
 
@@ -393,7 +393,7 @@ def _load_tensorflow(source: str, model_class: ModelLoader, cache_dir: str | Non
     with _load_errors(source, "its TensorFlow weights"), quiet_transformers():
         from transformers.modeling_tf_pytorch_utils import load_tf2_checkpoint_in_pytorch_model
 
-        model = model_class.from_config(config, attn_implementation=attention)
+        model = constructor_of(model_class)(config, attn_implementation=attention)
         weights = has_file(source, TENSORFLOW_WEIGHTS[0], cache_dir)
         if weights is None:
             raise CheckpointError(f"{source}: has no {TENSORFLOW_WEIGHTS[0]}; give --framework pt, or save it there")

@@ -20,7 +20,7 @@ from parity.turns import shared
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache, EncoderDecoderCache
+    from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
     from transformers.cache_utils import Cache
 
 # The name of the caches in our API and, followed by a number and a part, in files; that of outputs is `present`.
@@ -54,6 +54,18 @@ def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]
     elif _asks_none_for_its_length(model_class):
         arguments[PAST] = _dynamic_cache([])
     return arguments
+
+
+def constructor_of(model_class: Any) -> Callable[..., PreTrainedModel]:
+    """The function of a class that makes a model with random weights from a configuration and options.
+
+    Auto classes and model classes have different names for it. From 4.54 to 4.56 that of `AutoModelForVision2Seq` takes
+    no options, and that of its base does: huggingface/transformers#40477.
+    """
+    if model_class.__name__ == "AutoModelForVision2Seq" and at_least("transformers", "4.54"):
+        model_class = model_class.__bases__[0]
+    found: Callable[..., PreTrainedModel] = getattr(model_class, "from_config", None) or model_class._from_config
+    return found
 
 
 def _asks_none_for_its_length(model_class: type) -> bool:
