@@ -31,11 +31,14 @@ class ModernBertOnnxConfig(OnnxConfig):
 
 VARIATIONS = (
     Variation("hidden_activation", ("relu", "silu")),
-    Variation("num_hidden_layers", (1, 3)),
     Variation("num_attention_heads", (1, 8)),
     # In between, transformers refuses a model whose layers are all of one kind: huggingface/transformers#48392.
-    Variation("global_attn_every_n_layers", (1,), versions="transformers<5.4"),
-    Variation("global_attn_every_n_layers", (1,), versions="transformers>=5.17"),
+    *(
+        Variation(item, values, versions=versions)
+        for versions in ("transformers<5.4", "transformers>=5.17")
+        for item, values in (("num_hidden_layers", (1, 3)), ("global_attn_every_n_layers", (1,)))
+    ),
+    Variation("num_hidden_layers", (3,), versions="transformers>=5.4,<5.17"),
     Variation("local_attention", (2, 4, 16)),
     Variation("norm_bias", (True,)),
     Variation("attention_bias", (True,)),
