@@ -145,7 +145,7 @@ def default_sizes(
         (3, 12, 13, 6, 1, 4, 13, 1.3, "right"),
         (2, 31, 29, 17, 7, 2, -7, 0.7, ""),
         (3, 16, 8, 8, 0, 1, 0, 1, "right"),
-        (2, 13, 6, 3, 2, 5, 5, 1.1, "left"),
+        (1, 13, 6, 3, 2, 5, 5, 1.1, "left"),
     ]
     others = [name for name in export_sizes if name == axes.SOUND or (name in allowed and name not in axes.KNOWN)]
     choices = []
