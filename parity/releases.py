@@ -166,8 +166,7 @@ def traceable_masks() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if at_least("transformers", "4.53"):
             masking = importlib.import_module("transformers.masking_utils")
-            if hasattr(masking, "_vmap_for_bhqkv"):
-                stack.enter_context(_masks_by_broadcasting(masking))
+            stack.enter_context(_masks_by_broadcasting(masking))
             if at_least("transformers", "5.4") and not at_least("transformers", "5.9"):
                 stack.enter_context(_lengths_as_positions(masking))
         yield
@@ -175,9 +174,16 @@ def traceable_masks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _masks_by_broadcasting(masking: ModuleType) -> Iterator[None]:
-    """Since 4.53 masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880."""
+    """Since 4.53 masks are mapped (`torch.vmap`), which ends in `unordered_map::at`: pytorch/pytorch#172880.
+
+    The function that maps has another name since 5.0; most models map no more, Longformer does.
+    """
     # Without mapping, the mode that makes look-ups mappable is not needed either.
-    patches = {"_vmap_for_bhqkv": _broadcast, "TransformGetItemToIndex": contextlib.nullcontext}
+    patches = {
+        "_vmap_for_bhqkv": _broadcast,
+        "_vmap_expansion_sdpa": _broadcast,
+        "TransformGetItemToIndex": contextlib.nullcontext,
+    }
     # Older torch has no such mode.
     own = {name: getattr(masking, name) for name in patches if hasattr(masking, name)}
     try:
