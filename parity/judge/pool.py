@@ -251,7 +251,7 @@ class Pool:
     def rms_of(self, place: int, name: str, exact: np.ndarray | None = None) -> float | None:
         """The unit in which errors of one output for one input count; None if none of its exact values is finite.
 
-        It is the rms of the exact answer, and 1 for zeros. Of less than `MINIMUM_VALUES` values it can be almost zero
+        It is the rms of the exact answer, and 1 for zeros. Of fewer than `MINIMUM_VALUES` values it can be almost zero
         by chance, and their errors would outweigh those of all other inputs: they count in units of the pool's rms, if
         that is larger.
 

@@ -1,6 +1,7 @@
 """Names that differ between transformers releases: one module handles them, all others use ours."""
 
 import ast
+import inspect
 import itertools
 from pathlib import Path
 
@@ -224,6 +225,47 @@ def test_masks_by_broadcasting_are_those_of_each_index(padded):
     by_broadcast = releases._broadcast(function)(*indices)
     assert torch.equal(by_broadcast, by_index)
     assert not torch.equal(by_broadcast, by_index.flip(-1))
+
+
+def mapping_functions(masking):
+    """The functions of transformers that map masks with `torch.vmap`, which no tracer can follow, by name."""
+    functions = {name: each for name, each in vars(masking).items() if inspect.isfunction(each)}
+    own = {name: each for name, each in functions.items() if each.__module__ == masking.__name__}
+    return {name: each for name, each in own.items() if "torch.vmap(" in inspect.getsource(each)}
+
+
+@pytest.mark.skipif(not at_least("transformers", "4.53"), reason="before 4.53 no mask is mapped")
+def test_no_function_that_maps_masks_is_left():
+    """Whatever this release calls them, all are replaced inside and are back afterwards."""
+    from transformers import masking_utils
+
+    before = mapping_functions(masking_utils)
+    assert before
+    with releases.traceable_masks():
+        assert mapping_functions(masking_utils) == {}
+    assert mapping_functions(masking_utils) == before
+
+
+def class_of(name, *bases):
+    """A class that takes options if it has no base of its own, as the Auto classes of transformers do."""
+
+    def from_config(cls, config, **options):
+        return config, options
+
+    def from_config_alone(cls, config):
+        raise AssertionError("its own takes no options")
+
+    return type(name, bases, {"from_config": classmethod(from_config_alone if bases else from_config)})
+
+
+@pytest.mark.skipif(not at_least("transformers", "4.54"), reason="before 4.54 the class takes options itself")
+def test_options_reach_the_class_that_takes_them():
+    """A deprecated class without options is passed over; the control: of any other name it is not."""
+    base = class_of("_AutoModelForVision2Seq")
+    deprecated, other = (class_of(name, base) for name in ("AutoModelForVision2Seq", "AutoModel"))
+    assert releases.constructor_of(deprecated)(1, attn_implementation="eager") == (1, {"attn_implementation": "eager"})
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        releases.constructor_of(other)(1, attn_implementation="eager")
 
 
 @pytest.mark.parametrize("hidden", [False, True])

@@ -71,6 +71,15 @@ def test_an_unknown_padding_is_refused():
         subjects.subject("bert", "default").source.resize({}, padding="centre")
 
 
+def test_one_row_alone_is_padded():
+    """Without it, a file that ignores the mask in a batch of one would pass; nothing is padded without a mask."""
+    from parity.shapes import default_sizes
+
+    sizes = default_sizes({"batch": 2, "sequence": 8}, 40)
+    assert any(padding and each["batch"] == 1 and each["sequence"] > 1 for each, padding in sizes)
+    assert not any(padding for _, padding in default_sizes({"batch": 2, "sequence": 8}, 40, masked=False))
+
+
 def test_all_boundaries_are_among_the_default_sizes():
     """Batch 1 and 3, sequence 1, longer than the export, past 0, choices 1 and 3, and both sides of padding."""
     from parity.shapes import default_sizes
