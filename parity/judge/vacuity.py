@@ -59,7 +59,7 @@ def judge_effects(
     Args:
         reference: the effects in float64.
         file: the effects in the file.
-        noise: of each output, as a difference of its values; see `Pool.noise_at`.
+        noise: of each output, as a difference of its values; see `parity.judge.pool.Pool.noise_at`.
         dead: the inputs declared dead.
         every: whether every input must affect the reference, and every output of it be affected; else the file only has
             to agree with the reference.
