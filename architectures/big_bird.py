@@ -9,7 +9,7 @@ from dataclasses import replace
 from parity.architectures.bert import ARCHITECTURE as BERT
 from parity.architectures.bert import CAUSAL, ENCODER_VARIATIONS, HEADS, TIES, TOKEN_TYPES
 from parity.architectures.distilbert import DistilBertOnnxConfig
-from parity.declaration import ENCODER_FEATURES, Architecture, Variation
+from parity.declaration import ENCODER_FEATURES, TRUTH_VALUES, Architecture, Variation
 from parity.releases import loops_over_the_batch
 
 BLOCKS_FOR_ONE_BATCH = (
@@ -83,5 +83,6 @@ ARCHITECTURE = Architecture(
     features=ENCODER_FEATURES,
     tiny={**BERT.tiny, "attention_type": "original_full", "block_size": 4, "num_random_blocks": 1},
     preprocessor="distilbert",
+    versions=TRUTH_VALUES,
     variations=VARIATIONS,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.architectures.resnet import ResNetOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import Absence, Architecture, Floor, Variation
+from parity.declaration import PILLOW, Absence, Architecture, Floor, Variation
 
 if TYPE_CHECKING:
     import torch
@@ -133,5 +133,6 @@ ARCHITECTURE = Architecture(
             reason="the norms of the backbone are frozen, and become one factor and one summand each",
         ),
     ),
+    versions=PILLOW,
     variations=VARIATIONS,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.architectures.gpt2 import REORDERED
 from parity.configs import OnnxConfig, PatchingSpec
-from parity.declaration import RELATIONS, Architecture, Variation
+from parity.declaration import PILLOW, RELATIONS, Architecture, Variation
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -80,5 +80,6 @@ ARCHITECTURE = Architecture(
     preprocessor="palette",
     # The colours of an image have no mask.
     relations={"*": RELATIONS["vision"]},
+    versions=PILLOW,
     variations=VARIATIONS,
 )

@@ -10,7 +10,7 @@ from packaging import version
 
 from parity.architectures.bert import ENCODER_VARIATIONS, HEADS
 from parity.architectures.roberta import PositionsBehindPadding
-from parity.declaration import RELATIONS, Absence, Architecture, Floor, Variation, token_axes
+from parity.declaration import PILLOW, RELATIONS, Absence, Architecture, Floor, Variation, token_axes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -136,5 +136,6 @@ ARCHITECTURE = Architecture(
             versions="transformers>=5.24",
         ),
     ),
+    versions=PILLOW,
     variations=VARIATIONS,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
 from parity.configs import PatchingSpec
-from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, Architecture, Variation, omit
+from parity.declaration import EITHER_PADDING, GENERATE_WITHOUT_MASK, TRUTH_VALUES, Architecture, Variation, omit
 
 if TYPE_CHECKING:
     import torch
@@ -67,5 +67,6 @@ ARCHITECTURE = Architecture(
     # With a past, padding is inside the past, where no id marks it.
     relations={"default": EITHER_PADDING, "seq2seq-lm": EITHER_PADDING},
     deviations=(GENERATE_WITHOUT_MASK,),
+    versions=TRUTH_VALUES,
     variations=(*omit(VARIATIONS, "max_position_embeddings"), _POSITIONS),
 )

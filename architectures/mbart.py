@@ -2,7 +2,7 @@
 
 from parity.architectures.bart import ARCHITECTURE as BART
 from parity.architectures.bart import SHALLOW, VARIATIONS, BartOnnxConfig
-from parity.declaration import GENERATE_WITHOUT_MASK, Architecture
+from parity.declaration import GENERATE_WITHOUT_MASK, TRUTH_VALUES, Architecture
 
 
 class MBartOnnxConfig(BartOnnxConfig):
@@ -18,5 +18,6 @@ ARCHITECTURE = Architecture(
     preprocessor="bart",
     sdpa="transformers",
     deviations=(GENERATE_WITHOUT_MASK,),
+    versions=TRUTH_VALUES,
     variations=VARIATIONS,
 )

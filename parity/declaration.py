@@ -139,6 +139,13 @@ GENERATE_WITHOUT_MASK = Deviation(
 )
 
 
+# Requirements of architectures that 5.4.0 loads only in some environments. It takes no truth values for the whole
+# numbers that it calls them: huggingface/transformers#45007, huggingface/huggingface_hub#3992.
+TRUTH_VALUES = "transformers!=5.4.0 or huggingface-hub<1.9"
+# Its image processors that use Pillow exist only next to Torchvision: huggingface/transformers#45042.
+PILLOW = "transformers!=5.4.0 or torchvision>=0.1"
+
+
 @dataclass(frozen=True)
 class TracedAxis(Scope):
     """The outcome of an axis of a TorchScript trace at other sizes than its own, if it does not generalise.

@@ -53,6 +53,8 @@ def arguments_of(model_class: type, inputs: Mapping[str, Any]) -> dict[str, Any]
         arguments[_CACHE if _takes_cache(model_class) else PAST] = _past_of(model_class, past)
     elif _asks_none_for_its_length(model_class):
         arguments[PAST] = _dynamic_cache([])
+    elif _caches_as_many_layers_as_its_encoder(model_class):
+        arguments[PAST] = _cache_with_cross_attention([], [])
     return arguments
 
 
@@ -72,6 +74,15 @@ def _asks_none_for_its_length(model_class: type) -> bool:
     """In 4.54 to 4.57 ImageGPT fails without a cache, and an empty one does no harm: huggingface/transformers#40811."""
     concerned = at_least("transformers", "4.54") and not at_least("transformers", "5")
     return concerned and model_class.__name__.startswith("ImageGPT")
+
+
+def _caches_as_many_layers_as_its_encoder(model_class: type) -> bool:
+    """In 4.56 an encoder-decoder that is to make a cache fails if its decoder has more layers than its encoder.
+
+    An empty cache grows with the layers, and does no harm: huggingface/transformers#40772.
+    """
+    concerned = at_least("transformers", "4.56") and not at_least("transformers", "4.57")
+    return concerned and {"decoder_input_ids", PAST} <= {*_names_in_forward(model_class)}
 
 
 def _past_of(
@@ -122,12 +133,18 @@ def to_cache(past: Iterable[Sequence[torch.Tensor]]) -> DynamicCache | EncoderDe
     Keys and values have shape (batch, heads, length, head size). The result is fresh at every call: a model extends
     its cache in place.
     """
-    from transformers import EncoderDecoderCache
-
     layers = [tuple(layer) for layer in past]
     if len(layers[0]) == 2:
         return _dynamic_cache(layers)
-    return EncoderDecoderCache(_dynamic_cache([x[:2] for x in layers]), _dynamic_cache([x[2:] for x in layers]))
+    return _cache_with_cross_attention([x[:2] for x in layers], [x[2:] for x in layers])
+
+
+def _cache_with_cross_attention(
+    own: Sequence[Sequence[torch.Tensor]], cross: Sequence[Sequence[torch.Tensor]]
+) -> EncoderDecoderCache:
+    from transformers import EncoderDecoderCache
+
+    return EncoderDecoderCache(_dynamic_cache(own), _dynamic_cache(cross))
 
 
 def _dynamic_cache(layers: Sequence[Sequence[torch.Tensor]]) -> DynamicCache:
@@ -137,7 +154,7 @@ def _dynamic_cache(layers: Sequence[Sequence[torch.Tensor]]) -> DynamicCache:
     """
     from transformers import DynamicCache
 
-    if at_least("transformers", "4.56"):
+    if layers and at_least("transformers", "4.56"):
         return DynamicCache(layers)
     cache = DynamicCache()
     for index, layer in enumerate(layers):

@@ -86,7 +86,10 @@ PREPROCESSORS = (
 _SIZED = re.compile(r"(image|sound)\d+")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # The packages that a requirement may name.
-PACKAGES = ("numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers")
+PACKAGES = (
+    *("huggingface-hub", "numpy", "onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "torchvision"),
+    "transformers",
+)
 
 
 def require(subject: str, words: Iterable[str], valid: Sequence[str]) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from parity import releases
+from parity import declaration, environment, releases
 from parity.environment import at_least
-from parity.registry import architectures
+from parity.registry import architecture, architectures
 
 ROOT = Path(__file__).parents[2]
+TRUTH_VALUES = {"mbart", "m2m-100", "big-bird"}
+PILLOW = {"layoutlmv3", "detr", "imagegpt"}
 
 
 def branches(source):
@@ -162,6 +164,56 @@ def test_imagegpt_is_given_an_empty_cache_where_it_asks_for_its_length(monkeypat
     assert ["past_key_values" in arguments for arguments in calls] == [has_cache, False]
     if has_cache:
         assert calls[0]["past_key_values"].get_seq_length() == 0
+
+
+class Translator:
+    def forward(self, input_ids, decoder_input_ids=None, past_key_values=None, use_cache=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("version", "has_cache"), [("4.55.4", False), ("4.56.0", True), ("4.56.2", True), ("4.57.6", False)]
+)
+def test_encoder_decoders_get_an_empty_cache_where_theirs_has_the_layers_of_the_encoder(
+    monkeypatch, version, has_cache
+):
+    """Only in 4.56, and for no other model; the cache grows with every layer."""
+    from packaging.version import Version
+
+    monkeypatch.setattr(releases, "at_least", lambda package, minimum: Version(version) >= Version(minimum))
+    past = {kind: releases.arguments_of(kind, {"input_ids": 0}).get("past_key_values") for kind in (Translator, Old)}
+    assert [cache is not None for cache in past.values()] == [has_cache, False]
+    if has_cache:
+        import torch
+
+        keys = torch.zeros(1, 1, 1, 1)
+        for layer in range(3):
+            past[Translator].self_attention_cache.update(keys, keys, layer)
+            past[Translator].cross_attention_cache.update(keys, keys, layer)
+        assert len(releases.from_cache(past[Translator])) == 3
+
+
+@pytest.mark.parametrize(
+    ("installed", "missing"),
+    [
+        ({"transformers": "5.4.0", "huggingface-hub": "1.33.0"}, {*TRUTH_VALUES, *PILLOW}),
+        ({"transformers": "5.4.0", "huggingface-hub": "1.8.0"}, PILLOW),
+        ({"transformers": "5.4.0", "huggingface-hub": "1.33.0", "torchvision": "0.26.0"}, TRUTH_VALUES),
+        ({"transformers": "5.5.4", "huggingface-hub": "1.33.0"}, set()),
+    ],
+)
+def test_architectures_that_5_4_loads_only_with_other_packages(monkeypatch, installed, missing):
+    """The message has what to install."""
+    names = (*TRUTH_VALUES, *PILLOW, "bart", "vit")
+    monkeypatch.setattr(environment, "version_of", installed.get)
+    monkeypatch.setattr(declaration, "version_of", installed.get)
+    # Each call of the original remembers its result.
+    monkeypatch.setattr(declaration, "meets", environment.meets.__wrapped__)
+    gaps = {name: architecture(name).gap for name in names}
+    assert {name for name, gap in gaps.items() if gap} == {*missing}
+    if "mbart" in missing:
+        message = "mbart needs transformers!=5.4.0 or huggingface-hub<1.9; transformers 5.4.0 is installed"
+        assert gaps["mbart"] == message
 
 
 def test_outputs_have_one_name():
