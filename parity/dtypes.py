@@ -72,6 +72,11 @@ def unit_roundoff(dtype: np.dtype) -> float:
     return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
+def bytes_of_parameters(model: torch.nn.Module) -> int:
+    """The bytes of all parameters of a model; tied ones count once."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
 def array_of(tensor: torch.Tensor) -> np.ndarray:
     """A PyTorch tensor as an array of its own type; bfloat16, which numpy lacks, becomes that of ml_dtypes."""
     import torch

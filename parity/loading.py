@@ -715,7 +715,7 @@ def fingerprint(source: str, cache_dir: str | None = None) -> str:
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
+            while block := stream.read(1 << 18):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()}"
 

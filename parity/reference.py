@@ -13,7 +13,17 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from parity.arguments import own_numerics
-from parity.dtypes import DEFAULT_DTYPE, array_of, cast_floats, dtype_name, float64_replaces, tensor_of, torch_dtype
+from parity.configs.lengths import BIG_CHECKPOINT
+from parity.dtypes import (
+    DEFAULT_DTYPE,
+    array_of,
+    bytes_of_parameters,
+    cast_floats,
+    dtype_name,
+    float64_replaces,
+    tensor_of,
+    torch_dtype,
+)
 from parity.encodings import encode_sounds_once
 from parity.judge.pool import Answers, Arrays
 from parity.judge.spool import Spool
@@ -121,8 +131,9 @@ def float64_weights(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _widen(model: torch.nn.Module) -> None:
-    # Clone first: one weight that is a view of the checkpoint's file keeps all of the file in memory during the cast.
-    model._apply(torch.Tensor.clone)
+    # One weight that is a view of the checkpoint's file keeps all of the file in memory during the cast.
+    if bytes_of_parameters(model) > BIG_CHECKPOINT:
+        model._apply(torch.Tensor.clone)
     model.double()
 
 
@@ -138,7 +149,9 @@ def move_weights(model: torch.nn.Module, seed: int = 0) -> None:
                 flat = parameter.flatten()
                 for part in flat.split(len(period)):
                     torch.nextafter(part, period[: len(part)].to(part), out=part)
-                parameter.copy_(flat.view(parameter.shape))
+                if not parameter.is_contiguous():
+                    # Then it was flattened into a copy.
+                    parameter.copy_(flat.view(parameter.shape))
 
 
 def _run(

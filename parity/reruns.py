@@ -121,7 +121,13 @@ class RerunClaims:
         return vacuity.judge_effects(reference, file, noise, dead=self.dead, every=False)
 
     def _has_room(self, relation: str, inputs: Arrays, sample: Sample) -> bool:
-        """Whether the relation applies to an input: padding needs an unpadded input, and room for its length."""
+        """Whether the relation is tried with an input.
+
+        A relation is about rows and padding, which values do not change: samples of extreme values, the largest, are
+        left out. Padding needs an unpadded input, and room for its length.
+        """
+        if sample.extreme:
+            return False
         if not relation.startswith("padding"):
             return True
         if sample.padding:

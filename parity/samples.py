@@ -45,11 +45,16 @@ _TURN_OF_DECODER = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """One call of the model: nested arguments, the size of every named axis, and how rows are padded."""
+    """One call of the model: nested arguments, the size of every named axis, how rows are padded, the kind of values.
+
+    Args:
+        extreme: whether its values are extreme; see `SampleSource.resize`.
+    """
 
     sizes: Mapping[str, int]
     padding: str
     inputs: Mapping[str, Any] = field(repr=False)
+    extreme: bool = False
 
     @property
     def tokens(self) -> int:
@@ -244,7 +249,7 @@ class SampleSource:
         nested = self._generate(**options) if options else self.dummy
         flat = Layout.from_inputs(self.onnx_config, nested).flatten(nested)
         varied = self._varied(flat, seed, extreme=extreme)
-        return self._sample(varied, padding, Sizes(self.onnx_config.inputs, flat).traced)
+        return self._sample(varied, padding, Sizes(self.onnx_config.inputs, flat).traced, extreme=extreme)
 
     def resize(
         self,
@@ -270,14 +275,16 @@ class SampleSource:
             raise KeyError(f"axes: {', '.join(unknown)} asked for, the inputs name {', '.join(self._sizes.traced)}")
         flat = self._sizes.resize(self.layout.flatten(self.dummy), sizes)
         varied = self._varied(flat, seed, whole_vocabulary=whole_vocabulary, extreme=extreme)
-        return self._sample(varied, padding, {**self._sizes.traced, **sizes})
+        return self._sample(varied, padding, {**self._sizes.traced, **sizes}, extreme=extreme)
 
-    def _sample(self, flat: dict[str, torch.Tensor], padding: str, sizes: Mapping[str, int]) -> Sample:
+    def _sample(
+        self, flat: dict[str, torch.Tensor], padding: str, sizes: Mapping[str, int], *, extreme: bool
+    ) -> Sample:
         if padding not in PADDINGS:
             raise UsageError(f"padding: got {padding!r}, should be one of {', '.join(map(repr, PADDINGS))}")
         if padding:
             self._pad_rows(flat, padding)
-        return Sample(sizes, padding, self.layout.nest(flat))
+        return Sample(sizes, padding, self.layout.nest(flat), extreme)
 
     def _varied(
         self, flat: Mapping[str, torch.Tensor], seed: int | None, *, whole_vocabulary: bool = False, extreme: bool

@@ -27,6 +27,8 @@ _ATTRIBUTE = {"tensor": 5, "graph": 6, "tensors": 10, "graphs": 11}
 _TENSOR = {"raw_data": 9}
 # Size in bytes from which a tensor's memory is released after use.
 _BIG = 1 << 20
+# Bytes of values that a message lacks if its file is read in parts.
+_LARGE = 1 << 16
 # Bytes of a file from which it is read in parts.
 _IN_PARTS_FROM = 1 << 24
 
@@ -129,7 +131,7 @@ def _parts_of_graph(content: _Content, start: int, end: int) -> Iterator[tuple[i
     for number, before, first, last in _fields(content, start, end):
         if last > end:
             raise ValueError("a field ends after its message")
-        if number == _GRAPH["initializer"] and last - first >= _BIG and _has_large_values(content, first, last):
+        if number == _GRAPH["initializer"] and last - first >= _LARGE and _has_large_values(content, first, last):
             yield begin, before, (first, last)
             begin = last
         elif last - begin >= _BIG:
@@ -144,7 +146,7 @@ def _has_large_values(content: _Content, start: int, end: int) -> bool:
     if fields and fields[-1][3] != end:
         raise ValueError("a field ends after its message")
     # Of several values of one field, the last counts.
-    return [last - first >= _BIG for number, _, first, last in fields if number == _TENSOR["raw_data"]] == [True]
+    return [last - first >= _LARGE for number, _, first, last in fields if number == _TENSOR["raw_data"]] == [True]
 
 
 def _open(path: Path) -> _Content:

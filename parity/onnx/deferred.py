@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from parity.dtypes import array_of
+from parity.dtypes import array_of, bytes_of_parameters
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +31,7 @@ _BEFORE_INITIALIZERS = ("node", "name")
 @contextlib.contextmanager
 def deferred_weights(model: torch.nn.Module, path: Path) -> Iterator[None]:
     """Inside, torch exports the model to `path` without its large weights; these are written at the end."""
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size = bytes_of_parameters(model)
     if not SMALLEST <= size <= LARGEST:
         yield
         return

@@ -15,6 +15,7 @@ from parity import files, shapes, thorough, validation
 from parity.axes import TEXTS, Axes
 from parity.configs.lengths import BIG_CHECKPOINT, Lengths, lengths_to_try
 from parity.dependence import weights_of
+from parity.dtypes import bytes_of_parameters
 from parity.errors import SessionError
 from parity.judge import artifact, contract, weights
 from parity.judge.branches import Branch
@@ -140,9 +141,8 @@ class Reference:
 
     def lengths(self, model: PreTrainedModel) -> Lengths:
         """The lengths of the texts to try."""
-        size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        longest = self.source.onnx_config.longest_sequence(model)
-        return lengths_to_try(model.config, longest, big=size > BIG_CHECKPOINT, thorough=self.thorough)
+        longest, big = self.source.onnx_config.longest_sequence(model), bytes_of_parameters(model) > BIG_CHECKPOINT
+        return lengths_to_try(model.config, longest, big=big, thorough=self.thorough)
 
     def pool(
         self,

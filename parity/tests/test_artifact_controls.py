@@ -139,6 +139,7 @@ def test_the_checker_gets_no_large_weights(bert, name, tmp_path, monkeypatch):
     assert sizes == [path.stat().st_size]
     monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
     monkeypatch.setattr(stored, "_BIG", 256)
+    monkeypatch.setattr(stored, "_LARGE", 256)
     without, sizes = checked_sizes(path, monkeypatch)
     assert without == whole
     assert without.passed == (name == HEALTHY.name)
@@ -150,6 +151,7 @@ def test_a_weight_of_another_size_is_left_in_the_file_for_the_checker(tmp_path, 
     """Nobody else would see that the checker looks at its bytes."""
     monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
     monkeypatch.setattr(stored, "_BIG", 256)
+    monkeypatch.setattr(stored, "_LARGE", 256)
     path = tmp_path / "model.onnx"
     for count, is_whole in ((400, False), (399, True)):
         model = model_of(a=VALUES)

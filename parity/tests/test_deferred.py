@@ -115,6 +115,7 @@ def test_a_file_read_in_parts_is_the_same_message(architecture, feature, opset, 
     monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
     for size, are_left_out in ((1, True), (1000, True), (1 << 20, False)):
         monkeypatch.setattr(stored, "_BIG", size)
+        monkeypatch.setattr(stored, "_LARGE", size)
         model, values = stored.read_model(path)
         assert bool(values) == are_left_out
         # The control: without them the message is not equal.
@@ -138,6 +139,7 @@ def test_duplicates_are_found_among_values_that_are_read_apart(tmp_path, monkeyp
     for size in (1 << 20, 64):
         monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
         monkeypatch.setattr(stored, "_BIG", size)
+        monkeypatch.setattr(stored, "_LARGE", size)
         for other, twice in ((values, True), (np.append(values[:-1], np.float32(0)), False)):
             tensors = [onnx.numpy_helper.from_array(each, name) for each, name in ((values, "a"), (other, "b"))]
             output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1000])
@@ -160,6 +162,7 @@ def test_a_truncated_file_is_refused(architecture, feature, opset, tmp_path, mon
     monkeypatch.setattr(stored, "_IN_PARTS_FROM", 0)
     contract.read(path)
     monkeypatch.setattr(stored, "_BIG", 1000)
+    monkeypatch.setattr(stored, "_LARGE", 1000)
     contract.read(path)
     for length in (len(content) - 1, len(content) // 2, 20):
         path.write_bytes(content[:length])

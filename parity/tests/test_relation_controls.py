@@ -230,7 +230,7 @@ def test_a_question_that_the_file_refuses(raises, failed):
         return answer(inputs)
 
     claims = RerunClaims(SIGNATURE, Model, relations=["batch-of-one"])
-    findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4)] * 8, answer(BATCH)))
+    findings = claims.judge(file, asked_of([SimpleNamespace(padding="", tokens=4, extreme=False)] * 8, answer(BATCH)))
     assert [finding.check for finding in failures(findings)] == failed
 
 
@@ -259,9 +259,24 @@ def test_only_inputs_with_room_are_padded(limits, room):
         return {"y": np.zeros(inputs["input_ids"].shape)}
 
     claims = RerunClaims(SIGNATURE, never, relations=["padding-right"], **limits)
-    samples = [SimpleNamespace(padding=padding, tokens=4) for padding in ("", "", "", *["left"] * 5)]
+    samples = [SimpleNamespace(padding=padding, tokens=4, extreme=False) for padding in ("", "", "", *["left"] * 5)]
     assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}))) == []
     assert lengths == [4 + relations.PADDING] * room
+
+
+@pytest.mark.parametrize("relation", ["padding-right", "batch-permutation"])
+def test_samples_of_extreme_values_are_not_run_again(relation):
+    """They are the largest, and their own answers are judged; a relation is tried with all others."""
+    asked = []
+
+    def run(inputs):
+        asked.append(inputs)
+        return {"y": np.zeros(inputs["input_ids"].shape)}
+
+    claims = RerunClaims(SIGNATURE, never, relations=[relation])
+    samples = [SimpleNamespace(padding="", tokens=4, extreme=extreme) for extreme in (*[False] * 6, True, True)]
+    assert failures(claims.judge(run, asked_of(samples, {"y": np.zeros((3, 4))}))) == []
+    assert len(asked) == 6
 
 
 def test_the_float64_model_is_loaded_once_and_only_when_it_is_run():
