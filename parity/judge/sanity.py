@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -48,18 +49,23 @@ def _check_size(model: onnx.ModelProto) -> None:
 
 
 def _check_names(graph: onnx.GraphProto) -> None:
-    import onnx
-
-    types = {*onnx.TensorProto.DataType.values()} - {onnx.TensorProto.UNDEFINED}
     for kind, values in (("input", graph.input), ("output", graph.output)):
         _check_once(kind, (value.name for value in values))
         for value in values:
             number = value.type.tensor_type.elem_type
-            if number not in types:
+            if number not in _types():
                 raise SchemaError(
                     f"{kind} {value.name}: is of type {number}, should be a tensor of one that ONNX defines"
                 )
     _check_once("initializer", (tensor.name for tensor in graph.initializer))
+
+
+@functools.cache
+def _types() -> frozenset[int]:
+    """The numbers of the types of tensors that ONNX defines."""
+    import onnx
+
+    return frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
 def _check_once(kind: str, names: Iterable[str]) -> None:
@@ -78,11 +84,10 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
-    import onnx
     from onnx.external_data_helper import uses_external_data
 
     place = f"tensor {tensor.name if tensor.name.isprintable() else ascii(tensor.name)}"
-    if tensor.data_type not in onnx.TensorProto.DataType.values() or not tensor.data_type:
+    if tensor.data_type not in _types():
         raise SchemaError(f"{place}: is of type {tensor.data_type}, should be of one that ONNX defines")
     if any(size < 0 for size in tensor.dims):
         raise SchemaError(f"{place}: has the shape {list(tensor.dims)[:8]}, should have no negative size")
