@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.dtypes import array_of
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from parity.configs import OnnxConfig
+
+
+# Before torch 2.0 storages have types.
+_HAS_UNTYPED = hasattr(torch.Tensor, "untyped_storage")
 
 
 def weights_of(model: PreTrainedModel, onnx_config: OnnxConfig, nested: Mapping[str, Any]) -> list[Weight]:
@@ -122,6 +127,7 @@ class _Flow(TorchDispatchMode):
         order = sorted((tensor.data_ptr(), index) for index, tensor in enumerate(weights) if tensor.numel())
         self._starts = [start for start, _ in order]
         self._weights = [(start + _extent(weights[index]), 1 << index) for start, index in order]
+        self._memories: dict[int, StorageWeakRef] = {}
         self._sources: dict[int, int] = {}
         self._count = len(weights)
         self._inputs = 1 << self._count
@@ -152,12 +158,12 @@ class _Flow(TorchDispatchMode):
             # The first argument is the value that is normalized.
             self.normalizing |= self.sources_of(arguments[1:])
             self._record_fold(_arguments(func, args, kwargs))
-        own = {_memory(tensor) for tensor in arguments}
+        own = {self._memory(tensor) for tensor in arguments}
         # A view computes nothing.
-        if _changes(func) or any(_memory(tensor) not in own for tensor in _tensors((results,))):
+        if _changes(func) or any(self._memory(tensor) not in own for tensor in _tensors((results,))):
             self._record_combination(func, arguments, sources)
         for tensor in _tensors((results,)):
-            memory = _memory(tensor)
+            memory = self._memory(tensor)
             # A view, or a change in place, keeps the dependence of its memory.
             before = self._sources.get(memory, 0) if memory in own else 0
             self._sources[memory] = sources | before
@@ -175,7 +181,7 @@ class _Flow(TorchDispatchMode):
             _multiplies(func) and sum(bool(self._sources_of(each) & self._inputs) for each in arguments) == 1
         )
         for tensor in arguments if scales else ():
-            if convolved := self._convolved.get(_memory(tensor)):
+            if convolved := self._convolved.get(self._memory(tensor)):
                 self._scaled.add(convolved[0])
 
     @property
@@ -186,15 +192,24 @@ class _Flow(TorchDispatchMode):
     def _record_convolution(self, arguments: Mapping[str, Any], result: torch.Tensor) -> None:
         weight, bias = self._index(arguments["weight"]), self._index(arguments["bias"])
         if weight is not None and not arguments["transposed"] and (bias is None) == (arguments["bias"] is None):
-            self._convolved[_memory(result)] = weight, bias
+            self._convolved[self._memory(result)] = weight, bias
 
     def _record_fold(self, arguments: Mapping[str, Any]) -> None:
-        convolved = self._convolved.get(_memory(arguments["input"]))
+        convolved = self._convolved.get(self._memory(arguments["input"]))
         found = (self._index(arguments.get(name)) for name in ("weight", "bias", "running_mean", "running_var"))
         indices = [index for index in found if index is not None]
         if convolved and len(indices) == 4:
             gain, shift, mean, variance = indices
             self.folds.add(_Fold(*convolved, gain, shift, mean, variance, arguments["eps"]))
+
+    def _memory(self, tensor: torch.Tensor) -> int:
+        """A number for the memory that a tensor is a view of.
+
+        An address would not do: a constant that Python makes may lie where a result was before.
+        """
+        # As long as there is a weak reference to a storage, no other gets its number.
+        reference = StorageWeakRef(tensor.untyped_storage() if _HAS_UNTYPED else tensor.storage())
+        return self._memories.setdefault(reference.cdata, reference).cdata
 
     def _index(self, tensor: torch.Tensor | None) -> int | None:
         """The index of the weight that a tensor is the whole of; None if it is none."""
@@ -208,7 +223,7 @@ class _Flow(TorchDispatchMode):
     def _sources_of(self, tensor: torch.Tensor) -> int:
         place = self._place(tensor)
         # What no operator has returned is an input.
-        return self._sources.get(_memory(tensor), self._inputs) if place is None else 1 << place
+        return self._sources.get(self._memory(tensor), self._inputs) if place is None else 1 << place
 
     def _place(self, tensor: torch.Tensor) -> int | None:
         """The index of the weight that a tensor is a view of; None if it is none."""
@@ -230,11 +245,6 @@ def _extent(tensor: torch.Tensor) -> int:
     """The bytes from a tensor's first element to its last."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (last + 1) * tensor.element_size()
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    """The address of the memory that a tensor is a view of."""
-    return tensor.data_ptr() - tensor.storage_offset() * tensor.element_size()
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:

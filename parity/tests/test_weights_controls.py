@@ -314,6 +314,24 @@ def test_weights_without_a_part_may_be_anything(architecture, feature, unneeded)
     assert unneeded is None or needed[unneeded] is False
 
 
+def test_a_constant_depends_on_nothing_that_lay_in_its_place_before(bert):
+    """The memory of a result that is used no more may become that of a constant, which Python makes."""
+    import torch
+
+    model, place = bert.fresh_model(), np.zeros(32, dtype=np.float32)
+    own = model.encoder.layer[-1].output.dense.forward
+
+    def forward(hidden):
+        torch.from_numpy(place).copy_(model.pooler.dense(own(hidden)[0, 0]))
+        place[:] = 0
+        return own(hidden) + torch.from_numpy(place)
+
+    model.encoder.layer[-1].output.dense.forward = forward
+    needed = {weight.name for weight in weights_of(model, bert) if weight.needed}
+    assert "encoder.layer.1.output.dense.weight" in needed
+    assert not {name for name in needed if name.startswith("pooler")}
+
+
 # One of each kind, and models whose files have merged, transposed, tied or absent weights.
 ARCHITECTURES = [
     ("bert", "masked-lm"),
