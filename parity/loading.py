@@ -267,7 +267,7 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
     directory = locate(source, cache_dir)
     from transformers import AutoConfig
 
-    with _load_errors(source, "its configuration"), quiet_transformers():
+    with _gap_first(source, cache_dir), _load_errors(source, "its configuration"), quiet_transformers():
         config = AutoConfig.from_pretrained(source, cache_dir=cache_dir, trust_remote_code=False)
         path = has_file(source, "config.json") if directory else None
         # transformers 4 guesses it from the directory's name.
@@ -275,6 +275,23 @@ def load_config(source: str, cache_dir: str | None = None) -> PretrainedConfig:
             raise ValueError("config.json should have a `model_type` key")
     _require_unquantised(source, config)
     return config
+
+
+@contextlib.contextmanager
+def _gap_first(source: str, cache_dir: str | None) -> Iterator[None]:
+    """Inside, a configuration is not blamed if the installed transformers cannot load its architecture."""
+    from parity.registry import architectures
+
+    try:
+        yield
+    except CheckpointError as error:
+        path = has_file(source, "config.json", cache_dir)
+        with contextlib.suppress(schema.SchemaError):
+            model_type = schema.read_json(path, _CONFIGURATION, constants=True).get("model_type") if path else None
+            gap = next((each.gap for each in architectures() if each.model_type == model_type), "")
+            if gap:
+                raise UsageError(f"{source}: {gap}") from error
+        raise
 
 
 def quantisation_of(settings: object) -> str:

@@ -216,6 +216,26 @@ def test_architectures_that_5_4_loads_only_with_other_packages(monkeypatch, inst
         assert gaps["mbart"] == message
 
 
+@pytest.mark.parametrize(("missing", "message"), [("bert needs more", "bert needs more"), ("", "cannot be loaded")])
+def test_a_configuration_is_not_blamed_for_what_a_release_cannot_load(missing, message, monkeypatch, tmp_path):
+    """Its own fault is reported only if the architecture exists in this environment."""
+    from transformers import AutoConfig
+
+    from parity.errors import ParityError
+    from parity.fixtures.checkpoints import save_checkpoint
+    from parity.loading import load_config
+
+    def refuse(*args, **options):
+        raise ValueError("Field 'hidden_size' expected int, got bool (value: True)")
+
+    save_checkpoint(tmp_path, "bert", "default")
+    monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
+    monkeypatch.setattr(declaration.Architecture, "gap", property(lambda self: missing if self.name == "bert" else ""))
+    with pytest.raises(ParityError, match=message) as caught:
+        load_config(str(tmp_path))
+    assert ("hidden_size" in str(caught.value)) is not bool(missing)
+
+
 def test_outputs_have_one_name():
     """Any model's caches become `present`; an output named `cache` that is none keeps its name."""
 
