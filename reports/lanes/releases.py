@@ -39,8 +39,8 @@ RELEASES = {
     "onnx": ("1.16.2", "1.17.0", "1.18.0", "1.19.1", "1.20.1", "1.21.0", "1.22.0", "1.23.2"),
     "torch": ("2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"),
 }
-# Releases with which smoke failed before `parity/releases.py` knew them. They run the whole matrix at one opset, because
-# several of them failed in ways that smoke does not show.
+# Releases with which smoke failed before `parity/releases.py` knew them. They run the whole matrix at one opset:
+# several failed in ways that smoke does not show.
 MATRIX = (
     *("4.49.0", "4.53.3", "4.54.1", "4.55.4", "4.56.2", "4.57.6", "5.0.0", "5.1.0", "5.2.0", "5.3.0", "5.4.0", "5.5.4"),
     *("5.6.2", "5.7.0", "5.8.1", "5.9.0", "5.10.4", "5.11.0", "5.12.1", "5.13.1", "5.14.1", "5.15.1", "5.24.0"),
