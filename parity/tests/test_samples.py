@@ -163,6 +163,20 @@ def test_token_types_and_tokens_are_known_by_their_roles():
     assert [name for name, tensor in flat.items() if len(tensor.unique()) < 2] == []
 
 
+@pytest.mark.parametrize(
+    ("architecture", "feature"), [("bert", "default"), ("gpt2", "causal-lm-with-past"), ("vit", "default")]
+)
+def test_only_the_last_samples_have_extreme_values(architecture, feature):
+    """Relations are tried with at least eight samples of usual values, which come first."""
+    from parity.shapes import choose_samples
+
+    source = subjects.subject(architecture, feature).source
+    extreme = [sample.extreme for sample in choose_samples(source)]
+    assert extreme == sorted(extreme)
+    assert extreme.count(False) >= 8
+    assert any(extreme)
+
+
 def test_extreme_ids_are_the_whole_vocabulary():
     """The first and the last id are always drawn, none twice before all others, and never padding."""
     source = subjects.subject("bert", "default").source
